@@ -1,0 +1,180 @@
+// The preload entry: what happens when libubp.so is loaded, when the process forks, and when it ends.
+//
+// Context: the constructor runs before main, in the only thread unless another library's constructor made one. Without
+// UBP_PROBES (or UBP_PROBES_FILE) it returns at once and the library stays inert.
+#include <dlfcn.h>
+#include <link.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <cstring>
+#include <ctime>
+#include <new>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/core/options.h"
+#include "runtime/core/session.h"
+#include "runtime/report/output_file.h"
+#include "runtime/report/report.h"
+#include "runtime/trap/trap_state.h"
+#include "xol/sys.h"
+
+extern "C" char** environ;
+
+namespace ubp::core {
+namespace {
+
+constexpr int kNotStarted = 125;  // as env(1), timeout(1): the program was not started
+
+using report::Level;
+using report::say;
+
+// Made once at load, never destroyed: threads and exit handlers may outlive any destructor.
+struct Process {
+  Options options;
+  Session session;
+  report::OutputFile output;
+  report::OutputFile summary;
+  report::PathFields fields;
+};
+Process* g_loaded = nullptr;
+std::atomic<int> g_reported_pid{0};
+
+std::string executable_path() {
+  char path[4096];
+  const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+  return length > 0 ? std::string(path, static_cast<std::size_t>(length)) : std::string(program_invocation_name);
+}
+
+// Set before any option is read, and cheap: the inert library must cost nothing.
+bool is_wanted() {
+  for (const char* name : {"UBP_PROBES", "UBP_PROBES_FILE", "UBP_OPTIONS"}) {
+    if (getenv(name) != nullptr) return true;
+  }
+  return false;
+}
+
+// Children made by exec find the environment as the application set it: without UBP's variables and without libubp in
+// LD_PRELOAD.
+void hide_from_children() {
+  for (const std::string& name : option_names()) unsetenv(name.c_str());
+  const char* preload = getenv("LD_PRELOAD");
+  Dl_info self{};
+  if (preload == nullptr || dladdr(reinterpret_cast<void*>(&hide_from_children), &self) == 0) return;
+  const std::string_view own = self.dli_fname;
+  const std::string_view own_name = own.substr(own.rfind('/') + 1);
+  std::string rest;
+  std::string_view left = preload;
+  while (!left.empty()) {
+    const std::size_t end = std::min(left.find_first_of(": "), left.size());
+    const std::string_view entry = left.substr(0, end);
+    if (!entry.empty() && entry != own && entry.substr(entry.rfind('/') + 1) != own_name) {
+      rest += (rest.empty() ? "" : ":") + std::string(entry);
+    }
+    left.remove_prefix(std::min(end + 1, left.size()));
+  }
+  if (rest.empty()) {
+    unsetenv("LD_PRELOAD");
+  } else {
+    setenv("LD_PRELOAD", rest.c_str(), 1);
+  }
+}
+
+// Whose memory is this? A vfork child runs in its parent's and must not report for it.
+bool is_reporting_process() {
+  if (trap::g_process.fork_state == nullptr) return true;  // nothing armed: nothing that could be shared
+  const bool forked = trap::g_process.fork_state->load(std::memory_order_acquire) != trap::kReady;  // wiped: a child
+  return forked || trap::g_process.pid == sys::getpid();
+}
+
+void write_report() {
+  if (g_loaded == nullptr) return;
+  const int pid = static_cast<int>(sys::getpid());
+  if (!is_reporting_process() || g_reported_pid.exchange(pid) == pid) return;
+  Process& process = *g_loaded;
+  report::PathFields fields = process.fields;
+  fields.pid = pid;
+  report::Summary summary = process.session.summary();
+  if (process.output.is_set()) summary.output_path = process.output.path(fields);
+  if (summary.totals.probepoints_armed > 0) {  // else a message has said why
+    const std::string text = report::format_text(summary);
+    if (process.output.is_set()) {
+      if (const auto error = process.output.write(text, fields)) say(Level::kError, *error);
+    } else {
+      report::error_stream().write(text);
+    }
+  }
+  if (process.summary.is_set()) {
+    if (const auto error = process.summary.write(report::format_json(summary), fields)) say(Level::kError, *error);
+  }
+}
+
+void at_fork_child() { trap::ubp_trap_set_up_child(); }
+
+// Everything up to the first int3. Returns false when the options or the specification are bad.
+bool load(std::vector<OptionError>& errors, Options options) {
+  if (!errors.empty()) {
+    say(Level::kError, errors.front().message + "; nothing is probed");
+    return false;
+  }
+  const std::string program = executable_path();
+  report::PathFields fields;
+  fields.pid = static_cast<int>(getpid());
+  fields.program = program.substr(program.rfind('/') + 1);
+  fields.start = std::time(nullptr);
+  char host[256] = "";
+  gethostname(host, sizeof host - 1);
+  fields.host = host;
+  auto* const process = new Process{options, Session(options, program), {}, {}, fields};
+  for (const auto& [file, variable, pattern] :
+       {std::tuple{&process->output, "UBP_OUTPUT", &options.output}, {&process->summary, "UBP_SUMMARY", &options.summary}}) {
+    if (pattern->empty()) continue;
+    if (const auto error = file->prepare(variable, *pattern, fields)) {
+      say(Level::kError, *error);
+      return false;
+    }
+  }
+  g_loaded = process;
+  if (!process->session.start()) return false;
+  pthread_atfork(nullptr, nullptr, &at_fork_child);
+  at_quick_exit(&write_report);
+  return true;
+}
+
+__attribute__((constructor)) void on_load() {
+  if (!is_wanted()) return;
+  report::error_stream();  // before the application can close or reuse descriptor 2
+  std::vector<OptionError> errors;
+  const Options options = read_options(environ, errors);
+  report::set_level(options.log);
+  if (options.help) report::error_stream().write(options_help());
+  if (!options.has_probes) return;
+  const bool good = load(errors, options);
+  if (!options.follow_exec) hide_from_children();
+  if (!good && options.missing == Missing::kError) {
+    say(Level::kError, "UBP_MISSING=error: the program is not started");
+    _exit(kNotStarted);
+  }
+}
+
+__attribute__((destructor)) void on_exit() { write_report(); }
+
+[[noreturn]] void exit_now(int status) {
+  write_report();
+  for (;;) sys::call4(SYS_exit_group, status);
+}
+
+}  // namespace
+}  // namespace ubp::core
+
+// The ways out that run no destructor. runtime/ubp.map exports these names.
+extern "C" {
+__attribute__((visibility("default"))) void _exit(int status) { ubp::core::exit_now(status); }
+__attribute__((visibility("default"))) void _Exit(int status) noexcept { ubp::core::exit_now(status); }
+}

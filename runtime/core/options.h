@@ -1,0 +1,40 @@
+// The environment variables UBP reads: one table makes the parser and the help (UBP_OPTIONS=help=1).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "runtime/report/report.h"
+
+namespace ubp::core {
+
+enum class Missing : std::uint8_t { kNothing, kError, kWarn, kIgnore };  // kNothing: arm nothing, run unprobed
+
+struct Options {
+  std::string probes;          // UBP_PROBES (then UBP_PROBES_FILE's content after it, separated by a newline)
+  bool has_probes = false;     // one of the two was set; false: the library is inert
+  std::string output;          // UBP_OUTPUT; empty: standard error
+  std::string summary;         // UBP_SUMMARY; empty: none
+  std::uint32_t slots = 64;    // UBP_SLOTS: 1..4096
+  Missing missing = Missing::kNothing;      // UBP_MISSING=error|warn|ignore
+  report::Level log = report::Level::kWarning;  // UBP_LOG
+  bool follow_exec = false;    // UBP_FOLLOW=fork,exec: "exec" keeps UBP's variables and LD_PRELOAD for children
+  bool help = false;           // UBP_OPTIONS=help=1
+};
+
+struct OptionError {
+  std::string message;         // one line: "UBP_SLOTS: '0' is not a number from 1 to 4096"
+};
+
+// Reads the environment. environment: a NULL-terminated array of "NAME=value" (environ).
+// Unknown UBP_ variables are errors with the nearest known name. Errors are collected, in table order.
+Options read_options(char** environment, std::vector<OptionError>& errors);
+
+// The table as text for UBP_OPTIONS=help=1: name, values, default, meaning; lines start with "ubp: ".
+std::string options_help();
+
+// The names of all variables in the table (used to hide them from exec'ed children).
+const std::vector<std::string>& option_names();
+
+}  // namespace ubp::core

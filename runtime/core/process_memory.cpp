@@ -1,0 +1,143 @@
+// Laying out the trap path's memory. See process_memory.h.
+#include "runtime/core/process_memory.h"
+
+#include <cpuid.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "runtime/trap/trap_state.h"
+#include "xol/area.h"
+
+namespace ubp::core {
+namespace {
+
+using trap::g_process;
+
+constexpr std::uint32_t kMostTasks = 16384;
+constexpr std::uint32_t kFewestTasks = 16;
+constexpr std::uint64_t kPage = xol::kPageBytes;
+
+std::uint64_t whole_pages(std::uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+
+std::uint64_t round_up(std::uint64_t value, std::uint64_t to) { return (value + to - 1) / to * to; }
+
+}  // namespace
+
+std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
+  const xol::CacheGeometry geometry = xol::CacheGeometry::for_slots(plan.slots);
+  const std::uint64_t per_area = round_up(geometry.slots * sizeof(xol::SlotCache::Tag) + geometry.sets, 8);
+  // A task's own cache lines: neighbours in the array belong to other threads.
+  const std::uint64_t state_bytes = round_up(sizeof(trap::TaskState) + per_area * xol::kMaxAreas, 128);
+  const std::uint64_t counter_bytes = round_up(plan.points * sizeof(std::uint64_t), 128);
+  for (std::uint32_t tasks = kMostTasks; tasks >= kFewestTasks; tasks /= 2) {
+    const xol::AreaLayout layout = xol::AreaLayout::for_slots(plan.slots, tasks);
+    const std::uint64_t states = whole_pages(layout.blocks * state_bytes);
+    const std::uint64_t bytes = kPage + states + whole_pages(layout.blocks * counter_bytes);
+    void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) continue;
+    if (madvise(memory, bytes, MADV_WIPEONFORK) != 0) {
+      const int error = errno;
+      munmap(memory, bytes);
+      return std::string("madvise(MADV_WIPEONFORK), Linux 4.14 or later: ") + std::strerror(error);
+    }
+    auto* const at = static_cast<std::uint8_t*>(memory);
+    g_process.geometry = geometry;
+    g_process.layout = layout;
+    auto* const words = reinterpret_cast<std::atomic<std::uint32_t>*>(at);
+    g_process.fork_state = &words[0];
+    g_process.high_water = &words[32];  // cache lines apart
+    g_process.threads_seen = &words[64];
+    g_process.states = at + kPage;
+    g_process.state_bytes = state_bytes;
+    g_process.counters = at + kPage + states;
+    g_process.counter_bytes = counter_bytes;
+    g_process.fork_state->store(trap::kReady, std::memory_order_relaxed);  // no other thread looks before arming
+    return std::nullopt;
+  }
+  return std::string("mmap: ") + std::strerror(errno);
+}
+
+std::optional<std::uint32_t> find_or_make_area(std::uint64_t low, std::uint64_t high) {
+  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
+    if (xol::area_serves(g_process.areas[area], g_process.layout, low, high)) return area;
+  }
+  if (g_process.area_count == xol::kMaxAreas) return std::nullopt;
+  const auto area = xol::make_area(low, high, g_process.layout);
+  if (!area) return std::nullopt;
+  g_process.areas[g_process.area_count] = *area;
+  return g_process.area_count++;
+}
+
+bool make_permanent_slots(std::vector<xol::Displaced>& points) {
+  bool missing = false;
+  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
+    std::vector<std::uint32_t> members;
+    for (std::uint32_t index = 0; index < points.size(); ++index) {
+      if (points[index].route == decoder::Route::kSystem && points[index].area == area) members.push_back(index);
+    }
+    if (members.empty()) continue;
+    const std::uint64_t bytes = whole_pages(members.size() * xol::kSlotBytes);
+    const std::uint64_t near = g_process.areas[area].rx;
+    const auto base = xol::reserve_near(near, near + g_process.layout.area_bytes, bytes);
+    void* const memory = base ? reinterpret_cast<void*>(*base) : nullptr;
+    const auto reaches = [&](std::uint32_t index) {
+      return xol::in_reach(*base, bytes, points[index].address, points[index].address);
+    };
+    if (memory == nullptr || !std::all_of(members.begin(), members.end(), reaches) ||
+        mprotect(memory, bytes, PROT_READ | PROT_WRITE) != 0) {
+      if (memory != nullptr) munmap(memory, bytes);
+      missing = true;
+      continue;
+    }
+    for (std::uint32_t slot = 0; slot < members.size(); ++slot) {
+      const std::uint64_t at = *base + slot * xol::kSlotBytes;
+      xol::write_permanent_slot(reinterpret_cast<std::uint8_t*>(at), xol::SlotAddress{at}, points[members[slot]]);
+    }
+    if (mprotect(memory, bytes, PROT_READ | PROT_EXEC) != 0) {
+      munmap(memory, bytes);
+      missing = true;
+      continue;
+    }
+    for (std::uint32_t slot = 0; slot < members.size(); ++slot) points[members[slot]].permanent = slot;
+    g_process.permanent[area] = {*base, members.size() * xol::kSlotBytes};
+  }
+  return missing;
+}
+
+void set_return_mode() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kOsxsave = 1u << 27, kOspke = 1u << 4;
+  g_process.fast_return = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & kOsxsave) != 0;
+  g_process.pkru_offset = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c & kOspke) != 0 &&
+      __get_cpuid_count(0xd, 9, &a, &b, &c, &d) != 0) {
+    g_process.pkru_offset = b;  // SDM volume 1, 13.5: the component's offset in the standard format
+  }
+}
+
+std::vector<std::uint64_t> read_counters(report::XolStats& stats) {
+  std::vector<std::uint64_t> hits(g_process.table.count, 0);
+  if (g_process.high_water == nullptr) return hits;
+  const std::uint32_t used =
+      std::min(g_process.high_water->load(std::memory_order_acquire), g_process.layout.blocks);  // pairs with claims
+  for (std::uint32_t block = 0; block < used; ++block) {
+    const trap::TaskState* task = g_process.state(block);
+    const auto* counters = reinterpret_cast<const std::uint64_t*>(g_process.counters + block * g_process.counter_bytes);
+    for (std::uint32_t point = 0; point < hits.size(); ++point) {
+      hits[point] += __atomic_load_n(&counters[point], __ATOMIC_RELAXED);  // its owner may still count
+    }
+    stats.hits += task->slot_hits;
+    stats.misses += task->misses;
+    stats.refills += task->refills;
+    stats.evictions += task->evictions;
+  }
+  stats.threads_seen = g_process.threads_seen->load(std::memory_order_relaxed);  // a statistic
+  stats.area_bytes = std::uint64_t{used} * g_process.layout.block_bytes * g_process.area_count;
+  for (std::uint32_t area = 0; area < g_process.area_count; ++area) stats.area_bytes += g_process.permanent[area].bytes;
+  return hits;
+}
+
+}  // namespace ubp::core

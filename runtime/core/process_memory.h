@@ -1,0 +1,38 @@
+// The memory the trap path works in: task states, counters, XOL areas, permanent slots. Fills trap::g_process.
+//
+// Context: load time; read_counters() also at exit. Async-signal-safe: no. Thread-safe: no.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/report/summary.h"
+#include "xol/displaced.h"
+
+namespace ubp::core {
+
+struct TaskMemoryPlan {
+  std::uint32_t slots = 0;    // per task and area
+  std::uint32_t points = 0;   // probepoints: one counter each per task
+};
+
+// Reserves states and counters for as many tasks as address space allows (16384, halved down to 16), in memory that a
+// forked child finds zeroed. Pages are used only when a task touches them. Returns what the kernel said, or nothing.
+std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan);
+
+// The index of an XOL area for code in [low, high); makes one when none is in reach. Nothing: no room, or denied.
+std::optional<std::uint32_t> find_or_make_area(std::uint64_t low, std::uint64_t high);
+
+// Writes the permanent slots of all Route::kSystem points (private memory, executable only once written) and sets
+// Displaced::permanent. Returns true when some could not be made.
+bool make_permanent_slots(std::vector<xol::Displaced>& points);
+
+// Decides whether hits may leave by user-mode return, from what the processor and the kernel offer.
+void set_return_mode();
+
+// Hits by probepoint, summed over all tasks, and the slot statistics.
+std::vector<std::uint64_t> read_counters(report::XolStats& stats);
+
+}  // namespace ubp::core

@@ -1,0 +1,28 @@
+// The text poke: the one primitive that writes code.
+//
+// The ladder, tried per call: /proc/self/mem (opened for the call and closed after it, so that no forked child ever
+// holds its parent's), then a copied page moved over the original by mremap. Text never loses X and no page is ever
+// writable and executable. When both are denied the write is refused and undone.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+namespace ubp::patch {
+
+struct Byte {
+  std::uint64_t address = 0;   // run-time address in mapped, readable text
+  std::uint8_t value = 0;
+};
+
+// Writes all bytes, batched by page: one system call per run of neighbouring pages.
+// bytes: sorted by address, no duplicates. Returns nothing when all are written; else one line that says what was
+// denied, and the text is as it was.
+// Context: load time, or with no other patching under way. Async-signal-safe: no (allocates). Thread-safe: no; threads
+// may run the text meanwhile: each sees an old or a new byte.
+// Source: proc(5), mremap(2); single-byte int3 patching needs no handshake (SDM volume 3, cross-modifying code).
+std::optional<std::string> write_text(std::span<const Byte> bytes);
+
+}  // namespace ubp::patch

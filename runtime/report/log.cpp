@@ -1,0 +1,150 @@
+// One-line messages through spdlog, and the private standard error below them.
+//
+// The only file that includes spdlog. It uses a logger and a sink of its own, never spdlog's registry, thread
+// ids or thread-local storage: nothing is shared with an application that uses spdlog too. Context: load time
+// and exit. errno survives every call.
+#define SPDLOG_NO_THREAD_ID
+#define SPDLOG_NO_TLS
+#include <fcntl.h>
+#include <spdlog/logger.h>
+#include <spdlog/sinks/sink.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory>
+
+#include "runtime/report/descriptor.h"
+#include "runtime/report/line.h"
+#include "runtime/report/report.h"
+
+namespace ubp::report {
+namespace {
+
+constexpr std::size_t kMaxLineBytes = 500;
+constexpr std::string_view kCut = "...";
+
+class ErrnoKeeper {
+ public:
+  ErrnoKeeper() = default;
+  ~ErrnoKeeper() { errno = saved_; }
+  ErrnoKeeper(const ErrnoKeeper&) = delete;
+  ErrnoKeeper& operator=(const ErrnoKeeper&) = delete;
+
+ private:
+  int saved_ = errno;
+};
+
+bool is_utf8_continuation(char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; }
+
+// Cuts at kMaxLineBytes, never inside a UTF-8 sequence.
+void cut_line(std::string& line) {
+  if (line.size() <= kMaxLineBytes) return;
+  std::size_t end = kMaxLineBytes - kCut.size();
+  while (end > 0 && is_utf8_continuation(line[end])) --end;
+  line.resize(end);
+  line += kCut;
+}
+
+// The form of a line is part of the interface, so spdlog's patterns have no say in it.
+class ErrorSink final : public spdlog::sinks::sink {
+ public:
+  void log(const spdlog::details::log_msg& message) override {
+    std::string line = "ubp: ";
+    if (message.level != spdlog::level::info) {
+      const spdlog::string_view_t name = spdlog::level::to_string_view(message.level);
+      line.append(name.data(), name.size());
+      line += ": ";
+    }
+    append_printable(line, {message.payload.data(), message.payload.size()});
+    cut_line(line);
+    line += '\n';
+    error_stream().write(line);
+  }
+  void flush() override {}
+  void set_pattern(const std::string&) override {}
+  void set_formatter(std::unique_ptr<spdlog::formatter>) override {}
+};
+
+spdlog::level::level_enum to_spdlog(Level level) {
+  switch (level) {
+    case Level::kDebug:
+      return spdlog::level::debug;
+    case Level::kInfo:
+      return spdlog::level::info;
+    case Level::kWarning:
+      return spdlog::level::warn;
+    case Level::kError:
+      return spdlog::level::err;
+    case Level::kOff:
+      break;
+  }
+  return spdlog::level::off;
+}
+
+// Never destroyed: the summary is written after the application's and the library's static destructors.
+spdlog::logger& logger() {
+  static spdlog::logger& instance = []() -> spdlog::logger& {
+    auto* made = new spdlog::logger("ubp", std::make_shared<ErrorSink>());
+    made->set_level(to_spdlog(Level::kWarning));
+    return *made;
+  }();
+  return instance;
+}
+
+}  // namespace
+
+ErrorStream::ErrorStream() {
+  const ErrnoKeeper keeper;
+  struct stat status {};
+  if (::fstat(STDERR_FILENO, &status) != 0) return;
+  device_ = status.st_dev;
+  inode_ = status.st_ino;
+  is_known_ = true;
+  // High numbers stay clear of programs that count on the lowest free descriptor; a low limit forbids them.
+  for (const int lowest : {100, 10, 3}) {
+    fd_ = ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, lowest);
+    if (fd_ >= 0) break;
+  }
+}
+
+ErrorStream::~ErrorStream() {
+  const ErrnoKeeper keeper;
+  if (is_ours(fd_)) ::close(fd_);
+}
+
+bool ErrorStream::is_ours(int fd) const {
+  struct stat status {};
+  return is_known_ && fd >= 0 && ::fstat(fd, &status) == 0 && status.st_dev == device_ &&
+         status.st_ino == inode_;
+}
+
+void ErrorStream::write(std::string_view text) const {
+  const ErrnoKeeper keeper;
+  // Daemons close every descriptor above 2 (closefrom): descriptor 2 is as good while it is the same file.
+  const int fd = is_ours(fd_) ? fd_ : STDERR_FILENO;
+  if (is_ours(fd)) write_all(fd, text);
+}
+
+const ErrorStream& error_stream() {
+  static const ErrorStream& instance = *new ErrorStream();
+  return instance;
+}
+
+void set_level(Level level) { logger().set_level(to_spdlog(level)); }
+
+std::optional<Level> parse_level(std::string_view text) {
+  if (text == "debug") return Level::kDebug;
+  if (text == "info") return Level::kInfo;
+  if (text == "warn" || text == "warning") return Level::kWarning;
+  if (text == "error") return Level::kError;
+  if (text == "off") return Level::kOff;
+  return std::nullopt;
+}
+
+void say(Level level, std::string_view text) {
+  const ErrnoKeeper keeper;
+  logger().log(to_spdlog(level), spdlog::string_view_t(text.data(), text.size()));
+}
+
+}  // namespace ubp::report

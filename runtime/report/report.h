@@ -1,0 +1,58 @@
+// How UBP speaks: one-line messages while the program runs, the summary at its end. Never on standard output.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "runtime/report/summary.h"
+
+namespace ubp::report {
+
+enum class Level : std::uint8_t { kDebug, kInfo, kWarning, kError, kOff };
+
+// A private, close-on-exec duplicate of standard error taken at load (>= descriptor 100 where the limit
+// allows), because programs close descriptor 2 in their exit handlers. Before each use it is compared
+// (st_dev, st_ino) with the file it was taken from, so that a descriptor the application closed and reused is
+// never written to.
+class ErrorStream {
+ public:
+  ErrorStream();   // takes the duplicate; harmless when descriptor 2 is closed
+  ~ErrorStream();  // closes it, unless the application has reused its number
+  ErrorStream(const ErrorStream&) = delete;
+  ErrorStream& operator=(const ErrorStream&) = delete;
+
+  // All of it, retrying short writes and EINTR. When the duplicate is gone, descriptor 2 is used while it
+  // still is the same file; otherwise silently nothing. errno and the application's SIGPIPE survive.
+  void write(std::string_view text) const;
+
+ private:
+  bool is_ours(int fd) const;
+
+  int fd_ = -1;
+  bool is_known_ = false;  // device_ and inode_ name the file that descriptor 2 was at construction
+  dev_t device_ = 0;
+  ino_t inode_ = 0;
+};
+
+// The process's ErrorStream: taken at the first call (call it first thing at load), never destroyed.
+const ErrorStream& error_stream();
+
+// Sets the lowest level that say() prints. Default kWarning.
+void set_level(Level level);
+std::optional<Level> parse_level(std::string_view text);  // debug info warn warning error off
+
+// Prints "ubp: <level>: <text>" as one line on standard error through spdlog with a sink on ErrorStream.
+// kInfo prints "ubp: <text>". Control characters in text become '?', and a line is cut at 500 bytes ("...").
+// Context: load time and exit. Async-signal-safe: no. Thread-safe: yes.
+void say(Level level, std::string_view text);
+
+// The block and the table a person reads; every line starts with "ubp: ". Probes sorted by hits, most first.
+std::string format_text(const Summary& summary);
+// The same as JSON, the stable schema of the README ("UBP_SUMMARY"). Ends in a newline.
+std::string format_json(const Summary& summary);
+
+}  // namespace ubp::report

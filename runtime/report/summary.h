@@ -1,0 +1,62 @@
+// The summary of one process: plain data that the core fills at exit and the report writes as text or JSON.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace ubp::report {
+
+struct Totals {
+  std::uint64_t probes_requested = 0;   // (item, address) pairs after exclusions, refused ones included
+  std::uint64_t probepoints_armed = 0;
+  std::uint64_t pending = 0;
+  std::uint64_t refused = 0;
+  std::uint64_t hits = 0;               // summed over probes: hits = recorded + filtered + missed + dropped
+  std::uint64_t recorded = 0;
+  std::uint64_t filtered = 0;
+  std::uint64_t missed = 0;
+  std::uint64_t dropped = 0;
+};
+
+struct XolStats {
+  std::string policy;
+  std::uint64_t slots_per_thread = 0;
+  std::uint64_t hits = 0;       // displaced instructions found in the thread's cache
+  std::uint64_t misses = 0;     // not found
+  std::uint64_t refills = 0;    // slots written
+  std::uint64_t evictions = 0;  // refills that replaced another probepoint
+  std::uint64_t area_bytes = 0; // slot memory in use: what threads own, and permanent slots
+  std::uint64_t threads_seen = 0;
+};
+
+struct OptimisedStats {
+  std::uint64_t probepoints = 0;
+  std::uint64_t hits = 0;
+};
+
+struct RefusalRow {
+  std::string module, symbol;   // symbol with "+0x.." when inside a function
+  std::uint64_t address = 0;    // ELF virtual address
+  std::string reason;           // "code: sentence"
+};
+
+struct ProbeRow {
+  std::string spec, kind, module, symbol;
+  std::uint64_t address = 0;    // ELF virtual address
+  std::uint64_t hits = 0;
+};
+
+struct Summary {
+  std::string version;
+  int pid = 0;
+  std::string program;          // path of the executable
+  Totals totals;
+  XolStats xol;
+  OptimisedStats optimised;
+  std::vector<RefusalRow> refusals;
+  std::vector<ProbeRow> probes;
+  std::string output_path;      // where the text goes; empty: standard error
+};
+
+}  // namespace ubp::report

@@ -1,0 +1,168 @@
+// The summary as a person reads it: one block, then the table of probes, most hits first.
+//
+//   ubp: /usr/bin/sqlite3 (pid 4242), UBP 0.1.0
+//   ubp: probes     312 requested, 310 probepoints armed, 0 pending, 2 refused
+//   ubp:   refused  libc.so.6!memcpy+0x3 (0xa1b23): mid-instruction: ...
+//   ubp: hits       120034 = 120034 recorded + 0 filtered + 0 missed + 0 dropped
+//   ubp: slots      thread: 119000 hits, 1034 misses, 1034 refills, 900 evictions (64 a thread, 1 thread,
+//   ...) ubp: optimised  0 of 310 probepoints (0.0 %), 0 of 120034 hits (0.0 %) ubp: output     standard
+//   error ubp: ubp:    hits  probepoint             spec ubp:   65000  libc.so.6!malloc       libc:malloc
+//
+// Numbers have no separators and every line starts with "ubp: ", so that grep, sort and awk work on them.
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <vector>
+
+#include "runtime/report/line.h"
+#include "runtime/report/report.h"
+
+namespace ubp::report {
+namespace {
+
+constexpr std::size_t kMaxRefusals = 20;          // told one by one; the rest is counted per reason
+constexpr std::size_t kMaxRowsWithoutHits = 200;  // a longer table leaves out the probes that were never hit
+constexpr std::size_t kMaxNameColumn =
+    48;  // longer names push their own line's last column out, not everyone's
+
+std::string decimal(std::uint64_t value) { return std::to_string(value); }
+
+std::string hexadecimal(std::uint64_t value) {
+  char digits[16];
+  return "0x" + std::string(digits, std::to_chars(digits, digits + sizeof digits, value, 16).ptr);
+}
+
+std::string count_of(std::uint64_t value, std::string_view noun) {
+  std::string text = decimal(value) + ' ';
+  text += noun;
+  if (value != 1) text += 's';
+  return text;
+}
+
+// "3 of 12 things (25.0 %)"; not printf, whose decimal point follows the application's locale.
+std::string share(std::uint64_t part, std::uint64_t whole, std::string_view noun) {
+  const double tenths = whole == 0 ? 0.0 : 1000.0 * static_cast<double>(part) / static_cast<double>(whole);
+  const auto rounded = static_cast<std::uint64_t>(tenths + 0.5);
+  return decimal(part) + " of " + count_of(whole, noun) + " (" + decimal(rounded / 10) + '.' +
+         decimal(rounded % 10) + " %)";
+}
+
+void append_line(std::string& out, std::string_view text) {
+  out += "ubp: ";
+  append_printable(out, text);
+  out += '\n';
+}
+
+// libc.so.6!malloc+0x4; the address where there is no symbol.
+std::string place(std::string_view module, std::string_view symbol, std::uint64_t address) {
+  std::string text(module.substr(module.rfind('/') + 1));  // npos + 1 is 0
+  text += '!';
+  return text + (symbol.empty() ? hexadecimal(address) : std::string(symbol));
+}
+
+void append_refusals(std::string& out, const std::vector<RefusalRow>& refusals) {
+  const std::size_t told = std::min(refusals.size(), kMaxRefusals);
+  for (std::size_t i = 0; i < told; ++i) {
+    const RefusalRow& row = refusals[i];
+    std::string text = "  refused  " + place(row.module, row.symbol, row.address);
+    if (!row.symbol.empty()) text += " (" + hexadecimal(row.address) + ')';
+    append_line(out, text + ": " + row.reason);
+  }
+  if (told == refusals.size()) return;
+  std::map<std::string_view, std::uint64_t> by_code;
+  for (std::size_t i = told; i < refusals.size(); ++i) {
+    const std::string_view reason = refusals[i].reason;
+    ++by_code[reason.substr(0, reason.find(':'))];
+  }
+  std::string text = "  refused  " + decimal(refusals.size() - told) + " more (UBP_SUMMARY lists all):";
+  std::string_view separator = " ";
+  for (const auto& [code, count] : by_code) {
+    text += separator;
+    text += decimal(count) + ' ';
+    text += code;
+    separator = ", ";
+  }
+  append_line(out, text);
+}
+
+void append_block(std::string& out, const Summary& summary) {
+  const Totals& totals = summary.totals;
+  const XolStats& xol = summary.xol;
+  append_line(out, summary.program + " (pid " + std::to_string(summary.pid) + "), UBP " + summary.version);
+  append_line(out, "probes     " + decimal(totals.probes_requested) + " requested, " +
+                       count_of(totals.probepoints_armed, "probepoint") + " armed, " +
+                       decimal(totals.pending) + " pending, " + decimal(totals.refused) + " refused");
+  append_refusals(out, summary.refusals);
+  append_line(out, "hits       " + decimal(totals.hits) + " = " + decimal(totals.recorded) + " recorded + " +
+                       decimal(totals.filtered) + " filtered + " + decimal(totals.missed) + " missed + " +
+                       decimal(totals.dropped) + " dropped");
+  append_line(out, "slots      " + xol.policy + ": " + decimal(xol.hits) + " hits, " + decimal(xol.misses) +
+                       " misses, " + decimal(xol.refills) + " refills, " + decimal(xol.evictions) +
+                       " evictions (" + decimal(xol.slots_per_thread) + " a thread, " +
+                       count_of(xol.threads_seen, "thread") + ", " + count_of(xol.area_bytes, "byte") + ')');
+  append_line(out, "optimised  " +
+                       share(summary.optimised.probepoints, totals.probepoints_armed, "probepoint") + ", " +
+                       share(summary.optimised.hits, totals.hits, "hit"));
+  append_line(out, "output     " + (summary.output_path.empty() ? "standard error" : summary.output_path));
+}
+
+// One table line; hits right-aligned, so that the eye compares magnitudes.
+void append_row(std::string& out, std::string_view hits, std::size_t hits_width, std::string_view name,
+                std::size_t name_width, std::string_view spec) {
+  std::string text = "  ";
+  text.append(hits_width - hits.size(), ' ');
+  text += hits;
+  text += "  ";
+  text += name;
+  if (name.size() < name_width) text.append(name_width - name.size(), ' ');
+  text += "  ";
+  text += spec;
+  append_line(out, text);
+}
+
+void append_table(std::string& out, const std::vector<ProbeRow>& probes) {
+  std::vector<const ProbeRow*> rows;
+  rows.reserve(probes.size());
+  const bool shows_all = probes.size() <= kMaxRowsWithoutHits;
+  for (const ProbeRow& row : probes) {
+    if (shows_all || row.hits != 0) rows.push_back(&row);
+  }
+  std::sort(rows.begin(), rows.end(), [](const ProbeRow* a, const ProbeRow* b) {
+    return std::tie(b->hits, a->module, a->symbol, a->address, a->spec) <
+           std::tie(a->hits, b->module, b->symbol, b->address, b->spec);
+  });
+
+  constexpr std::string_view kHits = "hits", kName = "probepoint", kSpec = "spec";
+  std::size_t hits_width = kHits.size(), name_width = kName.size();
+  for (const ProbeRow* row : rows) {
+    hits_width = std::max(hits_width, decimal(row->hits).size());
+    name_width = std::max(name_width, place(row->module, row->symbol, row->address).size());
+  }
+  name_width = std::min(name_width, kMaxNameColumn);
+
+  append_line(out, "");
+  if (!rows.empty()) append_row(out, kHits, hits_width, kName, name_width, kSpec);
+  for (const ProbeRow* row : rows) {
+    append_row(out, decimal(row->hits), hits_width, place(row->module, row->symbol, row->address), name_width,
+               row->spec);
+  }
+  if (rows.size() != probes.size()) {
+    append_line(out, "  " + decimal(probes.size() - rows.size()) + " of " + count_of(probes.size(), "probe") +
+                         " had no hits (UBP_SUMMARY lists all)");
+  }
+}
+
+}  // namespace
+
+std::string format_text(const Summary& summary) {
+  std::string out;
+  append_block(out, summary);
+  if (!summary.probes.empty()) append_table(out, summary.probes);
+  return out;
+}
+
+}  // namespace ubp::report

@@ -1,0 +1,290 @@
+// Interposed libc functions: the application cannot take SIGTRAP away from the runtime, and reads back what it set.
+//
+// Each function passes straight to libc's until take_over(). Afterwards every handler the application installs is
+// kept in trap::g_handlers, and the kernel is given ubp_signal_entry instead, with the application's own flags.
+// SIGTRAP is virtual: its disposition and mask bit are the application's to set and read, and reach no kernel.
+//
+// Context: any, handlers included: sigaction and its family are async-signal-safe, so nothing here allocates, and
+// the one lock is held with all signals blocked.
+#include "runtime/signals/interpose.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include <atomic>
+#include <cstring>
+
+#include "runtime/trap/trap_state.h"
+#include "xol/sys.h"
+
+namespace ubp::signals {
+namespace {
+
+using trap::g_handlers;
+
+std::atomic<bool> g_active{false};
+
+// The application's virtual mask bit for SIGTRAP, per thread. Initial-exec: read in handlers.
+thread_local constinit bool t_blocks_trap __attribute__((tls_model("initial-exec"))) = false;
+
+template <typename Function>
+Function* next_symbol(std::atomic<Function*>& cache, const char* name) {
+  Function* function = cache.load(std::memory_order_relaxed);  // any thread finds the same value
+  if (function == nullptr) {
+    function = reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
+    cache.store(function, std::memory_order_relaxed);
+  }
+  return function;
+}
+
+// libc's own definition of an interposed function.
+#define UBP_REAL(name)                                        \
+  [] {                                                        \
+    static constinit std::atomic<decltype(&::name)> cache{};  \
+    using Type = std::remove_pointer_t<decltype(&::name)>;    \
+    return next_symbol<Type>(cache, #name);                   \
+  }()
+
+std::uint64_t bit_of(int signal) { return std::uint64_t{1} << (signal - 1); }
+bool is_signal(int signal) { return signal >= 1 && signal <= 64; }
+constexpr std::uint64_t kSigsetBytes = 8;
+
+// The kernel's part of a sigset_t.
+std::uint64_t kernel_mask(const sigset_t& set) {
+  std::uint64_t bits;
+  std::memcpy(&bits, &set, sizeof bits);
+  return bits;
+}
+
+// Serialises changes of dispositions. Signals are blocked meanwhile: a handler that calls sigaction cannot deadlock.
+class DispositionLock {
+ public:
+  DispositionLock() {
+    const std::uint64_t all = ~std::uint64_t{0};
+    sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&all), reinterpret_cast<long>(&before_),
+               kSigsetBytes);
+    while (flag_.test_and_set(std::memory_order_acquire)) sys::call4(SYS_sched_yield, 0);  // pairs with clear
+  }
+  ~DispositionLock() {
+    flag_.clear(std::memory_order_release);  // pairs with test_and_set
+    sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&before_), 0, kSigsetBytes);
+  }
+  DispositionLock(const DispositionLock&) = delete;
+  DispositionLock& operator=(const DispositionLock&) = delete;
+
+ private:
+  static inline std::atomic_flag flag_;
+  std::uint64_t before_ = 0;
+};
+
+using Handler = void (*)(int);
+const Handler kShim = reinterpret_cast<Handler>(&trap::ubp_signal_entry);
+
+bool is_function(Handler handler) { return handler != SIG_DFL && handler != SIG_IGN && handler != SIG_ERR; }
+std::uint64_t word_of(Handler handler) { return reinterpret_cast<std::uint64_t>(handler); }
+Handler handler_of(std::uint64_t word) { return reinterpret_cast<Handler>(word); }
+
+// SIGTRAP, as the application believes it set it.
+void virtual_sigaction(const struct sigaction* act, struct sigaction* old) {
+  DispositionLock lock;
+  struct sigaction before {};
+  before.sa_handler = handler_of(g_handlers.handler[SIGTRAP].load(std::memory_order_relaxed));  // under the lock
+  before.sa_flags = static_cast<int>(g_handlers.trap_flags.load(std::memory_order_relaxed));    // under the lock
+  const std::uint64_t mask = g_handlers.trap_mask.load(std::memory_order_relaxed);              // under the lock
+  std::memcpy(&before.sa_mask, &mask, sizeof mask);
+  if (act != nullptr) {
+    g_handlers.trap_flags.store(static_cast<unsigned>(act->sa_flags), std::memory_order_relaxed);
+    g_handlers.trap_mask.store(kernel_mask(act->sa_mask), std::memory_order_relaxed);
+    // Release: pairs with ubp_trap_foreign, which then calls it.
+    g_handlers.handler[SIGTRAP].store(word_of(act->sa_handler), std::memory_order_release);
+  }
+  if (old != nullptr) *old = before;
+}
+
+int wrapped_sigaction(int signal, const struct sigaction* act, struct sigaction* old) {
+  const auto real = UBP_REAL(sigaction);
+  if (!g_active.load(std::memory_order_acquire) || !is_signal(signal)) return real(signal, act, old);  // pairs with take_over
+  if (signal == SIGTRAP) {
+    virtual_sigaction(act, old);
+    return 0;
+  }
+  DispositionLock lock;
+  const std::uint64_t previous = g_handlers.handler[signal].load(std::memory_order_relaxed);  // under the lock
+  const bool masked_trap = (g_handlers.masks_trap.load(std::memory_order_relaxed) & bit_of(signal)) != 0;
+  struct sigaction kernel_act {};
+  if (act != nullptr) {
+    kernel_act = *act;
+    if (is_function(act->sa_handler)) {
+      // Before the kernel knows the shim; release: pairs with ubp_signal_prepare.
+      g_handlers.handler[signal].store(word_of(act->sa_handler), std::memory_order_release);
+      kernel_act.sa_handler = kShim;
+    }
+    sigdelset(&kernel_act.sa_mask, SIGTRAP);
+  }
+  struct sigaction kernel_old {};
+  const int result = real(signal, act != nullptr ? &kernel_act : nullptr, &kernel_old);
+  if (result != 0) {
+    g_handlers.handler[signal].store(previous, std::memory_order_release);  // pairs with ubp_signal_prepare
+    return result;
+  }
+  if (act != nullptr) {
+    const std::uint64_t bits = g_handlers.masks_trap.load(std::memory_order_relaxed);  // under the lock
+    const bool masks = sigismember(&act->sa_mask, SIGTRAP) == 1;
+    g_handlers.masks_trap.store(masks ? bits | bit_of(signal) : bits & ~bit_of(signal), std::memory_order_relaxed);
+  }
+  if (old != nullptr) {
+    *old = kernel_old;
+    if (old->sa_handler == kShim) old->sa_handler = handler_of(previous);
+    if (masked_trap) sigaddset(&old->sa_mask, SIGTRAP);
+  }
+  return 0;
+}
+
+// signal() and its relatives: libc's function is given the shim, and its answer is translated back.
+template <typename Real>
+Handler wrapped_signal(Real real, int signal, Handler handler) {
+  if (!g_active.load(std::memory_order_acquire) || !is_signal(signal)) return real(signal, handler);  // pairs with take_over
+  if (signal == SIGTRAP) {
+    if (handler == SIG_ERR) {
+      errno = EINVAL;
+      return SIG_ERR;
+    }
+    struct sigaction act {}, old{};
+    act.sa_handler = handler;
+    act.sa_flags = SA_RESTART;
+    virtual_sigaction(&act, &old);
+    return old.sa_handler;
+  }
+  DispositionLock lock;
+  const std::uint64_t previous = g_handlers.handler[signal].load(std::memory_order_relaxed);  // under the lock
+  if (is_function(handler)) {
+    g_handlers.handler[signal].store(word_of(handler), std::memory_order_release);  // pairs with ubp_signal_prepare
+  }
+  const Handler old = real(signal, is_function(handler) ? kShim : handler);
+  if (old == SIG_ERR) {
+    g_handlers.handler[signal].store(previous, std::memory_order_release);  // pairs with ubp_signal_prepare
+    return old;
+  }
+  const std::uint64_t bits = g_handlers.masks_trap.load(std::memory_order_relaxed);  // under the lock
+  g_handlers.masks_trap.store(bits & ~bit_of(signal), std::memory_order_relaxed);
+  return old == kShim ? handler_of(previous) : old;
+}
+
+// sigprocmask and pthread_sigmask: SIGTRAP stays unblocked in the kernel; the thread's virtual bit follows the call.
+template <typename Real>
+int wrapped_mask(Real real, int how, const sigset_t* set, sigset_t* old) {
+  if (!g_active.load(std::memory_order_acquire)) return real(how, set, old);  // pairs with take_over
+  const bool before = t_blocks_trap;
+  sigset_t without{};
+  bool named = false;
+  if (set != nullptr) {
+    without = *set;
+    named = sigismember(set, SIGTRAP) == 1;
+    if (how != SIG_UNBLOCK) sigdelset(&without, SIGTRAP);
+  }
+  const int result = real(how, set != nullptr ? &without : nullptr, old);
+  if (result != 0) return result;
+  if (set != nullptr) {
+    if (how == SIG_SETMASK) t_blocks_trap = named;
+    if (how == SIG_BLOCK && named) t_blocks_trap = true;
+    if (how == SIG_UNBLOCK && named) t_blocks_trap = false;
+  }
+  if (old != nullptr && before) sigaddset(old, SIGTRAP);
+  return 0;
+}
+
+// Puts the shim in front of a handler that was installed before take_over(). Raw: libc refuses its internal signals.
+void wrap_existing(int signal) {
+  struct {
+    std::uint64_t handler, flags, restorer, mask;
+  } act{};
+  if (sys::failed(sys::call4(SYS_rt_sigaction, signal, 0, reinterpret_cast<long>(&act), kSigsetBytes))) return;
+  if (act.handler <= 1) return;
+  g_handlers.handler[signal].store(act.handler, std::memory_order_release);  // pairs with ubp_signal_prepare
+  if ((act.mask & bit_of(SIGTRAP)) != 0) {
+    g_handlers.masks_trap.fetch_or(bit_of(signal), std::memory_order_relaxed);  // single-threaded: load time
+  }
+  act.handler = word_of(kShim);
+  act.mask &= ~bit_of(SIGTRAP);
+  sys::call4(SYS_rt_sigaction, signal, reinterpret_cast<long>(&act), 0, kSigsetBytes);
+}
+
+}  // namespace
+
+bool take_over() {
+  struct {
+    std::uint64_t handler, flags, restorer, mask;
+  } act{}, old{};
+  constexpr std::uint64_t kRestorer = 0x04000000;  // SA_RESTORER
+  act.handler = reinterpret_cast<std::uint64_t>(&trap::ubp_trap_entry);
+  act.flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK | kRestorer;
+  act.restorer = reinterpret_cast<std::uint64_t>(&trap::ubp_trap_restorer);
+  if (sys::failed(sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&act), reinterpret_cast<long>(&old),
+                             kSigsetBytes))) {
+    return false;
+  }
+  g_handlers.handler[SIGTRAP].store(old.handler, std::memory_order_relaxed);  // no trap before the first int3
+  g_handlers.trap_flags.store(old.flags & ~kRestorer, std::memory_order_relaxed);
+  g_handlers.trap_mask.store(old.mask, std::memory_order_relaxed);
+  for (int signal = 1; signal <= 64; ++signal) {
+    if (signal != SIGTRAP) wrap_existing(signal);
+  }
+  const std::uint64_t trap = bit_of(SIGTRAP);
+  std::uint64_t mask = 0;
+  sys::call4(SYS_rt_sigprocmask, SIG_UNBLOCK, reinterpret_cast<long>(&trap), reinterpret_cast<long>(&mask), kSigsetBytes);
+  t_blocks_trap = (mask & trap) != 0;  // inherited through exec
+  g_active.store(true, std::memory_order_release);  // pairs with the wrappers' acquire loads
+  return true;
+}
+
+}  // namespace ubp::signals
+
+// The interposed names; runtime/ubp.map exports exactly these.
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"  // sigset and its kin still have callers
+#define UBP_EXPORT extern "C" __attribute__((visibility("default")))
+using ubp::signals::wrapped_mask;
+using ubp::signals::wrapped_sigaction;
+using ubp::signals::wrapped_signal;
+using SignalHandler = void (*)(int);
+
+UBP_EXPORT int sigaction(int signal, const struct sigaction* act, struct sigaction* old) {
+  return wrapped_sigaction(signal, act, old);
+}
+UBP_EXPORT int __sigaction(int signal, const struct sigaction* act, struct sigaction* old) {
+  return wrapped_sigaction(signal, act, old);
+}
+
+#define UBP_SIGNAL_FUNCTION(name)                                              \
+  extern "C" SignalHandler name(int, SignalHandler) noexcept;                  \
+  UBP_EXPORT SignalHandler name(int signal, SignalHandler handler) noexcept {  \
+    using ubp::signals::next_symbol;                                           \
+    return wrapped_signal(UBP_REAL(name), signal, handler);                    \
+  }
+UBP_SIGNAL_FUNCTION(signal)
+UBP_SIGNAL_FUNCTION(bsd_signal)
+UBP_SIGNAL_FUNCTION(ssignal)
+UBP_SIGNAL_FUNCTION(sysv_signal)
+UBP_SIGNAL_FUNCTION(__sysv_signal)
+UBP_SIGNAL_FUNCTION(sigset)
+
+UBP_EXPORT int sigprocmask(int how, const sigset_t* set, sigset_t* old) noexcept {
+  using ubp::signals::next_symbol;
+  return wrapped_mask(UBP_REAL(sigprocmask), how, set, old);
+}
+UBP_EXPORT int pthread_sigmask(int how, const sigset_t* set, sigset_t* old) noexcept {
+  using ubp::signals::next_symbol;
+  return wrapped_mask(UBP_REAL(pthread_sigmask), how, set, old);
+}
+UBP_EXPORT int sighold(int signal) noexcept {
+  sigset_t set;
+  sigemptyset(&set);
+  if (sigaddset(&set, signal) != 0) return -1;
+  return sigprocmask(SIG_BLOCK, &set, nullptr);
+}
+UBP_EXPORT int sigignore(int signal) noexcept {
+  struct sigaction act {};
+  act.sa_handler = SIG_IGN;
+  return wrapped_sigaction(signal, &act, nullptr);
+}

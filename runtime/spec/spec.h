@@ -1,0 +1,64 @@
+// UBP_PROBES text -> items. Pure text: knows no module, no symbol, no address.
+//
+// The grammar is ../README.md's "UBP_PROBES"; this part accepts targets and exclusions and refuses, by name and
+// column, the parts of the full grammar that are not built yet (other kinds, options, captures, predicates, actions).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace ubp::spec {
+
+// 1-based place in the specification text; columns count bytes.
+struct Position {
+  int line = 1;
+  int column = 1;
+};
+
+enum class Kind : std::uint8_t { kEntry };  // "u", "uprobe": the default
+std::string_view kind_name(Kind kind);      // "uprobe", as reports print it
+
+// symbol-glob[+offset]
+struct SymbolTarget {
+  std::string pattern;        // glob, or exact text when quoted
+  bool quoted = false;        // written in quotes: * ? [ ] are ordinary characters
+  std::uint64_t offset = 0;   // bytes from the function's entry
+};
+
+// module:0xADDR, an ELF virtual address of the module
+struct AddressTarget {
+  std::uint64_t address = 0;
+};
+
+struct Item {
+  std::string text;           // as typed, without surrounding space; reports show it
+  Position position{};        // of the item's first character
+  Position target_position{}; // of the symbol or address
+  bool exclude = false;       // "!item": removes what an earlier item matched
+  Kind kind = Kind::kEntry;
+  std::string module;         // basename glob; empty: the executable
+  std::variant<SymbolTarget, AddressTarget> target;
+};
+
+struct Error {
+  Position position{};
+  std::string message;        // one line, no final full stop, e.g. "expected a symbol after ':'"
+};
+
+// True when `text` holds a glob character (* ? [).
+bool is_glob(std::string_view text);
+
+// Matches a shell-style glob: * any run, ? any character, [a-z] [!a-z] a class, \ quotes the next character.
+// Not anchored to path separators. Never recurses: random patterns cost O(pattern x text).
+bool glob_match(std::string_view pattern, std::string_view text);
+
+// Parses a whole specification.
+// text: any bytes, at most 16 MiB; NUL and invalid UTF-8 are errors, not undefined behaviour.
+// Returns the items in order (empty when there is nothing but space and comments), or the first error.
+// Context: load time. Async-signal-safe: no (allocates). Thread-safe: yes.
+std::variant<std::vector<Item>, Error> parse(std::string_view text);
+
+}  // namespace ubp::spec

@@ -1,0 +1,67 @@
+// One ELF file, or an ELF image in memory, read through libelf.
+//
+// elf_file.cpp wraps what libelf gives; debug_file.cpp finds the separate file with a stripped one's symbols.
+//
+// Context: load time. Everything read from a file is untrusted: offsets and sizes are checked before use.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/symbols/elf_library.h"
+#include "runtime/symbols/symbols.h"
+
+namespace ubp::symbols {
+
+struct Symbol {
+  Elf64_Sym entry{};
+  std::string_view name;  // with its @VERSION; valid as long as the ElfFile
+};
+
+// The content of .gnu_debuglink: the debug file's name and the checksum of its content.
+struct DebugLink {
+  std::string name;
+  std::uint32_t crc = 0;
+};
+
+class ElfFile {
+ public:
+  // Each throws std::runtime_error with the reason, without the path. `libelf` must outlive the object.
+  static ElfFile open(const Libelf& libelf, const std::string& path);
+  static ElfFile image(const Libelf& libelf, std::vector<char> bytes);
+
+  ElfFile(ElfFile&& other) noexcept;
+  ElfFile& operator=(ElfFile&&) = delete;
+  ~ElfFile();
+
+  // section_type: SHT_SYMTAB or SHT_DYNSYM. std::nullopt when the file has no such section with content.
+  std::optional<std::vector<Symbol>> symbols(std::uint32_t section_type) const;
+  std::vector<Segment> segments() const;  // PT_LOAD, in order
+  std::string build_id() const;           // hexadecimal; empty when there is none
+  std::optional<DebugLink> debug_link() const;
+
+ private:
+  ElfFile(const Libelf& libelf, int fd, std::vector<char> bytes);
+  void close();
+  Elf_Data* section_data(Elf_Scn* section) const;
+  std::string segment_build_id() const;
+
+  const Libelf* libelf_;
+  int fd_;                   // -1 for an image
+  std::vector<char> bytes_;  // the image; libelf reads from it
+  Elf* elf_ = nullptr;
+};
+
+// Where the debug file of the module at `path` may be, best first. Pure.
+// build_id: hexadecimal, may be empty; link_name: from .gnu_debuglink, may be empty.
+std::vector<std::string> debug_file_candidates(const std::string& path, std::string_view build_id,
+                                               std::string_view link_name);
+
+// The separate debug file of `file`: the first candidate that has a .symtab and the same build-id, or, for a
+// file without build-id, the checksum that .gnu_debuglink names.
+std::optional<ElfFile> find_debug_file(const Libelf& libelf, const std::string& path, const ElfFile& file);
+
+}  // namespace ubp::symbols

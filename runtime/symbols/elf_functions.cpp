@@ -1,0 +1,260 @@
+// FunctionTable: the functions of a module, from .symtab, .dynsym and the separate debug file.
+//
+// load() gathers names that still point into the ELF files, ranks them, and then copies what is left.
+//
+// Context: load time.
+#include <dlfcn.h>
+#include <link.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <stdexcept>
+#include <tuple>
+#include <unordered_map>
+
+#include "runtime/symbols/elf_file.h"
+#include "runtime/symbols/symbols.h"
+
+namespace ubp::symbols {
+namespace {
+
+struct Candidate {
+  std::uint64_t address = 0;
+  std::uint64_t size = 0;
+  Binding binding = Binding::kLocal;
+  std::string_view name;
+};
+
+Binding binding_of(const Elf64_Sym& symbol) {
+  switch (ELF64_ST_BIND(symbol.st_info)) {
+    case STB_LOCAL:
+      return Binding::kLocal;
+    case STB_WEAK:
+      return Binding::kWeak;
+    default:
+      return Binding::kGlobal;  // STB_GLOBAL, STB_GNU_UNIQUE
+  }
+}
+
+std::size_t leading_underscores(std::string_view name) {
+  return std::min(name.find_first_not_of('_'), name.size());
+}
+
+bool in_executable_segment(const Module& module, std::uint64_t elf_address) {
+  const Segment* segment = module.segment_at(elf_address);
+  return segment != nullptr && segment->executable;
+}
+
+// Asks IFUNC resolvers which implementation this process uses, once per resolver.
+// Source: x86-64 psABI, R_X86_64_IRELATIVE: the resolver takes no arguments and returns the address.
+class IfuncResolver {
+ public:
+  explicit IfuncResolver(const Module& module) : module_(module) {}
+
+  // The run-time address of the implementation; 0 when the module is not mapped here or the resolver gives
+  // none.
+  std::uint64_t resolve(std::uint64_t resolver) {
+    const auto [entry, is_new] = chosen_.try_emplace(resolver, 0);
+    if (is_new && is_mapped(resolver)) {
+      entry->second = reinterpret_cast<std::uint64_t (*)()>(module_.bias + resolver)();
+    }
+    return entry->second;
+  }
+
+ private:
+  bool is_mapped(std::uint64_t elf_address) const {
+    Dl_info info;
+    link_map* map = nullptr;
+    const void* address = reinterpret_cast<const void*>(module_.bias + elf_address);
+    return dladdr1(address, &info, reinterpret_cast<void**>(&map), RTLD_DL_LINKMAP) != 0 &&
+           map->l_addr == module_.bias;
+  }
+
+  const Module& module_;
+  std::unordered_map<std::uint64_t, std::uint64_t> chosen_;
+};
+
+class Collector {
+ public:
+  explicit Collector(const Module& module) : module_(module), ifuncs_(module) {}
+
+  std::vector<Candidate> functions;
+  std::vector<std::pair<std::string_view, FunctionTable::Other>> others;
+  std::string sources;
+
+  void add_table(const std::optional<std::vector<Symbol>>& symbols, std::string_view source) {
+    if (!symbols) return;
+    sources += sources.empty() ? "" : "+";
+    sources += source;
+    for (const Symbol& symbol : *symbols) add(symbol.entry, symbol.name.substr(0, symbol.name.find('@', 1)));
+  }
+
+ private:
+  void add(const Elf64_Sym& symbol, std::string_view name) {
+    if (name.empty()) return;
+    const unsigned type = ELF64_ST_TYPE(symbol.st_info);
+    const bool is_code = type == STT_FUNC || type == STT_GNU_IFUNC;
+    if (symbol.st_shndx == SHN_UNDEF) {
+      if (is_code || type == STT_NOTYPE) others.emplace_back(name, FunctionTable::Other::kUndefined);
+    } else if (type == STT_OBJECT || type == STT_TLS || type == STT_COMMON) {
+      others.emplace_back(name, FunctionTable::Other::kData);
+    } else if (is_code && symbol.st_shndx != SHN_ABS && in_executable_segment(module_, symbol.st_value)) {
+      if (type == STT_FUNC) {
+        functions.push_back({symbol.st_value, symbol.st_size, binding_of(symbol), name});
+      } else {
+        add_ifunc(symbol, name);
+      }
+    }
+  }
+
+  // The size in the symbol is the resolver's.
+  void add_ifunc(const Elf64_Sym& symbol, std::string_view name) {
+    const std::uint64_t chosen = ifuncs_.resolve(symbol.st_value);
+    if (chosen == 0) return;
+    if (in_executable_segment(module_, chosen - module_.bias)) {
+      functions.push_back({chosen - module_.bias, 0, binding_of(symbol), name});
+    } else {
+      others.emplace_back(name, FunctionTable::Other::kElsewhere);
+    }
+  }
+
+  const Module& module_;
+  IfuncResolver ifuncs_;
+};
+
+// One entry per address and name, in the order that the header promises.
+void rank(std::vector<Candidate>& functions) {
+  std::sort(functions.begin(), functions.end(), [](const Candidate& a, const Candidate& b) {
+    return std::tie(a.address, a.name, b.binding, b.size) < std::tie(b.address, b.name, a.binding, a.size);
+  });
+  const auto same = [](const Candidate& a, const Candidate& b) {
+    return a.address == b.address && a.name == b.name;
+  };
+  functions.erase(std::unique(functions.begin(), functions.end(), same), functions.end());
+  std::sort(functions.begin(), functions.end(), [](const Candidate& a, const Candidate& b) {
+    if (a.address != b.address) return a.address < b.address;
+    if (a.binding != b.binding) return a.binding > b.binding;
+    const std::size_t a_underscores = leading_underscores(a.name);
+    const std::size_t b_underscores = leading_underscores(b.name);
+    return a_underscores != b_underscores ? a_underscores < b_underscores : a.name < b.name;
+  });
+}
+
+// Fills in `end` of the functions at one address, [first, last); next: the next function's address.
+void set_ends(Function* first, Function* last, std::uint64_t next, const Module& module) {
+  const Segment* segment = module.segment_at(first->address);
+  const std::uint64_t room = segment->size - (first->address - segment->address);
+  std::uint64_t largest = 0;  // an alias without a size is as long as its sized brother
+  for (const Function* function = first; function != last; ++function)
+    largest = std::max(largest, function->size);
+  if (largest == 0) largest = next - first->address;
+  for (Function* function = first; function != last; ++function) {
+    function->end = function->address + std::min(function->size != 0 ? function->size : largest, room);
+  }
+}
+
+// The vDSO has no file. Its image is mapped as it is, whole pages of it, so that the section table is there
+// too.
+std::vector<char> vdso_image(const Module& module) {
+  const std::uint64_t page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  const std::uint64_t size = (module.high() - module.low() + page - 1) & ~(page - 1);
+  const char* image = reinterpret_cast<const char*>(module.low());
+  return {image, image + size};
+}
+
+// Symbols of another file than the mapped one would name wrong addresses.
+void check_is_mapped_file(const Module& module, const ElfFile& file) {
+  const auto same = [](const Segment& a, const Segment& b) {
+    return a.address == b.address && a.size == b.size && a.executable == b.executable &&
+           a.writable == b.writable;
+  };
+  const std::vector<Segment> segments = file.segments();
+  const bool same_segments =
+      std::equal(segments.begin(), segments.end(), module.segments.begin(), module.segments.end(), same);
+  if (!same_segments || (!module.build_id.empty() && file.build_id() != module.build_id)) {
+    throw std::runtime_error("the file was replaced after the process had loaded it");
+  }
+}
+
+ElfFile open_module(const Libelf& libelf, const Module& module) {
+  if (module.is_vdso) return ElfFile::image(libelf, vdso_image(module));
+  if (access(module.path.c_str(), F_OK) != 0 && errno == ENOENT) {
+    throw std::runtime_error("the file was deleted after the process had loaded it");
+  }
+  ElfFile file = ElfFile::open(libelf, module.path);
+  check_is_mapped_file(module, file);
+  return file;
+}
+
+}  // namespace
+
+FunctionTable FunctionTable::load(const Module& module) try {
+  const Libelf libelf;
+  const ElfFile file = open_module(libelf, module);
+  const std::optional<std::vector<Symbol>> symtab = file.symbols(SHT_SYMTAB);
+  const bool may_have_debug_file = !module.is_vdso && !symtab;  // a .symtab of its own has everything
+  const std::optional<ElfFile> debug =
+      may_have_debug_file ? find_debug_file(libelf, module.path, file) : std::nullopt;
+
+  Collector collector(module);
+  collector.add_table(symtab, "symtab");
+  collector.add_table(file.symbols(SHT_DYNSYM), "dynsym");
+  if (debug) collector.add_table(debug->symbols(SHT_SYMTAB), "debug file");
+  if (collector.sources.empty()) collector.sources = "no symbols";
+  rank(collector.functions);
+  std::sort(collector.others.begin(), collector.others.end());
+
+  FunctionTable table;
+  table.sources_ = std::move(collector.sources);
+  table.functions_.reserve(collector.functions.size());
+  for (const Candidate& function : collector.functions) {
+    table.functions_.push_back({.address = function.address,
+                                .size = function.size,
+                                .binding = function.binding,
+                                .name = std::string(function.name)});
+  }
+  Function* const end = table.functions_.data() + table.functions_.size();
+  for (Function* first = table.functions_.data(); first != end;) {
+    Function* last = first + 1;
+    while (last != end && last->address == first->address) ++last;
+    set_ends(first, last, last == end ? UINT64_MAX : last->address, module);
+    first = last;
+  }
+  std::uint64_t reach = 0;
+  table.reach_.reserve(table.functions_.size());
+  for (const Function& function : table.functions_)
+    table.reach_.push_back(reach = std::max(reach, function.end));
+  for (const auto& [name, what] : collector.others) {
+    if (table.others_.empty() || table.others_.back().first != name) table.others_.emplace_back(name, what);
+  }
+  return table;
+} catch (const std::runtime_error& error) {
+  throw std::runtime_error("cannot read the symbols of " + module.path + ": " + error.what());
+}
+
+const Function* FunctionTable::containing(std::uint64_t elf_address) const {
+  const auto after = std::upper_bound(
+      functions_.begin(), functions_.end(), elf_address,
+      [](std::uint64_t address, const Function& function) { return address < function.address; });
+  // The function that begins nearest below wins; one that begins earlier may reach over it and its padding.
+  std::size_t last = static_cast<std::size_t>(after - functions_.begin());
+  while (last != 0 && reach_[last - 1] > elf_address) {
+    std::size_t first = last - 1;
+    while (first != 0 && functions_[first - 1].address == functions_[last - 1].address) --first;
+    for (std::size_t i = first; i != last; ++i) {
+      if (functions_[i].end > elf_address) return &functions_[i];
+    }
+    last = first;
+  }
+  return nullptr;
+}
+
+FunctionTable::Other FunctionTable::other(std::string_view name) const {
+  const auto found =
+      std::lower_bound(others_.begin(), others_.end(), name,
+                       [](const auto& entry, std::string_view wanted) { return entry.first < wanted; });
+  return found != others_.end() && found->first == name ? found->second : Other::kAbsent;
+}
+
+}  // namespace ubp::symbols

@@ -1,0 +1,152 @@
+// The modules of this process, as the dynamic linker lists them, and what a user may call them.
+//
+// Context: load time. Reads the mapped images only; the files are elf_functions.cpp's business.
+#include <elf.h>
+#include <link.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <system_error>
+
+#include "runtime/spec/spec.h"
+#include "runtime/symbols/notes.h"
+#include "runtime/symbols/symbols.h"
+
+namespace ubp::symbols {
+namespace {
+
+constexpr std::string_view kDeleted = " (deleted)";
+
+// The path that the kernel shows for the mapping at `address`; empty when it cannot be read.
+std::string mapped_path(std::uint64_t address) {
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    unsigned long low = 0;
+    unsigned long high = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx", &low, &high) != 2 || address < low || address >= high) continue;
+    const std::size_t slash = line.find('/');
+    return slash == std::string::npos ? std::string() : line.substr(slash);
+  }
+  return {};
+}
+
+std::string executable_path(const Module& executable) {
+  std::string path;
+  // Started as "ld.so program", /proc/self/exe is the dynamic linker, and the kernel knew of no other
+  // (AT_BASE is 0).
+  if (getauxval(AT_BASE) == 0) path = mapped_path(executable.low());
+  if (path.empty()) {
+    std::error_code error;
+    path = std::filesystem::read_symlink("/proc/self/exe", error).string();
+  }
+  if (path.empty() && getauxval(AT_EXECFN) != 0) path = reinterpret_cast<const char*>(getauxval(AT_EXECFN));
+  // The kernel's mark for a file that is gone; the name before it is still what the user called it.
+  if (path.ends_with(kDeleted) && access(path.c_str(), F_OK) != 0) path.resize(path.size() - kDeleted.size());
+  return path;
+}
+
+std::string_view basename_of(std::string_view path) { return path.substr(path.rfind('/') + 1); }
+
+bool contains(const Module& module, std::uint64_t run_time_address) {
+  return module.segment_at(run_time_address - module.bias) != nullptr;
+}
+
+std::string mapped_build_id(const Module& module, const dl_phdr_info& info) {
+  for (const ElfW(Phdr)* header = info.dlpi_phdr; header != info.dlpi_phdr + info.dlpi_phnum; ++header) {
+    if (header->p_type != PT_NOTE) continue;
+    const std::uint8_t* notes = module.bytes_at(header->p_vaddr);
+    if (notes == nullptr) continue;
+    const Segment* segment = module.segment_at(header->p_vaddr);
+    const std::uint64_t room = segment->address + segment->size - header->p_vaddr;
+    std::string build_id =
+        build_id_in_notes(notes, std::min<std::uint64_t>(room, header->p_memsz), header->p_align);
+    if (!build_id.empty()) return build_id;
+  }
+  return {};
+}
+
+int add_module(dl_phdr_info* info, std::size_t, void* data) {
+  auto& modules = *static_cast<std::vector<Module>*>(data);
+  Module module;
+  module.bias = info->dlpi_addr;
+  for (const ElfW(Phdr)* header = info->dlpi_phdr; header != info->dlpi_phdr + info->dlpi_phnum; ++header) {
+    if (header->p_type != PT_LOAD) continue;
+    module.segments.push_back({.address = header->p_vaddr,
+                               .size = header->p_memsz,
+                               .executable = (header->p_flags & PF_X) != 0,
+                               .writable = (header->p_flags & PF_W) != 0,
+                               .readable = (header->p_flags & PF_R) != 0});
+  }
+  module.build_id = mapped_build_id(module, *info);
+  module.is_executable = modules.empty();
+  module.is_runtime = contains(module, reinterpret_cast<std::uint64_t>(&loaded_modules));
+  const std::uint64_t vdso = getauxval(AT_SYSINFO_EHDR);
+  module.is_vdso = vdso != 0 && contains(module, vdso);
+  if (module.is_executable) {
+    module.path = executable_path(module);
+  } else {
+    module.path = module.is_vdso ? "linux-vdso.so.1" : info->dlpi_name;
+  }
+  module.name = basename_of(module.path);
+  modules.push_back(std::move(module));
+  return 0;
+}
+
+}  // namespace
+
+std::uint64_t Module::low() const {
+  std::uint64_t lowest = segments.empty() ? 0 : segments.front().address;
+  for (const Segment& segment : segments) lowest = std::min(lowest, segment.address);
+  return bias + lowest;
+}
+
+std::uint64_t Module::high() const {
+  std::uint64_t highest = 0;
+  for (const Segment& segment : segments) highest = std::max(highest, segment.address + segment.size);
+  return bias + highest;
+}
+
+const Segment* Module::segment_at(std::uint64_t elf_address) const {
+  for (const Segment& segment : segments) {
+    if (elf_address >= segment.address && elf_address - segment.address < segment.size) return &segment;
+  }
+  return nullptr;
+}
+
+const std::uint8_t* Module::bytes_at(std::uint64_t elf_address) const {
+  const Segment* segment = segment_at(elf_address);
+  if (segment == nullptr || !segment->readable) return nullptr;
+  return reinterpret_cast<const std::uint8_t*>(bias + elf_address);
+}
+
+std::vector<Module> loaded_modules() {
+  std::vector<Module> modules;
+  dl_iterate_phdr(add_module, &modules);
+  return modules;
+}
+
+bool module_matches(const Module& module, std::string_view glob) {
+  if (glob.find('/') != std::string_view::npos) {
+    std::error_code error;
+    const std::filesystem::path real = std::filesystem::canonical(module.path, error);
+    const auto is_path = [&](std::string_view wanted) {
+      return spec::glob_match(wanted, module.path) || spec::glob_match(wanted, real.native());
+    };
+    if (is_path(glob)) return true;
+    if (glob.front() == '/') return false;
+    return is_path((std::filesystem::current_path(error) / glob).lexically_normal().native());
+  }
+  if (spec::glob_match(glob, module.name)) return true;
+  const std::string_view name = module.name;
+  const std::size_t suffix = name.rfind(".so");
+  if (suffix == std::string_view::npos || suffix == 0) return false;
+  const std::size_t version = suffix + 3;
+  if (version != name.size() && name[version] != '.') return false;
+  return spec::glob_match(glob, name.substr(0, version)) || spec::glob_match(glob, name.substr(0, suffix));
+}
+
+}  // namespace ubp::symbols

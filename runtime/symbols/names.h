@@ -1,0 +1,21 @@
+// The forms in which a C++ function may be named. Pure text.
+#pragma once
+
+#include <string_view>
+
+namespace ubp::symbols {
+
+inline bool is_mangled(std::string_view name) { return name.starts_with("_Z"); }
+
+// Views into a demangled name; for "int ns::max<int>(int, int)":
+struct NameForms {
+  std::string_view full;  // "int ns::max<int>(int, int)"
+  std::string_view call;  // "ns::max<int>(int, int)": without the return type, which only templates show
+  std::string_view bare;  // "ns::max<int>": without the parameters either
+};
+
+// bare keeps nothing of " const", "&" and "&&"; the name of a clone ("f(int) [clone .cold]") is its own bare
+// form, since somebody who asks for f does not mean a part of it.
+NameForms forms_of(std::string_view demangled);
+
+}  // namespace ubp::symbols

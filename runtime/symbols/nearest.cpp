@@ -1,0 +1,110 @@
+// "did you mean": the functions whose names are a few typing errors away.
+#include <algorithm>
+#include <cstdlib>
+#include <tuple>
+
+#include "runtime/symbols/names.h"
+#include "runtime/symbols/symbols.h"
+
+namespace ubp::symbols {
+namespace {
+
+constexpr std::size_t kSuggestions = 3;
+
+struct Suggestion {
+  std::size_t distance = 0;
+  int form = 0;  // 0: the whole name; 1: the part before a compiler's suffix ("f.isra.0"); 2: the last name
+                 // of A::B::f
+  std::string_view name;
+
+  bool operator<(const Suggestion& other) const {
+    return std::tie(distance, form, name) < std::tie(other.distance, other.form, other.name);
+  }
+};
+
+// Counts insertions, deletions, substitutions and swaps of neighbours (Damerau-Levenshtein, each place edited
+// once).
+class Distance {
+ public:
+  Distance(std::string_view wanted, std::size_t limit) : wanted_(wanted), limit_(limit) {}
+
+  // Returns limit + 1 for everything farther away than `limit`.
+  std::size_t to(std::string_view text) {
+    const std::size_t columns = wanted_.size();
+    const std::size_t difference = text.size() > columns ? text.size() - columns : columns - text.size();
+    if (difference > limit_) return limit_ + 1;
+    for (std::vector<std::size_t>* row : {&before_, &above_, &row_}) row->assign(columns + 1, 0);
+    for (std::size_t column = 0; column <= columns; ++column) row_[column] = column;
+    for (std::size_t line = 1; line <= text.size(); ++line) {
+      before_.swap(above_);
+      above_.swap(row_);
+      row_[0] = line;
+      std::size_t best = line;
+      for (std::size_t column = 1; column <= columns; ++column) {
+        const bool differ = text[line - 1] != wanted_[column - 1];
+        std::size_t cost =
+            std::min({above_[column] + 1, row_[column - 1] + 1, above_[column - 1] + (differ ? 1u : 0u)});
+        if (line > 1 && column > 1 && text[line - 1] == wanted_[column - 2] &&
+            text[line - 2] == wanted_[column - 1]) {
+          cost = std::min(cost, before_[column - 2] + 1);
+        }
+        row_[column] = cost;
+        best = std::min(best, cost);
+      }
+      if (best > limit_ + 1) return limit_ + 1;  // a swap may still come back from one above the limit
+    }
+    return std::min(row_[columns], limit_ + 1);
+  }
+
+ private:
+  std::string_view wanted_;
+  std::size_t limit_;
+  std::vector<std::size_t> before_;
+  std::vector<std::size_t> above_;
+  std::vector<std::size_t> row_;
+};
+
+// "f" of "A::B::f"; the whole name when template arguments or parentheses make that ambiguous.
+std::string_view last_name(std::string_view bare) {
+  if (bare.find_first_of("<({") != std::string_view::npos) return bare;
+  const std::size_t colons = bare.rfind("::");
+  return colons == std::string_view::npos ? bare : bare.substr(colons + 2);
+}
+
+}  // namespace
+
+std::vector<std::string> FunctionTable::nearest(std::string_view name) const {
+  if (name.empty()) return {};
+  // Changing every character is not a typing error.
+  const std::size_t limit = std::min(std::max<std::size_t>(2, name.size() / 3), name.size() - 1);
+  Distance distance(name, limit);
+  std::vector<Suggestion> found;
+  const auto consider = [&](std::string_view text, int form, std::string_view suggestion) {
+    const std::size_t edits = distance.to(text);
+    if (edits <= limit) found.push_back({edits, form, suggestion});
+  };
+  for (std::size_t i = 0; i < functions_.size(); ++i) {
+    const std::string& raw = functions_[i].name;
+    if (is_mangled(raw) && !is_mangled(name)) {
+      const NameForms forms = forms_of(demangled(i));
+      consider(forms.bare, 0, forms.bare);
+      if (forms.call != forms.bare) consider(forms.call, 0, forms.call);
+      const std::string_view last = last_name(forms.bare);
+      if (last.size() != forms.bare.size()) consider(last, 2, forms.bare);
+    } else {
+      consider(raw, 0, raw);
+      const std::string_view stem = std::string_view(raw).substr(0, raw.find('.', 1));
+      if (stem.size() != raw.size()) consider(stem, 1, raw);
+    }
+  }
+  std::sort(found.begin(), found.end());
+  std::vector<std::string> names;
+  for (const Suggestion& suggestion : found) {
+    if (names.size() == kSuggestions) break;
+    if (std::find(names.begin(), names.end(), suggestion.name) == names.end())
+      names.emplace_back(suggestion.name);
+  }
+  return names;
+}
+
+}  // namespace ubp::symbols

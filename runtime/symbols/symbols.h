@@ -1,0 +1,107 @@
+// What is loaded in this process and which functions it has. Load time only.
+//
+// modules.cpp asks the dynamic linker; elf_functions.cpp reads .symtab, .dynsym and separate debug files
+// through libelf (opened locally, so that its libraries bind nothing in the application); match.cpp picks
+// functions by glob; nearest.cpp finds what a misspelt name may have meant.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace ubp::symbols {
+
+struct Segment {              // one PT_LOAD
+  std::uint64_t address = 0;  // ELF virtual address
+  std::uint64_t size = 0;     // bytes in memory
+  bool executable = false;
+  bool writable = false;
+  bool readable = true;
+};
+
+struct Module {
+  std::string path;        // as the dynamic linker names it; the executable's real path for the executable
+  std::string name;        // basename of path ("libc.so.6"); "linux-vdso.so.1" for the vDSO
+  std::uint64_t bias = 0;  // run-time address = ELF virtual address + bias
+  std::vector<Segment> segments;
+  std::string build_id;        // of the mapped image, in hexadecimal; empty when it carries none
+  bool is_executable = false;  // the main program
+  bool is_runtime = false;     // libubp itself
+  bool is_vdso = false;
+
+  std::uint64_t low() const;  // lowest and one-past-highest run-time address of all segments
+  std::uint64_t high() const;
+  const Segment* segment_at(std::uint64_t elf_address) const;
+  // The mapped bytes at an ELF virtual address, up to the end of its segment; nullptr when not mapped or
+  // readable.
+  const std::uint8_t* bytes_at(std::uint64_t elf_address) const;
+};
+
+// Every module of the main namespace, the executable first, then in load order.
+// Context: load time. Async-signal-safe: no (takes the dynamic linker's lock). Thread-safe: yes.
+std::vector<Module> loaded_modules();
+
+// True when `glob` names the module: it matches the basename, the basename without its version ("libc.so",
+// "libc"), or, with a slash in it, the whole path as listed or with its links followed ("*/libc.so.6", or
+// "./app", relative to the working directory). "libc" finds libc.so.6 and not libcrypto.so.3.
+bool module_matches(const Module& module, std::string_view glob);
+
+enum class Binding : std::uint8_t { kLocal, kWeak, kGlobal };
+
+struct Function {
+  // ELF virtual address of the entry (an IFUNC's chosen implementation, not its resolver).
+  std::uint64_t address = 0;
+  std::uint64_t size = 0;  // bytes; 0 when the table does not say
+  // One past the last byte that can belong to it: by size, else the next function or segment end.
+  std::uint64_t end = 0;
+  Binding binding = Binding::kLocal;
+  std::string name;  // as in the symbol table, without @VERSION
+};
+
+// The functions of one module: sorted by address, then global before weak before local, then fewer leading
+// underscores, then name. Aliases are separate entries with equal addresses.
+class FunctionTable {
+ public:
+  // Reads the module's symbol tables. Throws std::runtime_error with one line that says what and why when the
+  // file cannot be read or is not the one mapped; a file without any symbol gives an empty table.
+  // Calls the module's IFUNC resolvers when it is mapped in this process, as the dynamic linker did.
+  static FunctionTable load(const Module& module);
+
+  const std::vector<Function>& functions() const { return functions_; }
+  // The best-named function whose [address, end) holds the ELF address; nullptr when none does.
+  const Function* containing(std::uint64_t elf_address) const;
+  // Which tables were read, joined by '+', for messages: "symtab", "dynsym", "debug file" or "no symbols".
+  const std::string& sources() const { return sources_; }
+
+  // What a name is when it is not a function: kData (an object here), kUndefined (imported),
+  // kElsewhere (an IFUNC whose chosen implementation lies in another module: libc's time is the vDSO's).
+  enum class Other : std::uint8_t { kAbsent, kData, kUndefined, kElsewhere };
+  Other other(std::string_view name) const;
+
+  // All functions that `pattern` names, by address. Unquoted patterns are globs over the raw name, the
+  // demangled name and the demangled name without parameters (template functions: with or without the return
+  // type); quoted ones equal one of these. An exact raw name beats every other match. Aliases at one address
+  // are returned once, under the name that matched (best-ranked first). Thread-safe: no (fills a cache of
+  // demangled names).
+  std::vector<const Function*> match(std::string_view pattern, bool quoted) const;
+  // Up to three function names nearest to `name` by edit distance (raw or demangled), best first; empty when
+  // none is near.
+  std::vector<std::string> nearest(std::string_view name) const;
+
+ private:
+  const std::string& demangled(std::size_t index) const;
+
+  std::vector<Function> functions_;
+  std::vector<std::uint64_t> reach_;                   // the highest end among functions_[0..i]
+  std::vector<std::pair<std::string, Other>> others_;  // sorted by name
+  std::string sources_;
+  mutable std::vector<std::string> demangled_;  // beside functions_; an entry is filled when first asked for
+};
+
+// The demangled C++ name, or the name itself when it is not a mangled one.
+std::string demangle(const std::string& name);
+
+}  // namespace ubp::symbols

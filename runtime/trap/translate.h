@@ -1,0 +1,212 @@
+// What an application handler is shown when it interrupted UBP: the context as it would be without UBP.
+//
+// Invariant 1: no suspended context ever points into an evictable slot, and none is ever resumed inside the trap path.
+// translate() is pure but for the frame it rewrites, so that tests run it on fabricated frames. RIP is written last:
+// whoever interrupts a translation and repeats it gets the same result.
+//
+// Inline and free of libc: compiled into the trap path (the entering range).
+#pragma once
+
+#include "runtime/trap/trap_state.h"
+
+namespace ubp::trap {
+
+// Lies at uc + UBP_CONT_OFFSET while a hit is under way.
+struct Continuation {
+  std::uint64_t origin;           // the probepoint
+  std::uint64_t rip, rsp, rcx;    // where the thread goes on
+  std::uint64_t store_address, store_value;
+  std::uint64_t fast;             // 1: user-mode return
+  std::uint64_t may_be_fast;      // 0: the frame's mask differs from the present one
+  std::uint64_t emulated;         // 1: after the store the displaced instruction has been executed
+  std::uint64_t scratch;          // where the store goes when there is none to make
+  std::uint64_t index;            // of the probepoint
+  TaskState* task;
+};
+static_assert(offsetof(Continuation, rip) == UBP_CONT_RIP && offsetof(Continuation, rsp) == UBP_CONT_RSP);
+static_assert(offsetof(Continuation, rcx) == UBP_CONT_RCX && offsetof(Continuation, fast) == UBP_CONT_FAST);
+static_assert(offsetof(Continuation, store_address) == UBP_CONT_STORE_ADDRESS);
+static_assert(offsetof(Continuation, store_value) == UBP_CONT_STORE_VALUE);
+static_assert(sizeof(Continuation) <= -UBP_CONT_OFFSET - 8);
+
+[[gnu::always_inline]] inline Continuation& continuation(Context* uc) {
+  return *reinterpret_cast<Continuation*>(reinterpret_cast<std::uint8_t*>(uc) + UBP_CONT_OFFSET);
+}
+
+// The C++ sections of the trap path; the linker makes the symbols from the section names.
+extern "C" {
+extern const char __start_ubp_trap_a[], __stop_ubp_trap_a[], __start_ubp_trap_b[], __stop_ubp_trap_b[];
+extern const char __start_ubp_trap_r[], __stop_ubp_trap_r[], __start_ubp_signal_s[], __stop_ubp_signal_s[];
+}
+
+// Where in the trap path an interrupted RIP lies; see the ranges in trap_entry.S.
+enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResuming, kEntering };
+
+[[gnu::always_inline]] inline std::uint64_t address_of(const void* p) { return reinterpret_cast<std::uint64_t>(p); }
+[[gnu::always_inline]] inline std::uint64_t address_of(void (*p)()) { return reinterpret_cast<std::uint64_t>(p); }
+
+[[gnu::always_inline]] inline Range range_of(std::uint64_t rip) {
+  const auto within = [rip](std::uint64_t low, std::uint64_t high) { return rip - low < high - low; };
+  if (within(address_of(&ubp_trap_entry), address_of(&ubp_trap_counted)) ||
+      within(address_of(__start_ubp_trap_a), address_of(__stop_ubp_trap_a))) {
+    return Range::kUncounted;
+  }
+  if (within(address_of(&ubp_trap_counted), address_of(&ubp_trap_stored)) ||
+      within(address_of(__start_ubp_trap_b), address_of(__stop_ubp_trap_b))) {
+    return Range::kPending;
+  }
+  if (within(address_of(&ubp_trap_stored), address_of(&ubp_trap_end))) return Range::kStored;
+  if (within(address_of(&ubp_resume_restorer), address_of(&ubp_resume_end)) ||
+      within(address_of(__start_ubp_trap_r), address_of(__stop_ubp_trap_r))) {
+    return Range::kResuming;
+  }
+  if (within(address_of(&ubp_signal_entry), address_of(&ubp_signal_end)) ||
+      within(address_of(__start_ubp_signal_s), address_of(__stop_ubp_signal_s))) {
+    return Range::kEntering;
+  }
+  return Range::kOutside;
+}
+
+// The ucontext of the activation that was interrupted inside the trap path.
+[[gnu::always_inline]] inline Context* interrupted_frame(const Context* uc) {
+  std::uint64_t frame = uc->r15;
+  if (uc->rip == address_of(&ubp_trap_entry) || uc->rip == address_of(&ubp_signal_entry)) frame = uc->rdx;
+  if (uc->rip == address_of(&ubp_resume_restorer)) frame = uc->rsp;
+  if (uc->rip == address_of(&ubp_trap_iret)) frame = uc->rsp - static_cast<std::uint64_t>(std::int64_t{UBP_IRET_OFFSET});
+  return reinterpret_cast<Context*>(frame);
+}
+
+inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uapi/asm/sigcontext.h
+
+[[gnu::always_inline]] inline std::uint32_t fp_word(const Context* uc, std::uint32_t offset) {
+  std::uint32_t value;
+  __builtin_memcpy(&value, uc->fpstate + offset, sizeof value);
+  return value;
+}
+
+// Gives `to` (the frame of the handler about to run) the registers, vector state and mask of `from`, all but RIP.
+[[gnu::always_inline]] inline void copy_context(Context* to, const Context* from) {
+  const std::uint64_t* source = &from->r8;
+  std::uint64_t* target = &to->r8;
+  for (int word = 0; word < 16; ++word) target[word] = source[word];  // r8 .. rsp, in the kernel's order
+  to->eflags = from->eflags;
+  to->cs = from->cs;
+  to->ss = from->ss;
+  to->mask = from->mask;
+  if (to->fpstate == nullptr || from->fpstate == nullptr) return;
+  // One machine, one kernel: both images have the same layout. 464: _fpx_sw_bytes {magic1, extended_size, ...}.
+  const std::uint32_t bytes = fp_word(from, 464) == kFpMagic1 ? fp_word(from, 468) : 512;
+  for (std::uint32_t at = 0; at < bytes; at += 8) {
+    std::uint64_t word;
+    __builtin_memcpy(&word, from->fpstate + at, 8);
+    asm volatile("movq %1, %0" : "=m"(*reinterpret_cast<std::uint64_t*>(to->fpstate + at)) : "r"(word));
+  }
+}
+
+// The context stands before a probepoint whose hit is counted: when the handler returns, the hit goes on.
+[[gnu::always_inline]] inline void resume_later(Context* uc, std::uint64_t origin) {
+  uc->reserved[0] = origin;
+  uc->return_address() = address_of(&ubp_resume_restorer);
+  asm volatile("" ::: "memory");
+  uc->rip = origin;
+}
+
+[[gnu::always_inline]] inline void set_rip(Context* uc, std::uint64_t rip) {
+  asm volatile("" ::: "memory");
+  uc->rip = rip;
+}
+
+// SIGILL and SIGFPE report the address of the instruction; it must be the original one. A SIGSEGV or SIGBUS may too.
+[[gnu::always_inline]] inline void fix_fault_address(siginfo_t* info, std::uint64_t slot, std::uint64_t original) {
+  const bool fault = info->si_signo == SIGILL || info->si_signo == SIGFPE || info->si_signo == SIGSEGV ||
+                     info->si_signo == SIGBUS;
+  if (fault && info->si_code > 0 && reinterpret_cast<std::uint64_t>(info->si_addr) == slot) {
+    info->si_addr = reinterpret_cast<void*>(original);
+  }
+}
+
+// RIP in a slot: false when it is not.
+[[gnu::always_inline]] inline bool translate_slot(Context* uc, siginfo_t* info) {
+  const std::uint64_t rip = uc->rip;
+  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
+    std::uint32_t point = probes::kNotFound;
+    std::uint64_t offset = 0;
+    const PermanentSlots& permanent = g_process.permanent[area];
+    if (rip - permanent.base < permanent.bytes) {
+      offset = (rip - permanent.base) % xol::kSlotBytes;
+      point = g_process.table.find(static_cast<std::uint64_t>(xol::permanent_origin(rip - offset)));
+      if (point == probes::kNotFound) return false;
+    } else if (rip - g_process.areas[area].rx < g_process.layout.area_bytes) {
+      const xol::SlotLocation at = xol::locate(g_process.layout, g_process.areas[area], rip);
+      const std::uint32_t tag = g_process.cache(g_process.state(at.block), area).tags[at.slot];
+      if (tag == 0) return false;
+      point = tag - 1;
+      offset = at.offset;
+    } else {
+      continue;
+    }
+    const xol::Displaced& displaced = g_process.table.points[point];
+    const xol::SlotPosition position = xol::position_in_slot(displaced, offset);
+    const auto original = static_cast<std::uint64_t>(position.address);
+    if (info != nullptr) fix_fault_address(info, rip, original);
+    if (position.sets_rcx) uc->rcx = original;
+    if (position.executed) {
+      set_rip(uc, original);
+    } else {
+      resume_later(uc, original);
+    }
+    return true;
+  }
+  return false;
+}
+
+// Shows the original context in the frame of a handler that is about to run.
+// uc, info: that frame's (info may be null). Signals must be blocked: see ubp_signal_prepare.
+[[gnu::always_inline]] inline void translate(Context* uc, siginfo_t* info) {
+  // Handlers that interrupted each other before either was prepared: the innermost context first, because the
+  // handler about to run may refill the slot it stands in.
+  Context* frame = uc;
+  while (range_of(frame->rip) == Range::kEntering) frame = interrupted_frame(frame);
+  if (frame != uc) info = frame->info();
+  if (translate_slot(frame, info)) return;
+  const Range range = range_of(frame->rip);
+  if (range == Range::kOutside || range == Range::kEntering) return;
+  const Context* hit = interrupted_frame(frame);
+  const Continuation& next = continuation(const_cast<Context*>(hit));
+  switch (range) {
+    case Range::kUncounted: {
+      const std::uint64_t origin = hit->rip - 1;
+      const bool ours = const_cast<Context*>(hit)->info()->si_code == SI_KERNEL &&
+                        g_process.table.find(origin) != probes::kNotFound;
+      if (!ours) return;  // another's SIGTRAP: it must still be delivered, so its handler is not abandoned
+      copy_context(frame, hit);
+      set_rip(frame, origin);
+      return;
+    }
+    case Range::kPending:
+      copy_context(frame, hit);
+      resume_later(frame, next.origin);
+      return;
+    case Range::kStored:
+      copy_context(frame, hit);
+      if (next.emulated != 0) {
+        frame->rsp = next.rsp;
+        frame->rcx = next.rcx;
+        set_rip(frame, next.rip);
+      } else {
+        resume_later(frame, next.origin);
+      }
+      return;
+    case Range::kResuming:
+      copy_context(frame, hit);
+      if (hit->rip == hit->reserved[0]) {
+        resume_later(frame, hit->rip);
+      } else {
+        set_rip(frame, hit->rip);
+      }
+      return;
+    default: return;
+  }
+}
+
+}  // namespace ubp::trap

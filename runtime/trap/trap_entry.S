@@ -1,0 +1,175 @@
+// The trap path's entry and exits, and the entry of every application signal handler.
+//
+// Context: signal handlers, in the application's own thread. No libc, no C++ unwinding, no locks.
+//
+//   int3 --kernel--> ubp_trap_entry --> ubp_trap_decide (C++)   whose trap is it, which counter
+//                        |                  `--> not ours: ubp_trap_foreign (C++) -> the application's disposition
+//                        | incq counter                          <- the one instruction that counts the hit
+//                        v
+//                    ubp_trap_displace (C++)                     slot or emulation: fills the Continuation
+//                        | one store, then registers
+//                        v
+//                    XRSTOR + IRETQ, or rt_sigreturn
+//
+//   signal --kernel--> ubp_signal_entry --> ubp_signal_prepare (C++: shows the handler the original context) --> handler
+//                                            `--> if the interrupted hit is still to be displaced, the handler
+//                                                 returns to ubp_resume_restorer instead of its own restorer
+//
+// The interruption contract. An application handler may interrupt any instruction here. The ranges below tell
+// translate.h what is true at that point; the interrupted trap path is then abandoned, never resumed: the handler's
+// frame is given the original context and the hit goes on from there. In all ranges the address of the interrupted
+// hit's ucontext is in r15 (the C++ is compiled with -ffixed-r15), except at the five labelled single instructions.
+//
+//   uncounted  ubp_trap_entry .. ubp_trap_counted, section ubp_trap_a       back to the int3: it traps again
+//   pending    ubp_trap_counted .. ubp_trap_stored, section ubp_trap_b      counted, displaced instruction not run
+//   stored     ubp_trap_stored .. ubp_trap_end                              an emulated instruction has taken effect
+//   resuming   ubp_resume_restorer .. ubp_resume_end, section ubp_trap_r    a handler has returned; r15 set up
+//   entering   ubp_signal_entry .. ubp_signal_end, section ubp_signal_s     another handler is about to start
+#include "runtime/trap/layout.h"
+
+    .section ubp_trap_asm, "ax", @progbits
+    .globl ubp_trap_entry, ubp_trap_entry_r15, ubp_trap_counted, ubp_trap_stored, ubp_trap_iret, ubp_trap_end
+    .globl ubp_resume_restorer, ubp_resume_restorer_r15, ubp_resume_end, ubp_signal_entry, ubp_signal_entry_r15
+    .globl ubp_signal_end, ubp_trap_restorer
+    .hidden ubp_trap_entry, ubp_trap_entry_r15, ubp_trap_counted, ubp_trap_stored, ubp_trap_iret, ubp_trap_end
+    .hidden ubp_resume_restorer, ubp_resume_restorer_r15, ubp_resume_end, ubp_signal_entry, ubp_signal_entry_r15
+    .hidden ubp_signal_end, ubp_trap_restorer
+    .hidden ubp_trap_decide, ubp_trap_displace, ubp_trap_resume, ubp_trap_foreign, ubp_signal_prepare
+
+// void ubp_trap_entry(int signal [edi], siginfo_t* [rsi], ucontext_t* [rdx])
+    .balign 16
+    .type ubp_trap_entry, @function
+ubp_trap_entry:                         // the ucontext is in rdx
+    movq %rdx, %r15
+ubp_trap_entry_r15:
+    leaq UBP_STACK_OFFSET(%r15), %rsp
+    cmpl $UBP_SI_KERNEL, UBP_SIGINFO_CODE(%rsi)
+    jne ubp_trap_not_ours               // kill(2), single step, ...: not an int3
+    movq %r15, %rdi
+    call ubp_trap_decide
+    cmpq $1, %rax
+    jb ubp_trap_not_ours
+    je ubp_trap_retry
+    incq (%rax)
+ubp_trap_counted:
+    movq %r15, %rdi
+    call ubp_trap_displace
+    movq UBP_CONT_OFFSET + UBP_CONT_STORE_ADDRESS(%r15), %rax
+    movq UBP_CONT_OFFSET + UBP_CONT_STORE_VALUE(%r15), %rcx
+    movq %rcx, (%rax)                   // the emulated push or call; may fault, as the original would
+ubp_trap_stored:
+    cmpq $0, UBP_CONT_OFFSET + UBP_CONT_FAST(%r15)
+    je ubp_trap_sigreturn
+
+    // User-mode return. IRETQ loads RIP, RFLAGS and RSP at once, touches no application stack, and serialises, which
+    // a slot written through its other view needs (SDM volume 3, self-modifying code).
+    movq UBP_UC_FPSTATE(%r15), %rbx
+    movl UBP_FP_SW_XFEATURES(%rbx), %eax
+    movl UBP_FP_SW_XFEATURES + 4(%rbx), %edx
+    xrstor64 (%rbx)
+    movq UBP_CONT_OFFSET + UBP_CONT_RIP(%r15), %rax
+    movq %rax, UBP_IRET_OFFSET(%r15)
+    movzwl UBP_UC_CS(%r15), %eax
+    movq %rax, UBP_IRET_OFFSET + 8(%r15)
+    movq UBP_UC_EFLAGS(%r15), %rax
+    movq %rax, UBP_IRET_OFFSET + 16(%r15)
+    movq UBP_CONT_OFFSET + UBP_CONT_RSP(%r15), %rax
+    movq %rax, UBP_IRET_OFFSET + 24(%r15)
+    movzwl UBP_UC_SS(%r15), %eax
+    movq %rax, UBP_IRET_OFFSET + 32(%r15)
+    movq UBP_UC_R8(%r15), %r8
+    movq UBP_UC_R9(%r15), %r9
+    movq UBP_UC_R10(%r15), %r10
+    movq UBP_UC_R11(%r15), %r11
+    movq UBP_UC_R12(%r15), %r12
+    movq UBP_UC_R13(%r15), %r13
+    movq UBP_UC_R14(%r15), %r14
+    movq UBP_UC_RDI(%r15), %rdi
+    movq UBP_UC_RSI(%r15), %rsi
+    movq UBP_UC_RBP(%r15), %rbp
+    movq UBP_UC_RBX(%r15), %rbx
+    movq UBP_UC_RDX(%r15), %rdx
+    movq UBP_UC_RAX(%r15), %rax
+    movq UBP_CONT_OFFSET + UBP_CONT_RCX(%r15), %rcx
+    leaq UBP_IRET_OFFSET(%r15), %rsp
+    movq UBP_UC_R15(%r15), %r15
+ubp_trap_iret:                          // r15 is the application's; the ucontext is at rsp - UBP_IRET_OFFSET
+    iretq
+
+ubp_trap_sigreturn:
+    movq UBP_CONT_OFFSET + UBP_CONT_RIP(%r15), %rax
+    movq %rax, UBP_UC_RIP(%r15)
+    movq UBP_CONT_OFFSET + UBP_CONT_RSP(%r15), %rax
+    movq %rax, UBP_UC_RSP(%r15)
+    movq UBP_CONT_OFFSET + UBP_CONT_RCX(%r15), %rax
+    movq %rax, UBP_UC_RCX(%r15)
+    movq %r15, %rsp
+    movl $15, %eax                      // rt_sigreturn finds the frame at rsp - 8
+    syscall
+ubp_trap_end:
+    .size ubp_trap_entry, . - ubp_trap_entry
+
+// The trap is not a probepoint's, or (retry) the probepoint had to be taken out: nothing was counted and nothing
+// here is abandoned. Outside the ranges above.
+ubp_trap_not_ours:
+    leaq UBP_UC_SIGINFO(%r15), %rdi
+    movq %r15, %rsi
+    call ubp_trap_foreign               // the application's handler, or 0
+    leaq -8(%r15), %rsp
+    movl $5, %edi
+    leaq UBP_UC_SIGINFO(%r15), %rsi
+    movq %r15, %rdx
+    testq %rax, %rax
+    jz ubp_trap_return
+    jmp *%rax
+ubp_trap_retry:
+    leaq -8(%r15), %rsp
+ubp_trap_return:
+    ret                                 // to the restorer
+
+// The restorer of the SIGTRAP handler. Unwinders and debuggers know a signal frame by these very bytes.
+    .balign 16
+    nop                                 // unwinders look up the return address minus one
+    .type ubp_trap_restorer, @function
+ubp_trap_restorer:
+    movq $15, %rax
+    syscall
+    .size ubp_trap_restorer, . - ubp_trap_restorer
+
+// An application handler whose frame was translated returns here (rsp = its ucontext).
+    .balign 16
+    .type ubp_resume_restorer, @function
+ubp_resume_restorer:                    // the ucontext is rsp
+    movq %rsp, %r15
+ubp_resume_restorer_r15:
+    leaq UBP_STACK_OFFSET(%r15), %rsp
+    movq %r15, %rdi
+    call ubp_trap_resume                // 1: the hit goes on; 0: the handler has moved the context elsewhere
+    testl %eax, %eax
+    jnz ubp_trap_counted
+    movq %r15, %rsp
+    movl $15, %eax
+    syscall
+ubp_resume_end:
+    .size ubp_resume_restorer, . - ubp_resume_restorer
+
+// What the kernel is given in place of every handler the application installs.
+    .balign 16
+    .type ubp_signal_entry, @function
+ubp_signal_entry:                       // the ucontext is in rdx
+    movq %rdx, %r15
+ubp_signal_entry_r15:
+    pushq %rdi
+    pushq %rsi
+    pushq %rdx
+    call ubp_signal_prepare             // (signal, siginfo, ucontext) -> the application's handler, or 0
+    popq %rdx
+    popq %rsi
+    popq %rdi
+ubp_signal_end:
+    testq %rax, %rax
+    jz ubp_trap_return
+    jmp *%rax
+    .size ubp_signal_entry, . - ubp_signal_entry
+
+    .section .note.GNU-stack, "", @progbits

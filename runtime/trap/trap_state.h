@@ -1,0 +1,126 @@
+// What the trap path knows: one process-wide structure, and one state per task that has hit a probe.
+//
+// Written by the core at load (before the first int3 is armed) and by the trap path itself. Plain data.
+#pragma once
+
+#include <signal.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "runtime/probes/table.h"
+#include "runtime/trap/layout.h"
+#include "xol/area.h"
+#include "xol/slot_cache.h"
+
+namespace ubp::trap {
+
+// The kernel's ucontext, as the signal frame holds it (uapi/asm/ucontext.h; glibc's ucontext_t begins alike).
+struct Context {
+  std::uint64_t flags;
+  std::uint64_t link;
+  std::uint64_t stack_base, stack_flags, stack_size;
+  std::uint64_t r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, eflags;
+  std::uint16_t cs, gs, fs, ss;
+  std::uint64_t err, trapno, oldmask, cr2;
+  std::uint8_t* fpstate;
+  std::uint64_t reserved[8];      // ignored by rt_sigreturn. [0]: where a translated handler's hit goes on
+  std::uint64_t mask;
+
+  siginfo_t* info() { return reinterpret_cast<siginfo_t*>(reinterpret_cast<std::uint8_t*>(this) + UBP_UC_SIGINFO); }
+  std::uint64_t& return_address() { return *(reinterpret_cast<std::uint64_t*>(this) - 1); }
+};
+static_assert(offsetof(Context, r8) == UBP_UC_R8 && offsetof(Context, r15) == UBP_UC_R15);
+static_assert(offsetof(Context, rcx) == UBP_UC_RCX && offsetof(Context, rip) == UBP_UC_RIP);
+static_assert(offsetof(Context, cs) == UBP_UC_CS && offsetof(Context, ss) == UBP_UC_SS);
+static_assert(offsetof(Context, fpstate) == UBP_UC_FPSTATE && offsetof(Context, mask) == 296);
+static_assert(sizeof(Context) == UBP_UC_SIGINFO);
+
+// One task: a thread, or a process made by clone(CLONE_VM) that shares its parent's TLS. Lives in memory that a
+// forked child finds wiped (MADV_WIPEONFORK), so that a child never takes itself for its parent.
+struct TaskState {
+  std::atomic<std::uint32_t> tid;   // owner; 0: never used
+  std::uint32_t block;              // its block in every XOL area
+  // Stack addresses at which this state's owner has been verified with gettid: a hit whose RSP lies in
+  // [verified_low, verified_low + verified_bytes) skips the call. Small and contiguous, so that a task which borrows
+  // this task's TLS (clone(CLONE_VM) without CLONE_SETTLS) and runs on another stack is told apart.
+  std::uint64_t verified_low, verified_bytes;
+  std::uint64_t* counters;          // hits by probepoint index
+  std::uint64_t slot_hits, misses, refills, evictions;
+  // Then, per area: geometry.slots tags and geometry.sets hands (see caches()).
+};
+
+// Fork generations: the word lives in wiped memory, so zero means "a forked child that has not set itself up".
+// Otherwise kReady, or the tid of the task that is setting up, shifted left by one.
+inline constexpr std::uint32_t kReady = 1;
+
+// Verdicts on SIGTRAP the application asked for, and every other handler of its.
+struct AppHandlers {
+  std::atomic<std::uint64_t> handler[65];   // what ubp_signal_entry calls; SIGTRAP's is its virtual disposition
+  std::atomic<std::uint64_t> masks_trap;    // bit (signal - 1): the application's sa_mask held SIGTRAP
+  std::atomic<std::uint64_t> trap_flags, trap_mask;  // SIGTRAP's virtual sa_flags and sa_mask
+};
+
+struct PermanentSlots {
+  std::uint64_t base = 0;                   // RX, written once at load, kSlotBytes each
+  std::uint64_t bytes = 0;
+};
+
+struct Process {
+  probes::TableView table;
+  xol::CacheGeometry geometry;
+  xol::AreaLayout layout;
+  xol::Area areas[xol::kMaxAreas];
+  std::uint32_t area_count = 0;
+  PermanentSlots permanent[xol::kMaxAreas]; // one group per area
+
+  std::uint8_t* states = nullptr;           // layout.blocks x state_bytes
+  std::uint64_t state_bytes = 0;
+  std::uint8_t* counters = nullptr;         // layout.blocks x counter_bytes
+  std::uint64_t counter_bytes = 0;
+  std::atomic<std::uint32_t>* fork_state = nullptr;
+  std::atomic<std::uint32_t>* high_water = nullptr;    // blocks ever claimed
+  std::atomic<std::uint32_t>* threads_seen = nullptr;
+  std::uint32_t pid = 0;                    // of the process that these states belong to
+
+  std::uint64_t text_low = 0, text_high = 0;  // libubp's own code
+  std::uint32_t pkru_offset = 0;            // of PKRU in the XSAVE image; 0: the system has no protection keys
+  bool fast_return = false;                 // user-mode return is possible at all
+
+  TaskState* state(std::uint32_t block) const {
+    return reinterpret_cast<TaskState*>(states + block * state_bytes);
+  }
+  // The task's cache of one area.
+  [[gnu::always_inline]] inline xol::SlotCache cache(TaskState* task, std::uint32_t area) const {
+    const std::uint64_t per_area = geometry.slots * sizeof(xol::SlotCache::Tag) + geometry.sets;
+    std::uint8_t* at = reinterpret_cast<std::uint8_t*>(task + 1) + area * ((per_area + 7) & ~std::uint64_t{7});
+    return {reinterpret_cast<xol::SlotCache::Tag*>(at), at + geometry.slots * sizeof(xol::SlotCache::Tag), geometry};
+  }
+};
+
+extern Process g_process;
+extern AppHandlers g_handlers;
+
+extern "C" {
+// Assembly entry points and range labels (trap_entry.S).
+void ubp_trap_entry();
+void ubp_trap_entry_r15();
+void ubp_trap_counted();
+void ubp_trap_stored();
+void ubp_trap_iret();
+void ubp_trap_end();
+void ubp_trap_restorer();
+void ubp_resume_restorer();
+void ubp_resume_restorer_r15();
+void ubp_resume_end();
+void ubp_signal_entry();
+void ubp_signal_entry_r15();
+void ubp_signal_end();
+
+// Gives a forked child slot pages of its own. Returns false when the kernel denies them (the next hit tries again).
+// Async-signal-safe: yes. Idempotent.
+bool ubp_trap_set_up_child();
+}
+
+}  // namespace ubp::trap

@@ -1,0 +1,37 @@
+// Raw Linux system calls for code that must not touch libc: the trap path and what it includes.
+//
+// No errno: a result in [-4095, -1] is a negated error number. Inline, general registers only.
+// Context: any, the trap path included. Async-signal-safe: yes. Thread-safe: as the system call is.
+// Source: x86-64 psABI appendix A.2 (kernel calling convention), asm/unistd_64.h.
+#pragma once
+
+#include <sys/syscall.h>
+
+#include <cstdint>
+
+namespace ubp::sys {
+
+[[gnu::always_inline]] inline long call6(long number, long a, long b, long c, long d, long e, long f) {
+  long result;
+  register long r10 asm("r10") = d;
+  register long r8 asm("r8") = e;
+  register long r9 asm("r9") = f;
+  asm volatile("syscall"
+               : "=a"(result)
+               : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+               : "rcx", "r11", "memory");
+  return result;
+}
+
+[[gnu::always_inline]] inline long call4(long number, long a, long b = 0, long c = 0, long d = 0) {
+  return call6(number, a, b, c, d, 0, 0);
+}
+
+[[gnu::always_inline]] inline bool failed(long result) {
+  return static_cast<unsigned long>(result) > static_cast<unsigned long>(-4096);
+}
+
+[[gnu::always_inline]] inline std::uint32_t gettid() { return static_cast<std::uint32_t>(call4(SYS_gettid, 0)); }
+[[gnu::always_inline]] inline std::uint32_t getpid() { return static_cast<std::uint32_t>(call4(SYS_getpid, 0)); }
+
+}  // namespace ubp::sys

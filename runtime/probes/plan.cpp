@@ -16,7 +16,7 @@ using symbols::Module;
 
 bool is_glob_target(const spec::Item& item) {
   const auto* symbol = std::get_if<spec::SymbolTarget>(&item.target);
-  return symbol != nullptr && !symbol->quoted && spec::is_glob(symbol->pattern);
+  return symbol != nullptr && spec::is_glob(symbol->pattern);
 }
 
 std::string code_of(const Module& module, std::uint64_t address) { return fmt::format("{}:0x{:x}", module.name, address); }

@@ -23,8 +23,8 @@ std::string_view kind_name(Kind kind);      // "uprobe", as reports print it
 
 // symbol-glob[+offset]
 struct SymbolTarget {
-  std::string pattern;        // glob, or exact text when quoted
-  bool quoted = false;        // written in quotes: * ? [ ] are ordinary characters
+  std::string pattern;        // glob; when quoted, exact text first
+  bool quoted = false;        // written in quotes: may hold spaces, colons and parentheses
   std::uint64_t offset = 0;   // bytes from the function's entry
 };
 

@@ -35,19 +35,20 @@ std::vector<const Function*> FunctionTable::match(std::string_view pattern, bool
   }
   if (!matches.empty()) return matches;
 
-  const auto names = [&](std::string_view text) {
-    return quoted ? text == pattern : spec::glob_match(pattern, text);
-  };
-  for (std::size_t i = 0; i < functions_.size(); ++i) {
-    const Function& function = functions_[i];
-    if (!matches.empty() && matches.back()->address == function.address) continue;
-    bool matched = names(function.name);
-    if (!matched && is_mangled(function.name)) {
-      const NameForms forms = forms_of(demangled(i));
-      matched = names(forms.full) || names(forms.call) || names(forms.bare);
+  const auto add_all = [&](const auto& names) {
+    for (std::size_t i = 0; i < functions_.size(); ++i) {
+      const Function& function = functions_[i];
+      if (!matches.empty() && matches.back()->address == function.address) continue;
+      bool matched = names(function.name);
+      if (!matched && is_mangled(function.name)) {
+        const NameForms forms = forms_of(demangled(i));
+        matched = names(forms.full) || names(forms.call) || names(forms.bare);
+      }
+      if (matched) matches.push_back(&function);
     }
-    if (matched) matches.push_back(&function);
-  }
+  };
+  if (quoted) add_all([&](std::string_view text) { return text == pattern; });
+  if (matches.empty()) add_all([&](std::string_view text) { return spec::glob_match(pattern, text); });
   return matches;
 }
 

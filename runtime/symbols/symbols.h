@@ -81,11 +81,11 @@ class FunctionTable {
   enum class Other : std::uint8_t { kAbsent, kData, kUndefined, kElsewhere };
   Other other(std::string_view name) const;
 
-  // All functions that `pattern` names, by address. Unquoted patterns are globs over the raw name, the
-  // demangled name and the demangled name without parameters (template functions: with or without the return
-  // type); quoted ones equal one of these. An exact raw name beats every other match. Aliases at one address
-  // are returned once, under the name that matched (best-ranked first). Thread-safe: no (fills a cache of
-  // demangled names).
+  // All functions that `pattern` names, by address. A pattern is a glob over the raw name, the demangled name, the
+  // demangled name without parameters, and that without template arguments and return type. An exact raw name beats
+  // every other match; a quoted pattern that equals one of these forms beats its meaning as a glob ("operator*").
+  // Aliases at one address are returned once, under the name that matched (best-ranked first).
+  // Thread-safe: no (fills a cache of demangled names).
   std::vector<const Function*> match(std::string_view pattern, bool quoted) const;
   // Up to three function names nearest to `name` by edit distance (raw or demangled), best first; empty when
   // none is near.

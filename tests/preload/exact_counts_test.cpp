@@ -1,8 +1,8 @@
-// Exactness: f called N times by each of T threads is hit exactly N x T times, whatever the number of slots; and
-// so is every instruction of a function of many kinds of instruction, whose result stays the same.
+// Exactness: f called N times by each of T threads is hit exactly N x T times, whatever the number of slots;
+// and so is every instruction of a function of many kinds of instruction, whose result stays the same.
 //
-// A hit costs about 1.5 us, so the 10^6 for each of 200 threads takes minutes. By default the largest N is
-// scaled down with T; UBP_TEST_LONG=1 runs the text's numbers.
+// A hit costs about 1.5 us, so the 10^6 for each of 200 threads takes minutes. By default the largest
+// N is scaled down with T; UBP_TEST_LONG=1 runs the text's numbers.
 #include <doctest/doctest.h>
 
 #include "harness.h"
@@ -59,7 +59,8 @@ void check_mixed(int threads, long calls, const std::string& slots) {
   CHECK(total(summary, "refused") == 0);
   std::string wrong;  // one message for all points
   for (const Point& point : all) {
-    std::uint64_t expected = point.times * static_cast<std::uint64_t>(calls) * static_cast<std::uint64_t>(threads);
+    std::uint64_t expected =
+        point.times * static_cast<std::uint64_t>(calls) * static_cast<std::uint64_t>(threads);
     std::uint64_t got = hits(summary, point.item);
     if (got != expected) {
       wrong += point.item + ": " + std::to_string(got) + " not " + std::to_string(expected) + "\n";

@@ -1,5 +1,5 @@
-// Faults in displaced instructions: the handler sees the original RIP and si_addr; repairing and retrying, skipping
-// and siglongjmp work, and the instruction counts once per call, however often it was retried.
+// Faults in displaced instructions: the handler sees the original RIP and si_addr; repairing and retrying,
+// skipping and siglongjmp work, and the instruction counts once per call, however often it was retried.
 #include <doctest/doctest.h>
 
 #include <csignal>
@@ -12,7 +12,7 @@ namespace {
 
 struct What {
   const char* name;
-  const char* item;   // the faulting instruction
+  const char* item;  // the faulting instruction
   int signal;
 };
 

@@ -1,7 +1,8 @@
-// fork shares MAP_SHARED slot pages and TLS contents: parent and child refill at the same time and must stay right,
-// count for themselves, and each write a summary of its own. Tasks that share memory are the parent's.
+// fork shares MAP_SHARED slot pages and TLS contents: parent and child refill at the same time and must stay
+// right, count for themselves, and each write a summary of its own. Tasks that share memory are the parent's.
 //
-// Negative control to add with the hooks of the runtime: without the generation word, fork_refill_race must fail.
+// Negative control to add with the hooks of the runtime: without the generation word, fork_refill_race must
+// fail.
 #include <doctest/doctest.h>
 
 #include <string>
@@ -28,9 +29,10 @@ struct Run {
 
 Outcome start(const Run& r) {
   CAPTURE(r.how);
-  Outcome probed = run_probed({fixture("fx_fork"), r.how, std::to_string(kFunctions), std::to_string(r.before),
-                               std::to_string(r.parent), std::to_string(r.child), r.end},
-                              probes(), {{"UBP_SLOTS", "4"}});
+  Outcome probed =
+      run_probed({fixture("fx_fork"), r.how, std::to_string(kFunctions), std::to_string(r.before),
+                  std::to_string(r.parent), std::to_string(r.child), r.end},
+                 probes(), {{"UBP_SLOTS", "4"}});
   CHECK(probed.end() == "exit 0");
   auto said = numbers(probed.out);
   CHECK(said["status"] == 0);

@@ -8,9 +8,9 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/pidfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,7 +31,9 @@ std::string required_variable(const char* name) {
   return value;
 }
 
-[[noreturn]] void fail(const std::string& what) { throw std::runtime_error(what + ": " + std::strerror(errno)); }
+[[noreturn]] void fail(const std::string& what) {
+  throw std::runtime_error(what + ": " + std::strerror(errno));
+}
 
 // An unnamed file that stands for one of the child's standard streams.
 class Stream {
@@ -64,7 +66,8 @@ class Stream {
   rlimit no_core{0, 0};
   ::setrlimit(RLIMIT_CORE, &no_core);
   uid_t id = invocation.uid;
-  if (id != 0 && (::setgroups(0, nullptr) != 0 || ::setresgid(id, id, id) != 0 || ::setresuid(id, id, id) != 0)) {
+  if (id != 0 &&
+      (::setgroups(0, nullptr) != 0 || ::setresgid(id, id, id) != 0 || ::setresuid(id, id, id) != 0)) {
     ::_exit(126);
   }
   ::execve(argv[0], argv, envp);
@@ -88,7 +91,7 @@ std::vector<std::string> environment_of(const Invocation& invocation, const std:
 
 // Waits for the process; kills its group when the time is over.
 void wait_for(pid_t pid, int timeout_s, Outcome& outcome) {
-  int fd = ::pidfd_open(pid, 0);
+  int fd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
   if (fd < 0) fail("pidfd_open");
   pollfd ended{fd, POLLIN, 0};
   int ready;
@@ -129,7 +132,8 @@ std::string Outcome::end() const {
 
 Outcome run(const Invocation& invocation) {
   ScratchFolder folder;
-  if (invocation.uid != 0 && ::chown(folder.path().c_str(), invocation.uid, invocation.uid) != 0) fail("chown");
+  if (invocation.uid != 0 && ::chown(folder.path().c_str(), invocation.uid, invocation.uid) != 0)
+    fail("chown");
   std::vector<std::string> argv = invocation.argv;
   std::vector<std::string> env = environment_of(invocation, folder.path());
   std::vector<char*> argv_pointers = pointers(argv);
@@ -157,7 +161,9 @@ Outcome run_plain(std::vector<std::string> argv) {
 }
 
 std::string library() { return required_variable("UBP_TEST_LIB"); }
-std::string fixture(std::string_view name) { return required_variable("UBP_TEST_FIXTURES") + "/" + std::string(name); }
+std::string fixture(std::string_view name) {
+  return required_variable("UBP_TEST_FIXTURES") + "/" + std::string(name);
+}
 bool long_run() { return std::getenv("UBP_TEST_LONG") != nullptr; }
 
 std::uint64_t hits(const nlohmann::json& summary, std::string_view item) {
@@ -179,7 +185,9 @@ std::uint64_t number(const nlohmann::json& summary, const char* block, const cha
 }
 }  // namespace
 
-std::uint64_t total(const nlohmann::json& summary, const char* name) { return number(summary, "totals", name); }
+std::uint64_t total(const nlohmann::json& summary, const char* name) {
+  return number(summary, "totals", name);
+}
 std::uint64_t xol(const nlohmann::json& summary, const char* name) { return number(summary, "xol", name); }
 
 bool adds_up(const nlohmann::json& summary) {

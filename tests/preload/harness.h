@@ -1,10 +1,12 @@
-// Black-box harness: starts real processes with libubp.so preloaded and brings back all that they left behind.
+// Black-box harness: starts real processes with libubp.so preloaded and brings back all that they left
+// behind.
 //
 // run() is the one entry point. It knows nothing of UBP's code, only its environment variables and the JSON
 // schema of UBP_SUMMARY. Paths come from the environment (set by meson.build):
 //   UBP_TEST_LIB       libubp.so
 //   UBP_TEST_FIXTURES  the folder of the fixture programs
-//   UBP_TEST_LONG      when set, counts are those of the text (10^6 for every thread), not the scaled ones
+//   UBP_TEST_LONG      when set, counts are those of the text (10^6 for every thread), not the scaled
+//   ones
 #pragma once
 
 #include <sys/types.h>
@@ -23,18 +25,18 @@ using Environment = std::vector<std::pair<std::string, std::string>>;
 
 struct Invocation {
   std::vector<std::string> argv;
-  Environment env;              // added to PATH, HOME and LC_ALL=C; nothing else is inherited
-  std::string input;            // standard input
-  bool preload = true;          // false: neither LD_PRELOAD nor any UBP_ variable but those in env
-  bool summary = true;          // sets UBP_SUMMARY=<private folder>/%p.json
-  uid_t uid = 0;                // not 0: drop to this user and group before exec (needs root)
-  int timeout_s = 60;           // then the process group is killed
+  Environment env;      // added to PATH, HOME and LC_ALL=C; nothing else is inherited
+  std::string input;    // standard input
+  bool preload = true;  // false: neither LD_PRELOAD nor any UBP_ variable but those in env
+  bool summary = true;  // sets UBP_SUMMARY=<private folder>/%p.json
+  uid_t uid = 0;        // not 0: drop to this user and group before exec (needs root)
+  int timeout_s = 60;   // then the process group is killed
 };
 
 struct Outcome {
   pid_t pid = 0;
-  int exit_status = -1;         // -1 when killed by a signal
-  int signal = 0;               // 0 when it exited
+  int exit_status = -1;  // -1 when killed by a signal
+  int signal = 0;        // 0 when it exited
   bool timed_out = false;
   std::string out, err;
   std::map<pid_t, nlohmann::json> summaries;  // by process; one that is not valid JSON is a null value
@@ -53,11 +55,12 @@ Outcome run_probed(std::vector<std::string> argv, const std::string& probes, Env
 // Runs argv without the library.
 Outcome run_plain(std::vector<std::string> argv);
 
-std::string library();                         // UBP_TEST_LIB
-std::string fixture(std::string_view name);    // path of a fixture program
-bool long_run();                               // UBP_TEST_LONG
+std::string library();                       // UBP_TEST_LIB
+std::string fixture(std::string_view name);  // path of a fixture program
+bool long_run();                             // UBP_TEST_LONG
 
-// --- Reading a summary ---------------------------------------------------------------------------------------
+// --- Reading a summary
+// ---------------------------------------------------------------------------------------
 
 // Hits of the probes that one item of UBP_PROBES made, as typed; ~0 when the item made none.
 std::uint64_t hits(const nlohmann::json& summary, std::string_view item);
@@ -67,7 +70,8 @@ std::uint64_t xol(const nlohmann::json& summary, const char* name);
 // True when hits = recorded + filtered + missed + dropped, and the probes' hits add up to the total's.
 bool adds_up(const nlohmann::json& summary);
 
-// --- Reading text --------------------------------------------------------------------------------------------
+// --- Reading text
+// --------------------------------------------------------------------------------------------
 
 std::vector<std::string> lines(std::string_view text);
 // "name 12\nother 3\n" -> {name: 12, other: 3}: the form in which fixtures say what they did.
@@ -77,7 +81,7 @@ int count_prefix(std::string_view text, std::string_view prefix);
 
 // A point of an assembler fixture: an instruction and how often one call executes it.
 struct Point {
-  std::string item;             // "symbol+0x1c", pastes into UBP_PROBES
+  std::string item;  // "symbol+0x1c", pastes into UBP_PROBES
   std::uint64_t times = 0;
 };
 // Reads the lines "symbol 0x1c 3" of a fixture's --offsets.

@@ -6,7 +6,9 @@
 using namespace ubp::test;
 
 namespace {
-Outcome run_idle(std::vector<std::string> argv) { return run({.argv = std::move(argv), .env = {}, .input = {}}); }
+Outcome run_idle(std::vector<std::string> argv) {
+  return run({.argv = std::move(argv), .env = {}, .input = {}});
+}
 }  // namespace
 
 TEST_CASE("inert: no probes, no output, no summary") {
@@ -19,7 +21,8 @@ TEST_CASE("inert: no probes, no output, no summary") {
 }
 
 TEST_CASE("inert: signals, forks and exceptions behave as without the library") {
-  for (const char* mode : {"disposition", "mask", "full_sa_mask", "own_traps", "die_int3", "die_raise", "die_kill"}) {
+  for (const char* mode :
+       {"disposition", "mask", "full_sa_mask", "own_traps", "die_int3", "die_raise", "die_kill"}) {
     CAPTURE(mode);
     Outcome plain = run_plain({fixture("fx_sigtrap"), mode});
     Outcome idle = run_idle({fixture("fx_sigtrap"), mode});

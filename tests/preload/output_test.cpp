@@ -1,5 +1,5 @@
-// Where the report goes: never to standard output, to standard error or a private file, even when the program closes
-// its streams; and the stable schema of UBP_SUMMARY.
+// Where the report goes: never to standard output, to standard error or a private file, even when the program
+// closes its streams; and the stable schema of UBP_SUMMARY.
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -27,7 +27,8 @@ void check_report(const std::string& text, const std::string& symbol, const std:
   CHECK(count_prefix(text, "ubp: ") == static_cast<int>(lines(text).size()));
   bool has_row = false;
   for (const std::string& line : lines(text)) {
-    has_row = has_row || (line.find(symbol) != std::string::npos && line.find(" " + hits + " ") != std::string::npos);
+    has_row = has_row ||
+              (line.find(symbol) != std::string::npos && line.find(" " + hits + " ") != std::string::npos);
   }
   CHECK(has_row);
 }
@@ -44,7 +45,8 @@ TEST_CASE("output: standard output untouched, the report after the program's own
 }
 
 TEST_CASE("output: standard input is the program's") {
-  Outcome probed = run({.argv = {fixture("fx_hello"), "echo"}, .env = {{"UBP_PROBES", "compute"}}, .input = "abc\n"});
+  Outcome probed =
+      run({.argv = {fixture("fx_hello"), "echo"}, .env = {{"UBP_PROBES", "compute"}}, .input = "abc\n"});
   CHECK(probed.out == "hello 14\nabc\n");
 }
 
@@ -100,10 +102,12 @@ TEST_CASE("output: a program that closes standard error still reports") {
 
 TEST_CASE("output: a relative path is the one at the start, whatever the program's folder at exit") {
   ScratchFolder folder;
-  Outcome probed = run_to("report.out", {"/usr/bin/env", "-C", folder.path(), fixture("fx_hello")}, "libc:malloc");
+  Outcome probed = run({.argv = {fixture("fx_hello"), "chdir"},
+                        .env = {{"UBP_PROBES", "compute"}, {"UBP_OUTPUT", "below/report.out"}},
+                        .input = {},
+                        .folder = folder.path()});
   CHECK(probed.end() == "exit 7");
-  CHECK(std::filesystem::exists(folder.path() + "/report.out") == !std::filesystem::exists("report.out"));
-  std::filesystem::remove("report.out");
+  check_report(read_file(folder.path() + "/below/report.out"), "compute", "2");
 }
 
 TEST_CASE("summary: the schema") {
@@ -113,13 +117,14 @@ TEST_CASE("summary: the schema") {
   CHECK(s["version"].is_string());
   CHECK(s["pid"] == probed.pid);
   CHECK(s["program"].get<std::string>().find("fx_hello") != std::string::npos);
-  for (const char* name : {"probes_requested", "probepoints_armed", "pending", "refused", "hits", "recorded", "filtered",
-                           "missed", "dropped"}) {
+  for (const char* name : {"probes_requested", "probepoints_armed", "pending", "refused", "hits", "recorded",
+                           "filtered", "missed", "dropped"}) {
     CAPTURE(name);
     CHECK(s["totals"][name].is_number_unsigned());
   }
   CHECK(s["xol"]["policy"].is_string());
-  for (const char* name : {"slots_per_thread", "hits", "misses", "refills", "evictions", "area_bytes", "threads_seen"}) {
+  for (const char* name :
+       {"slots_per_thread", "hits", "misses", "refills", "evictions", "area_bytes", "threads_seen"}) {
     CAPTURE(name);
     CHECK(s["xol"][name].is_number_unsigned());
   }
@@ -132,7 +137,7 @@ TEST_CASE("summary: the schema") {
     CHECK(probe["address"].get<std::string>().rfind("0x", 0) == 0);
     CHECK(probe["hits"].is_number_unsigned());
   }
-  CHECK(total(s, "probes_requested") == 3);    // compute twice, compare_lengths once
+  CHECK(total(s, "probes_requested") == 3);  // compute twice, compare_lengths once
   CHECK(total(s, "probepoints_armed") == 2);
   CHECK(hits(s, "compute") == 2);
   CHECK(hits(s, "fx_hello:comp*") == 3);

@@ -1,4 +1,5 @@
-// Refusals: an instruction that cannot be displaced is refused with its own code; the others are armed and exact.
+// Refusals: an instruction that cannot be displaced is refused with its own code; the others are armed and
+// exact.
 #include <doctest/doctest.h>
 
 #include <map>

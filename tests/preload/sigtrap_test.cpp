@@ -1,5 +1,5 @@
-// The runtime owns SIGTRAP; the application must neither lose it nor notice. fx_sigtrap checks what it reads back
-// and calls an armed function between all steps: a step that took SIGTRAP away would kill it.
+// The runtime owns SIGTRAP; the application must neither lose it nor notice. fx_sigtrap checks what it reads
+// back and calls an armed function between all steps: a step that took SIGTRAP away would kill it.
 #include <doctest/doctest.h>
 
 #include <csignal>

@@ -33,7 +33,8 @@ Result run_mode(const char* mode, const char* count) {
 
 TEST_CASE("syscall: result and rcx are the original's") {
   Result plain = run_mode("plain", "20000");
-  for (const char* item : {"system_call", kCall, "system_call+0xe"}) CHECK(hits(plain.summary, item) == 20000);
+  for (const char* item : {"system_call", kCall, "system_call+0xe"})
+    CHECK(hits(plain.summary, item) == 20000);
 }
 
 TEST_CASE("slot_sa_restart: the handler sees the call's own address; the restarted call counts once") {

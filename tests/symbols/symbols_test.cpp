@@ -272,7 +272,8 @@ TEST_CASE("C++ names: raw, demangled, without parameters, quoted") {
   CHECK(table.match("*Till::count(int)*", false).size() == 1);
   CHECK(table.match("shop::Till::count(int) const", true).size() == 1);
   CHECK(table.match("shop::Till::count", true).size() == 2);
-  CHECK(table.match("shop::Till::c*", true).empty());
+  CHECK(table.match("shop::Till::c*", true).size() == table.match("shop::Till::c*", false).size());
+  CHECK(table.match("shop::Till::c*", true).size() >= 2);
   CHECK(only(table.match("_ZNK4shop4Till5countEd", false))->name == "_ZNK4shop4Till5countEd");
   for (const char* name :
        {"int shop::largest<int>(int, int)", "shop::largest<int>(int, int)", "shop::largest<int>"}) {

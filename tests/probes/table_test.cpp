@@ -1,0 +1,53 @@
+// The probe table finds what was put in and nothing else.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <random>
+#include <set>
+
+#include "runtime/probes/table.h"
+
+using namespace ubp::probes;
+
+namespace {
+std::vector<ubp::xol::Displaced> points_at(const std::set<std::uint64_t>& addresses) {
+  std::vector<ubp::xol::Displaced> points;
+  for (const std::uint64_t address : addresses) points.emplace_back().address = address;
+  return points;
+}
+}  // namespace
+
+TEST_CASE("an empty table and an unpublished view find nothing") {
+  CHECK(TableView{}.find(0x401000) == kNotFound);
+  CHECK(Table({}).view().find(0) == kNotFound);
+}
+
+TEST_CASE("every probepoint is found under its index, its neighbours are not") {
+  std::mt19937_64 random(3);
+  for (const std::size_t count : {1u, 2u, 3u, 100u, 5000u}) {
+    std::set<std::uint64_t> addresses;
+    while (addresses.size() < count) {
+      addresses.insert(count % 2 == 0 ? 0x7f0000000000 + addresses.size() * 2 : 0x401000 + random() % 0x1000000);
+    }
+    const Table table(points_at(addresses));
+    const TableView view = table.view();
+    std::uint32_t index = 0;
+    for (const std::uint64_t address : addresses) {
+      REQUIRE(view.find(address) == index++);
+      if (!addresses.contains(address + 1)) REQUIRE(view.find(address + 1) == kNotFound);
+    }
+  }
+}
+
+TEST_CASE("dense code, the worst case for a bad hash, needs few looks") {
+  std::set<std::uint64_t> addresses;
+  for (std::uint64_t i = 0; i < 100000; ++i) addresses.insert(0x555555554000 + i * 3);
+  const Table table(points_at(addresses));
+  const TableView view = table.view();
+  std::uint64_t looks = 0;
+  for (const std::uint64_t address : addresses) {
+    std::uint64_t at = TableView::hash(address) & view.mask;
+    for (++looks; view.points[view.buckets[at] - 1].address != address; ++looks) at = (at + 1) & view.mask;
+  }
+  CHECK(looks < addresses.size() * 2);
+}

@@ -1,0 +1,295 @@
+// What a handler is shown when it interrupted UBP: every range and every slot position, on fabricated frames and
+// without a single signal.
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cstring>
+#include <memory>
+
+#include "runtime/trap/translate.h"
+
+using namespace ubp;
+using namespace ubp::trap;
+
+extern "C" void ubp_trap_decide();
+extern "C" void ubp_trap_displace();
+extern "C" void ubp_trap_resume();
+extern "C" void ubp_signal_prepare();
+
+namespace {
+
+constexpr std::uint64_t kOrigin = 0x401000, kSystem = 0x402000;
+
+// Room for Continuation and friends below the frame, the frame, its siginfo and a legacy FP image.
+struct Frame {
+  alignas(64) std::array<std::uint8_t, 1024> below{};
+  std::uint64_t padding = 0;
+  std::uint64_t return_address = 0xdead;
+  alignas(16) Context uc{};
+  siginfo_t info{};
+  alignas(64) std::array<std::uint8_t, 512> fp{};
+
+  Frame() { uc.fpstate = fp.data(); }
+};
+static_assert(offsetof(Frame, info) - offsetof(Frame, uc) == UBP_UC_SIGINFO);
+static_assert(offsetof(Frame, uc) - offsetof(Frame, return_address) == 8);
+
+// One slot-routed probepoint at kOrigin, one syscall at kSystem, one XOL area with one task.
+class World {
+ public:
+  World() {
+    slot_point_.address = kOrigin;
+    slot_point_.length = 3;
+    slot_point_.route = decoder::Route::kSlot;
+    xol::Displaced system = slot_point_;
+    system.address = kSystem;
+    system.length = 2;
+    system.route = decoder::Route::kSystem;
+    system.bytes[0] = 0x0f;
+    system.bytes[1] = 0x05;
+    system.permanent = 0;
+    table_ = std::make_unique<probes::Table>(std::vector{slot_point_, system});
+    g_process = Process{};
+    g_process.table = table_->view();
+    g_process.geometry = xol::CacheGeometry::for_slots(4);
+    g_process.layout = xol::AreaLayout::for_slots(4, 2);
+    g_process.area_count = 1;
+    g_process.areas[0] = {0x10000000, 0x20000000};
+    xol::write_permanent_slot(permanent_.data(), xol::SlotAddress{reinterpret_cast<std::uint64_t>(permanent_.data())}, system);
+    g_process.permanent[0] = {reinterpret_cast<std::uint64_t>(permanent_.data()), xol::kSlotBytes};
+    g_process.states = states_.data();
+    g_process.state_bytes = 512;
+    xol::SlotCache cache = g_process.cache(g_process.state(1), 0);
+    slot_ = cache.claim(0).slot;
+    cache.publish(slot_, 0);
+  }
+  ~World() { g_process = Process{}; }
+
+  // The executable address of the slot that holds kOrigin's instruction, in block 1.
+  std::uint64_t slot() const { return 0x10000000 + g_process.layout.block_bytes + slot_ * xol::kSlotBytes; }
+  std::uint64_t permanent() const { return reinterpret_cast<std::uint64_t>(permanent_.data()); }
+
+ private:
+  xol::Displaced slot_point_;
+  std::unique_ptr<probes::Table> table_;
+  alignas(64) std::array<std::uint8_t, 1024> states_{};
+  alignas(64) std::array<std::uint8_t, xol::kSlotBytes> permanent_{};
+  std::uint32_t slot_ = 0;
+};
+
+const std::uint64_t kResume = address_of(&ubp_resume_restorer);
+
+// A hit under way in `hit`, interrupted by the handler whose frame is `handler`, at `rip`.
+void interrupt(Frame& handler, Frame& hit, std::uint64_t rip) {
+  hit.uc.rip = kOrigin + 1;
+  hit.uc.rsp = 0x7ffe1000;
+  hit.uc.rcx = 5;
+  hit.uc.rbx = 0xb0b;
+  hit.uc.r15 = 0xf15;
+  hit.uc.mask = 0x1234;
+  hit.uc.eflags = 0x246;
+  hit.info.si_code = SI_KERNEL;
+  hit.fp[100] = 0x77;
+  Continuation& next = continuation(&hit.uc);
+  next.origin = kOrigin;
+  next.rip = 0x405000;
+  next.rsp = 0x7ffe0ff8;
+  next.rcx = 4;
+  handler.uc.rip = rip;
+  handler.uc.r15 = reinterpret_cast<std::uint64_t>(&hit.uc);
+}
+
+void check_copied(const Frame& handler) {
+  CHECK(handler.uc.rbx == 0xb0b);
+  CHECK(handler.uc.r15 == 0xf15);
+  CHECK(handler.uc.mask == 0x1234);
+  CHECK(handler.uc.eflags == 0x246);
+  CHECK(handler.fp[100] == 0x77);
+}
+
+}  // namespace
+
+TEST_CASE("application code is left alone") {
+  World world;
+  Frame frame;
+  frame.uc.rip = 0x403333;
+  translate(&frame.uc, &frame.info);
+  CHECK(frame.uc.rip == 0x403333);
+  CHECK(frame.return_address == 0xdead);
+}
+
+TEST_CASE("in a slot, not executed: the probepoint's address, and the hit goes on when the handler returns") {
+  World world;
+  Frame frame;
+  frame.uc.rip = world.slot();
+  translate(&frame.uc, &frame.info);
+  CHECK(frame.uc.rip == kOrigin);
+  CHECK(frame.uc.reserved[0] == kOrigin);
+  CHECK(frame.return_address == kResume);
+}
+
+TEST_CASE("in a slot's tail: executed, the next original address, nothing to go on with") {
+  World world;
+  Frame frame;
+  frame.uc.rip = world.slot() + 3;
+  translate(&frame.uc, &frame.info);
+  CHECK(frame.uc.rip == kOrigin + 3);
+  CHECK(frame.return_address == 0xdead);
+}
+
+TEST_CASE("a slot that holds nothing is not translated") {
+  World world;
+  Frame frame;
+  frame.uc.rip = 0x10000000;  // block 0 was never used
+  translate(&frame.uc, &frame.info);
+  CHECK(frame.uc.rip == 0x10000000);
+}
+
+TEST_CASE("fault addresses that name a slot name the probepoint instead") {
+  World world;
+  for (const int signal : {SIGILL, SIGFPE}) {
+    Frame frame;
+    frame.uc.rip = world.slot();
+    frame.info.si_signo = signal;
+    frame.info.si_code = 1;
+    frame.info.si_addr = reinterpret_cast<void*>(world.slot());
+    translate(&frame.uc, &frame.info);
+    CHECK(frame.info.si_addr == reinterpret_cast<void*>(kOrigin));
+  }
+  Frame data;  // a data address stays
+  data.uc.rip = world.slot();
+  data.info.si_signo = SIGSEGV;
+  data.info.si_code = 1;
+  data.info.si_addr = reinterpret_cast<void*>(0x1234);
+  translate(&data.uc, &data.info);
+  CHECK(data.info.si_addr == reinterpret_cast<void*>(0x1234));
+}
+
+TEST_CASE("a system call's slot: before, after, and after the fix-up of rcx") {
+  World world;
+  Frame before, after, fixed;
+  before.uc.rip = world.permanent();
+  translate(&before.uc, &before.info);
+  CHECK(before.uc.rip == kSystem);
+  CHECK(before.return_address == kResume);
+  after.uc.rip = world.permanent() + 2;
+  after.uc.rcx = world.permanent() + 2;
+  translate(&after.uc, &after.info);
+  CHECK(after.uc.rip == kSystem + 2);
+  CHECK(after.uc.rcx == kSystem + 2);
+  fixed.uc.rip = world.permanent() + 12;
+  fixed.uc.rcx = 99;
+  translate(&fixed.uc, &fixed.info);
+  CHECK(fixed.uc.rip == kSystem + 2);
+  CHECK(fixed.uc.rcx == 99);
+}
+
+TEST_CASE("the trap path before it counted: back to the int3") {
+  World world;
+  for (const std::uint64_t rip : {address_of(&ubp_trap_entry_r15), address_of(&ubp_trap_decide)}) {
+    Frame hit, handler;
+    interrupt(handler, hit, rip);
+    translate(&handler.uc, &handler.info);
+    CHECK(handler.uc.rip == kOrigin);
+    CHECK(handler.return_address == 0xdead);  // it traps again and counts then
+    check_copied(handler);
+  }
+  Frame hit, handler;  // at the very first instruction the frame is in rdx
+  interrupt(handler, hit, address_of(&ubp_trap_entry));
+  handler.uc.rdx = handler.uc.r15;
+  handler.uc.r15 = 0;
+  translate(&handler.uc, &handler.info);
+  CHECK(handler.uc.rip == kOrigin);
+}
+
+TEST_CASE("another's SIGTRAP is never abandoned") {
+  World world;
+  Frame hit, handler;
+  interrupt(handler, hit, address_of(&ubp_trap_entry_r15));
+  hit.info.si_code = SI_USER;
+  translate(&handler.uc, &handler.info);
+  CHECK(handler.uc.rip == address_of(&ubp_trap_entry_r15));
+  Frame foreign, second;  // an int3 of the application's own
+  interrupt(second, foreign, address_of(&ubp_trap_decide));
+  foreign.uc.rip = 0x409001;
+  translate(&second.uc, &second.info);
+  CHECK(second.uc.rip == address_of(&ubp_trap_decide));
+}
+
+TEST_CASE("the trap path after it counted: the hit goes on without a second count") {
+  World world;
+  for (const std::uint64_t rip : {address_of(&ubp_trap_counted), address_of(&ubp_trap_displace)}) {
+    Frame hit, handler;
+    interrupt(handler, hit, rip);
+    translate(&handler.uc, &handler.info);
+    CHECK(handler.uc.rip == kOrigin);
+    CHECK(handler.uc.rsp == 0x7ffe1000);
+    CHECK(handler.return_address == kResume);
+    check_copied(handler);
+  }
+}
+
+TEST_CASE("an emulated instruction that has stored is shown as executed; a slot's is not") {
+  World world;
+  for (const bool emulated : {false, true}) {
+    for (const bool last : {false, true}) {
+      Frame hit, handler;
+      interrupt(handler, hit, last ? address_of(&ubp_trap_iret) : address_of(&ubp_trap_stored));
+      continuation(&hit.uc).emulated = emulated;
+      if (last) {  // at IRETQ all registers are the application's; the frame is found through rsp
+        handler.uc.rsp = handler.uc.r15 + static_cast<std::uint64_t>(std::int64_t{UBP_IRET_OFFSET});
+        handler.uc.r15 = 0xf15;
+      }
+      translate(&handler.uc, &handler.info);
+      CHECK(handler.uc.rip == (emulated ? 0x405000 : kOrigin));
+      CHECK(handler.uc.rsp == (emulated ? 0x7ffe0ff8 : 0x7ffe1000));
+      CHECK(handler.uc.rcx == (emulated ? 4 : 5));
+      CHECK(handler.return_address == (emulated ? 0xdead : kResume));
+      check_copied(handler);
+    }
+  }
+}
+
+TEST_CASE("a handler that is returning to a hit can itself be interrupted") {
+  World world;
+  Frame hit, handler;
+  interrupt(handler, hit, address_of(&ubp_resume_restorer_r15));
+  hit.uc.rip = hit.uc.reserved[0] = kOrigin;
+  translate(&handler.uc, &handler.info);
+  CHECK(handler.uc.rip == kOrigin);
+  CHECK(handler.uc.reserved[0] == kOrigin);
+  CHECK(handler.return_address == kResume);
+
+  Frame moved, second;  // the handler has skipped the instruction: no hit to go on with
+  interrupt(second, moved, address_of(&ubp_trap_resume));
+  moved.uc.rip = 0x401003;
+  moved.uc.reserved[0] = kOrigin;
+  translate(&second.uc, &second.info);
+  CHECK(second.uc.rip == 0x401003);
+  CHECK(second.return_address == 0xdead);
+}
+
+TEST_CASE("handlers that interrupt each other before either began: the innermost context is translated first") {
+  World world;
+  Frame slot, first, second;
+  slot.uc.rip = world.slot();  // interrupted by a handler whose entry (first) was interrupted (second)
+  first.uc.rip = address_of(&ubp_signal_entry);
+  first.uc.rdx = reinterpret_cast<std::uint64_t>(&slot.uc);
+  second.uc.rip = address_of(&ubp_signal_prepare);
+  second.uc.r15 = reinterpret_cast<std::uint64_t>(&first.uc);
+  translate(&second.uc, &second.info);
+  CHECK(slot.uc.rip == kOrigin);
+  CHECK(slot.return_address == kResume);
+  CHECK(first.uc.rip == address_of(&ubp_signal_entry));
+  CHECK(second.uc.rip == address_of(&ubp_signal_prepare));
+}
+
+TEST_CASE("translating twice is translating once") {
+  World world;
+  Frame frame;
+  frame.uc.rip = world.slot();
+  translate(&frame.uc, &frame.info);
+  translate(&frame.uc, &frame.info);
+  CHECK(frame.uc.rip == kOrigin);
+  CHECK(frame.return_address == kResume);
+}

@@ -157,10 +157,7 @@ __attribute__((constructor)) void on_load() {
   if (!options.has_probes) return;
   const bool good = load(errors, options);
   if (!options.follow_exec) hide_from_children();
-  if (!good && options.missing == Missing::kError) {
-    say(Level::kError, "UBP_MISSING=error: the program is not started");
-    _exit(kNotStarted);
-  }
+  if (!good && options.missing == Missing::kError) _exit(kNotStarted);  // why has been said
 }
 
 __attribute__((destructor)) void on_exit() { write_report(); }

@@ -105,6 +105,11 @@ bool Session::arm() {
   g_process.table = table->view();
   g_process.pid = static_cast<std::uint32_t>(getpid());
   set_return_mode();
+  for (const symbols::Module& module : plan_->modules()) {
+    if (!module.is_runtime) continue;
+    g_process.text_low = module.low();
+    g_process.text_high = module.high();
+  }
   if (!signals::take_over()) {
     say(Level::kError, "the kernel refuses a SIGTRAP handler; the program runs unprobed");
     return false;

@@ -155,7 +155,6 @@ TEST_CASE("bad input: an output directory that cannot be written") {
   if (::getuid() != 0) return;
   Outcome denied = run({.argv = {fixture("fx_hello")},
                         .env = {{"UBP_PROBES", "compute"}, {"UBP_OUTPUT", "/root-only-ubp/x.out"}},
-                        .input = {},
                         .uid = kNobody});
   if (denied.exit_status == 127 || denied.err.find("cannot be preloaded") != std::string::npos) {
     MESSAGE("SKIP: the build folder cannot be read by another user");
@@ -169,16 +168,16 @@ TEST_CASE("bad input: random bytes") {
   std::string path = folder.path() + "/probes";
   for (bool with_nul : {true, false}) {
     write_file(path, random_bytes(1 << 20, with_nul));
-    Outcome probed = run(
-        {.argv = {fixture("fx_hello")}, .env = {{"UBP_PROBES_FILE", path}}, .input = {}, .timeout_s = 10});
+    Outcome probed =
+        run({.argv = {fixture("fx_hello")}, .env = {{"UBP_PROBES_FILE", path}}, .timeout_s = 10});
     check_untouched(probed, {});
   }
   check_untouched(run_probed({fixture("fx_hello")}, random_bytes(120000, false)), {"UBP_PROBES:"});
   std::string brackets(1 << 20, '[');
   for (const std::string& content : {brackets, std::string(1 << 20, '(')}) {
     write_file(path, content);
-    Outcome probed = run(
-        {.argv = {fixture("fx_hello")}, .env = {{"UBP_PROBES_FILE", path}}, .input = {}, .timeout_s = 10});
+    Outcome probed =
+        run({.argv = {fixture("fx_hello")}, .env = {{"UBP_PROBES_FILE", path}}, .timeout_s = 10});
     check_untouched(probed, {});
   }
 }

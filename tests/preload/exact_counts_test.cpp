@@ -31,7 +31,7 @@ void check_function_count(int threads, long calls, const std::string& slots) {
   std::vector<std::string> argv = {fixture("fx_count"), std::to_string(threads), std::to_string(calls)};
   Environment env = slots_environment(slots);
   env.emplace_back("UBP_PROBES", "f");
-  Outcome probed = run({.argv = argv, .env = env, .input = {}, .timeout_s = long_run() ? 1200 : 60});
+  Outcome probed = run({.argv = argv, .env = env, .timeout_s = long_run() ? 1200 : 60});
   CHECK(probed.end() == "exit 0");
   CHECK(probed.out == run_plain(argv).out);
   nlohmann::json summary = probed.summary();
@@ -51,7 +51,7 @@ void check_mixed(int threads, long calls, const std::string& slots) {
   std::vector<std::string> argv = {fixture("fx_mixed"), std::to_string(threads), std::to_string(calls)};
   Environment env = slots_environment(slots);
   env.emplace_back("UBP_PROBES", probe_list(all));
-  Outcome probed = run({.argv = argv, .env = env, .input = {}, .timeout_s = long_run() ? 6000 : 60});
+  Outcome probed = run({.argv = argv, .env = env, .timeout_s = long_run() ? 6000 : 60});
   CHECK(probed.end() == "exit 0");
   CHECK(probed.out == run_plain(argv).out);
   nlohmann::json summary = probed.summary();

@@ -85,7 +85,6 @@ TEST_CASE("fork without %p: the child writes beside the parent's file") {
   std::string path = folder.path() + "/summary.json";
   Outcome probed = run({.argv = {fixture("fx_fork"), "fork", "4", "1", "2", "3", "exit"},
                         .env = {{"UBP_PROBES", "cycle_0"}, {"UBP_SUMMARY", path}},
-                        .input = {},
                         .summary = false});
   CHECK(probed.end() == "exit 0");
   std::string child = std::to_string(numbers(probed.out)["child"]);

@@ -63,6 +63,7 @@ class Stream {
 [[noreturn]] void become(const Invocation& invocation, const Stream streams[3], char** argv, char** envp) {
   for (int i = 0; i < 3; ++i) ::dup2(streams[i].fd(), i);
   ::setpgid(0, 0);
+  if (!invocation.folder.empty() && ::chdir(invocation.folder.c_str()) != 0) ::_exit(126);
   rlimit no_core{0, 0};
   ::setrlimit(RLIMIT_CORE, &no_core);
   uid_t id = invocation.uid;
@@ -153,12 +154,10 @@ Outcome run(const Invocation& invocation) {
 
 Outcome run_probed(std::vector<std::string> argv, const std::string& probes, Environment more) {
   more.emplace_back("UBP_PROBES", probes);
-  return run({.argv = std::move(argv), .env = std::move(more), .input = {}});
+  return run({.argv = std::move(argv), .env = std::move(more)});
 }
 
-Outcome run_plain(std::vector<std::string> argv) {
-  return run({.argv = std::move(argv), .env = {}, .input = {}, .preload = false});
-}
+Outcome run_plain(std::vector<std::string> argv) { return run({.argv = std::move(argv), .preload = false}); }
 
 std::string library() { return required_variable("UBP_TEST_LIB"); }
 std::string fixture(std::string_view name) {

@@ -25,12 +25,13 @@ using Environment = std::vector<std::pair<std::string, std::string>>;
 
 struct Invocation {
   std::vector<std::string> argv;
-  Environment env;      // added to PATH, HOME and LC_ALL=C; nothing else is inherited
-  std::string input;    // standard input
-  bool preload = true;  // false: neither LD_PRELOAD nor any UBP_ variable but those in env
-  bool summary = true;  // sets UBP_SUMMARY=<private folder>/%p.json
-  uid_t uid = 0;        // not 0: drop to this user and group before exec (needs root)
-  int timeout_s = 60;   // then the process group is killed
+  Environment env = {};     // added to PATH, HOME and LC_ALL=C; nothing else is inherited
+  std::string input = {};   // standard input
+  bool preload = true;      // false: neither LD_PRELOAD nor any UBP_ variable but those in env
+  bool summary = true;      // sets UBP_SUMMARY=<private folder>/%p.json
+  uid_t uid = 0;            // not 0: drop to this user and group before exec (needs root)
+  int timeout_s = 60;       // then the process group is killed
+  std::string folder = {};  // working directory; empty: the test's own
 };
 
 struct Outcome {

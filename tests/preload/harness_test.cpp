@@ -8,7 +8,7 @@
 using namespace ubp::test;
 
 TEST_CASE("the harness brings back streams, status, signals and timeouts") {
-  Outcome echo = run({.argv = {"/bin/cat"}, .env = {}, .input = "line\n", .preload = false});
+  Outcome echo = run({.argv = {"/bin/cat"}, .input = "line\n", .preload = false});
   CHECK(echo.out == "line\n");
   CHECK(echo.end() == "exit 0");
   Outcome both = run_plain({"/bin/sh", "-c", "echo out; echo err >&2; exit 9"});
@@ -16,9 +16,9 @@ TEST_CASE("the harness brings back streams, status, signals and timeouts") {
   CHECK(both.err == "err\n");
   CHECK(both.end() == "exit 9");
   CHECK(run_plain({"/bin/sh", "-c", "kill -SEGV $$"}).signal == SIGSEGV);
-  Outcome slow = run({.argv = {"/bin/sleep", "9"}, .env = {}, .input = {}, .preload = false, .timeout_s = 1});
+  Outcome slow = run({.argv = {"/bin/sleep", "9"}, .preload = false, .timeout_s = 1});
   CHECK(slow.end() == "timeout");
-  Outcome env = run({.argv = {"/usr/bin/env"}, .env = {{"A", "b"}}, .input = {}, .preload = false});
+  Outcome env = run({.argv = {"/usr/bin/env"}, .env = {{"A", "b"}}, .preload = false});
   CHECK(env.out == "PATH=/usr/local/bin:/usr/bin:/bin\nHOME=/nonexistent\nLC_ALL=C\nA=b\n");
 }
 

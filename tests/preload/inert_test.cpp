@@ -6,9 +6,7 @@
 using namespace ubp::test;
 
 namespace {
-Outcome run_idle(std::vector<std::string> argv) {
-  return run({.argv = std::move(argv), .env = {}, .input = {}});
-}
+Outcome run_idle(std::vector<std::string> argv) { return run({.argv = std::move(argv)}); }
 }  // namespace
 
 TEST_CASE("inert: no probes, no output, no summary") {

@@ -2,7 +2,8 @@
 // same program count the same. Needs root or perf rights and a kernel with uprobes; otherwise it says SKIP
 // and why.
 //
-// Some instructions the kernel refuses to probe (lock prefixes, popf, ...): those are left out.
+// What the kernel cannot do is left out: it refuses some instructions, silently at exec (lock prefixes, VEX,
+// syscall), counts a repeated string instruction once per element, and spoils pushf.
 #include <doctest/doctest.h>
 #include <elf.h>
 #include <fcntl.h>
@@ -60,10 +61,11 @@ std::uint64_t file_offset(const std::string& path, const Point& point) {
   return offset + file_offset(path, point.item.substr(0, plus));
 }
 
-// The kernel single-steps pushf, which then pushes the kernel's own trap flag: the program's next popf kills
-// it.
-bool is_pushf(const std::string& path, const Point& point) {
-  return read_file(path)[file_offset(path, point)] == '\x9c';
+// pushf, single-stepped by the kernel, pushes the kernel's own trap flag: the program's next popf kills it.
+// rep movsb and rep stosb are single-stepped element by element.
+bool is_spoiled_by_kernel(const std::string& file, std::uint64_t offset) {
+  std::string_view code = std::string_view(file).substr(offset, 2);
+  return code[0] == '\x9c' || code == "\xf3\xaa" || code == "\xf3\xa4";
 }
 
 std::optional<unsigned> uprobe_type() {
@@ -155,6 +157,8 @@ std::vector<Counter> count_by_kernel(const std::vector<std::string>& argv, const
   ::waitpid(child, &status, 0);
   if (!counters.empty()) CHECK(status == 0);
   for (Counter& counter : counters) counter.count = read_counters(counter.fds);
+  std::erase_if(counters,
+                [](const Counter& counter) { return counter.count == 0 && counter.point.times != 0; });
   return counters;
 }
 
@@ -196,7 +200,12 @@ TEST_CASE("kernel_uprobes_agree: function entries, several threads") {
 }
 
 TEST_CASE("kernel_uprobes_agree: the instructions of mixed") {
-  std::vector<Point> all = points(run_plain({fixture("fx_mixed"), "--offsets"}).out);
-  std::erase_if(all, [](const Point& point) { return is_pushf(fixture("fx_mixed"), point); });
-  compare({fixture("fx_mixed"), "1", "500"}, all, all.size() / 2, false);
+  std::string path = fixture("fx_mixed"), file = read_file(path);
+  std::vector<Point> every_third;  // opening and closing a counter costs the kernel tens of milliseconds
+  std::size_t i = 0;
+  for (const Point& point : points(run_plain({path, "--offsets"}).out)) {
+    bool is_chosen = i++ % 3 == 0 && !is_spoiled_by_kernel(file, file_offset(path, point));
+    if (is_chosen) every_third.push_back(point);
+  }
+  compare({path, "1", "500"}, every_third, every_third.size() * 2 / 3, false);
 }

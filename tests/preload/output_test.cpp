@@ -104,7 +104,6 @@ TEST_CASE("output: a relative path is the one at the start, whatever the program
   ScratchFolder folder;
   Outcome probed = run({.argv = {fixture("fx_hello"), "chdir"},
                         .env = {{"UBP_PROBES", "compute"}, {"UBP_OUTPUT", "below/report.out"}},
-                        .input = {},
                         .folder = folder.path()});
   CHECK(probed.end() == "exit 7");
   check_report(read_file(folder.path() + "/below/report.out"), "compute", "2");
@@ -150,7 +149,6 @@ TEST_CASE("summary: 0600, never through a link") {
   auto start = [](const std::string& to) {
     return run({.argv = {fixture("fx_hello")},
                 .env = {{"UBP_PROBES", "compute"}, {"UBP_SUMMARY", to}},
-                .input = {},
                 .summary = false});
   };
   start(path);

@@ -32,7 +32,7 @@ std::string workload() {
 
 void check_same(const std::vector<std::string>& argv, const std::string& input, const std::string& probes,
                 const std::vector<std::pair<std::string, std::uint64_t>>& at_least) {
-  Outcome plain = run({.argv = argv, .env = {}, .input = input, .preload = false});
+  Outcome plain = run({.argv = argv, .input = input, .preload = false});
   Outcome probed = run({.argv = argv, .env = {{"UBP_PROBES", probes}}, .input = input});
   CHECK(plain.end() == "exit 0");
   CHECK(probed.end() == plain.end());

@@ -5,8 +5,10 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 
 #include "runtime/trap/trap_state.h"
 #include "xol/area.h"
@@ -21,6 +23,14 @@ constexpr std::uint32_t kFewestTasks = 16;
 constexpr std::uint64_t kPage = xol::kPageBytes;
 
 std::uint64_t whole_pages(std::uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+
+// Whether an int3 executed now by this thread is the runtime's.
+bool reaches_runtime() {
+  std::uint64_t act[4] = {}, mask = 0;  // the kernel's sigaction: handler, flags, restorer, mask
+  sys::call4(SYS_rt_sigaction, SIGTRAP, 0, reinterpret_cast<long>(act), sizeof mask);
+  sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, 0, reinterpret_cast<long>(&mask), sizeof mask);
+  return act[0] == reinterpret_cast<std::uint64_t>(&trap::ubp_trap_entry) && (mask >> (SIGTRAP - 1) & 1) == 0;
+}
 
 std::uint64_t round_up(std::uint64_t value, std::uint64_t to) { return (value + to - 1) / to * to; }
 
@@ -118,8 +128,33 @@ void set_return_mode() {
   }
 }
 
-std::vector<std::uint64_t> read_counters(report::XolStats& stats) {
-  std::vector<std::uint64_t> hits(g_process.table.count, 0);
+xol::Displaced calibration_point() {
+  xol::Displaced point;
+  point.address = reinterpret_cast<std::uint64_t>(trap::ubp_calibration_point);
+  point.op = decoder::EmulateOp{};
+  point.length = 1;
+  point.route = decoder::Route::kEmulate;
+  point.first_byte = 0x90;
+  return point;
+}
+
+double measure_hit_ns() {
+  if (!reaches_runtime()) return 0;
+  constexpr int kGroups = 21, kHits = 8;
+  std::array<std::int64_t, kGroups> groups{};
+  for (std::int64_t& group : groups) {
+    timespec before{}, after{};
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    for (int hit = 0; hit < kHits; ++hit) trap::ubp_calibration_call();
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    group = (after.tv_sec - before.tv_sec) * 1'000'000'000 + after.tv_nsec - before.tv_nsec;
+  }
+  std::nth_element(groups.begin(), groups.begin() + kGroups / 2, groups.end());
+  return static_cast<double>(groups[kGroups / 2]) / kHits;
+}
+
+std::vector<std::uint64_t> read_counters(std::uint32_t points, report::XolStats& stats) {
+  std::vector<std::uint64_t> hits(points, 0);
   if (g_process.high_water == nullptr) return hits;
   const std::uint32_t used =
       std::min(g_process.high_water->load(std::memory_order_acquire), g_process.layout.blocks);  // pairs with claims

@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include <numeric>
+
 #include "runtime/core/process_memory.h"
 #include "runtime/patch/poke.h"
 #include "runtime/probes/table.h"
@@ -67,7 +69,7 @@ void Session::say_refusals() const {
 }
 
 bool Session::prepare() {
-  const TaskMemoryPlan memory{options_.slots, static_cast<std::uint32_t>(plan_->points().size())};
+  const TaskMemoryPlan memory{options_.slots, static_cast<std::uint32_t>(plan_->points().size() + 1)};
   if (const auto denied = map_task_memory(memory)) {
     say(Level::kError, fmt::format("cannot get memory for per-thread counters: {}; the program runs unprobed", *denied));
     return false;
@@ -101,7 +103,9 @@ bool Session::prepare() {
 
 bool Session::arm() {
   // Owned for ever: the trap path may read it until the process is gone.
-  auto* const table = new probes::Table(plan_->points());
+  std::vector<xol::Displaced> points = plan_->points();
+  points.push_back(calibration_point());
+  auto* const table = new probes::Table(std::move(points));
   g_process.table = table->view();
   g_process.pid = static_cast<std::uint32_t>(getpid());
   set_return_mode();
@@ -115,8 +119,8 @@ bool Session::arm() {
     return false;
   }
   std::vector<patch::Byte> bytes;
-  bytes.reserve(table->points().size());
-  for (const xol::Displaced& point : table->points()) bytes.push_back({point.address, 0xcc});
+  bytes.reserve(plan_->points().size());
+  for (const xol::Displaced& point : plan_->points()) bytes.push_back({point.address, 0xcc});
   if (const auto denied = patch::write_text(bytes)) {
     say(Level::kError, *denied);
     return false;
@@ -142,7 +146,9 @@ report::Summary Session::summary() const {
   summary.totals.refused = plan_->refused().size();
   summary.totals.probes_requested = plan_->refused().size() + plan_->probes().size();
   if (!armed_) return summary;
-  const std::vector<std::uint64_t> hits = read_counters(summary.xol);
+  const std::vector<std::uint64_t> hits = read_counters(static_cast<std::uint32_t>(plan_->points().size()), summary.xol);
+  summary.hit_cost_ns = measure_hit_ns();
+  summary.overhead_ns = summary.hit_cost_ns * static_cast<double>(std::accumulate(hits.begin(), hits.end(), std::uint64_t{0}));
   summary.totals.probepoints_armed = hits.size();
   for (const probes::Probe& probe : plan_->probes()) {
     const spec::Item& item = plan_->items()[probe.item];

@@ -40,10 +40,9 @@ struct TableView {
 // Owns what a TableView shows. The memory outlives the process's last trap: it is never freed once published.
 class Table {
  public:
-  // points: sorted by address, no duplicates.
+  // points: no two at one address.
   explicit Table(std::vector<xol::Displaced> points);
   TableView view() const;
-  const std::vector<xol::Displaced>& points() const { return points_; }
 
  private:
   std::vector<xol::Displaced> points_;

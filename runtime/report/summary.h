@@ -56,6 +56,8 @@ struct Summary {
   OptimisedStats optimised;
   std::vector<RefusalRow> refusals;
   std::vector<ProbeRow> probes;
+  double hit_cost_ns = 0;       // one counted hit, measured at exit; 0: not measured
+  double overhead_ns = 0;       // that, times the traps taken: an estimate
   std::string output_path;      // where the text goes; empty: standard error
 };
 

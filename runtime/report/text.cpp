@@ -4,11 +4,17 @@
 //   ubp: probes     312 requested, 310 probepoints armed, 0 pending, 2 refused
 //   ubp:   refused  libc.so.6!memcpy+0x3 (0xa1b23): mid-instruction: ...
 //   ubp: hits       120034 = 120034 recorded + 0 filtered + 0 missed + 0 dropped
-//   ubp: slots      thread: 119000 hits, 1034 misses, 1034 refills, 900 evictions (64 a thread, 1 thread,
-//   ...) ubp: optimised  0 of 310 probepoints (0.0 %), 0 of 120034 hits (0.0 %) ubp: output     standard
-//   error ubp: ubp:    hits  probepoint             spec ubp:   65000  libc.so.6!malloc       libc:malloc
+//   ubp: slots      thread: 119000 hits, 1034 misses, 1034 refills, 900 evictions (64 a thread, ...)
+//   ubp: optimised  0 of 310 probepoints (0.0 %), 0 of 120034 hits (0.0 %)
+//   ubp: overhead   about 0.190 s: 1.58 us a hit, measured at exit
+//   ubp: output     standard error
+//   ubp:
+//   ubp:    hits  probepoint             spec
+//   ubp:   65000  libc.so.6!malloc       libc:malloc
 //
 // Numbers have no separators and every line starts with "ubp: ", so that grep, sort and awk work on them.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
@@ -107,6 +113,10 @@ void append_block(std::string& out, const Summary& summary) {
   append_line(out, "optimised  " +
                        share(summary.optimised.probepoints, totals.probepoints_armed, "probepoint") + ", " +
                        share(summary.optimised.hits, totals.hits, "hit"));
+  if (summary.hit_cost_ns > 0) {
+    append_line(out, fmt::format("overhead   about {:.3f} s: {:.2f} us a hit, measured at exit",
+                                 summary.overhead_ns / 1e9, summary.hit_cost_ns / 1e3));
+  }
   append_line(out, "output     " + (summary.output_path.empty() ? "standard error" : summary.output_path));
 }
 

@@ -163,6 +163,9 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
 // Shows the original context in the frame of a handler that is about to run.
 // uc, info: that frame's (info may be null). Signals must be blocked: see ubp_signal_prepare.
 [[gnu::always_inline]] inline void translate(Context* uc, siginfo_t* info) {
+#ifdef UBP_TEST_NO_TRANSLATION  // tests/preload/controls_test.cpp: handlers see, and return to, what they interrupted
+  return;
+#endif
   // Handlers that interrupted each other before either was prepared: the innermost context first, because the
   // handler about to run may refill the slot it stands in.
   Context* frame = uc;

@@ -172,4 +172,15 @@ ubp_signal_end:
     jmp *%rax
     .size ubp_signal_entry, . - ubp_signal_entry
 
+// A probepoint of the runtime's own, always armed: what one hit costs is measured on it (core/overhead.cpp).
+    .globl ubp_calibration_call, ubp_calibration_point
+    .hidden ubp_calibration_call, ubp_calibration_point
+    .balign 16
+    .type ubp_calibration_call, @function
+ubp_calibration_call:
+ubp_calibration_point:
+    int3                                // stands for a nop
+    ret
+    .size ubp_calibration_call, . - ubp_calibration_call
+
     .section .note.GNU-stack, "", @progbits

@@ -118,6 +118,10 @@ void ubp_signal_entry();
 void ubp_signal_entry_r15();
 void ubp_signal_end();
 
+// The runtime's own probepoint, and the function that passes it once.
+void ubp_calibration_call();
+extern const char ubp_calibration_point[];
+
 // Gives a forked child slot pages of its own. Returns false when the kernel denies them (the next hit tries again).
 // Async-signal-safe: yes. Idempotent.
 bool ubp_trap_set_up_child();

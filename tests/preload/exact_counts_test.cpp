@@ -74,7 +74,7 @@ void check_mixed(int threads, long calls, const std::string& slots) {
 }  // namespace
 
 TEST_CASE("exact_counts: function entry, N in {0, 1}") {
-  for (const char* slots : kSlots) {
+  for (std::string slots : kSlots) {
     for (int threads : {1, 2, 16, 200}) {
       check_function_count(threads, 0, slots);
       check_function_count(threads, 1, slots);
@@ -83,13 +83,13 @@ TEST_CASE("exact_counts: function entry, N in {0, 1}") {
 }
 
 TEST_CASE("exact_counts_many_threads: function entry, N as large as it goes") {
-  for (const char* slots : kSlots) {
+  for (std::string slots : kSlots) {
     for (int threads : {1, 2, 16, 200}) check_function_count(threads, largest(threads), slots);
   }
 }
 
 TEST_CASE("exact_counts: every instruction of mixed, N in {0, 1}") {
-  for (const char* slots : kSlots) {
+  for (std::string slots : kSlots) {
     for (int threads : {1, 2, 16, 200}) {
       check_mixed(threads, 0, slots);
       check_mixed(threads, 1, slots);
@@ -98,7 +98,7 @@ TEST_CASE("exact_counts: every instruction of mixed, N in {0, 1}") {
 }
 
 TEST_CASE("exact_counts: every instruction of mixed, many calls") {
-  for (const char* slots : kSlots) {
+  for (std::string slots : kSlots) {
     for (int threads : {1, 2, 16, 200}) check_mixed(threads, long_run() ? 1000000 : 2400 / threads, slots);
   }
 }
@@ -107,7 +107,7 @@ TEST_CASE("one probepoint, several probes: each counts") {
   Outcome probed = run_probed({fixture("fx_count"), "1", "500"}, "f; f+0; fx_count:f; \"f\"");
   nlohmann::json summary = probed.summary();
   CHECK(total(summary, "probepoints_armed") == 1);
-  for (const char* item : {"f", "f+0", "fx_count:f", "\"f\""}) CHECK(hits(summary, item) == 500);
+  for (std::string item : {"f", "f+0", "fx_count:f", "\"f\""}) CHECK(hits(summary, item) == 500);
   CHECK(adds_up(summary));
 }
 

@@ -10,7 +10,7 @@ namespace {
 const char* const kThrough[] = {"through_register", "through_memory", "through_direct"};
 
 // Arms every instruction of through.S and runs `mode` N times; `times_after` is what follows the call.
-void check_leaving(const char* mode, std::uint64_t times_after) {
+void check_leaving(const std::string& mode, std::uint64_t times_after) {
   constexpr std::uint64_t kCalls = 1000;
   CAPTURE(mode);
   std::vector<Point> all = points(run_plain({fixture("fx_throw"), "--offsets"}).out);
@@ -48,7 +48,7 @@ TEST_CASE("C++ names: demangled globs and quoted signatures") {
 TEST_CASE("backtrace_at_probe: libunwind names the frames as in the unprobed run") {
   Outcome plain = run_plain({fixture("fx_backtrace")});
   std::string list = "middle; outer; main; direct_target";
-  for (const char* name : kThrough) list += "; " + std::string(name) + "; " + name + "+0x4";
+  for (std::string name : kThrough) list += "; " + std::string(name) + "; " + name + "+0x4";
   for (const Point& point : points(run_plain({fixture("fx_throw"), "--offsets"}).out))
     list += "; " + point.item;
   Outcome probed = run_probed({fixture("fx_backtrace")}, list);

@@ -11,15 +11,15 @@ using namespace ubp::test;
 namespace {
 
 struct What {
-  const char* name;
-  const char* item;  // the faulting instruction
+  std::string name;
+  std::string item;  // the faulting instruction
   int signal;
 };
 
 const What kAll[] = {
     {"load", "load", SIGSEGV}, {"pointer", "load_from", SIGSEGV}, {"divide", "divide+0x5", SIGFPE}};
 
-void check_faults(const What& what, const char* mode, const char* slots) {
+void check_faults(const What& what, const std::string& mode, const std::string& slots) {
   constexpr std::int64_t kCalls = 20000;
   CAPTURE(what.name);
   CAPTURE(mode);
@@ -39,7 +39,7 @@ void check_faults(const What& what, const char* mode, const char* slots) {
 
 TEST_CASE("slot_fault_retry_skip_longjmp") {
   for (const What& what : kAll) {
-    for (const char* mode : {"retry", "skip", "longjmp"}) check_faults(what, mode, "4");
+    for (std::string mode : {"retry", "skip", "longjmp"}) check_faults(what, mode, "4");
   }
 }
 

@@ -34,15 +34,15 @@ TEST_CASE("fixtures are deterministic and right when unprobed") {
   CHECK(run_plain({fixture("fx_cycle"), "320", "3", "2"}).out == "wrong 0\n");
   CHECK(run_plain({fixture("fx_refused"), "2"}).out == "sum 114\n");
   CHECK(run_plain({fixture("fx_hello")}).end() == "exit 7");
-  for (const char* mode : {"disposition", "mask", "full_sa_mask", "own_traps"}) {
+  for (std::string mode : {"disposition", "mask", "full_sa_mask", "own_traps"}) {
     CHECK(numbers(run_plain({fixture("fx_sigtrap"), mode}).out)["failed"] == 0);
   }
-  for (const char* how : {"fork", "_Fork", "clone", "vfork", "clone_vm"}) {
+  for (std::string how : {"fork", "_Fork", "clone", "vfork", "clone_vm"}) {
     auto said = numbers(run_plain({fixture("fx_fork"), how, "8", "1", "2", "3", "exit"}).out);
     CHECK(said["status"] == 0);
     CHECK(said["wrong"] == 0);
   }
-  for (const char* mode : {"throw", "longjmp", "return"}) {
+  for (std::string mode : {"throw", "longjmp", "return"}) {
     CHECK(numbers(run_plain({fixture("fx_throw"), mode, "10"}).out)["caught"] == 30);
   }
 }

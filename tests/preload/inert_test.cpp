@@ -19,7 +19,7 @@ TEST_CASE("inert: no probes, no output, no summary") {
 }
 
 TEST_CASE("inert: signals, forks and exceptions behave as without the library") {
-  for (const char* mode :
+  for (std::string mode :
        {"disposition", "mask", "full_sa_mask", "own_traps", "die_int3", "die_raise", "die_kill"}) {
     CAPTURE(mode);
     Outcome plain = run_plain({fixture("fx_sigtrap"), mode});
@@ -28,7 +28,7 @@ TEST_CASE("inert: signals, forks and exceptions behave as without the library") 
     CHECK(idle.out == plain.out);
     CHECK(idle.err == plain.err);
   }
-  for (const char* how : {"fork", "_Fork", "clone", "vfork", "clone_vm"}) {
+  for (std::string how : {"fork", "_Fork", "clone", "vfork", "clone_vm"}) {
     CAPTURE(how);
     Outcome idle = run_idle({fixture("fx_fork"), how, "8", "1", "2", "3", "exit"});
     CHECK(idle.end() == "exit 0");

@@ -116,13 +116,13 @@ TEST_CASE("summary: the schema") {
   CHECK(s["version"].is_string());
   CHECK(s["pid"] == probed.pid);
   CHECK(s["program"].get<std::string>().find("fx_hello") != std::string::npos);
-  for (const char* name : {"probes_requested", "probepoints_armed", "pending", "refused", "hits", "recorded",
+  for (std::string name : {"probes_requested", "probepoints_armed", "pending", "refused", "hits", "recorded",
                            "filtered", "missed", "dropped"}) {
     CAPTURE(name);
     CHECK(s["totals"][name].is_number_unsigned());
   }
   CHECK(s["xol"]["policy"].is_string());
-  for (const char* name :
+  for (std::string name :
        {"slots_per_thread", "hits", "misses", "refills", "evictions", "area_bytes", "threads_seen"}) {
     CAPTURE(name);
     CHECK(s["xol"][name].is_number_unsigned());
@@ -132,7 +132,7 @@ TEST_CASE("summary: the schema") {
   CHECK(s["refusals"].is_array());
   REQUIRE(s["probes"].is_array());
   for (const auto& probe : s["probes"]) {
-    for (const char* name : {"spec", "kind", "module", "symbol", "address"}) CHECK(probe[name].is_string());
+    for (std::string name : {"spec", "kind", "module", "symbol", "address"}) CHECK(probe[name].is_string());
     CHECK(probe["address"].get<std::string>().rfind("0x", 0) == 0);
     CHECK(probe["hits"].is_number_unsigned());
   }

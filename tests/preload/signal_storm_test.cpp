@@ -1,9 +1,7 @@
 // Signals that land anywhere in the life of a hit: in a slot, in the trap path, between choosing a slot and
 // entering it. The handlers hit more probepoints than there are slots. Buffers, results and counts must stay
 // exact.
-//
-// Negative control to add with the hooks of the runtime: without the translation of a RIP inside a slot,
-// slot_async_cycle must corrupt buffers.
+// Negative control: controls_test.cpp.
 #include <doctest/doctest.h>
 
 #include "harness.h"
@@ -30,7 +28,7 @@ void check_cycle_counts(const nlohmann::json& summary, std::int64_t each) {
 }  // namespace
 
 TEST_CASE("slot_async_cycle: the handler cycles through more probepoints than slots") {
-  for (const char* slots : {"1", "4", "64"}) {
+  for (std::string slots : {"1", "4", "64"}) {
     CAPTURE(slots);
     Outcome probed = run_probed({fixture("fx_storm"), "cycle", "2000", std::to_string(kFunctions)},
                                 all_probes(), {{"UBP_SLOTS", slots}});
@@ -38,12 +36,12 @@ TEST_CASE("slot_async_cycle: the handler cycles through more probepoints than sl
     auto said = numbers(probed.out);
     nlohmann::json summary = probed.summary();
     MESSAGE("slots " << slots << ": " << said["handlers"] << " signals over " << said["fills"] << " fills");
-    CHECK(said["handlers"] > 500);
+    CHECK(said["handlers"] >= 1000);
     CHECK(said["corrupted"] == 0);
     CHECK(said["wrong"] == 0);
     CHECK(said["counter"] == said["fills"]);
     auto fills = static_cast<std::uint64_t>(said["fills"]);
-    for (const char* item : {"fill", "fill+0x5", "fill+0x7", "count_up", "count_up+0x3"}) {
+    for (std::string item : {"fill", "fill+0x5", "fill+0x7", "count_up", "count_up+0x3"}) {
       CAPTURE(item);
       CHECK(hits(summary, item) == fills);
     }
@@ -57,21 +55,21 @@ TEST_CASE("slot_rip_never_visible: a handler never sees a RIP outside the loaded
                               "fill; fill+0x5; fill+0x7; count_up; count_up+0x3", {{"UBP_SLOTS", "2"}});
   REQUIRE(probed.end() == "exit 0");
   auto said = numbers(probed.out);
-  CHECK(said["handlers"] > 500);
+  CHECK(said["handlers"] >= 1000);
   CHECK(said["elsewhere"] == 0);
   CHECK(said["corrupted"] == 0);
   WARN(said["inside_runtime"] == 0);  // in the trap path itself; told, not failed: part C owns it
 }
 
 TEST_CASE("slot_longjmp: siglongjmp out of a handler leaves no mark behind") {
-  for (const char* slots : {"1", "4"}) {
+  for (std::string slots : {"1", "4"}) {
     CAPTURE(slots);
     Outcome probed = run_probed({fixture("fx_storm"), "longjmp", "1500", std::to_string(kFunctions)},
                                 all_probes(), {{"UBP_SLOTS", slots}});
     REQUIRE(probed.end() == "exit 0");
     auto said = numbers(probed.out);
     nlohmann::json summary = probed.summary();
-    CHECK(said["jumps"] > 500);
+    CHECK(said["jumps"] >= 1000);
     CHECK(said["wrong"] == 0);
     // A jump can discard one instruction that was counted and not executed yet, never more.
     std::uint64_t counter = static_cast<std::uint64_t>(said["counter"]);

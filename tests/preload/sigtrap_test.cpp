@@ -10,7 +10,7 @@ using namespace ubp::test;
 
 namespace {
 
-void check_mode(const char* mode) {
+void check_mode(const std::string& mode) {
   CAPTURE(mode);
   Outcome probed = run_probed({fixture("fx_sigtrap"), mode}, "f; own_breakpoint");
   CHECK(probed.end() == "exit 0");
@@ -34,7 +34,7 @@ TEST_CASE("samask_full: a handler with a full sa_mask hits a probe") { check_mod
 TEST_CASE("app_int3, raise and kill reach the application's own handler") { check_mode("own_traps"); }
 
 TEST_CASE("app_int3_core, kill_sigtrap: without a handler they kill by SIGTRAP") {
-  for (const char* mode : {"die_int3", "die_raise", "die_kill"}) {
+  for (std::string mode : {"die_int3", "die_raise", "die_kill"}) {
     CAPTURE(mode);
     Outcome probed = run_probed({fixture("fx_sigtrap"), mode}, "f; own_breakpoint");
     CHECK(probed.signal == SIGTRAP);

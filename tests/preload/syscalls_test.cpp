@@ -17,7 +17,7 @@ struct Result {
   nlohmann::json summary;
 };
 
-Result run_mode(const char* mode, const char* count) {
+Result run_mode(const std::string& mode, const std::string& count) {
   Result result;
   result.outcome = run_probed({fixture("fx_syscall"), mode, count}, kProbes, {{"UBP_SLOTS", "1"}});
   CHECK(result.outcome.end() == "exit 0");
@@ -33,7 +33,7 @@ Result run_mode(const char* mode, const char* count) {
 
 TEST_CASE("syscall: result and rcx are the original's") {
   Result plain = run_mode("plain", "20000");
-  for (const char* item : {"system_call", kCall, "system_call+0xe"})
+  for (std::string item : {"system_call", kCall, "system_call+0xe"})
     CHECK(hits(plain.summary, item) == 20000);
 }
 

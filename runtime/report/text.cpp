@@ -123,6 +123,7 @@ void append_block(std::string& out, const Summary& summary) {
 // One table line; hits right-aligned, so that the eye compares magnitudes.
 void append_row(std::string& out, std::string_view hits, std::size_t hits_width, std::string_view name,
                 std::size_t name_width, std::string_view spec) {
+  constexpr std::size_t kMaxSpec = 80;  // a specification may be long: UBP_SUMMARY has it whole
   std::string text = "  ";
   text.append(hits_width - hits.size(), ' ');
   text += hits;
@@ -130,7 +131,8 @@ void append_row(std::string& out, std::string_view hits, std::size_t hits_width,
   text += name;
   if (name.size() < name_width) text.append(name_width - name.size(), ' ');
   text += "  ";
-  text += spec;
+  text += spec.substr(0, kMaxSpec);
+  if (spec.size() > kMaxSpec) text += "...";
   append_line(out, text);
 }
 

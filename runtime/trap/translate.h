@@ -27,7 +27,7 @@ static_assert(offsetof(Continuation, rip) == UBP_CONT_RIP && offsetof(Continuati
 static_assert(offsetof(Continuation, rcx) == UBP_CONT_RCX && offsetof(Continuation, fast) == UBP_CONT_FAST);
 static_assert(offsetof(Continuation, store_address) == UBP_CONT_STORE_ADDRESS);
 static_assert(offsetof(Continuation, store_value) == UBP_CONT_STORE_VALUE);
-static_assert(sizeof(Continuation) <= -UBP_CONT_OFFSET - 8);
+static_assert(sizeof(Continuation) == -UBP_CONT_OFFSET - 8);
 
 [[gnu::always_inline]] inline Continuation& continuation(Context* uc) {
   return *reinterpret_cast<Continuation*>(reinterpret_cast<std::uint8_t*>(uc) + UBP_CONT_OFFSET);
@@ -170,7 +170,14 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
   // handler about to run may refill the slot it stands in.
   Context* frame = uc;
   while (range_of(frame->rip) == Range::kEntering) frame = interrupted_frame(frame);
-  if (frame != uc) info = frame->info();
+  if (frame != uc) {
+    info = frame->info();
+    // The kernel delivers several signals at once: this one finds the other's handler at its first instruction, and
+    // must see the application's function there, not the shim. Its frame is prepared here in its stead.
+    const bool at_entry = uc->rip == address_of(&ubp_signal_entry) || uc->rip == address_of(&ubp_signal_entry_r15);
+    const std::uint64_t handler = at_entry ? g_handlers.handler[uc->rdi % 65].load(std::memory_order_acquire) : 0;
+    if (handler > 1) uc->rip = handler;  // (acquire: pairs with sigaction)
+  }
   if (translate_slot(frame, info)) return;
   const Range range = range_of(frame->rip);
   if (range == Range::kOutside || range == Range::kEntering) return;

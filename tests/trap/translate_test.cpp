@@ -284,6 +284,21 @@ TEST_CASE("handlers that interrupt each other before either began: the innermost
   CHECK(second.uc.rip == address_of(&ubp_signal_prepare));
 }
 
+TEST_CASE("a handler that is delivered on top of another's entry sees the other's first instruction") {
+  World world;
+  g_handlers.handler[64] = 0x404000;
+  Frame slot, second;
+  slot.uc.rip = world.slot();
+  second.uc.rip = address_of(&ubp_signal_entry);
+  second.uc.rdi = 64;
+  second.uc.rdx = reinterpret_cast<std::uint64_t>(&slot.uc);
+  translate(&second.uc, &second.info);
+  g_handlers.handler[64] = 0;
+  CHECK(second.uc.rip == 0x404000);
+  CHECK(second.uc.rdi == 64);
+  CHECK(slot.uc.rip == kOrigin);
+}
+
 TEST_CASE("translating twice is translating once") {
   World world;
   Frame frame;

@@ -1,4 +1,9 @@
-// One probepoint as the XOL code and the trap path see it: 32 bytes, written at load, read-only afterwards.
+// One probepoint as the XOL code and the trap path see it: 24 bytes, written at load, read-only afterwards.
+//
+//   | address 48 | length 4, rip_disp_offset 4 | route 2, area 4 |   one word
+//   | instruction bytes 15 | first_byte |                           Route::kSlot: the copy
+//   | 0f 05 or cd 80 ... | permanent slot at 8 | ... first_byte |   Route::kSystem
+//   | EmulateOp 12 | ... | first_byte |                             Route::kEmulate
 #pragma once
 
 #include <cstdint>
@@ -14,21 +19,37 @@ enum class SlotAddress : std::uint64_t {};
 inline constexpr std::uint32_t kNoPermanentSlot = 0xffffffff;
 
 struct Displaced {
-  std::uint64_t address = 0;               // the probepoint
+  std::uint64_t address : 48;            // the probepoint; user-space addresses have 47 bits
+  std::uint8_t length : 4;               // 1..15
+  std::uint8_t rip_disp_offset : 4;      // offset of the disp32 to relocate; 0: none
+  decoder::Route route : 2;
+  std::uint8_t area : 4;                 // the XOL area near this code
   union {
-    std::uint8_t bytes[15];                // Route::kSlot, kSystem: the instruction as it was
-    decoder::EmulateOp op;                 // Route::kEmulate
+    std::uint8_t bytes[15];              // Route::kSlot, kSystem: the instruction as it was
+    decoder::EmulateOp op;               // Route::kEmulate
+    struct [[gnu::packed]] {
+      std::uint8_t instruction[8];
+      std::uint32_t permanent;           // Route::kSystem: index among the permanent slots of its area
+    } system;
   };
-  std::uint8_t length = 0;                 // 1..15
-  decoder::Route route = decoder::Route::kRefused;
-  std::uint8_t rip_disp_offset = 0;        // offset of the disp32 to relocate; 0: none
-  std::uint8_t area = 0;                   // the XOL area near this code
-  std::uint8_t first_byte = 0;             // what the int3 replaced
-  std::uint32_t permanent = kNoPermanentSlot;  // Route::kSystem: index among the permanent slots
+  std::uint8_t first_byte = 0;           // what the int3 replaced
 
-  Displaced() : bytes{} {}
+  Displaced() : address(0), length(0), rip_disp_offset(0), route(decoder::Route::kRefused), area(0), bytes{} {}
+
+  // The probepoint at `at`, whose instruction is `instruction` and reads `code` (at least its length).
+  Displaced(std::uint64_t at, const decoder::Instruction& instruction, const std::uint8_t* code)
+      : address(at & ((std::uint64_t{1} << 48) - 1)), length(instruction.length & 0xf), rip_disp_offset(instruction.rip_disp_offset & 0xf),
+        route(instruction.route), area(0), bytes{}, first_byte(code[0]) {
+    if (instruction.route == decoder::Route::kEmulate) {
+      op = instruction.op;
+    } else {
+      for (unsigned i = 0; i < length; ++i) bytes[i] = code[i];
+    }
+    if (instruction.route == decoder::Route::kSystem) system.permanent = kNoPermanentSlot;
+  }
+
   std::uint64_t next() const { return address + length; }
 };
-static_assert(sizeof(Displaced) == 32);
+static_assert(sizeof(Displaced) == 24);
 
 }  // namespace ubp::xol

@@ -52,7 +52,7 @@ inline constexpr std::int64_t kReachMargin = 4096;
 // Copies the displaced instruction, relocating its RIP-relative field. Touches 16 bytes of `out`.
 [[gnu::always_inline]] inline void write_copy(std::uint8_t* out, std::uint64_t at, const Displaced& point) {
   store64(out, load64(point.bytes));
-  store64(out + 8, load64(point.bytes + 8));  // the last byte is `length`: overwritten by what follows the copy
+  store64(out + 8, load64(point.bytes + 8));  // the last byte is first_byte: overwritten by what follows the copy
   if (point.rip_disp_offset != 0) {
     std::uint8_t* field = out + point.rip_disp_offset;
     store32(field, static_cast<std::uint32_t>(load32(field) + (point.address - at)));

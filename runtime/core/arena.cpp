@@ -6,57 +6,95 @@
 //
 // Context: load time, exit. Async-signal-safe: yes, in that it never waits: when the pool is in use (the thread that
 // holds it was interrupted, or another thread is inside) a block gets pages of its own.
+#include "runtime/core/arena.h"
+
 #include <sys/mman.h>
 
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <memory_resource>
 #include <new>
 
 namespace {
 
-class PageResource : public std::pmr::memory_resource {
-  void* do_allocate(std::size_t bytes, std::size_t) override {
-    void* const pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (pages == MAP_FAILED) abort();  // as under -fno-exceptions: the few callers are at load and exit
-    return pages;
-  }
-  void do_deallocate(void* pages, std::size_t bytes, std::size_t) override { munmap(pages, bytes); }
-  bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
-};
-
-// Stands before every block. The pool's blocks are given back only to the pool.
+// Stands before every block.
 struct Header {
-  std::size_t bytes;  // of the whole block
-  bool pooled;
+  std::uint64_t bytes : 56;  // of the whole block
+  std::uint64_t pooled : 1;
 };
-constexpr std::size_t kHeaderBytes = 16;
+constexpr std::size_t kHeaderBytes = 16;  // keeps what operator new promises: alignment for any type
 static_assert(sizeof(Header) <= kHeaderBytes);
 
-std::atomic_flag g_pool_in_use;
+struct FreeBlock {
+  FreeBlock* next;
+};
 
-PageResource& pages() {
-  alignas(PageResource) static std::byte storage[sizeof(PageResource)];
-  static auto* const resource = new (storage) PageResource;
-  return *resource;
+// Blocks up to 32 KiB come in classes, four to a power of two, cut from 256 KiB mappings and kept for reuse; larger
+// ones are mappings of their own, given back when released.
+constexpr std::size_t kMappingBytes = std::size_t{256} << 10;
+constexpr std::size_t kLargestPooled = std::size_t{32} << 10;
+constexpr std::size_t kClasses = 64;
+
+std::atomic<std::uint64_t> g_bytes{0};
+std::atomic_flag g_pool_in_use;
+FreeBlock* g_free[kClasses];
+std::byte* g_at = nullptr;
+std::size_t g_left = 0;
+
+void* map_pages(std::size_t bytes) {
+  void* const pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (pages == MAP_FAILED) abort();  // as under -fno-exceptions: the few callers are at load and exit
+  g_bytes.fetch_add(bytes, std::memory_order_relaxed);  // a statistic, here and below
+  return pages;
 }
 
-std::pmr::memory_resource& pool() {
-  using Pool = std::pmr::unsynchronized_pool_resource;
-  alignas(Pool) static std::byte storage[sizeof(Pool)];
-  // Big chunks: the first ones serve a small specification whole.
-  static auto* const resource = new (storage) Pool(std::pmr::pool_options{4096, 65536}, &pages());
-  return *resource;
+void unmap_pages(void* pages, std::size_t bytes) {
+  munmap(pages, bytes);
+  g_bytes.fetch_sub(bytes, std::memory_order_relaxed);
+}
+
+// The class of a block, and the size of all blocks of that class (a multiple of 16).
+std::size_t class_of(std::size_t bytes, std::size_t& rounded) {
+  if (bytes <= 128) {
+    rounded = (bytes + 15) & ~std::size_t{15};
+    return rounded / 16;
+  }
+  const auto shift = static_cast<unsigned>(std::bit_width(bytes - 1)) - 3;  // four steps within each power of two
+  rounded = ((bytes - 1) >> shift << shift) + (std::size_t{1} << shift);
+  return 8 + (std::size_t{shift} - 5) * 4 + ((rounded - 1) >> shift) - 3;
+}
+
+void* take_pooled(std::size_t bytes, std::size_t& rounded) {
+  FreeBlock*& list = g_free[class_of(bytes, rounded)];
+  if (list != nullptr) {
+    FreeBlock* const block = list;
+    list = block->next;
+    return block;
+  }
+  if (g_left < rounded) {  // what is left of the old mapping is less than one block: dropped
+    g_at = static_cast<std::byte*>(map_pages(kMappingBytes));
+    g_left = kMappingBytes;
+  }
+  void* const block = g_at;
+  g_at += rounded;
+  g_left -= rounded;
+  return block;
 }
 
 void* allocate(std::size_t bytes) {
-  const std::size_t whole = bytes + kHeaderBytes;
-  const bool pooled = !g_pool_in_use.test_and_set(std::memory_order_acquire);  // pairs with the clears below
-  void* const block = pooled ? pool().allocate(whole, kHeaderBytes) : pages().allocate(whole, kHeaderBytes);
-  if (pooled) g_pool_in_use.clear(std::memory_order_release);
-  new (block) Header{whole, pooled};
+  std::size_t whole = bytes + kHeaderBytes;
+  const bool pooled = whole <= kLargestPooled && !g_pool_in_use.test_and_set(std::memory_order_acquire);  // pairs with clear
+  void* block;
+  if (pooled) {
+    block = take_pooled(whole, whole);
+    g_pool_in_use.clear(std::memory_order_release);  // pairs with test_and_set
+  } else {
+    whole = (whole + 4095) & ~std::size_t{4095};
+    block = map_pages(whole);
+  }
+  new (block) Header{whole & ((std::uint64_t{1} << 56) - 1), pooled};
   return static_cast<std::byte*>(block) + kHeaderBytes;
 }
 
@@ -65,14 +103,18 @@ void release(void* memory) {
   void* const block = static_cast<std::byte*>(memory) - kHeaderBytes;
   const Header header = *static_cast<Header*>(block);
   if (!header.pooled) {
-    pages().deallocate(block, header.bytes, kHeaderBytes);
+    unmap_pages(block, header.bytes);
   } else if (!g_pool_in_use.test_and_set(std::memory_order_acquire)) {  // pairs with the clears
-    pool().deallocate(block, header.bytes, kHeaderBytes);
-    g_pool_in_use.clear(std::memory_order_release);
+    std::size_t rounded;
+    FreeBlock*& list = g_free[class_of(header.bytes, rounded)];
+    list = new (block) FreeBlock{list};
+    g_pool_in_use.clear(std::memory_order_release);  // pairs with test_and_set
   }  // else it stays: waiting could deadlock
 }
 
 }  // namespace
+
+std::uint64_t ubp::core::arena_bytes() { return g_bytes.load(std::memory_order_relaxed); }
 
 void* operator new(std::size_t bytes) { return allocate(bytes); }
 void* operator new[](std::size_t bytes) { return allocate(bytes); }

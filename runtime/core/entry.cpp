@@ -52,10 +52,27 @@ std::string executable_path() {
   return length > 0 ? std::string(path, static_cast<std::size_t>(length)) : std::string(program_invocation_name);
 }
 
+// The environment is edited in place: programs (bash) bring their own getenv and setenv. Returns the value.
+char* find_variable(std::string_view name) {
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    if (std::strncmp(*entry, name.data(), name.size()) == 0 && (*entry)[name.size()] == '=') return *entry + name.size() + 1;
+  }
+  return nullptr;
+}
+
+void remove_variable(std::string_view name) {
+  char** to = environ;
+  for (char** from = environ; from != nullptr && *from != nullptr; ++from) {
+    const bool matches = std::strncmp(*from, name.data(), name.size()) == 0 && (*from)[name.size()] == '=';
+    if (!matches) *to++ = *from;
+  }
+  if (to != nullptr) *to = nullptr;
+}
+
 // Set before any option is read, and cheap: the inert library must cost nothing.
 bool is_wanted() {
   for (const char* name : {"UBP_PROBES", "UBP_PROBES_FILE", "UBP_OPTIONS"}) {
-    if (getenv(name) != nullptr) return true;
+    if (find_variable(name) != nullptr) return true;
   }
   return false;
 }
@@ -63,8 +80,8 @@ bool is_wanted() {
 // Children made by exec find the environment as the application set it: without UBP's variables and without libubp in
 // LD_PRELOAD.
 void hide_from_children() {
-  for (const std::string& name : option_names()) unsetenv(name.c_str());
-  const char* preload = getenv("LD_PRELOAD");
+  for (const std::string& name : option_names()) remove_variable(name);
+  char* const preload = find_variable("LD_PRELOAD");
   Dl_info self{};
   if (preload == nullptr || dladdr(reinterpret_cast<void*>(&hide_from_children), &self) == 0) return;
   const std::string_view own = self.dli_fname;
@@ -80,9 +97,9 @@ void hide_from_children() {
     left.remove_prefix(std::min(end + 1, left.size()));
   }
   if (rest.empty()) {
-    unsetenv("LD_PRELOAD");
+    remove_variable("LD_PRELOAD");
   } else {
-    setenv("LD_PRELOAD", rest.c_str(), 1);
+    std::memcpy(preload, rest.c_str(), rest.size() + 1);  // never longer than it was
   }
 }
 
@@ -160,7 +177,11 @@ __attribute__((constructor)) void on_load() {
   if (!good && options.missing == Missing::kError) _exit(kNotStarted);  // why has been said
 }
 
-__attribute__((destructor)) void on_exit() { write_report(); }
+__attribute__((destructor)) void on_exit() {
+  write_report();
+  if (g_loaded == nullptr || !is_reporting_process()) return;
+  if (const auto denied = g_loaded->session.disarm()) say(Level::kWarning, *denied);
+}
 
 [[noreturn]] void exit_now(int status) {
   write_report();

@@ -111,7 +111,7 @@ bool make_permanent_slots(std::vector<xol::Displaced>& points) {
       missing = true;
       continue;
     }
-    for (std::uint32_t slot = 0; slot < members.size(); ++slot) points[members[slot]].permanent = slot;
+    for (std::uint32_t slot = 0; slot < members.size(); ++slot) points[members[slot]].system.permanent = slot;
     g_process.permanent[area] = {*base, members.size() * xol::kSlotBytes};
   }
   return missing;
@@ -129,13 +129,11 @@ void set_return_mode() {
 }
 
 xol::Displaced calibration_point() {
-  xol::Displaced point;
-  point.address = reinterpret_cast<std::uint64_t>(trap::ubp_calibration_point);
-  point.op = decoder::EmulateOp{};
-  point.length = 1;
-  point.route = decoder::Route::kEmulate;
-  point.first_byte = 0x90;
-  return point;
+  decoder::Instruction nop;
+  nop.length = 1;
+  nop.route = decoder::Route::kEmulate;
+  constexpr std::uint8_t kNop = 0x90;
+  return {reinterpret_cast<std::uint64_t>(trap::ubp_calibration_point), nop, &kNop};
 }
 
 double measure_hit_ns() {

@@ -5,11 +5,12 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <numeric>
 
+#include "runtime/core/arena.h"
 #include "runtime/core/process_memory.h"
 #include "runtime/patch/poke.h"
-#include "runtime/probes/table.h"
 #include "runtime/report/report.h"
 #include "runtime/signals/interpose.h"
 #include "runtime/trap/trap_state.h"
@@ -20,10 +21,29 @@ using report::Level;
 using report::say;
 using trap::g_process;
 
+namespace {
+
+class Stopwatch {
+ public:
+  std::int64_t lap_ns() {
+    const auto now = std::chrono::steady_clock::now();
+    const auto lap = now - last_;
+    last_ = now;
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(lap).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace
+
 Session::Session(Options options, std::string program) : options_(std::move(options)), program_(std::move(program)) {}
 
 bool Session::start() {
+  Stopwatch watch;
   auto parsed = spec::parse(options_.probes);
+  times_.parse = watch.lap_ns();
   if (const auto* error = std::get_if<spec::Error>(&parsed)) {
     say(Level::kError, fmt::format("UBP_PROBES:{}:{}: {}", error->position.line, error->position.column, error->message));
     return false;
@@ -34,14 +54,23 @@ bool Session::start() {
     return false;
   }
   plan_ = std::make_unique<probes::Plan>(std::move(items));
-  if (!say_mistakes(plan_->resolve())) return false;
-  plan_->classify();
-  if (!plan_->points().empty() && !prepare()) return false;
-  say_refusals();
-  if (plan_->points().empty()) {
-    say(Level::kWarning, "UBP_PROBES: no probe could be armed; the program runs unprobed");
-    return true;
+  {
+    report::Progress progress;
+    const auto mistakes = plan_->resolve([&](std::size_t found) { progress.show(fmt::format("{} probes found", found)); });
+    progress.clear();
+    if (!say_mistakes(mistakes)) return false;
   }
+  times_.resolve = watch.lap_ns();
+  if (!plan_->points().empty() && !prepare()) return false;
+  times_.prepare = watch.lap_ns();
+  if (plan_->points().empty()) {
+    const auto& refused = plan_->refused();
+    say(Level::kError, refused.empty() ? "UBP_PROBES: every probe was excluded again; nothing is probed"
+                                       : fmt::format("no probe could be armed, first {}: {}",
+                                                     plan_->place_of(refused.front()), refused.front().reason));
+    return false;
+  }
+  say_refusals();
   return arm();
 }
 
@@ -61,11 +90,20 @@ bool Session::say_mistakes(const std::vector<probes::Mistake>& mistakes) const {
 void Session::say_refusals() const {
   const auto& refused = plan_->refused();
   if (refused.empty()) return;
-  const probes::Refused& first = refused.front();
-  say(Level::kWarning,
-      fmt::format("{} of {} probes refused, first {}:{}: {}; the report lists all", refused.size(),
-                  refused.size() + plan_->probes().size(), plan_->modules()[first.probe.module].name,
-                  plan_->symbol_of(first.probe), first.reason));
+  say(Level::kWarning, fmt::format("{} of {} probes refused, first {}: {}; the report lists all", refused.size(),
+                                   refused.size() + plan_->probes().size(), plan_->place_of(refused.front()),
+                                   refused.front().reason));
+}
+
+// The price of the load, for UBP_LOG=info and the benchmarks.
+void Session::say_costs() const {
+  const auto ms = [](std::int64_t ns) { return static_cast<double>(ns) / 1e6; };
+  const std::uint64_t bytes = arena_bytes() + points_ * sizeof(std::uint64_t);
+  say(Level::kInfo,
+      fmt::format("{} probepoints: parse {:.2f} ms, resolve and decode {:.2f} ms, slots {:.2f} ms, table {:.2f} ms, arm "
+                  "{:.2f} ms; {:.1f} bytes a probepoint (one counting thread)",
+                  points_, ms(times_.parse), ms(times_.resolve), ms(times_.prepare), ms(times_.table), ms(times_.arm),
+                  static_cast<double>(bytes) / points_));
 }
 
 bool Session::prepare() {
@@ -80,7 +118,7 @@ bool Session::prepare() {
   plan_->refuse_points([&](std::uint32_t index) -> std::optional<std::string> {
     xol::Displaced& point = plan_->points()[index];
     if (point.route == decoder::Route::kEmulate) return std::nullopt;
-    const std::uint32_t module = plan_->module_of(index);
+    const std::uint32_t module = plan_->module_at(point.address);
     if (!tried[module]) {
       tried[module] = true;
       area_of_module[module] = find_or_make_area(plan_->modules()[module].low(), plan_->modules()[module].high());
@@ -88,13 +126,13 @@ bool Session::prepare() {
     if (!area_of_module[module]) {
       return probes::reason_text(probes::Reason::kOutOfReach, decoder::Refusal::kNone, "");
     }
-    point.area = static_cast<std::uint8_t>(*area_of_module[module]);
+    point.area = *area_of_module[module] & 0xf;
     return std::nullopt;
   });
   if (make_permanent_slots(plan_->points())) {
     plan_->refuse_points([&](std::uint32_t index) -> std::optional<std::string> {
       const xol::Displaced& point = plan_->points()[index];
-      if (point.route != decoder::Route::kSystem || point.permanent != xol::kNoPermanentSlot) return std::nullopt;
+      if (point.route != decoder::Route::kSystem || point.system.permanent != xol::kNoPermanentSlot) return std::nullopt;
       return probes::reason_text(probes::Reason::kOutOfReach, decoder::Refusal::kNone, "permanent slots");
     });
   }
@@ -102,11 +140,13 @@ bool Session::prepare() {
 }
 
 bool Session::arm() {
-  // Owned for ever: the trap path may read it until the process is gone.
-  std::vector<xol::Displaced> points = plan_->points();
+  Stopwatch watch;
+  std::vector<xol::Displaced> points = std::move(plan_->points());
+  points_ = static_cast<std::uint32_t>(points.size());
   points.push_back(calibration_point());
-  auto* const table = new probes::Table(std::move(points));
-  g_process.table = table->view();
+  table_ = new probes::Table(std::move(points));
+  g_process.table = table_->view();
+  times_.table = watch.lap_ns();
   g_process.pid = static_cast<std::uint32_t>(getpid());
   set_return_mode();
   for (const symbols::Module& module : plan_->modules()) {
@@ -118,16 +158,32 @@ bool Session::arm() {
     say(Level::kError, "the kernel refuses a SIGTRAP handler; the program runs unprobed");
     return false;
   }
-  std::vector<patch::Byte> bytes;
-  bytes.reserve(plan_->points().size());
-  for (const xol::Displaced& point : plan_->points()) bytes.push_back({point.address, 0xcc});
-  if (const auto denied = patch::write_text(bytes)) {
-    say(Level::kError, *denied);
+  if (const auto denied = write_points([](const xol::Displaced&) { return std::uint8_t{0xcc}; })) {
+    say(Level::kError, *denied + "; the program runs unprobed");
     return false;
   }
   armed_ = true;
-  say(Level::kDebug, fmt::format("{} probepoints armed", bytes.size()));
+  times_.arm = watch.lap_ns();
+  say_costs();
   return true;
+}
+
+// Writes one byte at every planned probepoint.
+std::optional<std::string> Session::write_points(std::uint8_t (*value)(const xol::Displaced&)) const {
+  std::vector<patch::Byte> bytes;
+  bytes.reserve(points_);
+  for (std::uint32_t point = 0; point < points_; ++point) {
+    const xol::Displaced& displaced = g_process.table.points[point];
+    bytes.push_back({displaced.address, value(displaced)});
+  }
+  return patch::write_text(bytes);
+}
+
+std::optional<std::string> Session::disarm() {
+  if (!armed_) return std::nullopt;
+  const auto denied = write_points([](const xol::Displaced& point) { return point.first_byte; });
+  if (!denied) armed_ = false;
+  return denied;
 }
 
 report::Summary Session::summary() const {
@@ -140,20 +196,20 @@ report::Summary Session::summary() const {
   if (plan_ == nullptr) return summary;
   const auto& modules = plan_->modules();
   for (const probes::Refused& refused : plan_->refused()) {
-    summary.refusals.push_back({modules[refused.probe.module].name, plan_->symbol_of(refused.probe), refused.probe.address,
-                                refused.reason});
+    summary.refusals.push_back({modules[refused.module].name, refused.symbol, refused.address, refused.reason});
   }
   summary.totals.refused = plan_->refused().size();
   summary.totals.probes_requested = plan_->refused().size() + plan_->probes().size();
-  if (!armed_) return summary;
-  const std::vector<std::uint64_t> hits = read_counters(static_cast<std::uint32_t>(plan_->points().size()), summary.xol);
+  if (table_ == nullptr) return summary;
+  const std::vector<std::uint64_t> hits = read_counters(points_, summary.xol);
   summary.hit_cost_ns = measure_hit_ns();
   summary.overhead_ns = summary.hit_cost_ns * static_cast<double>(std::accumulate(hits.begin(), hits.end(), std::uint64_t{0}));
   summary.totals.probepoints_armed = hits.size();
+  summary.probes.reserve(plan_->probes().size());
   for (const probes::Probe& probe : plan_->probes()) {
     const spec::Item& item = plan_->items()[probe.item];
     summary.probes.push_back({item.text, std::string(spec::kind_name(item.kind)), modules[probe.module].name,
-                              plan_->symbol_of(probe), probe.address, hits[probe.point]});
+                              plan_->symbol_of(probe), plan_->address_of(probe), hits[probe.point]});
     summary.totals.hits += hits[probe.point];
     summary.totals.recorded += hits[probe.point];  // counting probes: every counted hit is recorded
   }

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "runtime/core/options.h"
 #include "runtime/probes/plan.h"
+#include "runtime/probes/table.h"
 #include "runtime/report/summary.h"
 
 namespace ubp::core {
@@ -22,19 +24,32 @@ class Session {
   // Returns false when the specification is bad (exit status 125 under UBP_MISSING=error).
   bool start();
 
+  // Takes every int3 out again: the text is byte for byte what it was. Hits under way end normally, and the counters
+  // stay. Idempotent. Returns why not, or nothing.
+  std::optional<std::string> disarm();
+
   // Everything known now. Counters are read while threads may still run: each is exact at its own instant.
   report::Summary summary() const;
 
  private:
+  struct Times {           // nanoseconds of each part of start()
+    std::int64_t parse = 0, resolve = 0, prepare = 0, table = 0, arm = 0;
+  };
+
   bool say_mistakes(const std::vector<probes::Mistake>& mistakes) const;
   bool prepare();          // memory of the trap path; false after saying why not
   bool arm();              // signals, then int3; false after saying why not
   void say_refusals() const;
+  void say_costs() const;
+  std::optional<std::string> write_points(std::uint8_t (*value)(const xol::Displaced&)) const;
 
   Options options_;
   std::string program_;
   std::unique_ptr<probes::Plan> plan_;
+  const probes::Table* table_ = nullptr;  // owned for ever: the trap path may read it until the process is gone
+  std::uint32_t points_ = 0;              // planned ones; the calibration point is one more
   bool armed_ = false;
+  Times times_;
 };
 
 }  // namespace ubp::core

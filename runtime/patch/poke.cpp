@@ -98,7 +98,7 @@ std::optional<std::string> write_text(std::span<const Byte> bytes) {
   const int error = errno;
   write_all(std::span(before).first(done));
   return std::string("cannot write program text: /proc/self/mem and mremap were both denied (") +
-         std::strerror(error) + "); the program runs unprobed";
+         std::strerror(error) + ")";
 }
 
 }  // namespace ubp::patch

@@ -1,11 +1,12 @@
-// Resolving a specification against the loaded modules. Load time only.
+// Resolving a specification against the loaded modules: items, exclusions, mistakes. Load time only.
 #include "runtime/probes/plan.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <set>
 #include <stdexcept>
+
+#include "runtime/probes/found.h"
 
 namespace ubp::probes {
 namespace {
@@ -19,22 +20,14 @@ bool is_glob_target(const spec::Item& item) {
   return symbol != nullptr && spec::is_glob(symbol->pattern);
 }
 
-std::string code_of(const Module& module, std::uint64_t address) { return fmt::format("{}:0x{:x}", module.name, address); }
-
-// The bytes of a function, as far as they are mapped.
-std::span<const std::uint8_t> code_from(const Module& module, std::uint64_t address, std::uint64_t end) {
-  const symbols::Segment* segment = module.segment_at(address);
-  const std::uint8_t* bytes = module.bytes_at(address);
-  if (segment == nullptr || bytes == nullptr || !segment->executable) return {};
-  const std::uint64_t limit = std::min(end, segment->address + segment->size);
-  return {bytes, limit > address ? limit - address : 0};
-}
-
 }  // namespace
 
-Plan::Plan(std::vector<spec::Item> items) : items_(std::move(items)), modules_(symbols::loaded_modules()) {}
+Plan::Plan(std::vector<spec::Item> items) : items_(std::move(items)), modules_(symbols::loaded_modules()) {
+  if (modules_.size() > kMaxModules) modules_.resize(kMaxModules);
+  if (items_.size() > kMaxItems) items_.resize(kMaxItems);
+}
 
-const FunctionTable& Plan::table_of(std::uint32_t module) {
+const FunctionTable& Plan::table_of(std::uint32_t module) const {
   auto found = tables_.find(module);
   if (found == tables_.end()) found = tables_.emplace(module, FunctionTable::load(modules_[module])).first;
   return found->second;
@@ -46,8 +39,9 @@ std::vector<std::uint32_t> Plan::modules_matching(const spec::Item& item) const 
   for (std::uint32_t index = 0; index < modules_.size(); ++index) {
     const Module& module = modules_[index];
     const bool wanted = item.module.empty() ? module.is_executable : symbols::module_matches(module, item.module);
-    // A glob means the application's modules: the runtime and the vDSO only when named.
-    if (wanted && !(by_glob && (module.is_runtime || module.is_vdso))) matching.push_back(index);
+    // A glob means the application's modules: the runtime, its decoder and the vDSO only when named.
+    const bool is_application = !module.is_runtime && !module.is_vdso && !module.name.starts_with("libZydis.so");
+    if (wanted && (is_application || !by_glob)) matching.push_back(index);
   }
   return matching;
 }
@@ -55,33 +49,38 @@ std::vector<std::uint32_t> Plan::modules_matching(const spec::Item& item) const 
 Mistake Plan::unknown_module(const spec::Item& item) const {
   std::string names;
   for (const Module& module : modules_) {
-    if (!module.is_runtime) names += (names.empty() ? "" : ", ") + module.name;
+    if (!module.is_runtime && !module.is_vdso) names += (names.empty() ? "" : ", ") + module.name;
   }
   return {item.position, fmt::format("no module '{}' is loaded", item.module), fmt::format("loaded: {}", names)};
 }
 
-Mistake Plan::unknown_symbol(const spec::Item& item, const std::vector<std::uint32_t>& modules) {
+Mistake Plan::unknown_symbol(const spec::Item& item, const std::vector<std::uint32_t>& modules) const {
   const auto& target = std::get<spec::SymbolTarget>(item.target);
   const Module& module = modules_[modules.front()];
   const FunctionTable& table = table_of(modules.front());
   const std::string where = item.module.empty() ? module.path : module.name;
   Mistake mistake{item.target_position, "", ""};
-  if (table.other(target.pattern) == FunctionTable::Other::kData) {
-    mistake.message = fmt::format("'{}' in {} is a data symbol, not a function", target.pattern, where);
-    return mistake;
-  }
-  if (table.other(target.pattern) == FunctionTable::Other::kUndefined) {
-    std::string definer;
-    for (std::uint32_t index = 0; index < modules_.size() && definer.empty(); ++index) {
-      if (modules_[index].is_runtime || modules_[index].is_vdso || index == modules.front()) continue;
-      if (!table_of(index).match(target.pattern, true).empty()) definer = modules_[index].name;
+  switch (table.other(target.pattern)) {
+    case FunctionTable::Other::kData:
+      mistake.message = fmt::format("'{}' in {} is a data symbol, not a function", target.pattern, where);
+      return mistake;
+    case FunctionTable::Other::kElsewhere:
+      mistake.message = fmt::format("'{}' in {} is implemented in another module (the vDSO?)", target.pattern, where);
+      return mistake;
+    case FunctionTable::Other::kUndefined: {
+      std::string definer;
+      for (std::uint32_t index = 0; index < modules_.size() && definer.empty(); ++index) {
+        if (modules_[index].is_runtime || modules_[index].is_vdso || index == modules.front()) continue;
+        if (!table_of(index).match(target.pattern, true).empty()) definer = modules_[index].name;
+      }
+      mistake.message = fmt::format("'{}' is undefined in {}", target.pattern, where);
+      if (!definer.empty()) {
+        mistake.message += fmt::format(", defined in {}", definer);
+        mistake.hint = fmt::format("did you mean '{}:{}'?", definer, target.pattern);
+      }
+      return mistake;
     }
-    mistake.message = fmt::format("'{}' is undefined in {}", target.pattern, where);
-    if (!definer.empty()) {
-      mistake.message += fmt::format(", defined in {}", definer);
-      mistake.hint = fmt::format("did you mean '{}:{}'?", definer, target.pattern);
-    }
-    return mistake;
+    case FunctionTable::Other::kAbsent: break;
   }
   mistake.message = fmt::format("no function '{}' in {} ({} functions, {})", target.pattern, where,
                                 table.functions().size(), table.sources());
@@ -92,158 +91,162 @@ Mistake Plan::unknown_symbol(const spec::Item& item, const std::vector<std::uint
   return mistake;
 }
 
-// Nothing when an instruction starts at the probe's address; else the refusal.
-std::optional<std::string> Plan::boundary_problem(const Probe& probe) const {
-  const Module& module = modules_[probe.module];
-  if (module.is_runtime) return reason_text(Reason::kRuntime, decoder::Refusal::kNone, "");
-  if (module.is_vdso) return reason_text(Reason::kVdso, decoder::Refusal::kNone, "");
-  if (probe.function == nullptr) return reason_text(Reason::kUnverified, decoder::Refusal::kNone, "no function there");
-  if (probe.offset == 0) return std::nullopt;
-  const auto code = code_from(module, probe.function->address, probe.function->end);
-  const auto boundary = probe.offset < code.size() ? decoder::find_boundary(code, probe.offset) : std::nullopt;
-  if (!boundary) {
-    return reason_text(Reason::kUnverified, decoder::Refusal::kNone,
-                       fmt::format("data or unknown bytes between {} and it", probe.function->name));
-  }
-  if (boundary->is_boundary) return std::nullopt;
-  return reason_text(Reason::kMidInstruction, decoder::Refusal::kNone,
-                     fmt::format("nearest boundaries: {0}+0x{1:x} and {0}+0x{2:x}", probe.function->name,
-                                 boundary->before, boundary->after));
-}
-
-std::optional<Mistake> Plan::add_symbol(std::uint32_t item_index, const std::vector<std::uint32_t>& modules,
-                                        std::vector<Probe>& found) {
-  const spec::Item& item = items_[item_index];
+std::optional<Mistake> Plan::find_symbol(const spec::Item& item, const std::vector<std::uint32_t>& modules,
+                                         Found& found) {
   const auto& target = std::get<spec::SymbolTarget>(item.target);
   bool any = false;
   for (const std::uint32_t module : modules) {
-    for (const Function* function : table_of(module).match(target.pattern, target.quoted)) {
-      any = true;
-      if (target.offset >= function->end - function->address) {
-        if (is_glob_target(item)) continue;  // f*+0x40: the functions that are that long
+    const std::vector<const Function*> functions = table_of(module).match(target.pattern, target.quoted);
+    any |= !functions.empty();
+    if (item.kind == spec::Kind::kInsn) {
+      add_functions(module, functions, 0, ~std::uint64_t{0}, found);
+      continue;
+    }
+    for (const Function* function : functions) {
+      if (target.offset < function->end - function->address) {
+        add_one(module, function, function->address + target.offset, found);
+      } else if (!is_glob_target(item)) {  // f*+0x40: the functions that are that long
         return Mistake{item.target_position,
                        fmt::format("offset 0x{:x} lies outside '{}', which has {} bytes", target.offset,
                                    function->name, function->end - function->address),
                        ""};
       }
-      found.push_back({item_index, module, 0, static_cast<std::uint32_t>(target.offset), function,
-                       function->address + target.offset});
     }
   }
   if (any || item.exclude) return std::nullopt;
   return unknown_symbol(item, modules);
 }
 
-std::optional<Mistake> Plan::add_address(std::uint32_t item_index, const std::vector<std::uint32_t>& modules,
-                                         std::vector<Probe>& found) {
-  const spec::Item& item = items_[item_index];
-  const std::uint64_t address = std::get<spec::AddressTarget>(item.target).address;
+std::optional<Mistake> Plan::find_address(const spec::Item& item, const std::vector<std::uint32_t>& modules,
+                                          Found& found) {
+  const auto& target = std::get<spec::AddressTarget>(item.target);
   for (const std::uint32_t module : modules) {
-    const symbols::Segment* segment = modules_[module].segment_at(address);
-    if (segment == nullptr || !segment->executable) {
+    const symbols::Segment* segment = modules_[module].segment_at(target.address);
+    const bool inside = segment != nullptr && segment->executable && target.end - segment->address <= segment->size;
+    if (!inside) {
       if (item.exclude) continue;
       return Mistake{item.target_position,
-                     fmt::format("address 0x{:x} lies outside the text of {}", address, modules_[module].name),
+                     fmt::format("address 0x{:x} lies outside the text of {}", target.address, modules_[module].name),
                      "addresses are ELF virtual addresses, as nm and objdump print them"};
     }
-    const Function* function = table_of(module).containing(address);
-    const auto offset = function != nullptr ? static_cast<std::uint32_t>(address - function->address) : 0;
-    found.push_back({item_index, module, 0, offset, function, address});
+    const FunctionTable& table = table_of(module);
+    if (item.kind != spec::Kind::kInsn || target.end == target.address + 1) {
+      add_one(module, table.containing(target.address), target.address, found);
+      continue;
+    }
+    std::vector<const Function*> functions;
+    std::uint64_t covered = target.address;  // up to here functions are known
+    for (const Function& function : table.functions()) {
+      if (function.end <= target.address || function.address >= target.end) continue;
+      if (!functions.empty() && functions.back()->address == function.address) continue;  // an alias
+      if (function.address > covered) {
+        refuse(module, nullptr, covered,
+               reason_text(Reason::kUnverified, decoder::Refusal::kNone, fmt::format("{} bytes", function.address - covered)),
+               found);
+      }
+      functions.push_back(&function);
+      covered = std::max(covered, function.end);
+    }
+    if (covered < target.end) {
+      refuse(module, nullptr, covered,
+             reason_text(Reason::kUnverified, decoder::Refusal::kNone, fmt::format("{} bytes", target.end - covered)), found);
+    }
+    add_functions(module, functions, target.address, target.end, found);
   }
   return std::nullopt;
+}
+
+void Plan::exclude(const Found& found) {
+  std::vector<std::uint64_t> out;
+  for (const Candidate& candidate : found.candidates) out.push_back(candidate.point.address);
+  std::sort(out.begin(), out.end());
+  std::erase_if(candidates_, [&](const Candidate& c) { return std::binary_search(out.begin(), out.end(), c.point.address); });
+  std::erase_if(refused_, [&](const Refused& refused) {
+    return std::binary_search(out.begin(), out.end(), refused.address + modules_[refused.module].bias);
+  });
 }
 
 std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
   const spec::Item& item = items_[item_index];
   const std::vector<std::uint32_t> modules = modules_matching(item);
   if (modules.empty()) return item.exclude ? std::nullopt : std::optional(unknown_module(item));
-  std::vector<Probe> found;
+  Found found;
+  found.item = item_index;
+  found.excludes = item.exclude;
   try {
-    const auto mistake = std::holds_alternative<spec::SymbolTarget>(item.target)
-                             ? add_symbol(item_index, modules, found)
-                             : add_address(item_index, modules, found);
+    const auto mistake = std::holds_alternative<spec::SymbolTarget>(item.target) ? find_symbol(item, modules, found)
+                                                                                 : find_address(item, modules, found);
     if (mistake) return mistake;
   } catch (const std::runtime_error& error) {  // an unreadable file
     return Mistake{item.position, error.what(), ""};
   }
   if (item.exclude) {
-    std::set<std::pair<std::uint32_t, std::uint64_t>> out;
-    for (const Probe& probe : found) out.insert({probe.module, probe.address});
-    std::erase_if(probes_, [&](const Probe& probe) { return out.contains({probe.module, probe.address}); });
-    std::erase_if(refused_, [&](const Refused& r) { return out.contains({r.probe.module, r.probe.address}); });
+    exclude(found);
     return std::nullopt;
   }
   std::optional<Mistake> mistake;
-  for (const Probe& probe : found) {
-    const auto problem = boundary_problem(probe);
-    if (!problem) {
-      probes_.push_back(probe);
-      continue;
-    }
-    refused_.push_back({probe, *problem});
-    if (!is_glob_target(item) && !mistake) {
-      mistake = Mistake{item.target_position,
-                        fmt::format("cannot probe {}: {}", code_of(modules_[probe.module], probe.address), *problem), ""};
-    }
+  // An address the user named must be an instruction. One that cannot be probed, or that a glob or insn: came upon, is
+  // refused, and the others are armed.
+  if (item.kind == spec::Kind::kEntry && !is_glob_target(item) && !found.refused.empty() && found.refused.front().misplaced) {
+    const Refused& first = found.refused.front();
+    mistake = Mistake{item.target_position,
+                      fmt::format("cannot probe {}:0x{:x}: {}", modules_[first.module].name, first.address, first.reason), ""};
   }
+  candidates_.insert(candidates_.end(), found.candidates.begin(), found.candidates.end());
+  refused_.insert(refused_.end(), std::make_move_iterator(found.refused.begin()), std::make_move_iterator(found.refused.end()));
   return mistake;
 }
 
-std::vector<Mistake> Plan::resolve() {
-  std::vector<Mistake> mistakes;
-  for (std::uint32_t item = 0; item < items_.size(); ++item) {
-    if (auto mistake = add_item(item)) mistakes.push_back(std::move(*mistake));
+// Candidates -> probes and points, sorted by address; one probe an item and address.
+void Plan::number_points() {
+  const auto before = [](const Candidate& a, const Candidate& b) {
+    if (a.point.address != b.point.address) return a.point.address < b.point.address;
+    return a.probe.item < b.probe.item;
+  };
+  if (!std::is_sorted(candidates_.begin(), candidates_.end(), before)) {
+    std::stable_sort(candidates_.begin(), candidates_.end(), before);
   }
-  return mistakes;
+  const auto same = [](const Candidate& a, const Candidate& b) {
+    return a.point.address == b.point.address && a.probe.item == b.probe.item;
+  };
+  candidates_.erase(std::unique(candidates_.begin(), candidates_.end(), same), candidates_.end());
+  probes_.reserve(candidates_.size());
+  std::size_t distinct = 0;
+  for (std::size_t i = 0; i < candidates_.size(); ++i) {
+    distinct += i == 0 || candidates_[i].point.address != candidates_[i - 1].point.address;
+  }
+  points_.reserve(distinct + 1);
+  for (Candidate& candidate : candidates_) {
+    if (points_.empty() || points_.back().address != candidate.point.address) points_.push_back(candidate.point);
+    candidate.probe.point = static_cast<std::uint32_t>(points_.size() - 1);
+    probes_.push_back(candidate.probe);
+  }
+  std::vector<Candidate>().swap(candidates_);
 }
 
-void Plan::set_points(std::vector<Probe> probes, std::vector<xol::Displaced> points) {
-  std::sort(points.begin(), points.end(), [](const auto& a, const auto& b) { return a.address < b.address; });
-  points.erase(std::unique(points.begin(), points.end(), [](const auto& a, const auto& b) { return a.address == b.address; }),
-               points.end());
-  point_modules_.assign(points.size(), 0);
-  for (Probe& probe : probes) {
-    const std::uint64_t address = probe.address + modules_[probe.module].bias;
-    const auto at = std::lower_bound(points.begin(), points.end(), address,
-                                     [](const xol::Displaced& point, std::uint64_t value) { return point.address < value; });
-    probe.point = static_cast<std::uint32_t>(at - points.begin());
-    point_modules_[probe.point] = probe.module;
-  }
-  probes_ = std::move(probes);
-  points_ = std::move(points);
-}
-
-void Plan::classify() {
-  std::vector<Probe> kept;
-  std::vector<xol::Displaced> points;
-  for (const Probe& probe : probes_) {
-    const Module& module = modules_[probe.module];
-    const auto code = code_from(module, probe.address, ~std::uint64_t{0});
-    const decoder::Instruction instruction = decoder::classify(code.first(std::min<std::size_t>(code.size(), 15)));
-    if (instruction.route == decoder::Route::kRefused) {
-      refused_.push_back({probe, reason_text(Reason::kInstruction, instruction.refusal, "")});
-      continue;
+std::uint32_t Plan::module_at(std::uint64_t address) const {
+  for (std::uint32_t module = 0; module < modules_.size(); ++module) {
+    if (address >= modules_[module].low() && address < modules_[module].high() &&
+        modules_[module].segment_at(address - modules_[module].bias) != nullptr) {
+      return module;
     }
-    xol::Displaced point;
-    point.address = probe.address + module.bias;
-    point.length = instruction.length;
-    point.route = instruction.route;
-    point.rip_disp_offset = instruction.rip_disp_offset;
-    point.first_byte = code[0];
-    if (instruction.route == decoder::Route::kEmulate) {
-      point.op = instruction.op;
-    } else {
-      std::copy_n(code.begin(), instruction.length, point.bytes);
-    }
-    kept.push_back(probe);
-    points.push_back(point);
   }
-  set_points(std::move(kept), std::move(points));
+  return 0;
 }
 
 std::string Plan::symbol_of(const Probe& probe) const {
-  if (probe.function == nullptr) return fmt::format("0x{:x}", probe.address);
-  return probe.offset == 0 ? probe.function->name : fmt::format("{}+0x{:x}", probe.function->name, probe.offset);
+  const std::string name = symbols::demangle(table_of(probe.module).functions()[probe.function].name);
+  return probe.offset == 0 ? name : fmt::format("{}+0x{:x}", name, probe.offset);
+}
+
+std::uint64_t Plan::address_of(const Probe& probe) const {
+  return table_of(probe.module).functions()[probe.function].address + probe.offset;
+}
+
+std::string Plan::place_of(const Refused& refused) const {
+  const std::string& module = modules_[refused.module].name;
+  return refused.symbol.empty() ? fmt::format("{}:0x{:x}", module, refused.address)
+                                : fmt::format("{}:{}", module, refused.symbol);
 }
 
 }  // namespace ubp::probes

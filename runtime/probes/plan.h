@@ -1,12 +1,17 @@
 // Specification items -> what to arm: the probes, their probepoints, and what was refused and why. Load time only.
+//
+// Built for millions: a probe is 16 bytes, a probepoint 24, and every instruction is decoded once.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "decoder/walk.h"
 #include "runtime/probes/refusal.h"
 #include "runtime/spec/spec.h"
 #include "runtime/symbols/symbols.h"
@@ -16,20 +21,25 @@ namespace ubp::probes {
 
 // One probe: an item at one address. Several may share a probepoint.
 struct Probe {
-  std::uint32_t item = 0;       // index into the items
-  std::uint32_t module = 0;     // index into Plan::modules
-  std::uint32_t point = 0;      // index into Plan::points (set by finish())
-  std::uint32_t offset = 0;     // bytes from the function's entry
-  const symbols::Function* function = nullptr;  // nullptr: an address in no known function
-  std::uint64_t address = 0;    // ELF virtual address
+  std::uint32_t point = 0;        // index into Plan::points()
+  std::uint32_t function = 0;     // index into the module's functions
+  std::uint32_t offset = 0;       // bytes from the function's entry
+  std::uint32_t item : 22 = 0;    // index into the items
+  std::uint32_t module : 10 = 0;  // index into the modules
 };
+inline constexpr std::size_t kMaxItems = std::size_t{1} << 22;
+inline constexpr std::size_t kMaxModules = std::size_t{1} << 10;
 
 struct Refused {
-  Probe probe;
+  std::uint32_t item = 0;
+  std::uint32_t module = 0;
+  std::uint64_t address = 0;      // ELF virtual address
+  std::string symbol;             // "f+0x3"; empty: no function is known there
   std::string reason;
+  bool misplaced = false;         // no instruction is known to start there
 };
 
-// A mistake in the specification, with the place it was made. Hints are further lines ("did you mean ...").
+// A mistake in the specification, with the place it was made. hint: a further line ("did you mean ...").
 struct Mistake {
   spec::Position position{};
   std::string message;
@@ -41,66 +51,100 @@ class Plan {
   // Reads the modules and remembers the items. Nothing is resolved yet.
   explicit Plan(std::vector<spec::Item> items);
 
-  // Resolves every item. Returns the mistakes, in item order; the others are resolved all the same.
-  std::vector<Mistake> resolve();
+  // Resolves and classifies every item. Returns the mistakes, in item order; the others are resolved all the same.
+  // progress(n): called now and then with the number of probes found so far.
+  template <typename Progress>
+  std::vector<Mistake> resolve(const Progress& progress);
 
-  // Classifies the instruction at every address and sorts the probepoints by address. After it, probes() are exactly
-  // those that can be armed as far as the instruction is concerned.
-  void classify();
-
-  // Refuses the probes of all points for which `refuse` gives a reason, and renumbers the rest.
+  // Refuses the probes of all points for which refuse(index) gives a reason, and renumbers the rest.
   template <typename Refuse>
   void refuse_points(const Refuse& refuse);
 
   const std::vector<spec::Item>& items() const { return items_; }
   const std::vector<symbols::Module>& modules() const { return modules_; }
   const std::vector<Probe>& probes() const { return probes_; }
+  // Sorted by address, no two alike, room for one more.
   std::vector<xol::Displaced>& points() { return points_; }
   const std::vector<Refused>& refused() const { return refused_; }
-  // The module that a probepoint lies in.
-  std::uint32_t module_of(std::uint32_t point) const { return point_modules_[point]; }
-  // "symbol", "symbol+0x1c", or "0x1234" where no function is known.
+  // The module whose code holds a run-time address; probepoints always lie in one.
+  std::uint32_t module_at(std::uint64_t address) const;
+  // "symbol" or "symbol+0x1c", and the ELF virtual address.
   std::string symbol_of(const Probe& probe) const;
+  std::uint64_t address_of(const Probe& probe) const;
+  // The probe's name as an item that pastes back: "module:symbol+0x1c".
+  std::string place_of(const Refused& refused) const;
 
  private:
-  const symbols::FunctionTable& table_of(std::uint32_t module);
+  struct Candidate {
+    Probe probe;
+    xol::Displaced point;
+  };
+  struct Found;  // what one item came to
+
+  const symbols::FunctionTable& table_of(std::uint32_t module) const;
   std::vector<std::uint32_t> modules_matching(const spec::Item& item) const;
   std::optional<Mistake> add_item(std::uint32_t item);
-  std::optional<Mistake> add_symbol(std::uint32_t item, const std::vector<std::uint32_t>& modules,
-                                    std::vector<Probe>& found);
-  std::optional<Mistake> add_address(std::uint32_t item, const std::vector<std::uint32_t>& modules,
-                                     std::vector<Probe>& found);
-  Mistake unknown_symbol(const spec::Item& item, const std::vector<std::uint32_t>& modules);
+  std::optional<Mistake> find_symbol(const spec::Item& item, const std::vector<std::uint32_t>& modules, Found& found);
+  std::optional<Mistake> find_address(const spec::Item& item, const std::vector<std::uint32_t>& modules, Found& found);
+  void add_one(std::uint32_t module, const symbols::Function* function, std::uint64_t address, Found& found) const;
+  void add_functions(std::uint32_t module, std::span<const symbols::Function* const> functions, std::uint64_t low,
+                     std::uint64_t high, Found& found) const;
+  void add_decoded(std::uint32_t module, const symbols::Function& function, const decoder::Decoded& decoded,
+                   std::span<const std::uint8_t> code, Found& found) const;
+  void refuse(std::uint32_t module, const symbols::Function* function, std::uint64_t address, std::string reason,
+              Found& found, bool misplaced = false) const;
+  std::optional<std::string> module_problem(std::uint32_t module) const;
+  std::optional<std::string> boundary_problem(std::uint32_t module, const symbols::Function* function,
+                                              std::uint64_t address) const;
+  Mistake unknown_symbol(const spec::Item& item, const std::vector<std::uint32_t>& modules) const;
   Mistake unknown_module(const spec::Item& item) const;
-  std::optional<std::string> boundary_problem(const Probe& probe) const;
-  void set_points(std::vector<Probe> probes, std::vector<xol::Displaced> points);
+  void exclude(const Found& found);
+  void number_points();
 
   std::vector<spec::Item> items_;
   std::vector<symbols::Module> modules_;
-  std::map<std::uint32_t, symbols::FunctionTable> tables_;
+  mutable std::map<std::uint32_t, symbols::FunctionTable> tables_;  // read when first asked for
+  std::vector<Candidate> candidates_;  // while resolving
   std::vector<Probe> probes_;
   std::vector<xol::Displaced> points_;
-  std::vector<std::uint32_t> point_modules_;
   std::vector<Refused> refused_;
 };
 
+template <typename Progress>
+std::vector<Mistake> Plan::resolve(const Progress& progress) {
+  std::vector<Mistake> mistakes;
+  for (std::uint32_t item = 0; item < items_.size(); ++item) {
+    if (auto mistake = add_item(item)) mistakes.push_back(std::move(*mistake));
+    progress(candidates_.size());
+  }
+  number_points();
+  return mistakes;
+}
+
 template <typename Refuse>
 void Plan::refuse_points(const Refuse& refuse) {
-  std::vector<std::optional<std::string>> reasons(points_.size());
-  for (std::uint32_t point = 0; point < points_.size(); ++point) reasons[point] = refuse(point);
-  std::vector<Probe> kept;
-  for (const Probe& probe : probes_) {
-    if (reasons[probe.point]) {
-      refused_.push_back({probe, *reasons[probe.point]});
-    } else {
-      kept.push_back(probe);
-    }
-  }
-  std::vector<xol::Displaced> points;
+  std::map<std::uint32_t, std::string> reasons;
   for (std::uint32_t point = 0; point < points_.size(); ++point) {
-    if (!reasons[point]) points.push_back(points_[point]);
+    if (auto reason = refuse(point)) reasons.emplace(point, std::move(*reason));
   }
-  set_points(std::move(kept), std::move(points));
+  if (reasons.empty()) return;
+  std::vector<std::uint32_t> number(points_.size());
+  std::uint32_t kept = 0;
+  for (std::uint32_t point = 0; point < points_.size(); ++point) {
+    number[point] = kept;
+    if (reasons.contains(point)) continue;
+    points_[kept++] = points_[point];
+  }
+  points_.resize(kept);
+  std::erase_if(probes_, [&](Probe& probe) {
+    const auto reason = reasons.find(probe.point);
+    if (reason != reasons.end()) {
+      refused_.push_back({probe.item, probe.module, address_of(probe), symbol_of(probe), reason->second});
+      return true;
+    }
+    probe.point = number[probe.point];
+    return false;
+  });
 }
 
 }  // namespace ubp::probes

@@ -20,6 +20,10 @@ std::string reason_text(Reason reason, decoder::Refusal instruction, std::string
       code = "unverified";
       sentence = "no known function decodes to an instruction at this address";
       break;
+    case Reason::kDoubtful:
+      code = "doubtful";
+      sentence = "not reached from the function's entry, and perhaps data";
+      break;
     case Reason::kRuntime:
       code = "runtime";
       sentence = "this is the runtime's own code";

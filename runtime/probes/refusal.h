@@ -13,6 +13,7 @@ enum class Reason : std::uint8_t {
   kInstruction,      // the decoder refused it
   kMidInstruction,   // the address lies inside an instruction
   kUnverified,       // decoding from the function's start does not reach the address, or no function is known there
+  kDoubtful,         // insn: bytes of a function that are not known to be code
   kRuntime,          // the runtime's own text
   kVdso,             // the vDSO and vsyscall pages
   kOutOfReach,       // no room for XOL slots within rel32 of the code, or memory denied

@@ -7,7 +7,7 @@ namespace ubp::probes {
 
 Table::Table(std::vector<xol::Displaced> points) : points_(std::move(points)) {
   if (points_.empty()) return;
-  buckets_.resize(std::bit_ceil(points_.size() * 2 + 1));
+  buckets_.resize(std::bit_ceil(points_.size() + points_.size() / 3 + 1));
   const std::uint64_t mask = buckets_.size() - 1;
   for (std::uint32_t index = 0; index < points_.size(); ++index) {
     std::uint64_t at = TableView::hash(points_[index].address) & mask;

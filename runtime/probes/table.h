@@ -1,7 +1,7 @@
 // The probe table: address -> probepoint, for the trap path. Built at load, immutable while published.
 //
-// Open addressing, linear probing, at most half full: a lookup reads one or two cache lines however many probepoints
-// there are, takes no lock and never waits. The pointers are published once, before the first int3 is armed; arming
+// Open addressing, linear probing, at most three quarters full: a lookup reads two or three cache lines however many
+// probepoints there are, takes no lock and never waits. The pointers are published once, before the first int3 is armed; arming
 // goes through the kernel, which orders the two.
 //
 // Inline part: the trap path. table.cpp: load time.

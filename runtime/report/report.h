@@ -50,6 +50,20 @@ std::optional<Level> parse_level(std::string_view text);  // debug info warn war
 // Context: load time and exit. Async-signal-safe: no. Thread-safe: yes.
 void say(Level level, std::string_view text);
 
+// "ubp: <text>" on one line of a terminal that is overwritten; nothing when standard error is none, nothing in the first
+// 0.3 s, then at most ten times a second. Load time only.
+class Progress {
+ public:
+  Progress();
+  void show(std::string_view text);
+  void clear();  // leaves the line empty; the destructor does not
+
+ private:
+  bool is_terminal_ = false;
+  bool shown_ = false;
+  std::int64_t next_ns_ = 0;
+};
+
 // The block and the table a person reads; every line starts with "ubp: ". Probes sorted by hits, most first.
 std::string format_text(const Summary& summary);
 // The same as JSON, the stable schema of the README ("UBP_SUMMARY"). Ends in a newline.

@@ -27,7 +27,7 @@ struct KindWord {
 
 constexpr KindWord kKindWords[] = {
     {"u", Kind::kEntry},         {"uprobe", Kind::kEntry}, {"ur", std::nullopt},
-    {"uretprobe", std::nullopt}, {"call", std::nullopt},   {"insn", std::nullopt},
+    {"uretprobe", std::nullopt}, {"call", std::nullopt},   {"insn", Kind::kInsn},
     {"stmt", std::nullopt},      {"inline", std::nullopt}, {"usdt", std::nullopt},
 };
 
@@ -46,6 +46,8 @@ std::string_view kind_name(Kind kind) {
   switch (kind) {
     case Kind::kEntry:
       return "uprobe";
+    case Kind::kInsn:
+      return "insn";
   }
   return "unknown";
 }

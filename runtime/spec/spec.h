@@ -18,8 +18,11 @@ struct Position {
   int column = 1;
 };
 
-enum class Kind : std::uint8_t { kEntry };  // "u", "uprobe": the default
-std::string_view kind_name(Kind kind);      // "uprobe", as reports print it
+enum class Kind : std::uint8_t {
+  kEntry,  // "u", "uprobe", the default: one instruction
+  kInsn,   // "insn": every instruction of a function or an address range
+};
+std::string_view kind_name(Kind kind);  // "uprobe", as reports print it
 
 // symbol-glob[+offset]
 struct SymbolTarget {
@@ -28,9 +31,10 @@ struct SymbolTarget {
   std::uint64_t offset = 0;   // bytes from the function's entry
 };
 
-// module:0xADDR, an ELF virtual address of the module
+// module:0xADDR or, for Kind::kInsn, module:0xA-0xB: ELF virtual addresses of the module
 struct AddressTarget {
   std::uint64_t address = 0;
+  std::uint64_t end = 0;      // one past the range; address + 1 for a single address
 };
 
 struct Item {

@@ -129,6 +129,9 @@ bool Parser::parse_symbol(Item& item) {
   SymbolTarget target;
   target.quoted = peek() == '"';
   if (target.quoted ? !parse_quoted(target.pattern) : !parse_name(item, target.pattern)) return false;
+  if (peek() == '+' && item.kind == Kind::kInsn) {
+    return fail(offset_, "insn: probes every instruction of a function; without it, symbol+offset probes one");
+  }
   if (peek() == '+' && !parse_offset(target.offset)) return false;
   if (target.quoted && (is_word(peek()) || peek() == ':' || peek() == '"')) {
     return fail(offset_, fmt::format("unexpected {} after a closing quote", quote(character_at(offset_))));
@@ -229,7 +232,16 @@ bool Parser::parse_address(const Item& item, AddressTarget& target) {
     return fail(start, "an address needs a module: write module:0xADDRESS");
   }
   if (!parse_number("address", target.address)) return false;
-  if (peek() == '-') return fail_unsupported(offset_, "an address range (0xA-0xB)");
+  target.end = target.address + 1;
+  if (peek() == '-') {
+    if (item.kind != Kind::kInsn) {
+      return fail(offset_, "an address range needs the kind insn: write insn:module:0xA-0xB");
+    }
+    const std::size_t end_start = ++offset_;
+    if (!is_digit(peek())) return fail_missing_target(end_start - 1, "the end of the range");
+    if (!parse_number("address", target.end)) return false;
+    if (target.end <= target.address) return fail(end_start, "the range ends before it begins");
+  }
   if (peek() == '+') return fail(offset_, "an address takes no offset; add it to the address");
   return true;
 }

@@ -149,21 +149,29 @@ std::string ElfFile::segment_build_id() const {
 }
 
 std::optional<DebugLink> ElfFile::debug_link() const {
+  // The name, its NUL, padding to four bytes, the checksum.
+  const std::optional<SectionBytes> content = section(".gnu_debuglink");
+  if (!content) return std::nullopt;
+  const char* text = reinterpret_cast<const char*>(content->bytes);
+  DebugLink link;
+  link.name = std::string(text, strnlen(text, content->size));
+  const std::size_t crc_at = (link.name.size() + 4) & ~std::size_t{3};
+  if (link.name.empty() || content->size < crc_at + sizeof link.crc) return std::nullopt;
+  std::memcpy(&link.crc, text + crc_at, sizeof link.crc);
+  return link;
+}
+
+std::optional<SectionBytes> ElfFile::section(std::string_view name) const {
   std::size_t names = 0;
   if (libelf_->elf_getshdrstrndx(elf_, &names) != 0) return std::nullopt;
   for (Elf_Scn* section = nullptr; (section = libelf_->elf_nextscn(elf_, section)) != nullptr;) {
     GElf_Shdr header;
     if (libelf_->gelf_getshdr(section, &header) == nullptr) continue;
-    const char* name = libelf_->elf_strptr(elf_, names, header.sh_name);
-    if (name == nullptr || std::strcmp(name, ".gnu_debuglink") != 0) continue;
-    // The name, its NUL, padding to four bytes, the checksum.
+    const char* section_name = libelf_->elf_strptr(elf_, names, header.sh_name);
+    if (section_name == nullptr || section_name != name) continue;
     const Elf_Data* data = libelf_->elf_getdata(section, nullptr);
-    DebugLink link;
-    link.name = string_at(data, 0);
-    const std::size_t crc_at = (link.name.size() + 4) & ~std::size_t{3};
-    if (link.name.empty() || data->d_size < crc_at + sizeof link.crc) return std::nullopt;
-    std::memcpy(&link.crc, static_cast<const char*>(data->d_buf) + crc_at, sizeof link.crc);
-    return link;
+    if (data == nullptr || data->d_buf == nullptr || data->d_size == 0) return std::nullopt;
+    return SectionBytes{static_cast<const std::uint8_t*>(data->d_buf), data->d_size, header.sh_addr};
   }
   return std::nullopt;
 }

@@ -5,6 +5,7 @@
 // Context: load time. Everything read from a file is untrusted: offsets and sizes are checked before use.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -19,6 +20,13 @@ namespace ubp::symbols {
 struct Symbol {
   Elf64_Sym entry{};
   std::string_view name;  // with its @VERSION; valid as long as the ElfFile
+};
+
+// A section's content, valid as long as the ElfFile.
+struct SectionBytes {
+  const std::uint8_t* bytes = nullptr;
+  std::size_t size = 0;
+  std::uint64_t address = 0;  // ELF virtual address
 };
 
 // The content of .gnu_debuglink: the debug file's name and the checksum of its content.
@@ -42,6 +50,8 @@ class ElfFile {
   std::vector<Segment> segments() const;  // PT_LOAD, in order
   std::string build_id() const;           // hexadecimal; empty when there is none
   std::optional<DebugLink> debug_link() const;
+  // std::nullopt when there is no such section, it is empty, or cannot be read.
+  std::optional<SectionBytes> section(std::string_view name) const;
 
  private:
   ElfFile(const Libelf& libelf, int fd, std::vector<char> bytes);

@@ -1,6 +1,7 @@
-// FunctionTable: the functions of a module, from .symtab, .dynsym and the separate debug file.
+// FunctionTable: the functions of a module, from .symtab, .dynsym, the separate debug file and .eh_frame.
 //
-// load() gathers names that still point into the ELF files, ranks them, and then copies what is left.
+// load() gathers names that still point into the ELF files, ranks them, adds what only .eh_frame knows, and
+// then copies what is left.
 //
 // Context: load time.
 #include <dlfcn.h>
@@ -9,11 +10,14 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <stdexcept>
 #include <tuple>
 #include <unordered_map>
 
+#include "runtime/symbols/eh_frame.h"
 #include "runtime/symbols/elf_file.h"
+#include "runtime/symbols/names.h"
 #include "runtime/symbols/symbols.h"
 
 namespace ubp::symbols {
@@ -44,6 +48,12 @@ std::size_t leading_underscores(std::string_view name) {
 bool in_executable_segment(const Module& module, std::uint64_t elf_address) {
   const Segment* segment = module.segment_at(elf_address);
   return segment != nullptr && segment->executable;
+}
+
+bool in_executable_segment(const Module& module, const CodeRange& range) {
+  const Segment* segment = module.segment_at(range.address);
+  return segment != nullptr && segment->executable &&
+         range.size <= segment->size - (range.address - segment->address);
 }
 
 // Asks IFUNC resolvers which implementation this process uses, once per resolver.
@@ -85,9 +95,13 @@ class Collector {
 
   void add_table(const std::optional<std::vector<Symbol>>& symbols, std::string_view source) {
     if (!symbols) return;
+    add_source(source);
+    for (const Symbol& symbol : *symbols) add(symbol.entry, symbol.name.substr(0, symbol.name.find('@', 1)));
+  }
+
+  void add_source(std::string_view source) {
     sources += sources.empty() ? "" : "+";
     sources += source;
-    for (const Symbol& symbol : *symbols) add(symbol.entry, symbol.name.substr(0, symbol.name.find('@', 1)));
   }
 
  private:
@@ -137,20 +151,80 @@ void rank(std::vector<Candidate>& functions) {
     if (a.binding != b.binding) return a.binding > b.binding;
     const std::size_t a_underscores = leading_underscores(a.name);
     const std::size_t b_underscores = leading_underscores(b.name);
-    return a_underscores != b_underscores ? a_underscores < b_underscores : a.name < b.name;
+    if (a_underscores != b_underscores) return a_underscores < b_underscores;
+    return a.name.size() != b.name.size() ? a.name.size() < b.name.size() : a.name < b.name;  // free before cfree
   });
+}
+
+// Gives functions without a size their alias's, or else that of the range which begins at their address.
+// Returns the ranges that no function accounts for. `functions` are ranked; `ranges` sorted by address.
+std::vector<CodeRange> match_ranges(std::vector<Candidate>& functions, const std::vector<CodeRange>& ranges,
+                                    const Module& module) {
+  std::vector<CodeRange> others;
+  std::uint64_t reach = 0;  // the highest end of what lies before
+  auto range = ranges.begin();
+  const auto take_ranges_before = [&](std::uint64_t address) {
+    for (; range != ranges.end() && range->address < address; ++range) {
+      if (range->address < reach || !in_executable_segment(module, *range)) continue;
+      others.push_back(*range);
+      reach = range->address + range->size;
+    }
+  };
+  for (auto first = functions.begin(); first != functions.end();) {
+    const std::uint64_t address = first->address;
+    auto last = first;
+    std::uint64_t size = 0;
+    for (; last != functions.end() && last->address == address; ++last) size = std::max(size, last->size);
+    take_ranges_before(address);
+    if (range != ranges.end() && range->address == address) {
+      if (size == 0 && in_executable_segment(module, *range)) size = range->size;
+      ++range;
+    }
+    for (; first != last; ++first) {
+      if (first->size == 0) first->size = size;
+    }
+    reach = std::max(reach, address + size);
+  }
+  take_ranges_before(UINT64_MAX);
+  return others;
+}
+
+Function to_function(const Candidate& candidate) {
+  return {.address = candidate.address,
+          .size = candidate.size,
+          .binding = candidate.binding,
+          .name = std::string(candidate.name)};
+}
+
+Function to_function(const CodeRange& range) {
+  char digits[16];
+  char* const end = std::to_chars(std::begin(digits), std::end(digits), range.address, 16).ptr;
+  Function function{.address = range.address, .size = range.size, .has_symbol = false};
+  function.name.append(kAddressName).append(digits, end);  // up to 11 digits lie in the string itself
+  return function;
+}
+
+// Both sorted by address; no range begins where a candidate does.
+std::vector<Function> merge(const std::vector<Candidate>& candidates, const std::vector<CodeRange>& ranges) {
+  std::vector<Function> functions;
+  functions.reserve(candidates.size() + ranges.size());
+  auto range = ranges.begin();
+  for (const Candidate& candidate : candidates) {
+    for (; range != ranges.end() && range->address < candidate.address; ++range)
+      functions.push_back(to_function(*range));
+    functions.push_back(to_function(candidate));
+  }
+  for (; range != ranges.end(); ++range) functions.push_back(to_function(*range));
+  return functions;
 }
 
 // Fills in `end` of the functions at one address, [first, last); next: the next function's address.
 void set_ends(Function* first, Function* last, std::uint64_t next, const Module& module) {
   const Segment* segment = module.segment_at(first->address);
   const std::uint64_t room = segment->size - (first->address - segment->address);
-  std::uint64_t largest = 0;  // an alias without a size is as long as its sized brother
-  for (const Function* function = first; function != last; ++function)
-    largest = std::max(largest, function->size);
-  if (largest == 0) largest = next - first->address;
   for (Function* function = first; function != last; ++function) {
-    function->end = function->address + std::min(function->size != 0 ? function->size : largest, room);
+    const std::uint64_t length = function->size != 0 ? function->size : next - first->address;
+    function->end = function->address + std::min(length, room);
   }
 }
 
@@ -177,6 +251,12 @@ void check_is_mapped_file(const Module& module, const ElfFile& file) {
   }
 }
 
+// libdw is opened only for a file that has something for it.
+std::vector<CodeRange> unwind_ranges(const ElfFile& file) {
+  const std::optional<SectionBytes> eh_frame = file.section(".eh_frame");
+  return eh_frame ? frame_ranges(Libdw(), *eh_frame) : std::vector<CodeRange>();
+}
+
 ElfFile open_module(const Libelf& libelf, const Module& module) {
   if (module.is_vdso) return ElfFile::image(libelf, vdso_image(module));
   if (access(module.path.c_str(), F_OK) != 0 && errno == ENOENT) {
@@ -201,19 +281,16 @@ FunctionTable FunctionTable::load(const Module& module) try {
   collector.add_table(symtab, "symtab");
   collector.add_table(file.symbols(SHT_DYNSYM), "dynsym");
   if (debug) collector.add_table(debug->symbols(SHT_SYMTAB), "debug file");
+  const std::vector<CodeRange> ranges = unwind_ranges(file);
+  if (!ranges.empty()) collector.add_source("eh_frame");
   if (collector.sources.empty()) collector.sources = "no symbols";
   rank(collector.functions);
+  const std::vector<CodeRange> without_symbol = match_ranges(collector.functions, ranges, module);
   std::sort(collector.others.begin(), collector.others.end());
 
   FunctionTable table;
   table.sources_ = std::move(collector.sources);
-  table.functions_.reserve(collector.functions.size());
-  for (const Candidate& function : collector.functions) {
-    table.functions_.push_back({.address = function.address,
-                                .size = function.size,
-                                .binding = function.binding,
-                                .name = std::string(function.name)});
-  }
+  table.functions_ = merge(collector.functions, without_symbol);
   Function* const end = table.functions_.data() + table.functions_.size();
   for (Function* first = table.functions_.data(); first != end;) {
     Function* last = first + 1;

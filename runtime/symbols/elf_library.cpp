@@ -1,4 +1,4 @@
-// Opening libelf.so.1 and finding its functions. The contract is in elf_library.h.
+// Opening libelf.so.1 and libdw.so.1 and finding their functions. The contract is in elf_library.h.
 #include "runtime/symbols/elf_library.h"
 
 #include <dlfcn.h>
@@ -9,21 +9,29 @@
 namespace ubp::symbols {
 namespace {
 
-constexpr const char* kLibrary = "libelf.so.1";
+constexpr const char* kLibelf = "libelf.so.1";
+constexpr const char* kLibdw = "libdw.so.1";
 
-void* open_library() {
-  if (void* handle = dlopen(kLibrary, RTLD_LOCAL | RTLD_NOW)) return handle;
+// package: Debian's.
+void* open_library(const std::string& library, const std::string& package) {
+  if (void* handle = dlopen(library.c_str(), RTLD_LOCAL | RTLD_NOW)) return handle;
   const char* reason = dlerror();
   const std::string_view text = reason == nullptr ? "unknown reason" : reason;
-  if (text.starts_with("libelf.so.1: cannot open shared object file: No such file")) {
-    throw std::runtime_error("libelf.so.1 is not installed (apt-get install libelf1)");
+  if (text.starts_with(library + ": cannot open shared object file: No such file")) {
+    throw std::runtime_error(library + " is not installed (apt-get install " + package + ")");
   }
-  throw std::runtime_error("libelf.so.1 cannot be opened: " + std::string(text));
+  throw std::runtime_error(library + " cannot be opened: " + std::string(text));
+}
+
+// Closes the library that lacks `missing` and throws.
+[[noreturn]] void refuse_library(void* handle, const std::string& library, const std::string& missing) {
+  dlclose(handle);
+  throw std::runtime_error(library + " is too old: it has no " + missing);
 }
 
 }  // namespace
 
-Libelf::Libelf() : handle_(open_library()) {
+Libelf::Libelf() : handle_(open_library(kLibelf, "libelf1")) {
   const char* missing = nullptr;
 #define UBP_LIBELF_RESOLVE(name)                                  \
   name = reinterpret_cast<decltype(name)>(dlsym(handle_, #name)); \
@@ -31,10 +39,7 @@ Libelf::Libelf() : handle_(open_library()) {
   UBP_LIBELF_FUNCTIONS(UBP_LIBELF_RESOLVE)
 #undef UBP_LIBELF_RESOLVE
   if (missing == nullptr && elf_version(EV_CURRENT) == EV_NONE) missing = "ELF version 1";
-  if (missing != nullptr) {
-    dlclose(handle_);
-    throw std::runtime_error(std::string("libelf.so.1 is too old: it has no ") + missing);
-  }
+  if (missing != nullptr) refuse_library(handle_, kLibelf, missing);
 }
 
 Libelf::~Libelf() { dlclose(handle_); }
@@ -43,5 +48,12 @@ std::string Libelf::last_error() const {
   const char* message = elf_errmsg(-1);
   return message == nullptr ? "unknown error" : message;
 }
+
+Libdw::Libdw() : handle_(open_library(kLibdw, "libdw1")) {
+  dwarf_next_cfi = reinterpret_cast<decltype(dwarf_next_cfi)>(dlsym(handle_, "dwarf_next_cfi"));
+  if (dwarf_next_cfi == nullptr) refuse_library(handle_, kLibdw, "dwarf_next_cfi");
+}
+
+Libdw::~Libdw() { dlclose(handle_); }
 
 }  // namespace ubp::symbols

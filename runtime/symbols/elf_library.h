@@ -1,13 +1,14 @@
-// libelf, opened for the time of loading and closed again.
+// libelf and libdw, opened for the time of loading and closed again.
 //
-// Linking libelf would put it and its dependencies (libz, libzstd) into the application's global symbol
+// Linking them would put them and their dependencies (libz, libzstd) into the application's global symbol
 // scope, where they could answer for a library the application loads later. dlopen(RTLD_LOCAL) keeps them
-// out, and after dlclose nothing of them stays mapped. <libelf.h> and <gelf.h> lend their types only.
+// out, and after dlclose nothing of them stays mapped. Their headers lend types only.
 // (This file cannot be called libelf.h: meson searches this directory first, and <libelf.h> would be it.)
 //
 // Context: load time. Async-signal-safe: no. Thread-safe: one object per thread.
 #pragma once
 
+#include <elfutils/libdw.h>
 #include <gelf.h>
 #include <libelf.h>
 
@@ -46,6 +47,20 @@ class Libelf {
 #define UBP_LIBELF_MEMBER(name) decltype(&::name) name = nullptr;
   UBP_LIBELF_FUNCTIONS(UBP_LIBELF_MEMBER)
 #undef UBP_LIBELF_MEMBER
+
+ private:
+  void* handle_ = nullptr;
+};
+
+class Libdw {
+ public:
+  // Throws std::runtime_error when libdw.so.1 is missing or lacks a function.
+  Libdw();
+  ~Libdw();
+  Libdw(const Libdw&) = delete;
+  Libdw& operator=(const Libdw&) = delete;
+
+  decltype(&::dwarf_next_cfi) dwarf_next_cfi = nullptr;
 
  private:
   void* handle_ = nullptr;

@@ -7,6 +7,9 @@ namespace ubp::symbols {
 
 inline bool is_mangled(std::string_view name) { return name.starts_with("_Z"); }
 
+// What the name of a function without symbol begins with; its ELF address in hexadecimal follows.
+inline constexpr std::string_view kAddressName = "sub_";
+
 // Views into a demangled name; for "int ns::max<int>(int, int)":
 struct NameForms {
   std::string_view full;  // "int ns::max<int>(int, int)"

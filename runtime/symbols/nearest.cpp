@@ -77,6 +77,7 @@ std::vector<std::string> FunctionTable::nearest(std::string_view name) const {
   if (name.empty()) return {};
   // Changing every character is not a typing error.
   const std::size_t limit = std::min(std::max<std::size_t>(2, name.size() / 3), name.size() - 1);
+  const bool is_address_name = name.starts_with(kAddressName);
   Distance distance(name, limit);
   std::vector<Suggestion> found;
   const auto consider = [&](std::string_view text, int form, std::string_view suggestion) {
@@ -84,6 +85,7 @@ std::vector<std::string> FunctionTable::nearest(std::string_view name) const {
     if (edits <= limit) found.push_back({edits, form, suggestion});
   };
   for (std::size_t i = 0; i < functions_.size(); ++i) {
+    if (!functions_[i].has_symbol && !is_address_name) continue;
     const std::string& raw = functions_[i].name;
     if (is_mangled(raw) && !is_mangled(name)) {
       const NameForms forms = forms_of(demangled(i));

@@ -1,8 +1,8 @@
 // What is loaded in this process and which functions it has. Load time only.
 //
 // modules.cpp asks the dynamic linker; elf_functions.cpp reads .symtab, .dynsym and separate debug files
-// through libelf (opened locally, so that its libraries bind nothing in the application); match.cpp picks
-// functions by glob; nearest.cpp finds what a misspelt name may have meant.
+// through libelf, and eh_frame.cpp .eh_frame through libdw (both opened locally, so that they bind nothing in
+// the application); match.cpp picks functions by glob; nearest.cpp finds what a misspelt name may have meant.
 #pragma once
 
 #include <cstddef>
@@ -54,26 +54,29 @@ enum class Binding : std::uint8_t { kLocal, kWeak, kGlobal };
 struct Function {
   // ELF virtual address of the entry (an IFUNC's chosen implementation, not its resolver).
   std::uint64_t address = 0;
-  std::uint64_t size = 0;  // bytes; 0 when the table does not say
+  std::uint64_t size = 0;  // bytes: the symbol's, or an alias's, or .eh_frame's; 0 when none of them says
   // One past the last byte that can belong to it: by size, else the next function or segment end.
   std::uint64_t end = 0;
   Binding binding = Binding::kLocal;
-  std::string name;  // as in the symbol table, without @VERSION
+  bool has_symbol = true;  // false: known from .eh_frame only
+  std::string name;  // as in the symbol table, without @VERSION; without symbol sub_<address>: "sub_1a2b0"
 };
 
 // The functions of one module: sorted by address, then global before weak before local, then fewer leading
-// underscores, then name. Aliases are separate entries with equal addresses.
+// underscores, then shorter, then by name. Aliases are separate entries with equal addresses.
 class FunctionTable {
  public:
-  // Reads the module's symbol tables. Throws std::runtime_error with one line that says what and why when the
-  // file cannot be read or is not the one mapped; a file without any symbol gives an empty table.
-  // Calls the module's IFUNC resolvers when it is mapped in this process, as the dynamic linker did.
+  // Reads the module's symbol tables, and .eh_frame for what they leave out: the linker's stubs in .plt are
+  // one function there. Throws std::runtime_error with one line that says what and why when the file cannot
+  // be read or is not the one mapped; a file without any function gives an empty table. Calls the module's
+  // IFUNC resolvers when it is mapped in this process, as the dynamic linker did.
   static FunctionTable load(const Module& module);
 
   const std::vector<Function>& functions() const { return functions_; }
   // The best-named function whose [address, end) holds the ELF address; nullptr when none does.
   const Function* containing(std::uint64_t elf_address) const;
-  // Which tables were read, joined by '+', for messages: "symtab", "dynsym", "debug file" or "no symbols".
+  // Which tables were read, joined by '+', for messages: "symtab", "dynsym", "debug file", "eh_frame";
+  // or "no symbols".
   const std::string& sources() const { return sources_; }
 
   // What a name is when it is not a function: kData (an object here), kUndefined (imported),
@@ -81,14 +84,14 @@ class FunctionTable {
   enum class Other : std::uint8_t { kAbsent, kData, kUndefined, kElsewhere };
   Other other(std::string_view name) const;
 
-  // All functions that `pattern` names, by address. A pattern is a glob over the raw name, the demangled name, the
-  // demangled name without parameters, and that without template arguments and return type. An exact raw name beats
-  // every other match; a quoted pattern that equals one of these forms beats its meaning as a glob ("operator*").
-  // Aliases at one address are returned once, under the name that matched (best-ranked first).
-  // Thread-safe: no (fills a cache of demangled names).
+  // All functions that `pattern` names, by address. A pattern is a glob over the raw name, the demangled
+  // name, the demangled name without parameters, and that without template arguments and return type. An
+  // exact raw name beats every other match; a quoted pattern that equals one of these forms beats its meaning
+  // as a glob ("operator*"). Aliases at one address are returned once, under the name that matched
+  // (best-ranked first). Thread-safe: no (fills a cache of demangled names).
   std::vector<const Function*> match(std::string_view pattern, bool quoted) const;
   // Up to three function names nearest to `name` by edit distance (raw or demangled), best first; empty when
-  // none is near.
+  // none is near. Functions without symbol are among them only for a name that begins with sub_.
   std::vector<std::string> nearest(std::string_view name) const;
 
  private:

@@ -154,7 +154,7 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
       break;
     }
     case decoder::Route::kSystem:
-      next.rip = g_process.permanent[point.area].base + point.permanent * xol::kSlotBytes;
+      next.rip = g_process.permanent[point.area].base + point.system.permanent * xol::kSlotBytes;
       break;
     default: next.rip = slot_for(next.task, static_cast<std::uint32_t>(next.index), point); break;
   }

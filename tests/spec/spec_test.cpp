@@ -310,7 +310,7 @@ TEST_CASE("spec: the parts of the grammar that are not built yet are named") {
       {"ur:libc:read", 1, 1, "probe kind 'ur' is not supported yet by this version"},
       {"uretprobe:f", 1, 1, "probe kind 'uretprobe' is not supported yet by this version"},
       {"call:app:\"S::h*\" { x }", 1, 1, "probe kind 'call' is not supported yet by this version"},
-      {"insn:app:0x1400-0x1480 [every=1000]", 1, 1, "probe kind 'insn' is not supported yet by this version"},
+      {"insn:app:0x1400-0x1480 [every=1000]", 1, 24, "an option list ('[every=1000]') is not supported yet by this version"},
       {"stmt:app:*", 1, 1, "probe kind 'stmt' is not supported yet by this version"},
       {"inline:app:f", 1, 1, "probe kind 'inline' is not supported yet by this version"},
       {"f; usdt:app:prov:request", 1, 4, "probe kind 'usdt' is not supported yet by this version"},
@@ -320,7 +320,10 @@ TEST_CASE("spec: the parts of the grammar that are not built yet are named") {
       {"foo@plt", 1, 4, "a source line target (module@file:line) is not supported yet by this version"},
       {"libc:foo@GLIBC_2.2", 1, 9,
        "a source line target (module@file:line) is not supported yet by this version"},
-      {"app:0x1400-0x1480", 1, 11, "an address range (0xA-0xB) is not supported yet by this version"},
+      {"app:0x1400-0x1480", 1, 11, "an address range needs the kind insn: write insn:module:0xA-0xB"},
+      {"insn:app:0x1400-0x1400", 1, 17, "the range ends before it begins"},
+      {"insn:app:0x1400-x", 1, 17, "expected the end of the range after '-'"},
+      {"insn:f+4", 1, 7, "insn: probes every instruction of a function; without it, symbol+offset probes one"},
       {"f [limit=3]", 1, 3, "an option list ('[limit=3]') is not supported yet by this version"},
       {"f[limit=3]", 1, 2, "an option list ('[limit=3]') is not supported yet by this version"},
       {"f+4[limit=3]", 1, 4, "an option list ('[limit=3]') is not supported yet by this version"},
@@ -375,3 +378,19 @@ TEST_CASE("spec: messages cut and escape what they quote") {
 TEST_CASE("spec: a kind's name") { CHECK(kind_name(Kind::kEntry) == "uprobe"); }
 
 }  // namespace ubp::spec
+
+TEST_CASE("insn: functions and address ranges") {
+  using namespace ubp::spec;
+  auto parsed = parse("insn:app:f*; insn:app:0x10-0x20; insn:app:0x30; insn:*; !insn:g");
+  const auto* items = std::get_if<std::vector<Item>>(&parsed);
+  REQUIRE(items != nullptr);
+  REQUIRE(items->size() == 5);
+  for (const Item& item : *items) CHECK(item.kind == Kind::kInsn);
+  CHECK(std::get<SymbolTarget>((*items)[0].target).pattern == "f*");
+  CHECK(std::get<AddressTarget>((*items)[1].target).address == 0x10);
+  CHECK(std::get<AddressTarget>((*items)[1].target).end == 0x20);
+  CHECK(std::get<AddressTarget>((*items)[2].target).end == 0x31);
+  CHECK((*items)[3].module.empty());
+  CHECK((*items)[4].exclude);
+  CHECK(kind_name(Kind::kInsn) == "insn");
+}

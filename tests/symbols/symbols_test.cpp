@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -381,13 +382,15 @@ TEST_CASE("the vDSO is read from memory") {
   CHECK(table.match("__vdso_clock_gettime", false).size() == 1);
 }
 
-TEST_CASE("every loaded module can be read, and libelf leaves nothing behind") {
+TEST_CASE("every loaded module can be read, and libelf and libdw leave nothing behind") {
   const std::ptrdiff_t libelf = mappings_of("libelf");
+  const std::ptrdiff_t libdw = mappings_of("libdw");
   const std::ptrdiff_t libz = mappings_of("libz.so");
   const std::size_t modules = loaded_modules().size();
   for (const Module& module : loaded_modules()) CHECK(load_error(module) == "");
   CHECK(loaded_modules().size() == modules);
   CHECK(mappings_of("libelf") == libelf);
+  CHECK(mappings_of("libdw") == libdw);
   CHECK(mappings_of("libz.so") == libz);
   CHECK(dlsym(RTLD_DEFAULT, "elf_begin") == nullptr);
 }
@@ -434,18 +437,26 @@ TEST_CASE("a separate debug file gives the static functions") {
     const Fixture fixture(variant);
     CHECK(fixture.module().build_id.empty() == (std::string_view(variant) == "2"));
     const FunctionTable table = fixture.load();
-    CHECK(table.sources() == "dynsym+debug file");
-    CHECK(table.match("fixture_private", false).size() == 1);
+    CHECK(table.sources() == "dynsym+debug file+eh_frame");
+    const Function* private_function = only(table.match("fixture_private", false));
     CHECK(only(table.match("fixture_public", false))->address + fixture.module().bias ==
           fixture.public_address());
     CHECK(table.other("fixture_value") == FunctionTable::Other::kData);
 
     fs::create_directory(fixture.debug().parent_path() / ".debug");
     fs::rename(fixture.debug(), fixture.debug().parent_path() / ".debug" / fixture.debug().filename());
-    CHECK(fixture.load().sources() == "dynsym+debug file");
+    CHECK(fixture.load().sources() == "dynsym+debug file+eh_frame");
     fs::remove_all(fixture.debug().parent_path() / ".debug");
-    CHECK(fixture.load().sources() == "dynsym");
-    CHECK(fixture.load().match("fixture_private", false).empty());
+    const FunctionTable stripped = fixture.load();
+    CHECK(stripped.sources() == "dynsym+eh_frame");
+    CHECK(stripped.match("fixture_private", false).empty());
+    char name[32];
+    std::snprintf(name, sizeof name, "sub_%lx", static_cast<unsigned long>(private_function->address));
+    const Function* unnamed = only(stripped.match(name, false));
+    CHECK(unnamed->address == private_function->address);
+    CHECK(unnamed->size == private_function->size);
+    CHECK(only(stripped.match("fixture_public", false))->address + fixture.module().bias ==
+          fixture.public_address());
   }
 }
 
@@ -454,10 +465,10 @@ TEST_CASE("the debug file of another build is not used") {
   const Fixture with_build_id("1");
   fs::copy_file(with_build_id.source() / "ubp_fixture2.debug", with_build_id.debug(),
                 fs::copy_options::overwrite_existing);
-  CHECK(with_build_id.load().sources() == "dynsym");
+  CHECK(with_build_id.load().sources() == "dynsym+eh_frame");
   const Fixture with_checksum("2");
   std::ofstream(with_checksum.debug(), std::ios::app) << "x";
-  CHECK(with_checksum.load().sources() == "dynsym");
+  CHECK(with_checksum.load().sources() == "dynsym+eh_frame");
 }
 
 TEST_CASE("a replaced or deleted file is refused") {

@@ -47,7 +47,7 @@ class World {
     system.route = decoder::Route::kSystem;
     system.bytes[0] = 0x0f;
     system.bytes[1] = 0x05;
-    system.permanent = 0;
+    system.system.permanent = 0;
     table_ = std::make_unique<probes::Table>(std::vector{slot_point_, system});
     g_process = Process{};
     g_process.table = table_->view();

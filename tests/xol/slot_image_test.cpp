@@ -22,13 +22,7 @@ Displaced displaced(std::uint64_t address, std::initializer_list<std::uint8_t> b
   std::copy(bytes.begin(), bytes.end(), code.begin());
   const auto instruction = ubp::decoder::classify({code.data(), bytes.size()});
   REQUIRE(instruction.length == bytes.size());
-  Displaced point;
-  point.address = address;
-  std::memcpy(point.bytes, code.data(), instruction.length);
-  point.length = instruction.length;
-  point.route = instruction.route;
-  point.rip_disp_offset = instruction.rip_disp_offset;
-  return point;
+  return {address, instruction, code.data()};
 }
 
 struct Decoded {

@@ -37,6 +37,12 @@ bool has_operand_size_prefix(const ZydisDecodedInstruction& raw) {
                      [](const auto& prefix) { return prefix.value == 0x66; });
 }
 
+// AMD executes loope and loopne behind f3 as loope, behind f2 as loopne.
+bool has_repeat_prefix(const ZydisDecodedInstruction& raw) {
+  return std::any_of(raw.raw.prefixes, raw.raw.prefixes + raw.raw.prefix_count,
+                     [](const auto& prefix) { return prefix.value == 0xf2 || prefix.value == 0xf3; });
+}
+
 // Legacy encodings only: `rex` shares its storage with the VEX and EVEX fields.
 bool vendors_disagree(const ZydisDecodedInstruction& raw) {
   return raw.raw.rex.W == 0 && has_operand_size_prefix(raw);
@@ -104,7 +110,8 @@ void classify_relative(const ZydisDecodedInstruction& raw, Effect effect, Instru
   }
   out.has_target = true;
   out.target = std::int64_t{out.length} + displacement;
-  if (refused) return refuse(out, Refusal::kOperandSizeBranch);
+  const bool repeats = (effect == Effect::kLoopEqual || effect == Effect::kLoopNotEqual) && has_repeat_prefix(raw);
+  if (refused || repeats) return refuse(out, Refusal::kOperandSizeBranch);
   emulate(out, effect);
   out.op.displacement = displacement;
   if (effect == Effect::kJumpIf) out.op.condition = raw.opcode & 0xf;

@@ -58,17 +58,17 @@ struct SlotLocation {
           static_cast<std::uint32_t>(in_block % kSlotBytes)};
 }
 
-// Maps fresh shared pages at both addresses, replacing what is there: anonymous shared memory doubled by mremap (no
+// Maps fresh shared pages at both addresses, replacing what is there, all of them inaccessible until their block is
+// opened (read-write in one view, read-execute in the other): anonymous shared memory doubled by mremap (no
 // descriptor, no RLIMIT_FSIZE, works under most seccomp filters), else a memfd.
 // rx, rw: page-aligned, reserved by the caller, bytes long. Returns false when the kernel denies both; the views are
 // then undefined. Async-signal-safe: yes. Source: mremap(2), "old_size is zero"; memfd_create(2).
 [[gnu::always_inline]] inline bool map_views(std::uint64_t rx, std::uint64_t rw, std::uint64_t bytes) {
   const auto a = static_cast<long>(rx), b = static_cast<long>(rw), n = static_cast<long>(bytes);
-  long result = sys::call6(SYS_mmap, b, n, PROT_READ | PROT_WRITE,
+  long result = sys::call6(SYS_mmap, b, n, PROT_NONE,
                            MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
   if (!sys::failed(result)) {
     result = sys::call6(SYS_mremap, b, 0, n, MREMAP_MAYMOVE | MREMAP_FIXED, a, 0);
-    if (!sys::failed(result)) result = sys::call4(SYS_mprotect, a, n, PROT_READ | PROT_EXEC);
     if (!sys::failed(result)) return true;
   }
   constexpr long kCloexec = 1, kExec = 0x10;  // MFD_CLOEXEC; MFD_EXEC (Linux >= 6.3, EINVAL before)
@@ -78,13 +78,21 @@ struct SlotLocation {
   if (sys::failed(fd)) return false;
   result = sys::call4(SYS_ftruncate, fd, n);
   if (!sys::failed(result)) {
-    result = sys::call6(SYS_mmap, a, n, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0);
+    result = sys::call6(SYS_mmap, a, n, PROT_NONE, MAP_SHARED | MAP_FIXED, fd, 0);
   }
   if (!sys::failed(result)) {
-    result = sys::call6(SYS_mmap, b, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+    result = sys::call6(SYS_mmap, b, n, PROT_NONE, MAP_SHARED | MAP_FIXED, fd, 0);
   }
   sys::call4(SYS_close, fd);
   return !sys::failed(result);
+}
+
+// Makes a range of an area accessible: read-write in one view, read-execute in the other. offset, bytes: whole pages.
+// Async-signal-safe: yes. Idempotent.
+[[gnu::always_inline]] inline bool open_pages(const Area& area, std::uint64_t offset, std::uint64_t bytes) {
+  const auto n = static_cast<long>(bytes);
+  return !sys::failed(sys::call4(SYS_mprotect, static_cast<long>(area.rw + offset), n, PROT_READ | PROT_WRITE)) &&
+         !sys::failed(sys::call4(SYS_mprotect, static_cast<long>(area.rx + offset), n, PROT_READ | PROT_EXEC));
 }
 
 // Reserves address space (no access, no memory) of `bytes` bytes so near [low, high) that every byte of both lies

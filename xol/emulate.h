@@ -46,13 +46,18 @@ struct Outcome {
   return result != ((condition & 1) != 0);
 }
 
-// Reads 8 bytes of application memory at segment:offset. segment: 0 flat, 1 fs, 2 gs.
+// A reference through rsp or rbp: an address that is not canonical raises #SS (SIGBUS), not #GP (SIGSEGV).
+inline constexpr std::uint8_t kStackSegment = 3;
+
+// Reads 8 bytes of application memory at segment:offset. segment: 0 flat, 1 fs, 2 gs, kStackSegment.
 [[gnu::always_inline]] inline std::uint64_t read_memory(std::uint8_t segment, std::uint64_t offset) {
   std::uint64_t value;
   if (segment == 1) {
     asm volatile("movq %%fs:(%1), %0" : "=r"(value) : "r"(offset) : "memory");
   } else if (segment == 2) {
     asm volatile("movq %%gs:(%1), %0" : "=r"(value) : "r"(offset) : "memory");
+  } else if (segment == kStackSegment) {
+    asm volatile("xchgq %1, %%rbp\n\tmovq (%%rbp), %0\n\txchgq %1, %%rbp" : "=&a"(value), "+c"(offset) : : "memory");
   } else {
     asm volatile("movq (%1), %0" : "=r"(value) : "r"(offset) : "memory");
   }
@@ -69,6 +74,17 @@ struct Outcome {
   }
   if (op.index != decoder::kNoRegister) address += *regs.gpr[op.index] << op.scale;
   return op.narrow_address ? address & 0xffffffff : address;
+}
+
+// A call or return to an address that is not canonical faults before it changes anything: so does this. A call's
+// push comes first, so a stack that cannot be written faults first.
+[[gnu::always_inline]] inline void require_canonical(std::uint64_t target, std::uint64_t pushes_to) {
+  const auto bits = static_cast<std::int64_t>(target);
+  if (bits << 16 >> 16 == bits) [[likely]] return;
+  if (pushes_to != 0) {
+    asm volatile("xchgq %0, %%rbp\n\torq $0, (%%rbp)\n\txchgq %0, %%rbp" : "+c"(pushes_to) : : "memory", "cc");
+  }
+  read_memory(0, std::uint64_t{1} << 63);
 }
 
 // Computes what a Route::kEmulate instruction does to a thread that stands before it.
@@ -112,11 +128,18 @@ struct Outcome {
       push(next);
       break;
     case Effect::kCallIndirect:
-      out.rip = op.is_memory ? read_memory(op.segment, effective_address(op, regs, next)) : *regs.gpr[op.base];
+      if (op.is_memory) {
+        const bool stack = op.segment == 0 && (op.base == 4 || op.base == 5);
+        out.rip = read_memory(stack ? kStackSegment : op.segment, effective_address(op, regs, next));
+      } else {
+        out.rip = *regs.gpr[op.base];
+      }
+      require_canonical(out.rip, out.rsp - 8);
       push(next);
       break;
     case Effect::kReturn:
-      out.rip = read_memory(0, out.rsp);
+      out.rip = read_memory(kStackSegment, out.rsp);
+      require_canonical(out.rip, 0);
       out.rsp += 8 + static_cast<std::uint64_t>(static_cast<std::uint32_t>(op.displacement));
       break;
   }

@@ -45,7 +45,7 @@ std::size_t g_left = 0;
 
 void* map_pages(std::size_t bytes) {
   void* const pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (pages == MAP_FAILED) abort();  // as under -fno-exceptions: the few callers are at load and exit
+  if (pages == MAP_FAILED) throw std::bad_alloc();  // the entry says so, and the program goes on
   g_bytes.fetch_add(bytes, std::memory_order_relaxed);  // a statistic, here and below
   return pages;
 }
@@ -88,8 +88,10 @@ void* allocate(std::size_t bytes) {
   const bool pooled = whole <= kLargestPooled && !g_pool_in_use.test_and_set(std::memory_order_acquire);  // pairs with clear
   void* block;
   if (pooled) {
+    struct Clear {
+      ~Clear() { g_pool_in_use.clear(std::memory_order_release); }  // pairs with test_and_set
+    } clear;
     block = take_pooled(whole, whole);
-    g_pool_in_use.clear(std::memory_order_release);  // pairs with test_and_set
   } else {
     whole = (whole + 4095) & ~std::size_t{4095};
     block = map_pages(whole);

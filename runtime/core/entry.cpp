@@ -110,10 +110,17 @@ bool is_reporting_process() {
   return forked || trap::g_process.pid == sys::getpid();
 }
 
-void write_report() {
+// What libubp calls at exit is no hit of the application's.
+struct InRuntime {
+  InRuntime() { trap::t_in_runtime = true; }
+  ~InRuntime() { trap::t_in_runtime = false; }
+};
+
+void write_report() try {
   if (g_loaded == nullptr) return;
   const int pid = static_cast<int>(sys::getpid());
   if (!is_reporting_process() || g_reported_pid.exchange(pid) == pid) return;
+  const InRuntime guard;
   Process& process = *g_loaded;
   report::PathFields fields = process.fields;
   fields.pid = pid;
@@ -130,9 +137,14 @@ void write_report() {
   if (process.summary.is_set()) {
     if (const auto error = process.summary.write(report::format_json(summary), fields)) say(Level::kError, *error);
   }
+} catch (const std::bad_alloc&) {
+  report::error_stream().write("ubp: error: out of memory at exit; no report\n");
 }
 
-void at_fork_child() { trap::ubp_trap_set_up_child(); }
+void at_fork_child() {
+  trap::ubp_trap_set_up_child();
+  report::release_error_duplicate();
+}
 
 // Everything up to the first int3. Returns false when the options or the specification are bad.
 bool load(std::vector<OptionError>& errors, Options options) {
@@ -157,11 +169,10 @@ bool load(std::vector<OptionError>& errors, Options options) {
       return false;
     }
   }
-  g_loaded = process;
-  if (!process->session.start()) return false;
   pthread_atfork(nullptr, nullptr, &at_fork_child);
   at_quick_exit(&write_report);
-  return true;
+  g_loaded = process;
+  return process->session.start();
 }
 
 __attribute__((constructor)) void on_load() {
@@ -172,8 +183,15 @@ __attribute__((constructor)) void on_load() {
   report::set_level(options.log);
   if (options.help) report::error_stream().write(options_help());
   if (!options.has_probes) return;
-  const bool good = load(errors, options);
   if (!options.follow_exec) hide_from_children();
+  bool good = false;
+  trap::t_in_runtime = true;
+  try {
+    good = load(errors, options);
+  } catch (const std::bad_alloc&) {
+    say(Level::kError, "out of memory at load; nothing more is probed");
+  }
+  trap::t_in_runtime = false;
   if (!good && options.missing == Missing::kError) _exit(kNotStarted);  // why has been said
 }
 

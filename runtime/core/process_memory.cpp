@@ -3,6 +3,7 @@
 
 #include <cpuid.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
@@ -21,8 +22,16 @@ using trap::g_process;
 constexpr std::uint32_t kMostTasks = 16384;
 constexpr std::uint32_t kFewestTasks = 16;
 constexpr std::uint64_t kPage = xol::kPageBytes;
+constexpr std::uint64_t kLikelyAreas = 2;  // the executable's and the libraries'
 
 std::uint64_t whole_pages(std::uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+
+// RLIMIT_AS in bytes; all of it when there is none.
+std::uint64_t address_space_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return ~std::uint64_t{0};
+  return limit.rlim_cur;
+}
 
 // Whether an int3 executed now by this thread is the runtime's.
 bool reaches_runtime() {
@@ -39,15 +48,20 @@ std::uint64_t round_up(std::uint64_t value, std::uint64_t to) { return (value + 
 std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
   const xol::CacheGeometry geometry = xol::CacheGeometry::for_slots(plan.slots);
   const std::uint64_t per_area = round_up(geometry.slots * sizeof(xol::SlotCache::Tag) + geometry.sets, 8);
-  // A task's own cache lines: neighbours in the array belong to other threads.
-  const std::uint64_t state_bytes = round_up(sizeof(trap::TaskState) + per_area * xol::kMaxAreas, 128);
-  const std::uint64_t counter_bytes = round_up(plan.points * sizeof(std::uint64_t), 128);
+  // Whole pages a task: they are made accessible when it claims them, so that nothing is committed, locked in memory
+  // (mlockall) or touched for tasks that never come.
+  const std::uint64_t state_bytes = whole_pages(sizeof(trap::TaskState) + per_area * xol::kMaxAreas);
+  const std::uint64_t counter_bytes = whole_pages(plan.points * sizeof(std::uint64_t));
   for (std::uint32_t tasks = kMostTasks; tasks >= kFewestTasks; tasks /= 2) {
     const xol::AreaLayout layout = xol::AreaLayout::for_slots(plan.slots, tasks);
     const std::uint64_t states = whole_pages(layout.blocks * state_bytes);
     const std::uint64_t bytes = kPage + states + whole_pages(layout.blocks * counter_bytes);
-    void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    // Leave most of a limited address space (RLIMIT_AS) to the application.
+    const std::uint64_t whole = bytes + 2 * layout.area_bytes * kLikelyAreas;
+    if (whole > address_space_limit() / 8 && tasks > kFewestTasks) continue;
+    void* const memory = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) continue;
+    mprotect(memory, kPage, PROT_READ | PROT_WRITE);
     if (madvise(memory, bytes, MADV_WIPEONFORK) != 0) {
       const int error = errno;
       munmap(memory, bytes);
@@ -60,6 +74,7 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
     g_process.fork_state = &words[0];
     g_process.high_water = &words[32];  // cache lines apart
     g_process.threads_seen = &words[64];
+    g_process.taken_out = reinterpret_cast<std::atomic<std::uint64_t>*>(&words[96]);
     g_process.states = at + kPage;
     g_process.state_bytes = state_bytes;
     g_process.counters = at + kPage + states;
@@ -117,6 +132,15 @@ bool make_permanent_slots(std::vector<xol::Displaced>& points) {
   return missing;
 }
 
+void adopt_loading_thread() {
+  constexpr std::uint64_t kMostStack = std::uint64_t{8} << 20, kAbove = std::uint64_t{64} << 10;
+  rlimit limit{};
+  const bool limited = getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur < kMostStack;
+  const auto here = reinterpret_cast<std::uint64_t>(&limit);
+  trap::ubp_trap_adopt_main(here - (limited ? limit.rlim_cur : kMostStack), here + kAbove);
+  g_process.threads_seen->store(0, std::memory_order_relaxed);  // it is seen when it hits something: read_counters()
+}
+
 void set_return_mode() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   constexpr unsigned kOsxsave = 1u << 27, kOspke = 1u << 4;
@@ -159,15 +183,20 @@ std::vector<std::uint64_t> read_counters(std::uint32_t points, report::XolStats&
   for (std::uint32_t block = 0; block < used; ++block) {
     const trap::TaskState* task = g_process.state(block);
     const auto* counters = reinterpret_cast<const std::uint64_t*>(g_process.counters + block * g_process.counter_bytes);
+    std::uint64_t of_task = 0;
     for (std::uint32_t point = 0; point < hits.size(); ++point) {
-      hits[point] += __atomic_load_n(&counters[point], __ATOMIC_RELAXED);  // its owner may still count
+      const std::uint64_t count = __atomic_load_n(&counters[point], __ATOMIC_RELAXED);  // its owner may still count
+      hits[point] += count;
+      of_task += count;
     }
+    if (block == 0 && of_task != 0) ++stats.threads_seen;  // adopted at load, not counted then
     stats.hits += task->slot_hits;
     stats.misses += task->misses;
     stats.refills += task->refills;
     stats.evictions += task->evictions;
   }
-  stats.threads_seen = g_process.threads_seen->load(std::memory_order_relaxed);  // a statistic
+  stats.threads_seen += g_process.threads_seen->load(std::memory_order_relaxed);  // a statistic
+  stats.taken_out = g_process.taken_out->load(std::memory_order_relaxed);        // likewise
   stats.area_bytes = std::uint64_t{used} * g_process.layout.block_bytes * g_process.area_count;
   for (std::uint32_t area = 0; area < g_process.area_count; ++area) stats.area_bytes += g_process.permanent[area].bytes;
   return hits;

@@ -29,6 +29,9 @@ std::optional<std::uint32_t> find_or_make_area(std::uint64_t low, std::uint64_t 
 // Displaced::permanent. Returns true when some could not be made.
 bool make_permanent_slots(std::vector<xol::Displaced>& points);
 
+// Makes the calling thread's state, with its stack as far as RLIMIT_STACK lets it grow (at most 8 MiB). Load time.
+void adopt_loading_thread();
+
 // Decides whether hits may leave by user-mode return, from what the processor and the kernel offer.
 void set_return_mode();
 

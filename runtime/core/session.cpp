@@ -154,6 +154,7 @@ bool Session::arm() {
     g_process.text_low = module.low();
     g_process.text_high = module.high();
   }
+  adopt_loading_thread();
   if (!signals::take_over()) {
     say(Level::kError, "the kernel refuses a SIGTRAP handler; the program runs unprobed");
     return false;
@@ -205,6 +206,8 @@ report::Summary Session::summary() const {
   summary.hit_cost_ns = measure_hit_ns();
   summary.overhead_ns = summary.hit_cost_ns * static_cast<double>(std::accumulate(hits.begin(), hits.end(), std::uint64_t{0}));
   summary.totals.probepoints_armed = hits.size();
+  summary.totals.missed = summary.xol.taken_out;
+  summary.totals.hits = summary.totals.missed;
   summary.probes.reserve(plan_->probes().size());
   for (const probes::Probe& probe : plan_->probes()) {
     const spec::Item& item = plan_->items()[probe.item];

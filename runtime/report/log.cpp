@@ -108,9 +108,12 @@ ErrorStream::ErrorStream() {
   }
 }
 
-ErrorStream::~ErrorStream() {
+ErrorStream::~ErrorStream() { release(); }
+
+void ErrorStream::release() {
   const ErrnoKeeper keeper;
   if (is_ours(fd_)) ::close(fd_);
+  fd_ = -1;
 }
 
 bool ErrorStream::is_ours(int fd) const {
@@ -126,10 +129,16 @@ void ErrorStream::write(std::string_view text) const {
   if (is_ours(fd)) write_all(fd, text);
 }
 
-const ErrorStream& error_stream() {
-  static const ErrorStream& instance = *new ErrorStream();
+namespace {
+ErrorStream& process_stream() {
+  static ErrorStream& instance = *new ErrorStream();
   return instance;
 }
+}  // namespace
+
+const ErrorStream& error_stream() { return process_stream(); }
+
+void release_error_duplicate() { process_stream().release(); }
 
 void set_level(Level level) { logger().set_level(to_spdlog(level)); }
 

@@ -28,6 +28,7 @@ class ErrorStream {
   // All of it, retrying short writes and EINTR. When the duplicate is gone, descriptor 2 is used while it
   // still is the same file; otherwise silently nothing. errno and the application's SIGPIPE survive.
   void write(std::string_view text) const;
+  void release();  // closes the duplicate now
 
  private:
   bool is_ours(int fd) const;
@@ -40,6 +41,10 @@ class ErrorStream {
 
 // The process's ErrorStream: taken at the first call (call it first thing at load), never destroyed.
 const ErrorStream& error_stream();
+
+// Gives the duplicate back in a forked child: a daemon must not hold its starter's pipe open. What the child still has
+// to say goes to descriptor 2 while that is the same file. Async-signal-safe: yes.
+void release_error_duplicate();
 
 // Sets the lowest level that say() prints. Default kWarning.
 void set_level(Level level);

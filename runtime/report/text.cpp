@@ -113,6 +113,10 @@ void append_block(std::string& out, const Summary& summary) {
   append_line(out, "optimised  " +
                        share(summary.optimised.probepoints, totals.probepoints_armed, "probepoint") + ", " +
                        share(summary.optimised.hits, totals.hits, "hit"));
+  if (xol.taken_out != 0) {
+    append_line(out, "missed     more tasks than states: " + count_of(xol.taken_out, "probepoint") +
+                         " taken out at that hit (a smaller UBP_SLOTS leaves room for more)");
+  }
   if (summary.hit_cost_ns > 0) {
     append_line(out, fmt::format("overhead   about {:.3f} s: {:.2f} us a hit, measured at exit",
                                  summary.overhead_ns / 1e9, summary.hit_cost_ns / 1e3));

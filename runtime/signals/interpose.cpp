@@ -11,9 +11,11 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 
 #include <atomic>
+#include <cstdarg>
 #include <cstring>
 
 #include "runtime/trap/trap_state.h"
@@ -103,9 +105,20 @@ void virtual_sigaction(const struct sigaction* act, struct sigaction* old) {
   if (old != nullptr) *old = before;
 }
 
+// A vfork child has signal dispositions of its own but shares this memory with its parent: what it sets goes to the
+// kernel as it is, and the parent's tables stay.
+bool passes_through(int signal) {
+  if (!g_active.load(std::memory_order_acquire) || !is_signal(signal)) return true;  // pairs with take_over
+  return trap::g_process.fork_state->load(std::memory_order_acquire) == trap::kReady &&
+         trap::g_process.pid != sys::getpid();
+}
+
 int wrapped_sigaction(int signal, const struct sigaction* act, struct sigaction* old) {
   const auto real = UBP_REAL(sigaction);
-  if (!g_active.load(std::memory_order_acquire) || !is_signal(signal)) return real(signal, act, old);  // pairs with take_over
+  if (passes_through(signal)) {
+    if (signal == SIGTRAP && g_active.load(std::memory_order_relaxed)) return 0;  // the vfork child may meet an int3
+    return real(signal, act, old);
+  }
   if (signal == SIGTRAP) {
     virtual_sigaction(act, old);
     return 0;
@@ -145,7 +158,10 @@ int wrapped_sigaction(int signal, const struct sigaction* act, struct sigaction*
 // signal() and its relatives: libc's function is given the shim, and its answer is translated back.
 template <typename Real>
 Handler wrapped_signal(Real real, int signal, Handler handler) {
-  if (!g_active.load(std::memory_order_acquire) || !is_signal(signal)) return real(signal, handler);  // pairs with take_over
+  if (passes_through(signal)) {
+    if (signal == SIGTRAP && g_active.load(std::memory_order_relaxed)) return SIG_DFL;
+    return real(signal, handler);
+  }
   if (signal == SIGTRAP) {
     if (handler == SIG_ERR) {
       errno = EINVAL;
@@ -267,7 +283,6 @@ UBP_SIGNAL_FUNCTION(bsd_signal)
 UBP_SIGNAL_FUNCTION(ssignal)
 UBP_SIGNAL_FUNCTION(sysv_signal)
 UBP_SIGNAL_FUNCTION(__sysv_signal)
-UBP_SIGNAL_FUNCTION(sigset)
 
 UBP_EXPORT int sigprocmask(int how, const sigset_t* set, sigset_t* old) noexcept {
   using ubp::signals::next_symbol;
@@ -277,6 +292,39 @@ UBP_EXPORT int pthread_sigmask(int how, const sigset_t* set, sigset_t* old) noex
   using ubp::signals::next_symbol;
   return wrapped_mask(UBP_REAL(pthread_sigmask), how, set, old);
 }
+// System V: SIG_HOLD blocks the signal; any other disposition is installed and unblocks it. Answers SIG_HOLD when the
+// signal was blocked, else the old disposition.
+UBP_EXPORT SignalHandler sigset(int signal, SignalHandler disposition) noexcept {
+  sigset_t set, before;
+  sigemptyset(&set);
+  if (disposition == SIG_ERR || sigaddset(&set, signal) != 0) {
+    errno = EINVAL;
+    return SIG_ERR;
+  }
+  struct sigaction act {}, old{};
+  act.sa_handler = disposition;
+  const bool holds = disposition == SIG_HOLD;
+  if (wrapped_sigaction(signal, holds ? nullptr : &act, &old) != 0) return SIG_ERR;
+  if (sigprocmask(holds ? SIG_BLOCK : SIG_UNBLOCK, &set, &before) != 0) return SIG_ERR;
+  return sigismember(&before, signal) == 1 ? SIG_HOLD : old.sa_handler;
+}
+
+// A task made by clone with CLONE_VM but no TLS of its own runs on its maker's, beside it: from then on no hit may take
+// the TLS's word for who it is (trap/task.h). A vfork child does not: its maker waits.
+UBP_EXPORT int clone(int (*function)(void*), void* stack, int flags, void* argument, ...) noexcept {
+  va_list list;
+  va_start(list, argument);
+  void* const parent_tid = va_arg(list, void*);  // read whether passed or not, as libc's own clone does
+  void* const tls = va_arg(list, void*);
+  void* const child_tid = va_arg(list, void*);
+  va_end(list);
+  if ((flags & CLONE_VM) != 0 && (flags & (CLONE_SETTLS | CLONE_VFORK)) == 0) {
+    ubp::trap::g_process.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
+  }
+  using ubp::signals::next_symbol;
+  return UBP_REAL(clone)(function, stack, flags, argument, parent_tid, tls, child_tid);
+}
+
 UBP_EXPORT int sighold(int signal) noexcept {
   sigset_t set;
   sigemptyset(&set);

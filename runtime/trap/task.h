@@ -1,7 +1,8 @@
 // Which TaskState belongs to the task that has just trapped, and how one gets its own.
 //
 // Invariant 2: no two tasks ever refill the same bytes. A state is claimed by compare-and-swap of its tid, and a hit
-// uses a state only after its owner was verified: by gettid, or because RSP lies where gettid verified it before.
+// uses a state only after its owner was verified: by gettid, or because RSP lies where gettid verified it before. Where
+// a task is known to run on another's TLS (clone(), runtime/signals/interpose.cpp), every hit asks gettid.
 // States of dead tasks are taken over by later ones; their counters stay and go on counting.
 //
 // Interruption: an application handler may interrupt and abandon any step. A claim is finished or repeated by the same
@@ -17,27 +18,26 @@ namespace ubp::trap {
 
 extern thread_local constinit TaskState* t_state __attribute__((tls_model("initial-exec")));
 
-inline constexpr std::uint64_t kVerifyGap = 4096;  // how far outside the verified range still extends it
+inline constexpr std::uint64_t kVerifyGap = 65536;  // how far outside the verified range still extends it
 
 [[gnu::always_inline]] inline bool is_verified(const TaskState* task, std::uint64_t rsp) {
 #ifdef UBP_TEST_NO_TASK_CHECK  // tests/preload/controls_test.cpp: whoever shares the TLS passes for the owner
   return task->tid.load(std::memory_order_relaxed) != 0;
 #endif
-  return rsp - task->verified_low < task->verified_bytes;
+  return rsp - task->verified_low < task->verified_bytes && !g_process.shares_tls.load(std::memory_order_relaxed);
 }
 
+// Called by the owner only. Whoever interrupts sees a smaller range or the larger one, both true.
 [[gnu::always_inline]] inline void verify_stack(TaskState* task, std::uint64_t rsp) {
   const std::uint64_t low = task->verified_low, high = low + task->verified_bytes;
-  if (task->verified_bytes != 0 && rsp + kVerifyGap >= low && rsp < low) {
-    task->verified_low = rsp;
-    task->verified_bytes = high - rsp;
-  } else if (task->verified_bytes != 0 && rsp >= high && rsp - high < kVerifyGap) {
-    task->verified_bytes = rsp - low + 1;
-  } else {
-    task->verified_bytes = 0;
-    task->verified_low = rsp;
-    task->verified_bytes = 1;
-  }
+  const bool is_near = task->verified_bytes != 0 && rsp + kVerifyGap >= low && rsp < high + kVerifyGap;
+  const std::uint64_t new_low = is_near && low < rsp ? low : rsp;
+  const std::uint64_t new_high = is_near && high > rsp ? high : rsp + 1;
+  __atomic_store_n(&task->verified_bytes, 0, __ATOMIC_RELAXED);  // this task's alone: no ordering but the compiler's
+  asm volatile("" ::: "memory");
+  task->verified_low = new_low;
+  asm volatile("" ::: "memory");
+  task->verified_bytes = new_high - new_low;
 }
 
 // A forked child (or one made by raw clone or _Fork) finds its states wiped: it needs slot pages of its own before it
@@ -68,71 +68,111 @@ inline constexpr std::uint64_t kVerifyGap = 4096;  // how far outside the verifi
   }
 }
 
-[[gnu::always_inline]] inline bool is_dead(std::uint32_t tid) {
+// Who runs here. A member is a thread of the process that was loaded (or forked); a guest is another process that
+// shares its memory: a vfork child, or what clone(CLONE_VM) without CLONE_THREAD made.
+struct Identity {
+  std::uint32_t key;        // names the task among the states: its tid; guests are marked, lest tids of another pid
+                            // namespace meet a member's
+  bool is_member;
+};
+inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000;
+
+[[gnu::always_inline]] inline Identity identify(std::uint32_t tid) {
+  if (sys::getpid() == g_process.pid) return {tid, true};
+  // The parent of a task in a new pid namespace has no number there.
+  const bool elsewhere = sys::call4(SYS_getppid, 0) == 0;
+  return {tid | kGuest | (elsewhere ? kOtherNamespace : 0), false};
+}
+
+// Whether the owner of a state is gone for certain. Only members may ask: a guest may live in another pid namespace.
+[[gnu::always_inline]] inline bool is_dead(std::uint32_t key) {
   constexpr long kNoSuchProcess = -3;  // -ESRCH
-  // tkill, not tgkill: a task made by clone(CLONE_VM) or vfork has a process id of its own.
-  return sys::call4(SYS_tkill, static_cast<long>(tid), 0) == kNoSuchProcess;
+  if (key == 0 || (key & kOtherNamespace) != 0) return false;
+  // tkill, not tgkill: a guest has a process id of its own.
+  return sys::call4(SYS_tkill, static_cast<long>(key & ~kGuest), 0) == kNoSuchProcess;
 }
 
-[[gnu::always_inline]] inline TaskState* open_state(std::uint32_t block) {
-  TaskState* task = g_process.state(block);
-  task->block = block;
-  task->counters = reinterpret_cast<std::uint64_t*>(g_process.counters + block * g_process.counter_bytes);
-  return task;
+// Makes the pages of a block accessible: its state, its counters, its slots in both views of every area. Idempotent.
+[[gnu::always_inline]] inline bool open_block(std::uint32_t block) {
+  const auto open = [](std::uint64_t address, std::uint64_t bytes) {
+    const std::uint64_t low = address & ~(xol::kPageBytes - 1);
+    const std::uint64_t high = (address + bytes + xol::kPageBytes - 1) & ~(xol::kPageBytes - 1);
+    return !sys::failed(
+        sys::call4(SYS_mprotect, static_cast<long>(low), static_cast<long>(high - low), PROT_READ | PROT_WRITE));
+  };
+  bool done = open(reinterpret_cast<std::uint64_t>(g_process.state(block)), g_process.state_bytes);
+  done &= open(reinterpret_cast<std::uint64_t>(g_process.counters) + block * g_process.counter_bytes,
+               g_process.counter_bytes);
+  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
+    const std::uint64_t offset = block * g_process.layout.block_bytes;
+    done &= xol::open_pages(g_process.areas[area], offset, g_process.layout.block_bytes);
+  }
+  return done;
 }
 
-// Finds the state whose owner is `tid`, or claims one: a dead task's, else a fresh one. nullptr: all are in use.
-[[gnu::always_inline]] inline TaskState* claim_state(std::uint32_t tid) {
+// Finds the state whose owner is `who`, or claims one: a dead task's, else a fresh one. nullptr: all are in use, or
+// memory is denied.
+[[gnu::always_inline]] inline TaskState* claim_state(Identity who) {
   const std::uint32_t limit = g_process.layout.blocks;
-  const std::uint32_t used = g_process.high_water->load(std::memory_order_acquire);
-  for (std::uint32_t block = 0; block < used && block < limit; ++block) {
-    // Relaxed: only the task itself ever stores its own tid, so it sees its own claim.
-    if (g_process.state(block)->tid.load(std::memory_order_relaxed) == tid) return open_state(block);
+  std::uint32_t used = g_process.high_water->load(std::memory_order_acquire);  // pairs with the exchange below
+  for (std::uint32_t block = 0; block < used; ++block) {
+    // Relaxed: only the task itself ever stores its own key, so it sees its own claim.
+    if (g_process.state(block)->tid.load(std::memory_order_relaxed) == who.key) return g_process.state(block);
   }
   g_process.threads_seen->fetch_add(1, std::memory_order_relaxed);  // a statistic
+  const auto take_over = [&](std::uint32_t block) -> TaskState* {
+    TaskState* task = g_process.state(block);
+    std::uint32_t owner = task->tid.load(std::memory_order_acquire);  // pairs with the owner's stores
+    if (!is_dead(owner) || !task->tid.compare_exchange_strong(owner, who.key, std::memory_order_acq_rel)) return nullptr;
+    task->verified_bytes = 0;
+    return task;
+  };
   // Look at a few earlier owners, a different few for every task: the number of states then stays near the largest
   // number of tasks alive at once, at a bounded price per task.
   constexpr std::uint32_t kLooks = 8;
-  for (std::uint32_t look = 0; look < kLooks && look < used; ++look) {
-    TaskState* task = g_process.state((tid * kLooks + look) % used);
-    std::uint32_t owner = task->tid.load(std::memory_order_acquire);
-    if (owner != 0 && is_dead(owner) &&
-        task->tid.compare_exchange_strong(owner, tid, std::memory_order_acq_rel)) {  // one claimant wins
-      task->verified_bytes = 0;
-      return open_state(static_cast<std::uint32_t>((reinterpret_cast<std::uint8_t*>(task) - g_process.states) /
-                                                   g_process.state_bytes));
+  for (std::uint32_t look = 0; who.is_member && look < kLooks && look < used; ++look) {
+    if (TaskState* task = take_over((who.key * kLooks + look) % used)) return task;
+  }
+  while (used < limit) {
+    if (!open_block(used)) return nullptr;
+    if (g_process.high_water->compare_exchange_strong(used, used + 1, std::memory_order_acq_rel)) {
+      TaskState* task = g_process.state(used);
+      task->block = used;
+      task->counters = reinterpret_cast<std::uint64_t*>(g_process.counters + used * g_process.counter_bytes);
+      task->tid.store(who.key, std::memory_order_release);  // pairs with take_over
+      return task;
     }
   }
-  const std::uint32_t fresh = g_process.high_water->fetch_add(1, std::memory_order_acq_rel);
-  if (fresh < limit) {
-    TaskState* task = open_state(fresh);
-    task->tid.store(tid, std::memory_order_release);  // pairs with the acquire load of the owner above
-    return task;
-  }
-  g_process.high_water->store(limit, std::memory_order_relaxed);
-  for (std::uint32_t block = 0; block < limit; ++block) {  // all claimed: any dead one will do
-    TaskState* task = g_process.state(block);
-    std::uint32_t owner = task->tid.load(std::memory_order_acquire);
-    if (is_dead(owner) && task->tid.compare_exchange_strong(owner, tid, std::memory_order_acq_rel)) {
-      task->verified_bytes = 0;
-      return open_state(block);
-    }
+  for (std::uint32_t block = 0; who.is_member && block < limit; ++block) {  // all claimed: any dead one will do
+    if (TaskState* task = take_over(block)) return task;
   }
   return nullptr;
 }
 
 // The state of the task that trapped with this stack pointer; nullptr when it can have none.
+//
+// t_state belongs to the thread whose TLS it is. A guest never stores it and never verifies a stack for its owner; it
+// looks its own state up at every hit. A vfork child that stays within its parent's verified stack passes for the
+// parent, which is suspended meanwhile.
 [[gnu::always_inline]] inline TaskState* current_task(std::uint64_t rsp) {
   TaskState* task = t_state;
-  if (task != nullptr && is_verified(task, rsp)) [[likely]] return task;
+  // A program may have put something else where the TLS was (wrfsbase): only a state's address is followed.
+  const std::uint64_t offset = reinterpret_cast<std::uint64_t>(task) - reinterpret_cast<std::uint64_t>(g_process.states);
+  const bool is_state = offset < g_process.layout.blocks * g_process.state_bytes && offset % g_process.state_bytes == 0;
+  if (is_state && is_verified(task, rsp)) [[likely]] return task;
   const std::uint32_t tid = sys::gettid();
   if (!set_up_child(tid)) return nullptr;
-  if (task == nullptr || task->tid.load(std::memory_order_relaxed) != tid) {  // relaxed: see claim_state
-    task = claim_state(tid);
-    if (task == nullptr) return nullptr;
-    t_state = task;
+  if (is_state && task->tid.load(std::memory_order_relaxed) == tid) {  // relaxed: see claim_state
+    verify_stack(task, rsp);
+    return task;
   }
-  verify_stack(task, rsp);
+  const bool is_orphan = !is_state || task->tid.load(std::memory_order_relaxed) == 0;  // fresh TLS, or a forked child's
+  const Identity who = identify(tid);
+  task = claim_state(who);
+  if (task != nullptr && who.is_member && is_orphan) {
+    t_state = task;
+    verify_stack(task, rsp);
+  }
   return task;
 }
 

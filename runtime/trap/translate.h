@@ -93,6 +93,9 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
   to->cs = from->cs;
   to->ss = from->ss;
   to->mask = from->mask;
+  to->stack_base = from->stack_base;  // an SS_AUTODISARM stack is disarmed only for the abandoned frame
+  to->stack_flags = from->stack_flags;
+  to->stack_size = from->stack_size;
   if (to->fpstate == nullptr || from->fpstate == nullptr) return;
   // One machine, one kernel: both images have the same layout. 464: _fpx_sw_bytes {magic1, extended_size, ...}.
   const std::uint32_t bytes = fp_word(from, 464) == kFpMagic1 ? fp_word(from, 468) : 512;
@@ -138,6 +141,7 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
       if (point == probes::kNotFound) return false;
     } else if (rip - g_process.areas[area].rx < g_process.layout.area_bytes) {
       const xol::SlotLocation at = xol::locate(g_process.layout, g_process.areas[area], rip);
+      if (at.block >= g_process.high_water->load(std::memory_order_relaxed)) return false;  // never opened
       const std::uint32_t tag = g_process.cache(g_process.state(at.block), area).tags[at.slot];
       if (tag == 0) return false;
       point = tag - 1;
@@ -169,15 +173,17 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
   // Handlers that interrupted each other before either was prepared: the innermost context first, because the
   // handler about to run may refill the slot it stands in.
   Context* frame = uc;
-  while (range_of(frame->rip) == Range::kEntering) frame = interrupted_frame(frame);
-  if (frame != uc) {
-    info = frame->info();
-    // The kernel delivers several signals at once: this one finds the other's handler at its first instruction, and
-    // must see the application's function there, not the shim. Its frame is prepared here in its stead.
-    const bool at_entry = uc->rip == address_of(&ubp_signal_entry) || uc->rip == address_of(&ubp_signal_entry_r15);
-    const std::uint64_t handler = at_entry ? g_handlers.handler[uc->rdi % 65].load(std::memory_order_acquire) : 0;
-    if (handler > 1) uc->rip = handler;  // (acquire: pairs with sigaction)
+  while (range_of(frame->rip) == Range::kEntering) {
+    Context* inner = interrupted_frame(frame);
+    // The kernel delivers several signals at once: each finds the earlier one's handler at its first instruction, and
+    // must see the application's function there, not the shim. The inner frames are prepared here in its stead.
+    const bool at_entry = frame->rip == address_of(&ubp_signal_entry) || frame->rip == address_of(&ubp_signal_entry_r15);
+    const std::uint64_t handler =
+        at_entry ? g_handlers.handler[frame->rdi % 65].load(std::memory_order_acquire) : 0;  // pairs with sigaction
+    if (handler > 1) frame->rip = handler;
+    frame = inner;
   }
+  if (frame != uc) info = frame->info();
   if (translate_slot(frame, info)) return;
   const Range range = range_of(frame->rip);
   if (range == Range::kOutside || range == Range::kEntering) return;

@@ -36,6 +36,48 @@
     .hidden ubp_signal_end, ubp_trap_restorer
     .hidden ubp_trap_decide, ubp_trap_displace, ubp_trap_resume, ubp_trap_foreign, ubp_signal_prepare
 
+// The kernel enters handlers with the interrupted AC (unaligned accesses fault) and NT (IRETQ faults): off.
+.macro CLEAR_FLAGS
+    testl $0x44000, UBP_UC_EFLAGS(%r15)
+    jz 1f
+    pushfq
+    andl $~0x44000, (%rsp)
+    popfq
+1:
+.endm
+
+// Unwinding through a signal frame whose ucontext is at rsp: every register stands in it. The entry before the label
+// belongs to it, because unwinders look up the return address minus one. Source: DWARF 5, 6.4.2; as libc's own restorer.
+.macro CFI_REGISTER number, low, high=-1
+    .if \high == -1
+    .cfi_escape 0x10, \number, 2, 0x77, \low
+    .else
+    .cfi_escape 0x10, \number, 3, 0x77, \low, \high
+    .endif
+.endm
+.macro CFI_SIGNAL_FRAME
+    .cfi_startproc simple
+    .cfi_signal_frame
+    .cfi_escape 0x0f, 4, 0x77, 0xa0, 1, 0x06   // CFA = *(rsp + UBP_UC_RSP)
+    CFI_REGISTER 8, 0x28
+    CFI_REGISTER 9, 0x30
+    CFI_REGISTER 10, 0x38
+    CFI_REGISTER 11, 0xc0, 0
+    CFI_REGISTER 12, 0xc8, 0
+    CFI_REGISTER 13, 0xd0, 0
+    CFI_REGISTER 14, 0xd8, 0
+    CFI_REGISTER 15, 0xe0, 0
+    CFI_REGISTER 5, 0xe8, 0                    // rdi
+    CFI_REGISTER 4, 0xf0, 0                    // rsi
+    CFI_REGISTER 6, 0xf8, 0                    // rbp
+    CFI_REGISTER 3, 0x80, 1                    // rbx
+    CFI_REGISTER 1, 0x88, 1                    // rdx
+    CFI_REGISTER 0, 0x90, 1                    // rax
+    CFI_REGISTER 2, 0x98, 1                    // rcx
+    CFI_REGISTER 7, 0xa0, 1                    // rsp
+    CFI_REGISTER 16, 0xa8, 1                   // rip
+.endm
+
 // void ubp_trap_entry(int signal [edi], siginfo_t* [rsi], ucontext_t* [rdx])
     .balign 16
     .type ubp_trap_entry, @function
@@ -43,6 +85,7 @@ ubp_trap_entry:                         // the ucontext is in rdx
     movq %rdx, %r15
 ubp_trap_entry_r15:
     leaq UBP_STACK_OFFSET(%r15), %rsp
+    CLEAR_FLAGS
     cmpl $UBP_SI_KERNEL, UBP_SIGINFO_CODE(%rsi)
     jne ubp_trap_not_ours               // kill(2), single step, ...: not an int3
     movq %r15, %rdi
@@ -54,9 +97,9 @@ ubp_trap_entry_r15:
 ubp_trap_counted:
     movq %r15, %rdi
     call ubp_trap_displace
-    movq UBP_CONT_OFFSET + UBP_CONT_STORE_ADDRESS(%r15), %rax
+    movq UBP_CONT_OFFSET + UBP_CONT_STORE_ADDRESS(%r15), %rbp
     movq UBP_CONT_OFFSET + UBP_CONT_STORE_VALUE(%r15), %rcx
-    movq %rcx, (%rax)                   // the emulated push or call; may fault, as the original would
+    movq %rcx, (%rbp)                   // the emulated push or call; may fault, and through rbp as #SS, as the original
 ubp_trap_stored:
     cmpq $0, UBP_CONT_OFFSET + UBP_CONT_FAST(%r15)
     je ubp_trap_sigreturn
@@ -129,20 +172,25 @@ ubp_trap_return:
 
 // The restorer of the SIGTRAP handler. Unwinders and debuggers know a signal frame by these very bytes.
     .balign 16
-    nop                                 // unwinders look up the return address minus one
+    CFI_SIGNAL_FRAME
+    nop
     .type ubp_trap_restorer, @function
 ubp_trap_restorer:
     movq $15, %rax
     syscall
+    .cfi_endproc
     .size ubp_trap_restorer, . - ubp_trap_restorer
 
 // An application handler whose frame was translated returns here (rsp = its ucontext).
     .balign 16
+    CFI_SIGNAL_FRAME
+    nop
     .type ubp_resume_restorer, @function
 ubp_resume_restorer:                    // the ucontext is rsp
     movq %rsp, %r15
 ubp_resume_restorer_r15:
     leaq UBP_STACK_OFFSET(%r15), %rsp
+    CLEAR_FLAGS
     movq %r15, %rdi
     call ubp_trap_resume                // 1: the hit goes on; 0: the handler has moved the context elsewhere
     testl %eax, %eax
@@ -151,6 +199,7 @@ ubp_resume_restorer_r15:
     movl $15, %eax
     syscall
 ubp_resume_end:
+    .cfi_endproc
     .size ubp_resume_restorer, . - ubp_resume_restorer
 
 // What the kernel is given in place of every handler the application installs.
@@ -162,6 +211,7 @@ ubp_signal_entry_r15:
     pushq %rdi
     pushq %rsi
     pushq %rdx
+    CLEAR_FLAGS
     call ubp_signal_prepare             // (signal, siginfo, ucontext) -> the application's handler, or 0
     popq %rdx
     popq %rsi

@@ -12,6 +12,7 @@
 namespace ubp::trap {
 
 constinit Process g_process;
+thread_local constinit bool t_in_runtime __attribute__((tls_model("initial-exec"))) = false;
 constinit AppHandlers g_handlers;
 thread_local constinit TaskState* t_state __attribute__((tls_model("initial-exec"))) = nullptr;
 
@@ -46,9 +47,9 @@ struct KernelSigaction {
 // Whether the thread may leave by XRSTOR and IRETQ instead of rt_sigreturn: only when rt_sigreturn would do nothing
 // else. Source: arch/x86/kernel/signal_64.c, fpu/signal.c.
 [[gnu::always_inline]] inline bool can_return_fast(const Context* uc) {
-  constexpr std::uint64_t kTrapFlag = 0x100, kAutodisarm = std::uint64_t{1} << 31;
+  constexpr std::uint64_t kTrapFlag = 0x100, kNestedTask = 0x4000, kAutodisarm = std::uint64_t{1} << 31;
   constexpr std::uint16_t kUserCode = 0x33, kUserStack = 0x2b;
-  if (!g_process.fast_return || (uc->eflags & kTrapFlag) != 0 || (uc->stack_flags & kAutodisarm) != 0) return false;
+  if (!g_process.fast_return || (uc->eflags & (kTrapFlag | kNestedTask)) != 0 || (uc->stack_flags & kAutodisarm) != 0) return false;
   if (uc->cs != kUserCode || uc->ss != kUserStack) return false;
   if (uc->fpstate == nullptr || fp_word(uc, 464) != kFpMagic1) return false;
   std::uint64_t shadow_stack = 0;
@@ -121,6 +122,7 @@ UBP_RANGE("ubp_trap_a") std::uint64_t ubp_trap_decide(Context* uc) {
   TaskState* task = current_task(uc->rsp);
   if (task == nullptr) [[unlikely]] {
     if (!take_out(g_process.table.points[index])) return 0;
+    g_process.taken_out->fetch_add(1, std::memory_order_relaxed);  // a statistic
     uc->rip = origin;
     return kRetry;
   }
@@ -129,6 +131,7 @@ UBP_RANGE("ubp_trap_a") std::uint64_t ubp_trap_decide(Context* uc) {
   next.index = index;
   next.task = task;
   next.may_be_fast = 1;
+  if (t_in_runtime) [[unlikely]] return reinterpret_cast<std::uint64_t>(&next.scratch);  // counted nowhere
   return reinterpret_cast<std::uint64_t>(task->counters + index);
 }
 
@@ -202,6 +205,15 @@ UBP_RANGE("ubp_trap_f") std::uint64_t ubp_trap_foreign(siginfo_t* info, Context*
     sys::call4(SYS_tkill, static_cast<long>(sys::gettid()), SIGTRAP);
   }
   return 0;
+}
+
+// Outside the ranges: called at load.
+UBP_RANGE("ubp_trap_f") void ubp_trap_adopt_main(std::uint64_t stack_low, std::uint64_t stack_high) {
+  TaskState* task = claim_state({sys::gettid(), true});
+  if (task == nullptr) return;
+  t_state = task;
+  task->verified_low = stack_low;
+  task->verified_bytes = stack_high - stack_low;
 }
 
 // Outside the ranges: called by the fork handler of a child, so that the child has its slot pages before it may

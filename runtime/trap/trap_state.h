@@ -83,6 +83,8 @@ struct Process {
   std::atomic<std::uint32_t>* high_water = nullptr;    // blocks ever claimed
   std::atomic<std::uint32_t>* threads_seen = nullptr;
   std::uint32_t pid = 0;                    // of the process that these states belong to
+  std::atomic<bool> shares_tls{false};      // some task runs on another's TLS: never trust it without asking
+  std::atomic<std::uint64_t>* taken_out = nullptr;     // hits of tasks without a state; each cost a probepoint
 
   std::uint64_t text_low = 0, text_high = 0;  // libubp's own code
   std::uint32_t pkru_offset = 0;            // of PKRU in the XSAVE image; 0: the system has no protection keys
@@ -98,6 +100,9 @@ struct Process {
     return {reinterpret_cast<xol::SlotCache::Tag*>(at), at + geometry.slots * sizeof(xol::SlotCache::Tag), geometry};
   }
 };
+
+// Set while this thread runs libubp's own code at load and exit: what that code calls is no hit of the application's.
+extern thread_local constinit bool t_in_runtime __attribute__((tls_model("initial-exec")));
 
 extern Process g_process;
 extern AppHandlers g_handlers;
@@ -121,6 +126,10 @@ void ubp_signal_end();
 // The runtime's own probepoint, and the function that passes it once.
 void ubp_calibration_call();
 extern const char ubp_calibration_point[];
+
+// Gives the calling thread its state before it hits anything, and takes [stack_low, stack_high) for its stack, so that
+// it makes no system call later (a seccomp filter may allow next to none). Load time.
+void ubp_trap_adopt_main(std::uint64_t stack_low, std::uint64_t stack_high);
 
 // Gives a forked child slot pages of its own. Returns false when the kernel denies them (the next hit tries again).
 // Async-signal-safe: yes. Idempotent.

@@ -49,7 +49,8 @@ class World {
     system.bytes[1] = 0x05;
     system.system.permanent = 0;
     table_ = std::make_unique<probes::Table>(std::vector{slot_point_, system});
-    g_process = Process{};
+    std::construct_at(&g_process);
+    g_process.high_water = &high_water_;
     g_process.table = table_->view();
     g_process.geometry = xol::CacheGeometry::for_slots(4);
     g_process.layout = xol::AreaLayout::for_slots(4, 2);
@@ -63,7 +64,7 @@ class World {
     slot_ = cache.claim(0).slot;
     cache.publish(slot_, 0);
   }
-  ~World() { g_process = Process{}; }
+  ~World() { std::construct_at(&g_process); }
 
   // The executable address of the slot that holds kOrigin's instruction, in block 1.
   std::uint64_t slot() const { return 0x10000000 + g_process.layout.block_bytes + slot_ * xol::kSlotBytes; }
@@ -75,6 +76,7 @@ class World {
   alignas(64) std::array<std::uint8_t, 1024> states_{};
   alignas(64) std::array<std::uint8_t, xol::kSlotBytes> permanent_{};
   std::uint32_t slot_ = 0;
+  std::atomic<std::uint32_t> high_water_{2};
 };
 
 const std::uint64_t kResume = address_of(&ubp_resume_restorer);
@@ -140,7 +142,7 @@ TEST_CASE("in a slot's tail: executed, the next original address, nothing to go 
 TEST_CASE("a slot that holds nothing is not translated") {
   World world;
   Frame frame;
-  frame.uc.rip = 0x10000000;  // block 0 was never used
+  frame.uc.rip = 0x10000000;  // block 0 holds nothing
   translate(&frame.uc, &frame.info);
   CHECK(frame.uc.rip == 0x10000000);
 }

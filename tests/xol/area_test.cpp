@@ -60,8 +60,11 @@ TEST_CASE("an area near this program's code executes what its other view writes"
   const auto area = make_area(code, code + 0x1000, layout);
   REQUIRE(area);
   CHECK(area_serves(*area, layout, code, code + 0x1000));
+  CHECK(permissions(area->rx) == "---s");
+  REQUIRE(open_pages(*area, 0, layout.block_bytes));
   CHECK(permissions(area->rx) == "r-xs");
   CHECK(permissions(area->rw) == "rw-s");
+  CHECK(permissions(area->rx + layout.block_bytes) == "---s");
   const std::uint8_t returns_7[] = {0xb8, 7, 0, 0, 0, 0xc3};
   std::memcpy(reinterpret_cast<void*>(area->rw + 64), returns_7, sizeof returns_7);
   CHECK(reinterpret_cast<int (*)()>(area->rx + 64)() == 7);
@@ -74,6 +77,7 @@ TEST_CASE("an area near this program's code executes what its other view writes"
   }
   SUBCASE("fresh views forget what the old pages held") {  // as a forked child makes them
     REQUIRE(map_views(area->rx, area->rw, layout.area_bytes));
+    REQUIRE(open_pages(*area, 0, layout.block_bytes));
     CHECK(*reinterpret_cast<const std::uint8_t*>(area->rx + 64) == 0);
     std::memcpy(reinterpret_cast<void*>(area->rw), returns_7, sizeof returns_7);
     CHECK(reinterpret_cast<int (*)()>(area->rx)() == 7);

@@ -1,0 +1,122 @@
+// Native and displaced runs. The displaced one does what the trap path does: a slot and the translation of a
+// context interrupted there, or xol::emulate, its store, and IRETQ to its result.
+#include "tests/insn_diff/run.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "xol/emulate.h"
+
+namespace ubp::insn_diff {
+namespace {
+
+constexpr std::uint64_t kResumeFlag = 0x10000, kTrapFlag = 0x100;
+
+}  // namespace
+
+const char* control_name(Control control) {
+  static constexpr const char* kNames[] = {"none",          "displacement", "count", "return address",
+                                           "fault address", "syscall",      "flags"};
+  return kNames[static_cast<int>(control)];
+}
+
+xol::Displaced make_displaced(std::uint64_t address, const std::uint8_t* bytes,
+                              const decoder::Instruction& instruction) {
+  xol::Displaced point;
+  point.address = address;
+  point.length = instruction.length;
+  point.route = instruction.route;
+  point.rip_disp_offset = instruction.rip_disp_offset;
+  point.first_byte = bytes[0];
+  if (instruction.route == decoder::Route::kEmulate) {
+    point.op = instruction.op;
+  } else {
+    std::memcpy(point.bytes, bytes, instruction.length);
+  }
+  return point;
+}
+
+void Runner::prepare(const Case& c) {
+  write_code(machine_, c);
+  point_ = make_displaced(c.address, c.code.data(), c.kind);
+  const auto at = xol::SlotAddress{c.slot};
+  if (c.kind.route == decoder::Route::kSlot) xol::write_slot(c.slot_rw, at, point_);
+  if (c.kind.route == decoder::Route::kSystem) xol::write_permanent_slot(c.slot_rw, at, point_);
+  if (control_ == Control::kDisplacement && c.kind.rip_disp_offset != 0) ++c.slot_rw[c.kind.rip_disp_offset];
+  if (control_ == Control::kSyscall && c.kind.route == decoder::Route::kSystem && c.code[0] == 0x0f) {
+    std::memset(c.slot_rw + c.length(), 0x90, 10);
+  }
+}
+
+void Runner::native(const Case& c, const State& state, Outcome& out) {
+  machine_.put_memory(*c.world, state.memory);
+  machine_.run(state, c.address, out);
+  machine_.get_memory(*c.world, out.memory);
+}
+
+void Runner::displaced(const Case& c, const State& state, Outcome& out) {
+  machine_.put_memory(*c.world, state.memory);
+  if (c.kind.route == decoder::Route::kEmulate) {
+    emulated(c, state, out);
+  } else {
+    machine_.run(state, c.slot, out);
+    translate(c, out);
+  }
+  machine_.get_memory(*c.world, out.memory);
+}
+
+void Runner::emulated(const Case& c, const State& state, Outcome& out) {
+  xol::Outcome effect;
+  const bool computed = machine_.emulate(state, point_, effect, out);
+  if (control_ == Control::kCount) effect.rcx = state.gpr[1];
+  if (control_ == Control::kReturnAddress && effect.stores) effect.store_value = c.slot + c.length();
+  if (control_ == Control::kFlags && c.kind.op.effect == decoder::Effect::kJumpIf &&
+      c.kind.op.condition == 8) {
+    effect.rip = point_.next();
+  }
+  if (!computed || (effect.stores && !machine_.store(state, effect, out))) {
+    // The trap path shows the original context: nothing of the instruction has happened. The vector state is
+    // the one that was loaded, read back by a run that executes nothing.
+    const Outcome fault = out;
+    machine_.run(state, c.next(), out);
+    Outcome shown = out;
+    shown.where = Where::kSignal;
+    shown.signal = fault.signal;
+    shown.code = fault.code;
+    shown.address = fault.address;
+    shown.trap = fault.trap;
+    shown.error = fault.error;
+    shown.cr2 = fault.cr2;
+    shown.rip = c.address;
+    out = shown;
+    return;
+  }
+  State after = state;
+  after.gpr[4] = effect.rsp;
+  after.gpr[1] = effect.rcx;
+  machine_.run(after, effect.rip, out);
+  if (out.where == Where::kSignal && out.from_iret) {
+    out.rip = effect.rip;  // as translate() does for a context in the trap path's IRETQ
+    out.gpr[4] = effect.rsp;
+    out.flags = (state.flags | 0x202) | (out.flags & kResumeFlag);
+  }
+}
+
+// What translate_slot() in runtime/trap/translate.h does.
+void Runner::translate(const Case& c, Outcome& out) const {
+  if (out.where != Where::kSignal || control_ == Control::kFaultAddress) return;
+  const std::uint64_t offset = out.rip - c.slot;
+  if (offset >= xol::kSlotBytes) return;
+  const xol::SlotPosition position = xol::position_in_slot(point_, offset);
+  const auto original = static_cast<std::uint64_t>(position.address);
+  const bool is_fault =
+      out.signal == SIGILL || out.signal == SIGFPE || out.signal == SIGSEGV || out.signal == SIGBUS;
+  const bool is_step = out.signal == SIGTRAP;
+  if ((is_fault || is_step) && out.code > 0 && out.address == out.rip) out.address = original;
+  if (position.sets_rcx) out.gpr[1] = original;
+  out.rip = original;
+}
+
+}  // namespace ubp::insn_diff

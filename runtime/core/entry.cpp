@@ -195,10 +195,12 @@ __attribute__((constructor)) void on_load() {
   if (!good && options.missing == Missing::kError) _exit(kNotStarted);  // why has been said
 }
 
-__attribute__((destructor)) void on_exit() {
+__attribute__((destructor)) void on_exit() try {
   write_report();
   if (g_loaded == nullptr || !is_reporting_process()) return;
+  const InRuntime guard;
   if (const auto denied = g_loaded->session.disarm()) say(Level::kWarning, *denied);
+} catch (const std::bad_alloc&) {  // no memory to say so, and the process is ending: the text stays as it is
 }
 
 [[noreturn]] void exit_now(int status) {

@@ -66,6 +66,8 @@ class Plan {
   // Sorted by address, no two alike, room for one more.
   std::vector<xol::Displaced>& points() { return points_; }
   const std::vector<Refused>& refused() const { return refused_; }
+  // Nanoseconds of resolve() spent in decoding functions.
+  std::int64_t decode_ns() const { return decode_ns_; }
   // The module whose code holds a run-time address; probepoints always lie in one.
   std::uint32_t module_at(std::uint64_t address) const;
   // "symbol" or "symbol+0x1c", and the ELF virtual address.
@@ -88,7 +90,7 @@ class Plan {
   std::optional<Mistake> find_address(const spec::Item& item, const std::vector<std::uint32_t>& modules, Found& found);
   void add_one(std::uint32_t module, const symbols::Function* function, std::uint64_t address, Found& found) const;
   void add_functions(std::uint32_t module, std::span<const symbols::Function* const> functions, std::uint64_t low,
-                     std::uint64_t high, Found& found) const;
+                     std::uint64_t high, Found& found);
   void add_decoded(std::uint32_t module, const symbols::Function& function, const decoder::Decoded& decoded,
                    std::span<const std::uint8_t> code, Found& found) const;
   void refuse(std::uint32_t module, const symbols::Function* function, std::uint64_t address, std::string reason,
@@ -108,6 +110,7 @@ class Plan {
   std::vector<Probe> probes_;
   std::vector<xol::Displaced> points_;
   std::vector<Refused> refused_;
+  std::int64_t decode_ns_ = 0;
 };
 
 template <typename Progress>

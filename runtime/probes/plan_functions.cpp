@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "runtime/probes/found.h"
 
@@ -89,7 +90,8 @@ void Plan::add_one(std::uint32_t module, const Function* function, std::uint64_t
 // Every instruction of the functions, as far as it lies in [low, high). The functions are all walked first: what one
 // of them refers to as data is no code in another.
 void Plan::add_functions(std::uint32_t module, std::span<const Function* const> functions, std::uint64_t low,
-                         std::uint64_t high, Found& found) const {
+                         std::uint64_t high, Found& found) {
+  const auto start = std::chrono::steady_clock::now();
   if (auto problem = module_problem(module)) {
     if (!functions.empty()) refuse(module, functions.front(), functions.front()->address, std::move(*problem), found);
     return;
@@ -136,6 +138,7 @@ void Plan::add_functions(std::uint32_t module, std::span<const Function* const> 
     const auto code = code_from(modules_[module], gap.function->address, gap.function->end);
     for (const decoder::Decoded& decoded : gap.decoded) add_in_range(*gap.function, decoded, code);
   }
+  decode_ns_ += std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
 }
 
 }  // namespace ubp::probes

@@ -146,7 +146,12 @@ ubp_trap_sigreturn:
     movq %rax, UBP_UC_RSP(%r15)
     movq UBP_CONT_OFFSET + UBP_CONT_RCX(%r15), %rax
     movq %rax, UBP_UC_RCX(%r15)
-    movq %r15, %rsp
+    testl $0x4000, UBP_UC_EFLAGS(%r15)
+    jz 1f
+    pushfq                              // rt_sigreturn keeps NT as it finds it
+    orl $0x4000, (%rsp)
+    popfq
+1:  movq %r15, %rsp
     movl $15, %eax                      // rt_sigreturn finds the frame at rsp - 8
     syscall
 ubp_trap_end:

@@ -96,20 +96,22 @@ std::optional<std::uint32_t> find_or_make_area(std::uint64_t low, std::uint64_t 
   return g_process.area_count++;
 }
 
-bool make_permanent_slots(std::vector<xol::Displaced>& points) {
+bool make_permanent_slots(std::vector<xol::Displaced>& points, std::vector<xol::Displaced>& own) {
   bool missing = false;
   for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
-    std::vector<std::uint32_t> members;
-    for (std::uint32_t index = 0; index < points.size(); ++index) {
-      if (points[index].route == decoder::Route::kSystem && points[index].area == area) members.push_back(index);
+    std::vector<xol::Displaced*> members;
+    for (auto* list : {&points, &own}) {
+      for (xol::Displaced& point : *list) {
+        if (point.route == decoder::Route::kSystem && point.area == area) members.push_back(&point);
+      }
     }
     if (members.empty()) continue;
     const std::uint64_t bytes = whole_pages(members.size() * xol::kSlotBytes);
     const std::uint64_t near = g_process.areas[area].rx;
     const auto base = xol::reserve_near(near, near + g_process.layout.area_bytes, bytes);
     void* const memory = base ? reinterpret_cast<void*>(*base) : nullptr;
-    const auto reaches = [&](std::uint32_t index) {
-      return xol::in_reach(*base, bytes, points[index].address, points[index].address);
+    const auto reaches = [&](const xol::Displaced* point) {
+      return xol::in_reach(*base, bytes, point->address, point->address);
     };
     if (memory == nullptr || !std::all_of(members.begin(), members.end(), reaches) ||
         mprotect(memory, bytes, PROT_READ | PROT_WRITE) != 0) {
@@ -119,14 +121,14 @@ bool make_permanent_slots(std::vector<xol::Displaced>& points) {
     }
     for (std::uint32_t slot = 0; slot < members.size(); ++slot) {
       const std::uint64_t at = *base + slot * xol::kSlotBytes;
-      xol::write_permanent_slot(reinterpret_cast<std::uint8_t*>(at), xol::SlotAddress{at}, points[members[slot]]);
+      xol::write_permanent_slot(reinterpret_cast<std::uint8_t*>(at), xol::SlotAddress{at}, *members[slot]);
     }
     if (mprotect(memory, bytes, PROT_READ | PROT_EXEC) != 0) {
       munmap(memory, bytes);
       missing = true;
       continue;
     }
-    for (std::uint32_t slot = 0; slot < members.size(); ++slot) points[members[slot]].system.permanent = slot;
+    for (std::uint32_t slot = 0; slot < members.size(); ++slot) members[slot]->system.permanent = slot;
     g_process.permanent[area] = {*base, members.size() * xol::kSlotBytes};
   }
   return missing;

@@ -25,9 +25,9 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan);
 // The index of an XOL area for code in [low, high); makes one when none is in reach. Nothing: no room, or denied.
 std::optional<std::uint32_t> find_or_make_area(std::uint64_t low, std::uint64_t high);
 
-// Writes the permanent slots of all Route::kSystem points (private memory, executable only once written) and sets
+// Writes the permanent slots of all Route::kSystem points of both lists (private memory, executable only once written) and sets
 // Displaced::permanent. Returns true when some could not be made.
-bool make_permanent_slots(std::vector<xol::Displaced>& points);
+bool make_permanent_slots(std::vector<xol::Displaced>& points, std::vector<xol::Displaced>& own);
 
 // Makes the calling thread's state, with its stack as far as RLIMIT_STACK lets it grow (at most 8 MiB). Load time.
 void adopt_loading_thread();

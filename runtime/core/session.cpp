@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <numeric>
 
@@ -90,7 +91,8 @@ bool Session::say_mistakes(const std::vector<probes::Mistake>& mistakes) const {
 void Session::say_refusals() const {
   const auto& refused = plan_->refused();
   if (refused.empty()) return;
-  say(Level::kWarning, fmt::format("{} of {} probes refused, first {}: {}; the report lists all", refused.size(),
+  const bool named = std::any_of(refused.begin(), refused.end(), [](const auto& r) { return r.named; });
+  say(named ? Level::kWarning : Level::kInfo, fmt::format("{} of {} probes refused, first {}: {}; the report lists all", refused.size(),
                                    refused.size() + plan_->probes().size(), plan_->place_of(refused.front()),
                                    refused.front().reason));
 }
@@ -107,7 +109,7 @@ void Session::say_costs() const {
 }
 
 bool Session::prepare() {
-  const TaskMemoryPlan memory{options_.slots, static_cast<std::uint32_t>(plan_->points().size() + 1)};
+  const TaskMemoryPlan memory{options_.slots, static_cast<std::uint32_t>(plan_->points().size() + probes::kOwnPoints)};
   if (const auto denied = map_task_memory(memory)) {
     say(Level::kError, fmt::format("cannot get memory for per-thread counters: {}; the program runs unprobed", *denied));
     return false;
@@ -129,7 +131,16 @@ bool Session::prepare() {
     point.area = *area_of_module[module] & 0xf;
     return std::nullopt;
   });
-  if (make_permanent_slots(plan_->points())) {
+  own_points_ = plan_->add_gate();
+  std::erase_if(own_points_, [&](xol::Displaced& point) {
+    const symbols::Module& module = plan_->modules()[plan_->module_at(point.address)];
+    const auto area = find_or_make_area(module.low(), module.high());
+    point.area = area.value_or(0) & 0xf;
+    return !area;
+  });
+  const bool denied = make_permanent_slots(plan_->points(), own_points_);
+  std::erase_if(own_points_, [](const xol::Displaced& point) { return point.system.permanent == xol::kNoPermanentSlot; });
+  if (denied) {
     plan_->refuse_points([&](std::uint32_t index) -> std::optional<std::string> {
       const xol::Displaced& point = plan_->points()[index];
       if (point.route != decoder::Route::kSystem || point.system.permanent != xol::kNoPermanentSlot) return std::nullopt;
@@ -143,6 +154,7 @@ bool Session::arm() {
   Stopwatch watch;
   std::vector<xol::Displaced> points = std::move(plan_->points());
   points_ = static_cast<std::uint32_t>(points.size());
+  points.insert(points.end(), own_points_.begin(), own_points_.end());
   points.push_back(calibration_point());
   table_ = new probes::Table(std::move(points));
   g_process.table = table_->view();
@@ -169,14 +181,17 @@ bool Session::arm() {
   return true;
 }
 
-// Writes one byte at every planned probepoint.
+// Writes one byte at every planned probepoint and every gate site.
 std::optional<std::string> Session::write_points(std::uint8_t (*value)(const xol::Displaced&)) const {
   std::vector<patch::Byte> bytes;
-  bytes.reserve(points_);
-  for (std::uint32_t point = 0; point < points_; ++point) {
+  const std::size_t count = points_ + own_points_.size();
+  bytes.reserve(count);
+  for (std::size_t point = 0; point < count; ++point) {
     const xol::Displaced& displaced = g_process.table.points[point];
     bytes.push_back({displaced.address, value(displaced)});
   }
+  std::inplace_merge(bytes.begin(), bytes.begin() + points_, bytes.end(),
+                     [](const patch::Byte& a, const patch::Byte& b) { return a.address < b.address; });
   return patch::write_text(bytes);
 }
 

@@ -47,7 +47,8 @@ class Session {
   std::string program_;
   std::unique_ptr<probes::Plan> plan_;
   const probes::Table* table_ = nullptr;  // owned for ever: the trap path may read it until the process is gone
-  std::uint32_t points_ = 0;              // planned ones; the calibration point is one more
+  std::uint32_t points_ = 0;              // planned ones; own_points_ and the calibration point follow in the table
+  std::vector<xol::Displaced> own_points_;  // the gate's sites that no probe is at
   bool armed_ = false;
   Times times_;
 };

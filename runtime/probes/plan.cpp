@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "runtime/probes/found.h"
+#include "runtime/probes/gate_sites.h"
 
 namespace ubp::probes {
 namespace {
@@ -187,7 +188,9 @@ std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
   std::optional<Mistake> mistake;
   // An address the user named must be an instruction. One that cannot be probed, or that a glob or insn: came upon, is
   // refused, and the others are armed.
-  if (item.kind == spec::Kind::kEntry && !is_glob_target(item) && !found.refused.empty() && found.refused.front().misplaced) {
+  const bool named = item.kind == spec::Kind::kEntry && !is_glob_target(item);
+  for (Refused& refused : found.refused) refused.named = named;
+  if (named && !found.refused.empty() && found.refused.front().misplaced) {
     const Refused& first = found.refused.front();
     mistake = Mistake{item.target_position,
                       fmt::format("cannot probe {}:0x{:x}: {}", modules_[first.module].name, first.address, first.reason), ""};
@@ -215,13 +218,33 @@ void Plan::number_points() {
   for (std::size_t i = 0; i < candidates_.size(); ++i) {
     distinct += i == 0 || candidates_[i].point.address != candidates_[i - 1].point.address;
   }
-  points_.reserve(distinct + 1);
+  points_.reserve(distinct + kOwnPoints);
   for (Candidate& candidate : candidates_) {
     if (points_.empty() || points_.back().address != candidate.point.address) points_.push_back(candidate.point);
     candidate.probe.point = static_cast<std::uint32_t>(points_.size() - 1);
     probes_.push_back(candidate.probe);
   }
   std::vector<Candidate>().swap(candidates_);
+}
+
+std::vector<xol::Displaced> Plan::add_gate() {
+  std::vector<xol::Displaced> own;
+  for (std::uint32_t module = 0; module < modules_.size(); ++module) {
+    if (modules_[module].name != "libc.so.6") continue;
+    try {
+      for (const xol::Displaced& site : find_gate_sites(modules_[module], table_of(module)).points) {
+        const auto planned = std::lower_bound(points_.begin(), points_.end(), site,
+                                              [](const auto& a, const auto& b) { return a.address < b.address; });
+        if (planned != points_.end() && planned->address == site.address) {
+          planned->is_gate = true;
+        } else {
+          own.push_back(site);
+        }
+      }
+    } catch (const std::runtime_error&) {  // libc's file cannot be read: no gate, as on a system without one
+    }
+  }
+  return own;
 }
 
 std::uint32_t Plan::module_at(std::uint64_t address) const {

@@ -27,6 +27,7 @@ struct Probe {
   std::uint32_t item : 22 = 0;    // index into the items
   std::uint32_t module : 10 = 0;  // index into the modules
 };
+inline constexpr std::size_t kOwnPoints = 128;  // room for the runtime's own behind the planned points
 inline constexpr std::size_t kMaxItems = std::size_t{1} << 22;
 inline constexpr std::size_t kMaxModules = std::size_t{1} << 10;
 
@@ -37,6 +38,7 @@ struct Refused {
   std::string symbol;             // "f+0x3"; empty: no function is known there
   std::string reason;
   bool misplaced = false;         // no instruction is known to start there
+  bool named = false;             // by an item that means this address, not by a glob or insn:
 };
 
 // A mistake in the specification, with the place it was made. hint: a further line ("did you mean ...").
@@ -63,9 +65,12 @@ class Plan {
   const std::vector<spec::Item>& items() const { return items_; }
   const std::vector<symbols::Module>& modules() const { return modules_; }
   const std::vector<Probe>& probes() const { return probes_; }
-  // Sorted by address, no two alike, room for one more.
+  // Sorted by address, no two alike.
   std::vector<xol::Displaced>& points() { return points_; }
   const std::vector<Refused>& refused() const { return refused_; }
+  // Marks the planned probepoints at libc's gate sites (gate_sites.h) and returns the others: they are armed for the
+  // runtime itself, and belong to no probe.
+  std::vector<xol::Displaced> add_gate();
   // Nanoseconds of resolve() spent in decoding functions.
   std::int64_t decode_ns() const { return decode_ns_; }
   // The module whose code holds a run-time address; probepoints always lie in one.

@@ -64,7 +64,7 @@ std::uint64_t kernel_mask(const sigset_t& set) {
 class DispositionLock {
  public:
   DispositionLock() {
-    const std::uint64_t all = ~std::uint64_t{0};
+    const std::uint64_t all = ~bit_of(SIGTRAP);  // the functions called under the lock may be probed
     sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&all), reinterpret_cast<long>(&before_),
                kSigsetBytes);
     while (flag_.test_and_set(std::memory_order_acquire)) sys::call4(SYS_sched_yield, 0);  // pairs with clear

@@ -3,6 +3,7 @@
 // Context: signal handlers in application threads. Rules, enforced by tests/checks/link_check: no libc, no allocation,
 // no lock, no C++ runtime; every function in a section of its own range (trap_entry.S explains the ranges); r15 is
 // left alone (-ffixed-r15); general registers only.
+#include "runtime/trap/gate.h"
 #include "runtime/trap/task.h"
 #include "runtime/trap/translate.h"
 #include "xol/emulate.h"
@@ -19,11 +20,6 @@ thread_local constinit TaskState* t_state __attribute__((tls_model("initial-exec
 namespace {
 
 inline constexpr std::uint64_t kRetry = 1;
-
-// Raw kernel sigaction (uapi/asm/signal.h).
-struct KernelSigaction {
-  std::uint64_t handler, flags, restorer, mask;
-};
 
 // The thread gets no state: out of memory, or more tasks than blocks. The probepoint is taken out, so that the
 // program goes on as if it had never been armed.
@@ -157,6 +153,13 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
       break;
     }
     case decoder::Route::kSystem:
+      if (point.is_gate && pass_gate(uc, point)) {
+        next.rip = point.next();
+        next.rcx = uc->rcx;
+        next.emulated = 1;
+        next.may_be_fast = 0;  // all signals are blocked until rt_sigreturn sets the new mask
+        break;
+      }
       next.rip = g_process.permanent[point.area].base + point.system.permanent * xol::kSlotBytes;
       break;
     default: next.rip = slot_for(next.task, static_cast<std::uint32_t>(next.index), point); break;

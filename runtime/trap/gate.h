@@ -1,0 +1,87 @@
+// The gate: system calls of libc's own that would take SIGTRAP away are carried out here, without that part.
+//
+// An int3 met while SIGTRAP is blocked kills the process, and libc blocks every signal by raw system calls in
+// pthread_create, at thread start and exit, in pthread_kill, posix_spawn, and for life in its helper threads; a spawned
+// child resets every handler. Those sites carry a probepoint of the runtime's own (probes/gate_sites.h). As SIGTRAP is
+// never blocked, they can be probed like any other code.
+//
+// Inline and free of libc: compiled into the trap path (the pending range). All signals are blocked from the first
+// effect until rt_sigreturn sets the thread's mask, so that no handler sees the call half made.
+#pragma once
+
+#include "runtime/trap/task.h"
+#include "runtime/trap/translate.h"
+
+namespace ubp::trap {
+
+// Raw kernel sigaction (uapi/asm/signal.h).
+struct KernelSigaction {
+  std::uint64_t handler, flags, restorer, mask;
+};
+
+inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
+
+// rt_sigprocmask(how, set, old, 8) on the mask that rt_sigreturn will restore.
+[[gnu::always_inline]] inline std::uint64_t gated_mask(Context* uc) {
+  const auto* set = reinterpret_cast<const std::uint64_t*>(uc->rsi);
+  auto* old = reinterpret_cast<std::uint64_t*>(uc->rdx);
+  const std::uint64_t before = uc->mask;
+  if (set != nullptr) {
+    constexpr std::uint64_t kUnblockable = (std::uint64_t{1} << (SIGKILL - 1)) | (std::uint64_t{1} << (SIGSTOP - 1));
+    const std::uint64_t bits = *set;
+    switch (uc->rdi) {
+      case SIG_BLOCK: uc->mask = before | bits; break;
+      case SIG_UNBLOCK: uc->mask = before & ~bits; break;
+      case SIG_SETMASK: uc->mask = bits; break;
+      default: return static_cast<std::uint64_t>(-22);  // -EINVAL
+    }
+    uc->mask &= ~(kTrapBit | kUnblockable);
+  }
+  if (old != nullptr) *old = before;
+  return 0;
+}
+
+// rt_sigaction(signal, act, old, 8) as libc calls it for itself: SIGTRAP stays the runtime's; a handler is put behind
+// ubp_signal_entry, as sigaction's is (signals/interpose.cpp).
+[[gnu::always_inline]] inline std::uint64_t gated_sigaction(Context* uc) {
+  const std::uint64_t signal = uc->rdi;
+  if (signal == SIGTRAP) return 0;
+  const auto* act = reinterpret_cast<const KernelSigaction*>(uc->rsi);
+  auto* old = reinterpret_cast<KernelSigaction*>(uc->rdx);
+  const std::uint64_t shim = address_of(&ubp_signal_entry);
+  const bool known = signal >= 1 && signal <= 64;
+  const std::uint64_t previous = known ? g_handlers.handler[signal].load(std::memory_order_relaxed) : 0;  // shown as old
+  // A vfork child's dispositions are its own, the table its parent's.
+  const bool wraps = act != nullptr && known && act->handler > 1 && act->handler != shim && sys::getpid() == g_process.pid;
+  KernelSigaction copy{};
+  if (act != nullptr) {
+    copy = *act;
+    copy.mask &= ~kTrapBit;
+    if (wraps) {
+      g_handlers.handler[signal].store(act->handler, std::memory_order_release);  // pairs with ubp_signal_prepare
+      copy.handler = shim;
+    }
+  }
+  const long result = sys::call4(SYS_rt_sigaction, static_cast<long>(signal), act != nullptr ? reinterpret_cast<long>(&copy) : 0,
+                                 static_cast<long>(uc->rdx), static_cast<long>(uc->r10));
+  if (sys::failed(result) && wraps) g_handlers.handler[signal].store(previous, std::memory_order_release);  // as above
+  // sigaction() itself comes through here too, and translates the shim back: only libc's own callers need it done.
+  if (!sys::failed(result) && old != nullptr && old->handler == shim && wraps) old->handler = previous;
+  return static_cast<std::uint64_t>(result);
+}
+
+// Carries the system call out when it is one of the two; false: it is another, to run as any displaced call does.
+[[gnu::always_inline]] inline bool pass_gate(Context* uc, const xol::Displaced& point) {
+#ifdef UBP_TEST_NO_GATE  // tests/preload/gate_test.cpp: libc blocks SIGTRAP as it likes
+  return false;
+#endif
+  if (uc->rax != SYS_rt_sigprocmask && uc->rax != SYS_rt_sigaction) return false;
+  const std::uint64_t all = ~std::uint64_t{0};
+  sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&all), 0, 8);
+  uc->rax = uc->rax == SYS_rt_sigprocmask ? gated_mask(uc) : gated_sigaction(uc);
+  uc->r11 = uc->eflags;  // as SYSCALL leaves it
+  uc->rcx = point.next();
+  return true;
+}
+
+}  // namespace ubp::trap

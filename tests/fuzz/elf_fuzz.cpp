@@ -1,6 +1,6 @@
 // Reading ELF files: damaged ones give a reason or what can be read of them, nothing outside their bytes.
 //
-// Input: an ELF file's content.
+// Input: an ELF file's content, which is also read as if all of it were .eh_frame.
 #include <dlfcn.h>
 
 #include <stdexcept>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "fuzz.h"
+#include "runtime/symbols/eh_frame.h"
 #include "runtime/symbols/elf_file.h"
 
 namespace ubp::fuzz {
@@ -35,12 +36,24 @@ void read_symbols(const symbols::ElfFile& file, std::uint32_t section_type, std:
   for (const symbols::Symbol& symbol : *symbols) read(std::string(symbol.name));
 }
 
-void read_file(const symbols::Libelf& libelf, std::vector<char> bytes) {
+void read_frames(const symbols::Libdw& libdw, const symbols::SectionBytes& section) {
+  const std::vector<symbols::CodeRange> ranges = symbols::frame_ranges(libdw, section);
+  FUZZ_CHECK(ranges.size() <= section.size);
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    FUZZ_CHECK(ranges[i].size != 0);
+    FUZZ_CHECK(i == 0 || ranges[i - 1].address < ranges[i].address);
+  }
+}
+
+void read_file(const symbols::Libelf& libelf, const symbols::Libdw& libdw, std::vector<char> bytes) {
   const std::size_t size = bytes.size();
   const symbols::ElfFile file = symbols::ElfFile::image(libelf, std::move(bytes));
   attempt([&] { read_symbols(file, SHT_SYMTAB, size); });
   attempt([&] { read_symbols(file, SHT_DYNSYM, size); });
   attempt([&] { sink = sink + file.segments().size(); });
+  attempt([&] {
+    if (const auto section = file.section(".eh_frame")) read_frames(libdw, *section);
+  });
   attempt([&] {
     const std::string build_id = file.build_id();
     FUZZ_CHECK(build_id.find_first_not_of("0123456789abcdef") == std::string::npos);
@@ -55,6 +68,9 @@ void read_file(const symbols::Libelf& libelf, std::vector<char> bytes) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   using namespace ubp::fuzz;
   static const ubp::symbols::Libelf libelf;
-  attempt([&] { read_file(libelf, {bytes, bytes + size}); });
+  static const ubp::symbols::Libdw libdw;
+  attempt([&] { read_file(libelf, libdw, {bytes, bytes + size}); });
+  // The bytes as such a section: mutations of a whole file seldom leave one to be found.
+  attempt([&] { read_frames(libdw, {.bytes = bytes, .size = size, .address = 0x400000}); });
   return 0;
 }

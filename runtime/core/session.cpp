@@ -60,6 +60,8 @@ bool Session::start() {
     const auto mistakes = plan_->resolve([&](std::size_t found) { progress.show(fmt::format("{} probes found", found)); });
     progress.clear();
     if (!say_mistakes(mistakes)) return false;
+    // Forgiven mistakes may have left nothing: that was said, or was not to be said.
+    if (!mistakes.empty() && plan_->points().empty() && plan_->refused().empty()) return true;
   }
   times_.resolve = watch.lap_ns();
   if (!plan_->points().empty() && !prepare()) return false;

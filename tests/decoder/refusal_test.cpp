@@ -125,3 +125,12 @@ TEST_CASE("refusals have a code and a sentence of their own") {
 
 }  // namespace
 }  // namespace ubp::decoder
+
+TEST_CASE("a system call behind more than six prefixes is refused, with fewer it is not") {
+  for (std::size_t prefixes = 0; prefixes <= 13; ++prefixes) {
+    std::vector<std::uint8_t> code(prefixes, 0x2e);
+    code.insert(code.end(), {0x0f, 0x05});
+    const auto instruction = ubp::decoder::classify(code);
+    CHECK((instruction.route == ubp::decoder::Route::kSystem) == (prefixes <= 6));
+  }
+}

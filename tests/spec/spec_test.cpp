@@ -151,7 +151,7 @@ TEST_CASE("spec: address targets") {
       {"app:0x1400", "app", 0x1400, 5},
       {"u:lib*.so:0XaB", "lib*.so", 0xab, 11},
       {"\"my app\":0x0", "my app", 0, 10},
-      {"./app:0xffffffffffffffff", "./app", ~std::uint64_t{0}, 7},
+      {"./app:0xfffffffffffffffe", "./app", ~std::uint64_t{0} - 1, 7},
       {"app:0x0000000000000000000001", "app", 1, 5},
   };
   for (const auto& c : cases) {

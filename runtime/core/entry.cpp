@@ -142,6 +142,7 @@ void write_report() try {
 }
 
 void at_fork_child() {
+  if (trap::g_process.fork_state == nullptr) return;  // a bad specification: nothing is armed
   trap::ubp_trap_set_up_child();
   report::release_error_duplicate();
 }

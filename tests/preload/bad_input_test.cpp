@@ -196,3 +196,9 @@ TEST_CASE("UBP_MISSING=error: the program is not started, exit status 125") {
   CHECK(good.end() == "exit 7");
   CHECK(hits(good.summary(), "compute") == 2);
 }
+
+TEST_CASE("a program that forks runs untouched after a bad specification") {
+  Outcome probed = run_probed({"/bin/sh", "-c", "(echo child); echo parent"}, "libc:no_such_function_here");
+  CHECK(probed.end() == "exit 0");
+  CHECK(probed.out == "child\nparent\n");
+}

@@ -233,7 +233,7 @@ bool Parser::parse_address(const Item& item, AddressTarget& target) {
     return fail(start, "an address needs a module: write module:0xADDRESS");
   }
   if (!parse_number("address", target.address)) return false;
-  if (target.address == std::numeric_limits<std::uint64_t>::max()) return fail(start, "no code lies at this address");
+  if (target.address == std::numeric_limits<std::uint64_t>::max()) return fail(start, "address 0xffffffffffffffff lies outside any text");
   target.end = target.address + 1;
   if (peek() == '-') {
     if (item.kind != Kind::kInsn) {

@@ -35,10 +35,11 @@ std::uint64_t address_space_limit() {
 
 // Whether an int3 executed now by this thread is the runtime's.
 bool reaches_runtime() {
-  std::uint64_t act[4] = {}, mask = 0;  // the kernel's sigaction: handler, flags, restorer, mask
-  sys::call4(SYS_rt_sigaction, SIGTRAP, 0, reinterpret_cast<long>(act), sizeof mask);
+  trap::KernelSigaction act{};
+  std::uint64_t mask = 0;
+  sys::call4(SYS_rt_sigaction, SIGTRAP, 0, reinterpret_cast<long>(&act), sizeof mask);
   sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, 0, reinterpret_cast<long>(&mask), sizeof mask);
-  return act[0] == reinterpret_cast<std::uint64_t>(&trap::ubp_trap_entry) && (mask >> (SIGTRAP - 1) & 1) == 0;
+  return act.handler == reinterpret_cast<std::uint64_t>(&trap::ubp_trap_entry) && (mask >> (SIGTRAP - 1) & 1) == 0;
 }
 
 std::uint64_t round_up(std::uint64_t value, std::uint64_t to) { return (value + to - 1) / to * to; }

@@ -111,7 +111,8 @@ void Session::say_costs() const {
 }
 
 bool Session::prepare() {
-  const TaskMemoryPlan memory{options_.slots, static_cast<std::uint32_t>(plan_->points().size() + probes::kOwnPoints)};
+  own_points_ = plan_->add_gate();
+  const TaskMemoryPlan memory{options_.slots, static_cast<std::uint32_t>(plan_->points().size() + own_points_.size() + 1)};
   if (const auto denied = map_task_memory(memory)) {
     say(Level::kError, fmt::format("cannot get memory for per-thread counters: {}; the program runs unprobed", *denied));
     return false;
@@ -133,7 +134,6 @@ bool Session::prepare() {
     point.area = *area_of_module[module] & 0xf;
     return std::nullopt;
   });
-  own_points_ = plan_->add_gate();
   std::erase_if(own_points_, [&](xol::Displaced& point) {
     const symbols::Module& module = plan_->modules()[plan_->module_at(point.address)];
     const auto area = find_or_make_area(module.low(), module.high());

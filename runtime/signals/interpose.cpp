@@ -213,9 +213,7 @@ int wrapped_mask(Real real, int how, const sigset_t* set, sigset_t* old) {
 
 // Puts the shim in front of a handler that was installed before take_over(). Raw: libc refuses its internal signals.
 void wrap_existing(int signal) {
-  struct {
-    std::uint64_t handler, flags, restorer, mask;
-  } act{};
+  trap::KernelSigaction act{};
   if (sys::failed(sys::call4(SYS_rt_sigaction, signal, 0, reinterpret_cast<long>(&act), kSigsetBytes))) return;
   if (act.handler <= 1) return;
   g_handlers.handler[signal].store(act.handler, std::memory_order_release);  // pairs with ubp_signal_prepare
@@ -230,9 +228,7 @@ void wrap_existing(int signal) {
 }  // namespace
 
 bool take_over() {
-  struct {
-    std::uint64_t handler, flags, restorer, mask;
-  } act{}, old{};
+  trap::KernelSigaction act{}, old{};
   constexpr std::uint64_t kRestorer = 0x04000000;  // SA_RESTORER
   act.handler = reinterpret_cast<std::uint64_t>(&trap::ubp_trap_entry);
   act.flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK | kRestorer;

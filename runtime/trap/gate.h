@@ -14,11 +14,6 @@
 
 namespace ubp::trap {
 
-// Raw kernel sigaction (uapi/asm/signal.h).
-struct KernelSigaction {
-  std::uint64_t handler, flags, restorer, mask;
-};
-
 inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
 
 // rt_sigprocmask(how, set, old, 8) on the mask that rt_sigreturn will restore.

@@ -55,6 +55,11 @@ struct TaskState {
 // Otherwise kReady, or the tid of the task that is setting up, shifted left by one.
 inline constexpr std::uint32_t kReady = 1;
 
+// Raw kernel sigaction (uapi/asm/signal.h).
+struct KernelSigaction {
+  std::uint64_t handler, flags, restorer, mask;
+};
+
 // Verdicts on SIGTRAP the application asked for, and every other handler of its.
 struct AppHandlers {
   std::atomic<std::uint64_t> handler[65];   // what ubp_signal_entry calls; SIGTRAP's is its virtual disposition

@@ -56,7 +56,8 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
   for (std::uint32_t tasks = kMostTasks; tasks >= kFewestTasks; tasks /= 2) {
     const xol::AreaLayout layout = xol::AreaLayout::for_slots(plan.slots, tasks);
     const std::uint64_t states = whole_pages(layout.blocks * state_bytes);
-    const std::uint64_t bytes = kPage + states + whole_pages(layout.blocks * counter_bytes);
+    const std::uint64_t counters = whole_pages(layout.blocks * counter_bytes);
+    const std::uint64_t bytes = kPage + states + counters + layout.blocks * trap::kOwnStackBytes;
     // Leave most of a limited address space (RLIMIT_AS) to the application.
     const std::uint64_t whole = bytes + 2 * layout.area_bytes * kLikelyAreas;
     if (whole > address_space_limit() / 8 && tasks > kFewestTasks) continue;
@@ -80,6 +81,7 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
     g_process.state_bytes = state_bytes;
     g_process.counters = at + kPage + states;
     g_process.counter_bytes = counter_bytes;
+    g_process.stacks = reinterpret_cast<std::uint64_t>(at + kPage + states + counters);
     g_process.fork_state->store(trap::kReady, std::memory_order_relaxed);  // no other thread looks before arming
     return std::nullopt;
   }

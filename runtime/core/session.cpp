@@ -158,6 +158,7 @@ bool Session::arm() {
   points_ = static_cast<std::uint32_t>(points.size());
   points.insert(points.end(), own_points_.begin(), own_points_.end());
   points.push_back(calibration_point());
+  g_process.has_gate = std::any_of(points.begin(), points.end(), [](const xol::Displaced& point) { return point.is_gate; });
   table_ = new probes::Table(std::move(points));
   g_process.table = table_->view();
   times_.table = watch.lap_ns();

@@ -56,6 +56,21 @@ std::optional<std::uint32_t> number_of(const std::vector<Decoded>& decoded, std:
   return std::nullopt;
 }
 
+// Whether the system call of these numbers has to pass the gate.
+bool is_gated(std::uint32_t number) {
+  return number == SYS_rt_sigprocmask || number == SYS_rt_sigaction || number == SYS_execve || number == SYS_execveat;
+}
+
+// The number that the instruction right before `syscall` loads, for code of which no function is known: libc's clone,
+// whose call frame information stops before it.
+std::optional<std::uint32_t> number_before(const std::uint8_t* begin, const std::uint8_t* syscall) {
+  for (const std::uint8_t length : {std::uint8_t{5}, std::uint8_t{7}}) {
+    if (syscall - begin < length) break;
+    if (const auto value = loads_eax(syscall - length, length)) return value;
+  }
+  return std::nullopt;
+}
+
 void add_function(const symbols::Module& module, const symbols::Function& function, GateSites& sites) {
   const auto code = code_from(module, function.address, function.end);
   decoder::Walk walk = decoder::walk_function(code, function.address);
@@ -69,7 +84,7 @@ void add_function(const symbols::Module& module, const symbols::Function& functi
     const std::uint8_t* bytes = code.data() + decoded.offset;
     if (decoded.instruction.route != decoder::Route::kSystem || decoded.instruction.length != 2 || bytes[0] != 0x0f) continue;
     const auto number = number_of(walk.reached, at, code.data());
-    if (number && *number != SYS_rt_sigprocmask && *number != SYS_rt_sigaction) continue;
+    if (number && !is_gated(*number)) continue;
     if (!number) ++sites.unknown;
     xol::Displaced point(function.address + decoded.offset + module.bias, decoded.instruction, bytes);
     point.is_gate = true;
@@ -92,7 +107,8 @@ GateSites find_gate_sites(const symbols::Module& module, const symbols::Function
       if (at[1] != 0x05) continue;
       const symbols::Function* function = functions.containing(segment.address + static_cast<std::uint64_t>(at - bytes));
       if (function == nullptr) {
-        ++sites.unreadable;
+        const auto number = number_before(bytes, at);
+        if (!number || is_gated(*number)) ++sites.unreadable;
       } else if (last == nullptr || last->address != function->address) {
         add_function(module, *function, sites);
         last = function;

@@ -18,6 +18,7 @@
 #include <cstdarg>
 #include <cstring>
 
+#include "runtime/signals/real.h"
 #include "runtime/trap/trap_state.h"
 #include "xol/sys.h"
 
@@ -25,33 +26,6 @@ namespace ubp::signals {
 namespace {
 
 using trap::g_handlers;
-
-std::atomic<bool> g_active{false};
-
-// The application's virtual mask bit for SIGTRAP, per thread. Initial-exec: read in handlers.
-thread_local constinit bool t_blocks_trap __attribute__((tls_model("initial-exec"))) = false;
-
-template <typename Function>
-Function* next_symbol(std::atomic<Function*>& cache, const char* name) {
-  Function* function = cache.load(std::memory_order_relaxed);  // any thread finds the same value
-  if (function == nullptr) {
-    function = reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
-    cache.store(function, std::memory_order_relaxed);
-  }
-  return function;
-}
-
-// libc's own definition of an interposed function.
-#define UBP_REAL(name)                                        \
-  [] {                                                        \
-    static constinit std::atomic<decltype(&::name)> cache{};  \
-    using Type = std::remove_pointer_t<decltype(&::name)>;    \
-    return next_symbol<Type>(cache, #name);                   \
-  }()
-
-std::uint64_t bit_of(int signal) { return std::uint64_t{1} << (signal - 1); }
-bool is_signal(int signal) { return signal >= 1 && signal <= 64; }
-constexpr std::uint64_t kSigsetBytes = 8;
 
 // The kernel's part of a sigset_t.
 std::uint64_t kernel_mask(const sigset_t& set) {
@@ -80,6 +54,14 @@ class DispositionLock {
   static inline std::atomic_flag flag_;
   std::uint64_t before_ = 0;
 };
+
+constexpr std::uint64_t kRestorer = 0x04000000;  // SA_RESTORER
+
+// What the shim has to know of the application's flags; the kernel is always asked for siginfo.
+void remember_flags(int signal, std::uint64_t flags) {
+  trap::set_bit(g_handlers.on_stack, static_cast<std::uint64_t>(signal), (flags & SA_ONSTACK) != 0);
+  trap::set_bit(g_handlers.takes_info, static_cast<std::uint64_t>(signal), (flags & SA_SIGINFO) != 0);
+}
 
 using Handler = void (*)(int);
 const Handler kShim = reinterpret_cast<Handler>(&trap::ubp_signal_entry);
@@ -125,7 +107,9 @@ int wrapped_sigaction(int signal, const struct sigaction* act, struct sigaction*
   }
   DispositionLock lock;
   const std::uint64_t previous = g_handlers.handler[signal].load(std::memory_order_relaxed);  // under the lock
-  const bool masked_trap = (g_handlers.masks_trap.load(std::memory_order_relaxed) & bit_of(signal)) != 0;
+  const auto number = static_cast<std::uint64_t>(signal);
+  const bool masked_trap = trap::has_bit(g_handlers.masks_trap, number);
+  const bool took_info = trap::has_bit(g_handlers.takes_info, number);
   struct sigaction kernel_act {};
   if (act != nullptr) {
     kernel_act = *act;
@@ -133,6 +117,7 @@ int wrapped_sigaction(int signal, const struct sigaction* act, struct sigaction*
       // Before the kernel knows the shim; release: pairs with ubp_signal_prepare.
       g_handlers.handler[signal].store(word_of(act->sa_handler), std::memory_order_release);
       kernel_act.sa_handler = kShim;
+      kernel_act.sa_flags |= SA_SIGINFO;
     }
     sigdelset(&kernel_act.sa_mask, SIGTRAP);
   }
@@ -143,13 +128,16 @@ int wrapped_sigaction(int signal, const struct sigaction* act, struct sigaction*
     return result;
   }
   if (act != nullptr) {
-    const std::uint64_t bits = g_handlers.masks_trap.load(std::memory_order_relaxed);  // under the lock
-    const bool masks = sigismember(&act->sa_mask, SIGTRAP) == 1;
-    g_handlers.masks_trap.store(masks ? bits | bit_of(signal) : bits & ~bit_of(signal), std::memory_order_relaxed);
+    trap::set_bit(g_handlers.masks_trap, number, sigismember(&act->sa_mask, SIGTRAP) == 1);
+    remember_flags(signal, static_cast<std::uint64_t>(act->sa_flags));
   }
   if (old != nullptr) {
     *old = kernel_old;
-    if (old->sa_handler == kShim) old->sa_handler = handler_of(previous);
+    if (old->sa_handler == kShim) {
+      old->sa_handler = handler_of(previous);
+      if (!took_info) old->sa_flags &= ~SA_SIGINFO;
+      if (previous == 0) old->sa_flags = 0;  // the guard's
+    }
     if (masked_trap) sigaddset(&old->sa_mask, SIGTRAP);
   }
   return 0;
@@ -183,53 +171,38 @@ Handler wrapped_signal(Real real, int signal, Handler handler) {
     g_handlers.handler[signal].store(previous, std::memory_order_release);  // pairs with ubp_signal_prepare
     return old;
   }
-  const std::uint64_t bits = g_handlers.masks_trap.load(std::memory_order_relaxed);  // under the lock
-  g_handlers.masks_trap.store(bits & ~bit_of(signal), std::memory_order_relaxed);
+  trap::set_bit(g_handlers.masks_trap, static_cast<std::uint64_t>(signal), false);
+  remember_flags(signal, 0);
   return old == kShim ? handler_of(previous) : old;
-}
-
-// sigprocmask and pthread_sigmask: SIGTRAP stays unblocked in the kernel; the thread's virtual bit follows the call.
-template <typename Real>
-int wrapped_mask(Real real, int how, const sigset_t* set, sigset_t* old) {
-  if (!g_active.load(std::memory_order_acquire)) return real(how, set, old);  // pairs with take_over
-  const bool before = t_blocks_trap;
-  sigset_t without{};
-  bool named = false;
-  if (set != nullptr) {
-    without = *set;
-    named = sigismember(set, SIGTRAP) == 1;
-    if (how != SIG_UNBLOCK) sigdelset(&without, SIGTRAP);
-  }
-  const int result = real(how, set != nullptr ? &without : nullptr, old);
-  if (result != 0) return result;
-  if (set != nullptr) {
-    if (how == SIG_SETMASK) t_blocks_trap = named;
-    if (how == SIG_BLOCK && named) t_blocks_trap = true;
-    if (how == SIG_UNBLOCK && named) t_blocks_trap = false;
-  }
-  if (old != nullptr && before) sigaddset(old, SIGTRAP);
-  return 0;
 }
 
 // Puts the shim in front of a handler that was installed before take_over(). Raw: libc refuses its internal signals.
 void wrap_existing(int signal) {
   trap::KernelSigaction act{};
   if (sys::failed(sys::call4(SYS_rt_sigaction, signal, 0, reinterpret_cast<long>(&act), kSigsetBytes))) return;
+  if (act.handler == 0 && trap::is_guarded(static_cast<std::uint64_t>(signal))) {
+    act = {word_of(kShim), SA_SIGINFO | SA_ONSTACK | kRestorer, reinterpret_cast<std::uint64_t>(&trap::ubp_trap_restorer), 0};
+    sys::call4(SYS_rt_sigaction, signal, reinterpret_cast<long>(&act), 0, kSigsetBytes);
+    return;
+  }
   if (act.handler <= 1) return;
+  remember_flags(signal, act.flags);
   g_handlers.handler[signal].store(act.handler, std::memory_order_release);  // pairs with ubp_signal_prepare
   if ((act.mask & bit_of(SIGTRAP)) != 0) {
     g_handlers.masks_trap.fetch_or(bit_of(signal), std::memory_order_relaxed);  // single-threaded: load time
   }
   act.handler = word_of(kShim);
+  act.flags |= SA_SIGINFO;
   act.mask &= ~bit_of(SIGTRAP);
   sys::call4(SYS_rt_sigaction, signal, reinterpret_cast<long>(&act), 0, kSigsetBytes);
 }
 
 }  // namespace
 
+constinit std::atomic<bool> g_active{false};
+
 bool take_over() {
   trap::KernelSigaction act{}, old{};
-  constexpr std::uint64_t kRestorer = 0x04000000;  // SA_RESTORER
   act.handler = reinterpret_cast<std::uint64_t>(&trap::ubp_trap_entry);
   act.flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK | kRestorer;
   act.restorer = reinterpret_cast<std::uint64_t>(&trap::ubp_trap_restorer);
@@ -246,7 +219,7 @@ bool take_over() {
   const std::uint64_t trap = bit_of(SIGTRAP);
   std::uint64_t mask = 0;
   sys::call4(SYS_rt_sigprocmask, SIG_UNBLOCK, reinterpret_cast<long>(&trap), reinterpret_cast<long>(&mask), kSigsetBytes);
-  t_blocks_trap = (mask & trap) != 0;  // inherited through exec
+  trap::t_app_trap.is_blocked = (mask & trap) != 0;  // inherited through exec
   g_active.store(true, std::memory_order_release);  // pairs with the wrappers' acquire loads
   return true;
 }
@@ -255,8 +228,6 @@ bool take_over() {
 
 // The interposed names; runtime/ubp.map exports exactly these.
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"  // sigset and its kin still have callers
-#define UBP_EXPORT extern "C" __attribute__((visibility("default")))
-using ubp::signals::wrapped_mask;
 using ubp::signals::wrapped_sigaction;
 using ubp::signals::wrapped_signal;
 using SignalHandler = void (*)(int);
@@ -271,7 +242,6 @@ UBP_EXPORT int __sigaction(int signal, const struct sigaction* act, struct sigac
 #define UBP_SIGNAL_FUNCTION(name)                                              \
   extern "C" SignalHandler name(int, SignalHandler) noexcept;                  \
   UBP_EXPORT SignalHandler name(int signal, SignalHandler handler) noexcept {  \
-    using ubp::signals::next_symbol;                                           \
     return wrapped_signal(UBP_REAL(name), signal, handler);                    \
   }
 UBP_SIGNAL_FUNCTION(signal)
@@ -280,14 +250,6 @@ UBP_SIGNAL_FUNCTION(ssignal)
 UBP_SIGNAL_FUNCTION(sysv_signal)
 UBP_SIGNAL_FUNCTION(__sysv_signal)
 
-UBP_EXPORT int sigprocmask(int how, const sigset_t* set, sigset_t* old) noexcept {
-  using ubp::signals::next_symbol;
-  return wrapped_mask(UBP_REAL(sigprocmask), how, set, old);
-}
-UBP_EXPORT int pthread_sigmask(int how, const sigset_t* set, sigset_t* old) noexcept {
-  using ubp::signals::next_symbol;
-  return wrapped_mask(UBP_REAL(pthread_sigmask), how, set, old);
-}
 // System V: SIG_HOLD blocks the signal; any other disposition is installed and unblocks it. Answers SIG_HOLD when the
 // signal was blocked, else the old disposition.
 UBP_EXPORT SignalHandler sigset(int signal, SignalHandler disposition) noexcept {
@@ -317,7 +279,6 @@ UBP_EXPORT int clone(int (*function)(void*), void* stack, int flags, void* argum
   if ((flags & CLONE_VM) != 0 && (flags & (CLONE_SETTLS | CLONE_VFORK)) == 0) {
     ubp::trap::g_process.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
   }
-  using ubp::signals::next_symbol;
   return UBP_REAL(clone)(function, stack, flags, argument, parent_tid, tls, child_tid);
 }
 

@@ -92,7 +92,7 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
   return sys::call4(SYS_tkill, static_cast<long>(key & ~kGuest), 0) == kNoSuchProcess;
 }
 
-// Makes the pages of a block accessible: its state, its counters, its slots in both views of every area. Idempotent.
+// Makes the pages of a block accessible: its state, counters and stack, its slots in both views of every area. Idempotent.
 [[gnu::always_inline]] inline bool open_block(std::uint32_t block) {
   const auto open = [](std::uint64_t address, std::uint64_t bytes) {
     const std::uint64_t low = address & ~(xol::kPageBytes - 1);
@@ -103,6 +103,7 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
   bool done = open(reinterpret_cast<std::uint64_t>(g_process.state(block)), g_process.state_bytes);
   done &= open(reinterpret_cast<std::uint64_t>(g_process.counters) + block * g_process.counter_bytes,
                g_process.counter_bytes);
+  done &= open(g_process.stack_of(block), kOwnStackBytes - xol::kPageBytes);
   for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
     const std::uint64_t offset = block * g_process.layout.block_bytes;
     done &= xol::open_pages(g_process.areas[area], offset, g_process.layout.block_bytes);
@@ -125,6 +126,7 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
     std::uint32_t owner = task->tid.load(std::memory_order_acquire);  // pairs with the owner's stores
     if (!is_dead(owner) || !task->tid.compare_exchange_strong(owner, who.key, std::memory_order_acq_rel)) return nullptr;
     task->verified_bytes = 0;
+    task->has_stack = 0;
     return task;
   };
   // Look at a few earlier owners, a different few for every task: the number of states then stays near the largest

@@ -1,13 +1,13 @@
 // What an application handler is shown when it interrupted UBP: the context as it would be without UBP.
 //
 // Invariant 1: no suspended context ever points into an evictable slot, and none is ever resumed inside the trap path.
-// translate() is pure but for the frame it rewrites, so that tests run it on fabricated frames. RIP is written last:
+// translate() is pure but for the frame it rewrites. RIP is written last:
 // whoever interrupts a translation and repeats it gets the same result.
 //
 // Inline and free of libc: compiled into the trap path (the entering range).
 #pragma once
 
-#include "runtime/trap/trap_state.h"
+#include "runtime/trap/frame.h"
 
 namespace ubp::trap {
 
@@ -76,14 +76,6 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   return reinterpret_cast<Context*>(frame);
 }
 
-inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uapi/asm/sigcontext.h
-
-[[gnu::always_inline]] inline std::uint32_t fp_word(const Context* uc, std::uint32_t offset) {
-  std::uint32_t value;
-  __builtin_memcpy(&value, uc->fpstate + offset, sizeof value);
-  return value;
-}
-
 // Gives `to` (the frame of the handler about to run) the registers, vector state and mask of `from`, all but RIP.
 [[gnu::always_inline]] inline void copy_context(Context* to, const Context* from) {
   const std::uint64_t* source = &from->r8;
@@ -96,14 +88,8 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
   to->stack_base = from->stack_base;  // an SS_AUTODISARM stack is disarmed only for the abandoned frame
   to->stack_flags = from->stack_flags;
   to->stack_size = from->stack_size;
-  if (to->fpstate == nullptr || from->fpstate == nullptr) return;
-  // One machine, one kernel: both images have the same layout. 464: _fpx_sw_bytes {magic1, extended_size, ...}.
-  const std::uint32_t bytes = fp_word(from, 464) == kFpMagic1 ? fp_word(from, 468) : 512;
-  for (std::uint32_t at = 0; at < bytes; at += 8) {
-    std::uint64_t word;
-    __builtin_memcpy(&word, from->fpstate + at, 8);
-    asm volatile("movq %1, %0" : "=m"(*reinterpret_cast<std::uint64_t*>(to->fpstate + at)) : "r"(word));
-  }
+  // One machine, one kernel: both images have the same layout.
+  if (to->fpstate != nullptr) copy_bytes(to->fpstate, from->fpstate, fp_bytes(from));
 }
 
 // The context stands before a probepoint whose hit is counted: when the handler returns, the hit goes on.
@@ -164,26 +150,11 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
   return false;
 }
 
-// Shows the original context in the frame of a handler that is about to run.
-// uc, info: that frame's (info may be null). Signals must be blocked: see ubp_signal_prepare.
-[[gnu::always_inline]] inline void translate(Context* uc, siginfo_t* info) {
+// Shows the original context in the frame of a handler that is about to run. info: that frame's, or null.
+[[gnu::always_inline]] inline void translate(Context* frame, siginfo_t* info) {
 #ifdef UBP_TEST_NO_TRANSLATION  // tests/preload/controls_test.cpp: handlers see, and return to, what they interrupted
   return;
 #endif
-  // Handlers that interrupted each other before either was prepared: the innermost context first, because the
-  // handler about to run may refill the slot it stands in.
-  Context* frame = uc;
-  while (range_of(frame->rip) == Range::kEntering) {
-    Context* inner = interrupted_frame(frame);
-    // The kernel delivers several signals at once: each finds the earlier one's handler at its first instruction, and
-    // must see the application's function there, not the shim. The inner frames are prepared here in its stead.
-    const bool at_entry = frame->rip == address_of(&ubp_signal_entry) || frame->rip == address_of(&ubp_signal_entry_r15);
-    const std::uint64_t handler =
-        at_entry ? g_handlers.handler[frame->rdi % 65].load(std::memory_order_acquire) : 0;  // pairs with sigaction
-    if (handler > 1) frame->rip = handler;
-    frame = inner;
-  }
-  if (frame != uc) info = frame->info();
   if (translate_slot(frame, info)) return;
   const Range range = range_of(frame->rip);
   if (range == Range::kOutside || range == Range::kEntering) return;
@@ -222,6 +193,46 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
       }
       return;
     default: return;
+  }
+}
+
+// The context in which the kernel starts the handler whose frame is `inner`.
+[[gnu::always_inline]] inline void start_handler(Context* uc, Context* inner, std::uint64_t handler, std::uint64_t signal) {
+  uc->rdi = signal;
+  uc->rsi = reinterpret_cast<std::uint64_t>(inner->info());
+  uc->rdx = reinterpret_cast<std::uint64_t>(inner);
+  uc->rax = 0;
+  uc->rsp = uc->rdx - 8;
+  set_rip(uc, handler > 1 ? handler : address_of(&ubp_signal_entry));
+}
+
+// Prepares the frame of a handler that is about to run: its context is the original one, and it lies where it would
+// without UBP. Returns it, moved or not.
+//
+// The kernel delivers several signals at once, and a signal may interrupt the preparation of another: the handler that
+// was about to run then shows as interrupted. Its frame is prepared here in its stead, and it as interrupted at its own
+// first instruction; innermost first, because every further handler may refill slots and use the stack.
+// Signals must be blocked. Everything can be done again from the start by whoever interrupts later.
+[[gnu::always_inline]] inline Context* settle(Context* uc) {
+  constexpr int kDeepest = 32;
+  Context* frames[kDeepest];
+  int depth = 0;
+  frames[0] = uc;
+  while (depth + 1 < kDeepest && range_of(frames[depth]->rip) == Range::kEntering) {
+    frames[depth + 1] = interrupted_frame(frames[depth]);
+    ++depth;
+  }
+  Context* frame = frames[depth];
+  translate(frame, frame->info());
+  for (;;) {
+    const auto signal = static_cast<std::uint64_t>(frame->info()->si_signo) & 127;
+    const std::uint64_t handler = g_handlers.handler[signal % 65].load(std::memory_order_acquire);  // pairs with sigaction
+    const std::uint64_t target = handler > 1 ? frame_target(frame, signal) : 0;
+    if (target != 0) frame = move_frame(frame, target);
+    if (depth == 0) return frame;
+    Context* const outer = frames[--depth];
+    start_handler(outer, frame, handler, signal);
+    frame = outer;
   }
 }
 

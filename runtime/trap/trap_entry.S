@@ -162,11 +162,10 @@ ubp_trap_end:
 ubp_trap_not_ours:
     leaq UBP_UC_SIGINFO(%r15), %rdi
     movq %r15, %rsi
-    call ubp_trap_foreign               // the application's handler, or 0
-    leaq -8(%r15), %rsp
+    call ubp_trap_foreign               // -> the application's handler or 0, the frame (moved off UBP's stack)
+    leaq -8(%rdx), %rsp
     movl $5, %edi
-    leaq UBP_UC_SIGINFO(%r15), %rsi
-    movq %r15, %rdx
+    leaq UBP_UC_SIGINFO(%rdx), %rsi
     testq %rax, %rax
     jz ubp_trap_return
     jmp *%rax
@@ -213,18 +212,19 @@ ubp_resume_end:
 ubp_signal_entry:                       // the ucontext is in rdx
     movq %rdx, %r15
 ubp_signal_entry_r15:
-    pushq %rdi
-    pushq %rsi
-    pushq %rdx
     CLEAR_FLAGS
-    call ubp_signal_prepare             // (signal, siginfo, ucontext) -> the application's handler, or 0
-    popq %rdx
-    popq %rsi
-    popq %rdi
-ubp_signal_end:
+    movq %rdx, %rsi
+    leaq UBP_UC_SIGINFO(%rdx), %rdi
+    leaq UBP_STACK_OFFSET(%r15), %rsp
+    call ubp_signal_prepare             // (siginfo, ucontext) -> the application's handler or 0, the frame
+    movq %rdx, %r15                     // moved: from here on UBP's stack may be used again
+    leaq -8(%r15), %rsp
+    movl UBP_UC_SIGINFO(%r15), %edi
+    leaq UBP_UC_SIGINFO(%r15), %rsi
     testq %rax, %rax
     jz ubp_trap_return
     jmp *%rax
+ubp_signal_end:
     .size ubp_signal_entry, . - ubp_signal_entry
 
 // A probepoint of the runtime's own, always armed: what one hit costs is measured on it (core/overhead.cpp).

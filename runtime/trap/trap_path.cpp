@@ -3,6 +3,7 @@
 // Context: signal handlers in application threads. Rules, enforced by tests/checks/link_check: no libc, no allocation,
 // no lock, no C++ runtime; every function in a section of its own range (trap_entry.S explains the ranges); r15 is
 // left alone (-ffixed-r15); general registers only.
+#include "runtime/trap/death.h"
 #include "runtime/trap/gate.h"
 #include "runtime/trap/task.h"
 #include "runtime/trap/translate.h"
@@ -16,6 +17,8 @@ constinit Process g_process;
 thread_local constinit bool t_in_runtime __attribute__((tls_model("initial-exec"))) = false;
 constinit AppHandlers g_handlers;
 thread_local constinit TaskState* t_state __attribute__((tls_model("initial-exec"))) = nullptr;
+thread_local constinit AppTrap t_app_trap __attribute__((tls_model("initial-exec"))) = {};
+thread_local constinit AppStack t_app_stack __attribute__((tls_model("initial-exec"))) = {0, 0};
 
 namespace {
 
@@ -24,14 +27,11 @@ inline constexpr std::uint64_t kRetry = 1;
 // The thread gets no state: out of memory, or more tasks than blocks. The probepoint is taken out, so that the
 // program goes on as if it had never been armed.
 [[gnu::always_inline]] inline bool take_out(const xol::Displaced& point) {
-  const char path[] = "/proc/self/mem";
-  constexpr long kReadWriteCloexec = 02 | 02000000;
-  const long fd = sys::call4(SYS_openat, -100, reinterpret_cast<long>(path), kReadWriteCloexec);
+  const long fd = open_memory();
   if (sys::failed(fd)) return false;
-  const long wrote = sys::call4(SYS_pwrite64, fd, reinterpret_cast<long>(&point.first_byte), 1,
-                                static_cast<long>(point.address));
+  const bool done = restore_byte(fd, point);
   sys::call4(SYS_close, fd);
-  return wrote == 1;
+  return done;
 }
 
 [[gnu::always_inline]] inline std::uint32_t read_pkru() {
@@ -43,7 +43,7 @@ inline constexpr std::uint64_t kRetry = 1;
 // Whether the thread may leave by XRSTOR and IRETQ instead of rt_sigreturn: only when rt_sigreturn would do nothing
 // else. Source: arch/x86/kernel/signal_64.c, fpu/signal.c.
 [[gnu::always_inline]] inline bool can_return_fast(const Context* uc) {
-  constexpr std::uint64_t kTrapFlag = 0x100, kNestedTask = 0x4000, kAutodisarm = std::uint64_t{1} << 31;
+  constexpr std::uint64_t kTrapFlag = 0x100, kNestedTask = 0x4000;
   constexpr std::uint16_t kUserCode = 0x33, kUserStack = 0x2b;
   if (!g_process.fast_return || (uc->eflags & (kTrapFlag | kNestedTask)) != 0 || (uc->stack_flags & kAutodisarm) != 0) return false;
   if (uc->cs != kUserCode || uc->ss != kUserStack) return false;
@@ -96,14 +96,22 @@ inline constexpr std::uint64_t kRetry = 1;
   return false;
 }
 
-[[gnu::always_inline]] inline void translate_blocked(Context* uc, siginfo_t* info) {
-  constexpr long kSetMask = 2;
+// Blocks every signal; returns the mask that was.
+[[gnu::always_inline]] inline std::uint64_t block_all() {
   const std::uint64_t all = ~std::uint64_t{0};
   std::uint64_t before;
-  sys::call4(SYS_rt_sigprocmask, kSetMask, reinterpret_cast<long>(&all), reinterpret_cast<long>(&before), 8);
-  translate(uc, info);
-  sys::call4(SYS_rt_sigprocmask, kSetMask, reinterpret_cast<long>(&before), 0, 8);
+  sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&all), reinterpret_cast<long>(&before), 8);
+  return before;
 }
+[[gnu::always_inline]] inline void set_mask(std::uint64_t mask) {
+  sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&mask), 0, 8);
+}
+
+// A handler and the frame to call it with.
+struct Prepared {
+  std::uint64_t handler;
+  Context* frame;
+};
 
 }  // namespace
 
@@ -127,6 +135,7 @@ UBP_RANGE("ubp_trap_a") std::uint64_t ubp_trap_decide(Context* uc) {
   next.index = index;
   next.task = task;
   next.may_be_fast = 1;
+  if (adopt_stack(uc, task)) next.may_be_fast = 0;
   if (t_in_runtime) [[unlikely]] return reinterpret_cast<std::uint64_t>(&next.scratch);  // counted nowhere
   return reinterpret_cast<std::uint64_t>(task->counters + index);
 }
@@ -183,31 +192,53 @@ UBP_RANGE("ubp_trap_r") int ubp_trap_resume(Context* uc) {
   return 1;
 }
 
-// Range: entering. Shows the handler the original context; returns the handler, or 0 when it was removed meanwhile.
-UBP_RANGE("ubp_signal_s") std::uint64_t ubp_signal_prepare(int signal, siginfo_t* info, Context* uc) {
-  if (is_in_ubp(uc->rip)) [[unlikely]] translate_blocked(uc, info);
-  const std::uint64_t handler = g_handlers.handler[signal].load(std::memory_order_acquire);  // pairs with sigaction
-  return handler <= 1 ? 0 : handler;  // SIG_DFL, SIG_IGN
+// Range: entering. Shows the handler the original context; handler 0: there is none, return from the frame.
+UBP_RANGE("ubp_signal_s") Prepared ubp_signal_prepare(siginfo_t* info, Context* uc) {
+  // A fault in here: the stack that a handler's frame belongs on is used up. The kernel kills by SIGSEGV then.
+  if (range_of(uc->rip) == Range::kEntering && is_fault(info)) [[unlikely]] {
+    while (range_of(uc->rip) == Range::kEntering) uc = interrupted_frame(uc);
+    translate(uc, nullptr);
+    uc->info()->si_signo = SIGSEGV;
+    die(uc, SIGSEGV, true);
+    return {0, uc};
+  }
+  if (is_in_ubp(uc->rip) || g_process.is_own_stack(reinterpret_cast<std::uint64_t>(uc))) [[unlikely]] {
+    const std::uint64_t before = block_all();
+    uc = settle(uc);
+    set_mask(before);
+  }
+  const auto signal = static_cast<std::uint64_t>(info->si_signo);
+  const std::uint64_t handler = g_handlers.handler[signal % 65].load(std::memory_order_acquire);  // pairs with sigaction
+  if (handler > 1) return {handler, uc};
+  if (handler == 0 && is_guarded(signal)) die(uc, signal, !is_fault(info));
+  return {0, uc};
 }
 
-// Outside the ranges. A SIGTRAP that no probepoint caused: what the application's disposition makes of it. Returns
-// its handler, or 0 when there is nothing to call and the thread shall go on.
-UBP_RANGE("ubp_trap_f") std::uint64_t ubp_trap_foreign(siginfo_t* info, Context* uc) {
-  if (is_in_ubp(uc->rip)) translate_blocked(uc, info);
+// Outside the ranges. A SIGTRAP that no probepoint caused: what the application's disposition makes of it. handler 0:
+// nothing to call, return from the frame.
+UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) {
+  const std::uint64_t before = block_all();
+  if (is_in_ubp(uc->rip)) uc = settle(uc);
   const std::uint64_t handler = g_handlers.handler[SIGTRAP].load(std::memory_order_acquire);  // pairs with sigaction
-  if (handler > 1) return handler;
-  const bool is_breakpoint = info->si_code == SI_KERNEL;
-  if (handler == 1 && info->si_code <= 0) return 0;  // SIG_IGN stops kill(2), not a fault
-  // The default: die of SIGTRAP where the kernel would have let it die.
-  const KernelSigaction act{0, 0, 0, 0};
-  sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&act), 0, 8);
-  if (is_breakpoint) {
-    const auto* before = reinterpret_cast<const std::uint8_t*>(uc->rip);
-    uc->rip -= before[-1] == 0xcc ? 1 : 2;  // int3, or int $3
-  } else {
-    sys::call4(SYS_tkill, static_cast<long>(sys::gettid()), SIGTRAP);
+  const bool is_fault = info->si_code > 0, is_breakpoint = info->si_code == SI_KERNEL;
+  const bool is_blocked = t_app_trap.is_blocked;
+  if (is_blocked && !is_fault) {  // stays pending until it is unblocked: release_trap
+    t_app_trap.info = *info;
+    t_app_trap.is_pending = true;
+    set_mask(before);
+    return {0, uc};
   }
-  return 0;
+  if (handler > 1 && !is_blocked) {
+    if (const std::uint64_t target = frame_target(uc, SIGTRAP)) uc = move_frame(uc, target);
+  } else if (handler == 0 || is_fault) {  // blocking and SIG_IGN stop kill(2), not a fault
+    if (is_breakpoint) {
+      const auto* after = reinterpret_cast<const std::uint8_t*>(uc->rip);
+      uc->rip -= after[-1] == 0xcc ? 1 : 2;  // int3, or int $3: it traps again
+    }
+    die(uc, SIGTRAP, !is_breakpoint);
+  }
+  set_mask(before);
+  return {handler > 1 && !is_blocked ? handler : 0, uc};
 }
 
 // Outside the ranges: called at load.
@@ -219,9 +250,17 @@ UBP_RANGE("ubp_trap_f") void ubp_trap_adopt_main(std::uint64_t stack_low, std::u
   task->verified_bytes = stack_high - stack_low;
 }
 
+// Outside the ranges: called by the interposed functions.
+UBP_RANGE("ubp_trap_f") void ubp_trap_block(bool blocked) { block_trap(blocked); }
+
 // Outside the ranges: called by the fork handler of a child, so that the child has its slot pages before it may
 // forbid itself the system calls that make them.
-UBP_RANGE("ubp_trap_f") bool ubp_trap_set_up_child() { return set_up_child(sys::gettid()); }
+UBP_RANGE("ubp_trap_f") bool ubp_trap_set_up_child() {
+  // The signal stack is a parent's: another thread of the child may get that block.
+  const std::uint64_t none[3] = {0, SS_DISABLE, 0};
+  sys::call4(SYS_sigaltstack, reinterpret_cast<long>(none), 0);
+  return set_up_child(sys::gettid());
+}
 
 }  // extern "C"
 

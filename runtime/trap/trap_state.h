@@ -47,6 +47,7 @@ struct TaskState {
   // this task's TLS (clone(CLONE_VM) without CLONE_SETTLS) and runs on another stack is told apart.
   std::uint64_t verified_low, verified_bytes;
   std::uint64_t* counters;          // hits by probepoint index
+  std::uint64_t has_stack;          // 1: its signal frames go to UBP's stack (frame.h)
   std::uint64_t slot_hits, misses, refills, evictions;
   // Then, per area: geometry.slots tags and geometry.sets hands (see caches()).
 };
@@ -64,13 +65,39 @@ struct KernelSigaction {
 struct AppHandlers {
   std::atomic<std::uint64_t> handler[65];   // what ubp_signal_entry calls; SIGTRAP's is its virtual disposition
   std::atomic<std::uint64_t> masks_trap;    // bit (signal - 1): the application's sa_mask held SIGTRAP
+  std::atomic<std::uint64_t> on_stack;      // likewise: the application asked for SA_ONSTACK
+  std::atomic<std::uint64_t> takes_info;    // likewise: for SA_SIGINFO
   std::atomic<std::uint64_t> trap_flags, trap_mask;  // SIGTRAP's virtual sa_flags and sa_mask
 };
+
+// The signals whose default is a core dump: ubp_signal_entry stands before the default too (death.h).
+inline bool is_guarded(std::uint64_t signal) {
+  constexpr std::uint64_t kCore = (1u << (SIGQUIT - 1)) | (1u << (SIGILL - 1)) | (1u << (SIGABRT - 1)) | (1u << (SIGBUS - 1)) |
+                                  (1u << (SIGFPE - 1)) | (1u << (SIGSEGV - 1)) | (1u << (SIGSYS - 1)) |
+                                  (1u << (SIGXCPU - 1)) | (1u << (SIGXFSZ - 1));
+  return signal >= 1 && signal <= 64 && (kCore >> (signal - 1) & 1) != 0;
+}
+
+// Remembers, or forgets, one bit of what the application asked of a signal.
+inline void set_bit(std::atomic<std::uint64_t>& bits, std::uint64_t signal, bool value) {
+  const std::uint64_t bit = std::uint64_t{1} << (signal - 1);
+  if (value) {
+    bits.fetch_or(bit, std::memory_order_relaxed);  // on its own: read by handlers that the kernel starts later
+  } else {
+    bits.fetch_and(~bit, std::memory_order_relaxed);  // likewise
+  }
+}
+inline bool has_bit(const std::atomic<std::uint64_t>& bits, std::uint64_t signal) {
+  return (bits.load(std::memory_order_relaxed) >> (signal - 1) & 1) != 0;  // likewise
+}
 
 struct PermanentSlots {
   std::uint64_t base = 0;                   // RX, written once at load, kSlotBytes each
   std::uint64_t bytes = 0;
 };
+
+// UBP's own signal stack of one task; its lowest page stays inaccessible.
+inline constexpr std::uint64_t kOwnStackBytes = 65536;
 
 struct Process {
   probes::TableView table;
@@ -84,6 +111,7 @@ struct Process {
   std::uint64_t state_bytes = 0;
   std::uint8_t* counters = nullptr;         // layout.blocks x counter_bytes
   std::uint64_t counter_bytes = 0;
+  std::uint64_t stacks = 0;                 // layout.blocks x kOwnStackBytes
   std::atomic<std::uint32_t>* fork_state = nullptr;
   std::atomic<std::uint32_t>* high_water = nullptr;    // blocks ever claimed
   std::atomic<std::uint32_t>* threads_seen = nullptr;
@@ -93,11 +121,15 @@ struct Process {
 
   std::uint64_t text_low = 0, text_high = 0;  // libubp's own code
   std::uint32_t pkru_offset = 0;            // of PKRU in the XSAVE image; 0: the system has no protection keys
+  bool has_gate = false;                    // libc's own rt_sigprocmask and rt_sigaction pass gate.h
   bool fast_return = false;                 // user-mode return is possible at all
 
   TaskState* state(std::uint32_t block) const {
     return reinterpret_cast<TaskState*>(states + block * state_bytes);
   }
+  // The lowest address of a task's own stack, as the kernel is told.
+  std::uint64_t stack_of(std::uint32_t block) const { return stacks + block * kOwnStackBytes + xol::kPageBytes; }
+  bool is_own_stack(std::uint64_t address) const { return address - stacks < layout.blocks * kOwnStackBytes; }
   // The task's cache of one area.
   [[gnu::always_inline]] inline xol::SlotCache cache(TaskState* task, std::uint32_t area) const {
     const std::uint64_t per_area = geometry.slots * sizeof(xol::SlotCache::Tag) + geometry.sets;
@@ -108,6 +140,19 @@ struct Process {
 
 // Set while this thread runs libubp's own code at load and exit: what that code calls is no hit of the application's.
 extern thread_local constinit bool t_in_runtime __attribute__((tls_model("initial-exec")));
+
+// The alternate stack that this thread's sigaltstack() set and reads back; size 0: none.
+struct AppStack {
+  std::uint64_t base, size;
+};
+// The thread's SIGTRAP as the application set it: the mask bit, and one that arrived while it was blocked.
+struct AppTrap {
+  bool is_blocked;
+  bool is_pending;
+  siginfo_t info;
+};
+extern thread_local constinit AppTrap t_app_trap __attribute__((tls_model("initial-exec")));
+extern thread_local constinit AppStack t_app_stack __attribute__((tls_model("initial-exec")));
 
 extern Process g_process;
 extern AppHandlers g_handlers;
@@ -135,6 +180,10 @@ extern const char ubp_calibration_point[];
 // Gives the calling thread its state before it hits anything, and takes [stack_low, stack_high) for its stack, so that
 // it makes no system call later (a seccomp filter may allow next to none). Load time.
 void ubp_trap_adopt_main(std::uint64_t stack_low, std::uint64_t stack_high);
+
+// Blocks or unblocks SIGTRAP for the application in this thread; one that was pending comes again when it is unblocked.
+// Async-signal-safe: yes.
+void ubp_trap_block(bool blocked);
 
 // Gives a forked child slot pages of its own. Returns false when the kernel denies them (the next hit tries again).
 // Async-signal-safe: yes. Idempotent.

@@ -271,34 +271,86 @@ TEST_CASE("a handler that is returning to a hit can itself be interrupted") {
   CHECK(second.return_address == 0xdead);
 }
 
-TEST_CASE("handlers that interrupt each other before either began: the innermost context is translated first") {
+TEST_CASE("handlers that interrupt each other before either began start one after the other, innermost first") {
   World world;
+  g_handlers.handler[SIGUSR1] = 0x404000;
+  g_handlers.handler[SIGUSR2] = 0x406000;
   Frame slot, first, second;
+  slot.info.si_signo = SIGUSR1;
   slot.uc.rip = world.slot();  // interrupted by a handler whose entry (first) was interrupted (second)
+  first.info.si_signo = SIGUSR2;
   first.uc.rip = address_of(&ubp_signal_entry);
   first.uc.rdx = reinterpret_cast<std::uint64_t>(&slot.uc);
   second.uc.rip = address_of(&ubp_signal_prepare);
   second.uc.r15 = reinterpret_cast<std::uint64_t>(&first.uc);
-  translate(&second.uc, &second.info);
+  CHECK(settle(&second.uc) == &second.uc);
   CHECK(slot.uc.rip == kOrigin);
   CHECK(slot.return_address == kResume);
-  CHECK(first.uc.rip == address_of(&ubp_signal_entry));
-  CHECK(second.uc.rip == address_of(&ubp_signal_prepare));
+  CHECK(first.uc.rip == 0x404000);
+  CHECK(first.uc.rdi == SIGUSR1);
+  CHECK(first.uc.rdx == reinterpret_cast<std::uint64_t>(&slot.uc));
+  CHECK(second.uc.rip == 0x406000);
+  CHECK(second.uc.rdi == SIGUSR2);
+  CHECK(second.uc.rsi == reinterpret_cast<std::uint64_t>(&first.info));
+  CHECK(second.uc.rsp == reinterpret_cast<std::uint64_t>(&first.return_address));
+  g_handlers.handler[SIGUSR1] = g_handlers.handler[SIGUSR2] = 0;
 }
 
-TEST_CASE("a handler that is delivered on top of another's entry sees the other's first instruction") {
+// A handler of SIGUSR1 whose frame the kernel has put on UBP's stack.
+struct OnOwnStack {
   World world;
-  g_handlers.handler[64] = 0x404000;
-  Frame slot, second;
-  slot.uc.rip = world.slot();
-  second.uc.rip = address_of(&ubp_signal_entry);
-  second.uc.rdi = 64;
-  second.uc.rdx = reinterpret_cast<std::uint64_t>(&slot.uc);
-  translate(&second.uc, &second.info);
-  g_handlers.handler[64] = 0;
-  CHECK(second.uc.rip == 0x404000);
-  CHECK(second.uc.rdi == 64);
-  CHECK(slot.uc.rip == kOrigin);
+  Frame frame;
+  alignas(64) std::array<std::uint8_t, 8192> application{};
+  alignas(64) std::array<std::uint8_t, 4096> alternate{};
+
+  OnOwnStack() {
+    // Ends where the frame does: what stands behind is the application's.
+    g_process.stacks = reinterpret_cast<std::uint64_t>(&frame + 1) - g_process.layout.blocks * kOwnStackBytes;
+    g_handlers.handler[SIGUSR1] = 0x404000;
+    frame.info.si_signo = SIGUSR1;
+    frame.fp[100] = 0x77;
+    frame.uc.rip = 0x1234;
+    frame.uc.rsp = top();
+  }
+  ~OnOwnStack() {
+    g_handlers.handler[SIGUSR1] = 0;
+    g_handlers.on_stack = 0;
+    t_app_stack = {0, 0};
+  }
+  std::uint64_t top() const { return reinterpret_cast<std::uint64_t>(application.data() + application.size()) - 4096; }
+
+  void check_moved_below(std::uint64_t limit) {
+    Context* moved = settle(&frame.uc);
+    CHECK(reinterpret_cast<std::uint64_t>(moved->fpstate) + 512 <= limit);
+    CHECK(reinterpret_cast<std::uint64_t>(moved->fpstate) + 512 > limit - 64);
+    CHECK(reinterpret_cast<std::uint64_t>(moved->fpstate) % 64 == 0);
+    CHECK(reinterpret_cast<std::uint64_t>(moved) % 16 == 0);
+    CHECK(moved->return_address() == 0xdead);
+    CHECK(moved->rip == 0x1234);
+    CHECK(moved->info()->si_signo == SIGUSR1);
+    CHECK(moved->fpstate[100] == 0x77);
+    CHECK(frame.uc.fpstate == frame.fp.data());  // the original stays: whoever interrupts begins again
+  }
+};
+
+TEST_CASE("a handler without SA_ONSTACK leaves UBP's stack for the interrupted one, below the red zone") {
+  OnOwnStack on;
+  on.check_moved_below(on.top() - 128);
+}
+
+TEST_CASE("a handler with SA_ONSTACK leaves UBP's stack for the application's alternate one") {
+  OnOwnStack on;
+  set_bit(g_handlers.on_stack, SIGUSR1, true);
+  t_app_stack = {reinterpret_cast<std::uint64_t>(on.alternate.data()), on.alternate.size()};
+  on.check_moved_below(t_app_stack.base + t_app_stack.size);
+  on.frame.uc.rsp = t_app_stack.base + 4000;  // already on it
+  on.check_moved_below(on.frame.uc.rsp - 128);
+}
+
+TEST_CASE("a handler with SA_ONSTACK in a thread without alternate stack stays where it is") {
+  OnOwnStack on;
+  set_bit(g_handlers.on_stack, SIGUSR1, true);
+  CHECK(settle(&on.frame.uc) == &on.frame.uc);
 }
 
 TEST_CASE("translating twice is translating once") {

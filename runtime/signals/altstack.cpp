@@ -1,0 +1,59 @@
+// sigaltstack(): the application's alternate stack is its own to set and read, while the kernel is told of UBP's once the
+// thread has hit a probe (trap/frame.h).
+//
+// Context: any, handlers included. Source: sigaltstack(2), kernel/signal.c (do_sigaltstack).
+#include <errno.h>
+#include <signal.h>
+
+#include "runtime/signals/real.h"
+#include "runtime/trap/trap_state.h"
+
+namespace {
+
+constexpr int kAutodisarmFlag = static_cast<int>(1U << 31);  // SS_AUTODISARM
+
+bool is_on_app_stack() {
+  const auto here = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
+  const ubp::trap::AppStack& stack = ubp::trap::t_app_stack;
+  return stack.size != 0 && here > stack.base && here - stack.base <= stack.size;
+}
+
+}  // namespace
+
+UBP_EXPORT int sigaltstack(const stack_t* wanted, stack_t* old) noexcept {
+  const auto real = UBP_REAL(sigaltstack);
+  stack_t kernel{};
+  const bool is_virtual = ubp::signals::g_active.load(std::memory_order_acquire) &&  // pairs with take_over
+                          real(nullptr, &kernel) == 0 &&
+                          ubp::trap::g_process.is_own_stack(reinterpret_cast<std::uint64_t>(kernel.ss_sp));
+  if (!is_virtual) return real(wanted, old);  // the first hit takes it over
+  ubp::trap::AppStack& stack = ubp::trap::t_app_stack;
+  stack_t before{};
+  before.ss_sp = reinterpret_cast<void*>(stack.base);
+  before.ss_size = stack.size;
+  before.ss_flags = stack.size == 0 ? SS_DISABLE : is_on_app_stack() ? SS_ONSTACK : 0;
+  if (wanted != nullptr) {
+    const stack_t copy = *wanted;
+    if (is_on_app_stack()) {
+      errno = EPERM;
+      return -1;
+    }
+    if ((copy.ss_flags & kAutodisarmFlag) != 0) {  // the kernel's bookkeeping is needed: its hits stay on that stack
+      const int result = real(wanted, nullptr);
+      if (result != 0) return result;
+      stack = {0, 0};
+    } else if (copy.ss_flags == SS_DISABLE) {
+      stack = {0, 0};
+    } else if (copy.ss_flags != 0 && copy.ss_flags != SS_ONSTACK) {
+      errno = EINVAL;
+      return -1;
+    } else if (copy.ss_size < 2048) {  // MINSIGSTKSZ
+      errno = ENOMEM;
+      return -1;
+    } else {
+      stack = {reinterpret_cast<std::uint64_t>(copy.ss_sp), copy.ss_size};
+    }
+  }
+  if (old != nullptr) *old = before;
+  return 0;
+}

@@ -1,0 +1,126 @@
+// Interposed libc functions that set, lend or read a signal mask: SIGTRAP is never blocked in the kernel, and is blocked
+// for the application when it says so (trap::t_app_trap).
+//
+// Where libc's own system calls pass the gate (trap/gate.h), sigprocmask and pthread_sigmask are kept there, and nothing
+// is left to do here. A mask lent for the time of one call (sigsuspend, ppoll, ...) reaches the kernel without SIGTRAP.
+//
+// Context: any, handlers included.
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <time.h>
+
+#include "runtime/signals/real.h"
+#include "runtime/trap/trap_state.h"
+
+namespace ubp::signals {
+namespace {
+
+using trap::t_app_trap;
+
+bool is_active() { return g_active.load(std::memory_order_acquire); }  // pairs with take_over
+
+// sigprocmask and pthread_sigmask.
+template <typename Real>
+int wrapped_mask(Real real, int how, const sigset_t* set, sigset_t* old) {
+  if (!is_active() || trap::g_process.has_gate) return real(how, set, old);
+  const bool before = t_app_trap.is_blocked;
+  sigset_t without{};
+  bool named = false;
+  if (set != nullptr) {
+    without = *set;
+    named = sigismember(set, SIGTRAP) == 1;
+    if (how != SIG_UNBLOCK) sigdelset(&without, SIGTRAP);
+  }
+  const int result = real(how, set != nullptr ? &without : nullptr, old);
+  if (result != 0) return result;
+  if (old != nullptr && before) sigaddset(old, SIGTRAP);
+  if (set != nullptr && (named || how == SIG_SETMASK)) trap::ubp_trap_block(named && how != SIG_UNBLOCK);
+  return 0;
+}
+
+// Calls `call` with the mask less SIGTRAP, which is blocked or not for the application meanwhile. A SIGTRAP that was
+// pending and is unblocked by the mask is handled first, and ends the call as it would have.
+template <typename Call>
+int with_lent_mask(const sigset_t* mask, const Call& call) {
+  if (mask == nullptr || !is_active()) return call(mask);
+  const bool before = t_app_trap.is_blocked;
+  const bool blocks = sigismember(mask, SIGTRAP) == 1;
+  if (!blocks && t_app_trap.is_pending) {
+    trap::ubp_trap_block(false);
+    trap::ubp_trap_block(before);
+    errno = EINTR;
+    return -1;
+  }
+  sigset_t without = *mask;
+  sigdelset(&without, SIGTRAP);
+  t_app_trap.is_blocked = blocks;
+  const int result = call(&without);
+  const int error = errno;
+  trap::ubp_trap_block(before);
+  errno = error;
+  return result;
+}
+
+// Takes a pending SIGTRAP that the caller waits for. Returns whether there was one.
+bool take_pending(const sigset_t* set, siginfo_t* info) {
+  if (!is_active() || !t_app_trap.is_pending || sigismember(set, SIGTRAP) != 1) return false;
+  t_app_trap.is_pending = false;
+  if (info != nullptr) *info = t_app_trap.info;
+  return true;
+}
+
+}  // namespace
+}  // namespace ubp::signals
+
+using ubp::signals::take_pending;
+using ubp::signals::with_lent_mask;
+using ubp::signals::wrapped_mask;
+
+UBP_EXPORT int sigprocmask(int how, const sigset_t* set, sigset_t* old) noexcept {
+  return wrapped_mask(UBP_REAL(sigprocmask), how, set, old);
+}
+UBP_EXPORT int pthread_sigmask(int how, const sigset_t* set, sigset_t* old) noexcept {
+  return wrapped_mask(UBP_REAL(pthread_sigmask), how, set, old);
+}
+
+UBP_EXPORT int sigsuspend(const sigset_t* mask) {
+  return with_lent_mask(mask, [](const sigset_t* lent) { return UBP_REAL(sigsuspend)(lent); });
+}
+UBP_EXPORT int ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask) {
+  return with_lent_mask(mask, [=](const sigset_t* lent) { return UBP_REAL(ppoll)(fds, count, timeout, lent); });
+}
+extern "C" int __ppoll_chk(pollfd*, nfds_t, const timespec*, const sigset_t*, std::size_t);
+UBP_EXPORT int __ppoll_chk(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask, std::size_t size) {
+  return with_lent_mask(mask, [=](const sigset_t* lent) { return UBP_REAL(__ppoll_chk)(fds, count, timeout, lent, size); });
+}
+UBP_EXPORT int pselect(int count, fd_set* reads, fd_set* writes, fd_set* excepts, const timespec* timeout, const sigset_t* mask) {
+  return with_lent_mask(
+      mask, [=](const sigset_t* lent) { return UBP_REAL(pselect)(count, reads, writes, excepts, timeout, lent); });
+}
+UBP_EXPORT int epoll_pwait(int epoll, epoll_event* events, int most, int timeout, const sigset_t* mask) {
+  return with_lent_mask(mask, [=](const sigset_t* lent) { return UBP_REAL(epoll_pwait)(epoll, events, most, timeout, lent); });
+}
+UBP_EXPORT int epoll_pwait2(int epoll, epoll_event* events, int most, const timespec* timeout, const sigset_t* mask) {
+  return with_lent_mask(mask, [=](const sigset_t* lent) { return UBP_REAL(epoll_pwait2)(epoll, events, most, timeout, lent); });
+}
+
+UBP_EXPORT int sigpending(sigset_t* set) noexcept {
+  const int result = UBP_REAL(sigpending)(set);
+  if (result == 0 && ubp::trap::t_app_trap.is_pending) sigaddset(set, SIGTRAP);
+  return result;
+}
+UBP_EXPORT int sigwait(const sigset_t* set, int* signal) {
+  if (!take_pending(set, nullptr)) return UBP_REAL(sigwait)(set, signal);
+  *signal = SIGTRAP;
+  return 0;
+}
+UBP_EXPORT int sigwaitinfo(const sigset_t* set, siginfo_t* info) {
+  return take_pending(set, info) ? SIGTRAP : UBP_REAL(sigwaitinfo)(set, info);
+}
+UBP_EXPORT int sigtimedwait(const sigset_t* set, siginfo_t* info, const timespec* timeout) {
+  return take_pending(set, info) ? SIGTRAP : UBP_REAL(sigtimedwait)(set, info, timeout);
+}

@@ -1,0 +1,66 @@
+// Dying of a signal as the program would without UBP: at its true RIP, over its own bytes.
+//
+// A signal whose default is a core dump is not left to the kernel: ubp_signal_entry stands before it (the guard), and
+// when the application's disposition is the default, the frame shows the original context, every int3 is taken out, the
+// kernel's default is restored, and the thread goes back to where it stood: a fault happens again there, natively;
+// another signal is sent again and takes effect there.
+//
+// Inline and free of libc: compiled into the trap path. Source: signal(7), rt_sigqueueinfo(2).
+#pragma once
+
+#include "runtime/trap/task.h"
+#include "runtime/trap/translate.h"
+
+namespace ubp::trap {
+
+// What the kernel is told of a guarded signal whose disposition is the default.
+[[gnu::always_inline]] inline KernelSigaction guard_action() {
+  constexpr std::uint64_t kRestorer = 0x04000000;  // SA_RESTORER
+  return {address_of(&ubp_signal_entry), SA_SIGINFO | SA_ONSTACK | kRestorer, address_of(&ubp_trap_restorer), 0};
+}
+
+// Replaces `point`'s int3 through an open /proc/self/mem; leaves alone what is no int3 any more (or not mapped).
+[[gnu::always_inline]] inline bool restore_byte(long fd, const xol::Displaced& point) {
+  const auto offset = static_cast<long>(point.address);
+  std::uint8_t byte = 0;
+  if (sys::call4(SYS_pread64, fd, reinterpret_cast<long>(&byte), 1, offset) != 1) return false;
+  return byte != 0xcc || sys::call4(SYS_pwrite64, fd, reinterpret_cast<long>(&point.first_byte), 1, offset) == 1;
+}
+
+// Opens /proc/self/mem for writing text; closed by the caller. A negative errno when it is denied.
+[[gnu::always_inline]] inline long open_memory() {
+  const char path[] = "/proc/self/mem";
+  constexpr long kReadWriteCloexec = 02 | 02000000, kAtCwd = -100;
+  return sys::call4(SYS_openat, kAtCwd, reinterpret_cast<long>(path), kReadWriteCloexec);
+}
+
+[[gnu::always_inline]] inline void restore_text() {
+  const long fd = open_memory();
+  if (sys::failed(fd)) return;  // the core then shows the int3s
+  for (std::uint32_t point = 0; point < g_process.table.count; ++point) restore_byte(fd, g_process.table.points[point]);
+  sys::call4(SYS_close, fd);
+}
+
+// Makes the return from this frame end the process by `signal`. sent: not caused by the instruction at RIP.
+[[gnu::always_inline]] inline void die(Context* uc, std::uint64_t signal, bool sent) {
+  const std::uint32_t pid = sys::getpid();
+  if (pid == g_process.pid) restore_text();  // a vfork child dies alone
+  const KernelSigaction act{0, 0, 0, 0};
+  sys::call4(SYS_rt_sigaction, static_cast<long>(signal), reinterpret_cast<long>(&act), 0, 8);
+  uc->mask &= ~(std::uint64_t{1} << (signal - 1));
+  uc->return_address() = address_of(&ubp_trap_restorer);
+  if (!sent) return;
+  const std::uint64_t own = std::uint64_t{1} << (signal - 1);  // blocked until the return: it takes effect there
+  sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, reinterpret_cast<long>(&own), 0, 8);
+  const long result = sys::call4(SYS_rt_tgsigqueueinfo, pid, sys::gettid(), static_cast<long>(signal),
+                                 reinterpret_cast<long>(uc->info()));
+  if (sys::failed(result)) sys::call4(SYS_tkill, sys::gettid(), static_cast<long>(signal));
+}
+
+// Whether the signal comes from the instruction at RIP, which repeats it.
+[[gnu::always_inline]] inline bool is_fault(const siginfo_t* info) {
+  constexpr std::uint64_t kFaults = (1u << (SIGSEGV - 1)) | (1u << (SIGBUS - 1)) | (1u << (SIGFPE - 1)) | (1u << (SIGILL - 1));
+  return info->si_code > 0 && (kFaults >> (info->si_signo - 1) & 1) != 0;
+}
+
+}  // namespace ubp::trap

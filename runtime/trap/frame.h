@@ -1,0 +1,90 @@
+// Where signal frames lie, and moving one.
+//
+// The kernel's alternate stack of a task that has hit a probe is UBP's own (adopt_stack), so that no hit needs room on
+// the application's stack, however small or full. The application's alternate stack is virtual: t_app_stack is what
+// sigaltstack() reads back (signals/altstack.cpp), and a handler of its that the kernel has started on UBP's stack is
+// moved to where it would run without UBP, frame and all, before its first instruction (translate.h).
+//
+//   frame    | pretcode 8 | ucontext 304 | siginfo 128 | up to 63 bytes | XSAVE image |     <- stack top
+//
+// UBP's stack is empty whenever application code runs, with one exception: a handler with SA_ONSTACK in a thread
+// without alternate stack stays on UBP's (threads of Go take it for their own), and hits inside it go below.
+//
+// Inline and free of libc: compiled into the trap path. Source: arch/x86/kernel/signal_64.c, sigaltstack(2).
+#pragma once
+
+#include "runtime/trap/trap_state.h"
+
+namespace ubp::trap {
+
+inline constexpr std::uint64_t kFrameBytes = 8 + UBP_UC_SIGINFO + 128;
+inline constexpr std::uint64_t kRedZone = 128;
+inline constexpr std::uint64_t kAutodisarm = std::uint64_t{1} << 31;  // SS_AUTODISARM
+
+inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uapi/asm/sigcontext.h
+
+[[gnu::always_inline]] inline std::uint32_t fp_word(const Context* uc, std::uint32_t offset) {
+  std::uint32_t value;
+  __builtin_memcpy(&value, uc->fpstate + offset, sizeof value);
+  return value;
+}
+
+// Bytes of the frame's XSAVE image; 464: _fpx_sw_bytes {magic1, extended_size, ...}.
+[[gnu::always_inline]] inline std::uint32_t fp_bytes(const Context* uc) {
+  if (uc->fpstate == nullptr) return 0;
+  return fp_word(uc, 464) == kFpMagic1 ? fp_word(uc, 468) : 512;
+}
+
+// bytes is a multiple of 4 (what a frame is made of).
+[[gnu::always_inline]] inline void copy_bytes(void* to, const void* from, std::uint64_t bytes) {
+  std::uint64_t words = bytes / 4;
+  asm volatile("rep movsl" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
+}
+
+[[gnu::always_inline]] inline bool is_on(const AppStack& stack, std::uint64_t rsp) {
+  return stack.size != 0 && rsp > stack.base && rsp - stack.base <= stack.size;  // as the kernel's on_sig_stack
+}
+
+// Gives the hit's task UBP's stack for its next signal frames. True when rt_sigreturn has to install it.
+[[gnu::always_inline]] inline bool adopt_stack(Context* uc, TaskState* task) {
+  const std::uint64_t own = g_process.stack_of(task->block);
+  if (uc->stack_base == own) [[likely]] return false;
+  if ((uc->stack_flags & kAutodisarm) != 0) return false;  // its handlers count on the kernel's bookkeeping
+  if (!g_process.is_own_stack(uc->stack_base)) {           // else: inherited through fork
+    if ((uc->stack_flags & SS_DISABLE) == 0) {
+      t_app_stack = {uc->stack_base, uc->stack_size};
+    } else if (task->has_stack != 0) {
+      t_app_stack = {0, 0};  // taken out by a system call of the application's own
+    }
+  }
+  task->has_stack = 1;
+  uc->stack_base = own;
+  uc->stack_flags = 0;
+  uc->stack_size = kOwnStackBytes - xol::kPageBytes;
+  return true;
+}
+
+// Where the frame of a handler that is about to run belongs; 0: where it is.
+[[gnu::always_inline]] inline std::uint64_t frame_target(const Context* uc, std::uint64_t signal) {
+  if (!g_process.is_own_stack(reinterpret_cast<std::uint64_t>(uc)) || g_process.is_own_stack(uc->rsp)) return 0;
+  const bool wants_stack = has_bit(g_handlers.on_stack, signal);
+  if (!wants_stack || is_on(t_app_stack, uc->rsp)) return uc->rsp - kRedZone;
+  return t_app_stack.size == 0 ? 0 : t_app_stack.base + t_app_stack.size;
+}
+
+// Copies the frame to below `target`, as the kernel would have laid it out there. Leaves the original as it is, so
+// that whoever interrupts can do it again. May fault, when that stack is used up. Returns the new ucontext.
+[[gnu::always_inline]] inline Context* move_frame(const Context* uc, std::uint64_t target) {
+  const std::uint32_t image = fp_bytes(uc);
+  const std::uint64_t fp = (target - image) & ~std::uint64_t{63};
+  const std::uint64_t frame = (((image != 0 ? fp : target) - kFrameBytes + 8) & ~std::uint64_t{15}) - 8;
+  auto* const to = reinterpret_cast<Context*>(frame + 8);
+  copy_bytes(reinterpret_cast<void*>(frame), reinterpret_cast<const std::uint8_t*>(uc) - 8, kFrameBytes);
+  if (image != 0) {
+    copy_bytes(reinterpret_cast<void*>(fp), uc->fpstate, image);
+    to->fpstate = reinterpret_cast<std::uint8_t*>(fp);
+  }
+  return to;
+}
+
+}  // namespace ubp::trap

@@ -170,6 +170,8 @@ bool load(std::vector<OptionError>& errors, Options options) {
       return false;
     }
   }
+  // The report goes elsewhere: no descriptor is kept that the application could meet.
+  if (process->output.is_set()) report::release_error_duplicate();
   pthread_atfork(nullptr, nullptr, &at_fork_child);
   at_quick_exit(&write_report);
   g_loaded = process;

@@ -42,8 +42,9 @@ class ErrorStream {
 // The process's ErrorStream: taken at the first call (call it first thing at load), never destroyed.
 const ErrorStream& error_stream();
 
-// Gives the duplicate back in a forked child: a daemon must not hold its starter's pipe open. What the child still has
-// to say goes to descriptor 2 while that is the same file. Async-signal-safe: yes.
+// Gives the duplicate back: in a forked child, since a daemon must not hold its starter's pipe open, and where the report
+// goes to a file, since the application must meet no descriptor of UBP's. What is still
+// to be said goes to descriptor 2 while that is the same file. Async-signal-safe: yes.
 void release_error_duplicate();
 
 // Sets the lowest level that say() prints. Default kWarning.

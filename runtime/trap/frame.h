@@ -45,25 +45,6 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
   return stack.size != 0 && rsp > stack.base && rsp - stack.base <= stack.size;  // as the kernel's on_sig_stack
 }
 
-// Gives the hit's task UBP's stack for its next signal frames. True when rt_sigreturn has to install it.
-[[gnu::always_inline]] inline bool adopt_stack(Context* uc, TaskState* task) {
-  const std::uint64_t own = g_process.stack_of(task->block);
-  if (uc->stack_base == own) [[likely]] return false;
-  if ((uc->stack_flags & kAutodisarm) != 0) return false;  // its handlers count on the kernel's bookkeeping
-  if (!g_process.is_own_stack(uc->stack_base)) {           // else: inherited through fork
-    if ((uc->stack_flags & SS_DISABLE) == 0) {
-      t_app_stack = {uc->stack_base, uc->stack_size};
-    } else if (task->has_stack != 0) {
-      t_app_stack = {0, 0};  // taken out by a system call of the application's own
-    }
-  }
-  task->has_stack = 1;
-  uc->stack_base = own;
-  uc->stack_flags = 0;
-  uc->stack_size = kOwnStackBytes - xol::kPageBytes;
-  return true;
-}
-
 // Where the frame of a handler that is about to run belongs; 0: where it is.
 [[gnu::always_inline]] inline std::uint64_t frame_target(const Context* uc, std::uint64_t signal) {
   if (!g_process.is_own_stack(reinterpret_cast<std::uint64_t>(uc)) || g_process.is_own_stack(uc->rsp)) return 0;
@@ -85,6 +66,32 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
     to->fpstate = reinterpret_cast<std::uint8_t*>(fp);
   }
   return to;
+}
+
+// Gives the hit's task UBP's stack for its signal frames from the next one on. Returns nullptr when it has it, or cannot
+// have it now; else a frame, on that stack, whose return installs it: the int3 then traps again. (On the frame the
+// kernel made it would be too late: sigaltstack refuses while the stack pointer is on the present one, and since
+// Linux 6.12 rt_sigreturn looks at its own.)
+[[gnu::always_inline]] inline Context* adopt_stack(const Context* uc, TaskState* task) {
+#ifdef UBP_TEST_NO_OWN_STACK  // tests/preload/stack_test.cpp: frames lie where the application's settings put them
+  return nullptr;
+#endif
+  constexpr std::uint64_t kMostTries = 16;  // whatever refuses it will go on doing so
+  const std::uint64_t own = g_process.stack_of(task->block);
+  if (uc->stack_base == own) [[likely]] return nullptr;
+  const bool is_disabled = (uc->stack_flags & SS_DISABLE) != 0;
+  const AppStack present{uc->stack_base, is_disabled ? 0 : uc->stack_size};
+  if ((uc->stack_flags & kAutodisarm) != 0 || is_on(present, uc->rsp) || task->stack_tries >= kMostTries) return nullptr;
+  if (!g_process.is_own_stack(uc->stack_base)) {  // else: inherited through fork
+    if (!is_disabled || task->stack_tries != 0) t_app_stack = present;  // 0 tries: set before the first hit, or never
+  }
+  ++task->stack_tries;
+  Context* const frame = move_frame(uc, own + kOwnStackBytes - xol::kPageBytes);
+  frame->stack_base = own;
+  frame->stack_flags = 0;
+  frame->stack_size = kOwnStackBytes - xol::kPageBytes;
+  frame->rip = uc->rip - 1;
+  return frame;
 }
 
 }  // namespace ubp::trap

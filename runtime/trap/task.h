@@ -126,7 +126,7 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
     std::uint32_t owner = task->tid.load(std::memory_order_acquire);  // pairs with the owner's stores
     if (!is_dead(owner) || !task->tid.compare_exchange_strong(owner, who.key, std::memory_order_acq_rel)) return nullptr;
     task->verified_bytes = 0;
-    task->has_stack = 0;
+    task->stack_tries = 0;
     return task;
   };
   // Look at a few earlier owners, a different few for every task: the number of states then stays near the largest

@@ -157,8 +157,8 @@ ubp_trap_sigreturn:
 ubp_trap_end:
     .size ubp_trap_entry, . - ubp_trap_entry
 
-// The trap is not a probepoint's, or (retry) the probepoint had to be taken out: nothing was counted and nothing
-// here is abandoned. Outside the ranges above.
+// The trap is not a probepoint's, or (retry) the thread shall hit it again: nothing was counted and nothing here is
+// abandoned. Outside the ranges above.
 ubp_trap_not_ours:
     leaq UBP_UC_SIGINFO(%r15), %rdi
     movq %r15, %rsi
@@ -170,7 +170,7 @@ ubp_trap_not_ours:
     jz ubp_trap_return
     jmp *%rax
 ubp_trap_retry:
-    leaq -8(%r15), %rsp
+    leaq -8(%rdx), %rsp
 ubp_trap_return:
     ret                                 // to the restorer
 

@@ -107,6 +107,12 @@ inline constexpr std::uint64_t kRetry = 1;
   sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&mask), 0, 8);
 }
 
+// Which counter to increment; for kRetry, the frame to return from.
+struct Decision {
+  std::uint64_t counter;
+  Context* frame;
+};
+
 // A handler and the frame to call it with.
 struct Prepared {
   std::uint64_t handler;
@@ -117,27 +123,27 @@ struct Prepared {
 
 extern "C" {
 
-// Range: uncounted. Returns the counter to increment, 0 when the trap is not a probepoint's, kRetry when the
-// probepoint was taken out and the thread shall go on at its address.
-UBP_RANGE("ubp_trap_a") std::uint64_t ubp_trap_decide(Context* uc) {
+// Range: uncounted. Returns the counter to increment, or none when the trap is not a probepoint's, or kRetry and a frame
+// to return from: the thread goes on at the probepoint, which was taken out, or hits it again.
+UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
   const std::uint64_t origin = uc->rip - 1;
   const std::uint32_t index = g_process.table.find(origin);
-  if (index == probes::kNotFound) return 0;
+  if (index == probes::kNotFound) return {0, uc};
   TaskState* task = current_task(uc->rsp);
   if (task == nullptr) [[unlikely]] {
-    if (!take_out(g_process.table.points[index])) return 0;
+    if (!take_out(g_process.table.points[index])) return {0, uc};
     g_process.taken_out->fetch_add(1, std::memory_order_relaxed);  // a statistic
     uc->rip = origin;
-    return kRetry;
+    return {kRetry, uc};
   }
+  if (Context* frame = adopt_stack(uc, task)) [[unlikely]] return {kRetry, frame};
   Continuation& next = continuation(uc);
   next.origin = origin;
   next.index = index;
   next.task = task;
   next.may_be_fast = 1;
-  if (adopt_stack(uc, task)) next.may_be_fast = 0;
-  if (t_in_runtime) [[unlikely]] return reinterpret_cast<std::uint64_t>(&next.scratch);  // counted nowhere
-  return reinterpret_cast<std::uint64_t>(task->counters + index);
+  if (t_in_runtime) [[unlikely]] return {reinterpret_cast<std::uint64_t>(&next.scratch), uc};  // counted nowhere
+  return {reinterpret_cast<std::uint64_t>(task->counters + index), uc};
 }
 
 // Range: pending. The hit is counted; finds where its displaced instruction is carried out.

@@ -47,7 +47,7 @@ struct TaskState {
   // this task's TLS (clone(CLONE_VM) without CLONE_SETTLS) and runs on another stack is told apart.
   std::uint64_t verified_low, verified_bytes;
   std::uint64_t* counters;          // hits by probepoint index
-  std::uint64_t has_stack;          // 1: its signal frames go to UBP's stack (frame.h)
+  std::uint64_t stack_tries;        // to put its signal frames on UBP's stack (frame.h)
   std::uint64_t slot_hits, misses, refills, evictions;
   // Then, per area: geometry.slots tags and geometry.sets hands (see caches()).
 };

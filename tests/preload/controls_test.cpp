@@ -2,8 +2,6 @@
 // library is libubp.so built with one macro (meson.build); the workloads are those of the tests named.
 #include <doctest/doctest.h>
 
-#include <cstdlib>
-#include <stdexcept>
 #include <string>
 
 #include "harness.h"
@@ -11,12 +9,6 @@
 using namespace ubp::test;
 
 namespace {
-
-std::string control(const std::string& name) {
-  const char* folder = std::getenv("UBP_TEST_CONTROLS");
-  if (folder == nullptr) throw std::runtime_error("UBP_TEST_CONTROLS is not set");
-  return std::string(folder) + "/libubp_" + name + ".so";
-}
 
 Outcome run_with(const std::string& library, std::vector<std::string> argv, const std::string& probes,
                  const std::string& slots) {

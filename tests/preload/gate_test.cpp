@@ -4,7 +4,6 @@
 // probed. The control library has no gate, and must die of SIGTRAP at once.
 #include <doctest/doctest.h>
 
-#include <cstdlib>
 #include <string>
 
 #include "harness.h"
@@ -32,10 +31,8 @@ TEST_CASE("mask_gate_all_apis: hits inside the blocked regions are counted") {
 }
 
 TEST_CASE("control: without the gate the first pthread_create kills the process") {
-  const char* controls = std::getenv("UBP_TEST_CONTROLS");
-  REQUIRE(controls != nullptr);
   Outcome outcome = run({.argv = {fixture("fx_gate")},
-                         .env = {{"LD_PRELOAD", std::string(controls) + "/libubp_no_gate.so"}, {"UBP_PROBES", "libc:*"}},
+                         .env = {{"LD_PRELOAD", control("no_gate")}, {"UBP_PROBES", "libc:*"}},
                          .preload = false,
                          .timeout_s = 30});
   CHECK(outcome.end() == "signal 5");

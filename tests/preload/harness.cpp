@@ -163,6 +163,10 @@ std::string library() { return required_variable("UBP_TEST_LIB"); }
 std::string fixture(std::string_view name) {
   return required_variable("UBP_TEST_FIXTURES") + "/" + std::string(name);
 }
+std::string control(std::string_view name) {
+  return required_variable("UBP_TEST_CONTROLS") + "/libubp_" + std::string(name) + ".so";
+}
+
 bool long_run() { return std::getenv("UBP_TEST_LONG") != nullptr; }
 
 std::uint64_t hits(const nlohmann::json& summary, std::string_view item) {

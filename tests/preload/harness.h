@@ -5,6 +5,7 @@
 // schema of UBP_SUMMARY. Paths come from the environment (set by meson.build):
 //   UBP_TEST_LIB       libubp.so
 //   UBP_TEST_FIXTURES  the folder of the fixture programs
+//   UBP_TEST_CONTROLS  the folder of the control libraries
 //   UBP_TEST_LONG      when set, counts are those of the text (10^6 for every thread), not the scaled
 //   ones
 #pragma once
@@ -58,6 +59,7 @@ Outcome run_plain(std::vector<std::string> argv);
 
 std::string library();                       // UBP_TEST_LIB
 std::string fixture(std::string_view name);  // path of a fixture program
+std::string control(std::string_view name);  // libubp.so with one protection off (meson.build)
 bool long_run();                             // UBP_TEST_LONG
 
 // --- Reading a summary

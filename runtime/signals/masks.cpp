@@ -69,7 +69,10 @@ int with_lent_mask(const sigset_t* mask, const Call& call) {
 bool take_pending(const sigset_t* set, siginfo_t* info) {
   if (!is_active() || !t_app_trap.is_pending || sigismember(set, SIGTRAP) != 1) return false;
   t_app_trap.is_pending = false;
-  if (info != nullptr) *info = t_app_trap.info;
+  if (info != nullptr) {
+    *info = t_app_trap.info;
+    if (info->si_code == SI_TKILL) info->si_code = SI_USER;  // as libc's sigtimedwait shows it
+  }
   return true;
 }
 

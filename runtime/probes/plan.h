@@ -13,6 +13,7 @@
 
 #include "decoder/walk.h"
 #include "runtime/probes/refusal.h"
+#include "runtime/probes/rseq.h"
 #include "runtime/spec/spec.h"
 #include "runtime/symbols/symbols.h"
 #include "xol/displaced.h"
@@ -89,6 +90,7 @@ class Plan {
   struct Found;  // what one item came to
 
   const symbols::FunctionTable& table_of(std::uint32_t module) const;
+  bool is_in_rseq(std::uint32_t module, std::uint64_t address) const;
   std::vector<std::uint32_t> modules_matching(const spec::Item& item) const;
   std::optional<Mistake> add_item(std::uint32_t item);
   std::optional<Mistake> find_symbol(const spec::Item& item, const std::vector<std::uint32_t>& modules, Found& found);
@@ -111,6 +113,7 @@ class Plan {
   std::vector<spec::Item> items_;
   std::vector<symbols::Module> modules_;
   mutable std::map<std::uint32_t, symbols::FunctionTable> tables_;  // read when first asked for
+  mutable std::map<std::uint32_t, std::vector<CodeRange>> rseq_;    // likewise
   std::vector<Candidate> candidates_;  // while resolving
   std::vector<Probe> probes_;
   std::vector<xol::Displaced> points_;

@@ -55,11 +55,22 @@ void Plan::refuse(std::uint32_t module, const Function* function, std::uint64_t 
   found.refused.push_back({found.item, module, address, std::move(symbol), std::move(reason), misplaced});
 }
 
+bool Plan::is_in_rseq(std::uint32_t module, std::uint64_t address) const {
+  auto found = rseq_.find(module);
+  if (found == rseq_.end()) found = rseq_.emplace(module, rseq_sections(modules_[module])).first;
+  return std::any_of(found->second.begin(), found->second.end(),
+                     [&](const CodeRange& section) { return address >= section.begin && address < section.end; });
+}
+
 void Plan::add_decoded(std::uint32_t module, const Function& function, const decoder::Decoded& decoded,
                        std::span<const std::uint8_t> code, Found& found) const {
   const std::uint64_t address = function.address + decoded.offset;
   if (decoded.instruction.route == decoder::Route::kRefused) {
     refuse(module, &function, address, reason_text(Reason::kInstruction, decoded.instruction.refusal, ""), found);
+    return;
+  }
+  if (is_in_rseq(module, address)) {
+    refuse(module, &function, address, reason_text(Reason::kRseq, decoder::Refusal::kNone, ""), found);
     return;
   }
   Probe probe;

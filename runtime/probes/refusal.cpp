@@ -32,6 +32,10 @@ std::string reason_text(Reason reason, decoder::Refusal instruction, std::string
       code = "vdso";
       sentence = "the kernel's vDSO cannot be patched";
       break;
+    case Reason::kRseq:
+      code = "rseq";
+      sentence = "inside a restartable sequence, which a trap would abort every time";
+      break;
     case Reason::kOutOfReach:
       code = "out-of-reach";
       sentence = "no memory for displaced instructions within 2 GiB of this code";

@@ -1,0 +1,21 @@
+// Restartable sequences (rseq(2)): code that the kernel restarts from elsewhere whenever the thread is interrupted in it.
+// A trap there would abort it every time: it never reports and never commits. Load time only.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "runtime/symbols/symbols.h"
+
+namespace ubp::probes {
+
+struct CodeRange {
+  std::uint64_t begin, end;  // ELF virtual addresses
+};
+
+// The critical sections of a mapped module, ascending. A module has some only where its text carries the signature that
+// the kernel demands before every abort handler; then its data is searched for descriptors (struct rseq_cs).
+// Source: linux/rseq.h; x86's signature is glibc's RSEQ_SIG, which every user of a libc with rseq shares.
+std::vector<CodeRange> rseq_sections(const symbols::Module& module);
+
+}  // namespace ubp::probes

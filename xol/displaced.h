@@ -1,6 +1,6 @@
 // One probepoint as the XOL code and the trap path see it: 24 bytes, written at load, read-only afterwards.
 //
-//   | address 48 | length 4, rip_disp_offset 4 | route 2, area 4, is_gate 1 |   one word
+//   | address 48 | length 4, rip_disp_offset 4 | route 2, area 4, is_gate 1, is_hook 1 |   one word
 //   | instruction bytes 15 | first_byte |                           Route::kSlot: the copy
 //   | 0f 05 or cd 80 ... | permanent slot at 8 | ... first_byte |   Route::kSystem
 //   | EmulateOp 12 | ... | first_byte |                             Route::kEmulate
@@ -25,6 +25,7 @@ struct Displaced {
   decoder::Route route : 2;
   std::uint8_t area : 4;                 // the XOL area near this code
   bool is_gate : 1;                      // a system call that may take SIGTRAP away: trap/gate.h looks at it first
+  bool is_hook : 1;                      // the dynamic linker's word that the modules have changed
   union {
     std::uint8_t bytes[15];              // Route::kSlot, kSystem: the instruction as it was
     decoder::EmulateOp op;               // Route::kEmulate
@@ -35,13 +36,13 @@ struct Displaced {
   };
   std::uint8_t first_byte = 0;           // what the int3 replaced
 
-  Displaced() : address(0), length(0), rip_disp_offset(0), route(decoder::Route::kRefused), area(0), is_gate(false),
+  Displaced() : address(0), length(0), rip_disp_offset(0), route(decoder::Route::kRefused), area(0), is_gate(false), is_hook(false),
                 bytes{} {}
 
   // The probepoint at `at`, whose instruction is `instruction` and reads `code` (at least its length).
   Displaced(std::uint64_t at, const decoder::Instruction& instruction, const std::uint8_t* code)
       : address(at & ((std::uint64_t{1} << 48) - 1)), length(instruction.length & 0xf), rip_disp_offset(instruction.rip_disp_offset & 0xf),
-        route(instruction.route), area(0), is_gate(false), bytes{}, first_byte(code[0]) {
+        route(instruction.route), area(0), is_gate(false), is_hook(false), bytes{}, first_byte(code[0]) {
     if (instruction.route == decoder::Route::kEmulate) {
       op = instruction.op;
     } else {

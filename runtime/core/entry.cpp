@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstring>
 #include <ctime>
 #include <new>
@@ -145,6 +146,18 @@ void at_fork_child() {
   if (trap::g_process.fork_state == nullptr) return;  // a bad specification: nothing is armed
   trap::ubp_trap_set_up_child();
   report::release_error_duplicate();
+  if (g_loaded != nullptr) g_loaded->session.set_up_child();
+}
+
+// Stands in for the dynamic linker's empty r_brk.
+void on_modules_changed() try {
+  if (g_loaded == nullptr || !is_reporting_process() || _r_debug.r_state != r_debug::RT_CONSISTENT) return;
+  const int error = errno;
+  const InRuntime guard;
+  g_loaded->session.modules_changed();
+  errno = error;
+} catch (const std::exception& error) {
+  say(Level::kWarning, error.what());
 }
 
 // Everything up to the first int3. Returns false when the options or the specification are bad.
@@ -175,6 +188,7 @@ bool load(std::vector<OptionError>& errors, Options options) {
   pthread_atfork(nullptr, nullptr, &at_fork_child);
   at_quick_exit(&write_report);
   g_loaded = process;
+  trap::g_process.on_modules_changed = reinterpret_cast<std::uint64_t>(&on_modules_changed);
   return process->session.start();
 }
 

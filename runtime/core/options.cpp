@@ -132,8 +132,10 @@ SetResult set_missing(Options& options, std::string_view value) {
     options.missing = Missing::kWarn;
   } else if (value == "ignore") {
     options.missing = Missing::kIgnore;
+  } else if (value == "pending") {
+    options.missing = Missing::kPending;
   } else {
-    return not_one_of(value, "error, warn, ignore");
+    return not_one_of(value, "error, warn, ignore, pending");
   }
   return std::nullopt;
 }
@@ -185,10 +187,10 @@ constexpr Variable kVariables[] = {
     {"UBP_XOL", "thread", "thread",
      "where displaced instructions run: thread gives each thread its own slots", set_xol},
     {"UBP_SLOTS", "1..4096", "64", "slots of each thread", set_slots},
-    {"UBP_MISSING", "error|warn|ignore", "arm nothing",
+    {"UBP_MISSING", "error|warn|ignore|pending", "arm nothing",
      "a probe that cannot be armed: by default nothing is armed and the program runs unprobed; error does "
-     "not start "
-     "the program (exit 125), warn reports and arms the others, ignore arms the others",
+     "not start the program (exit 125), warn reports and arms the others, ignore arms the others, pending waits for "
+     "modules that are loaded later, as [missing=pending] behind one item does",
      set_missing},
     {"UBP_FOLLOW", "fork,exec", "fork",
      "which children are probed too; fork is always on, exec keeps UBP in the environment of executed "

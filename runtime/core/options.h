@@ -9,7 +9,8 @@
 
 namespace ubp::core {
 
-enum class Missing : std::uint8_t { kNothing, kError, kWarn, kIgnore };  // kNothing: arm nothing, run unprobed
+// kNothing: arm nothing, run unprobed. kPending: as if every item said [missing=pending].
+enum class Missing : std::uint8_t { kNothing, kError, kWarn, kIgnore, kPending };
 
 struct Options {
   std::string probes;          // UBP_PROBES (then UBP_PROBES_FILE's content after it, separated by a newline)
@@ -17,7 +18,7 @@ struct Options {
   std::string output;          // UBP_OUTPUT; empty: standard error
   std::string summary;         // UBP_SUMMARY; empty: none
   std::uint32_t slots = 64;    // UBP_SLOTS: 1..4096
-  Missing missing = Missing::kNothing;      // UBP_MISSING=error|warn|ignore
+  Missing missing = Missing::kNothing;      // UBP_MISSING=error|warn|ignore|pending
   report::Level log = report::Level::kWarning;  // UBP_LOG
   bool follow_exec = false;    // UBP_FOLLOW=fork,exec: "exec" keeps UBP's variables and LD_PRELOAD for children
   bool help = false;           // UBP_OPTIONS=help=1

@@ -95,11 +95,31 @@ std::optional<std::uint32_t> find_or_make_area(std::uint64_t low, std::uint64_t 
   if (g_process.area_count == xol::kMaxAreas) return std::nullopt;
   const auto area = xol::make_area(low, high, g_process.layout);
   if (!area) return std::nullopt;
+  // Tasks that have their block already find it accessible in a late area too; at load there are none.
+  const bool is_late = g_process.high_water->load(std::memory_order_relaxed) != 0;  // a task that claims now opens its own
+  if (is_late && !xol::open_pages(*area, 0, g_process.layout.area_bytes)) {
+    xol::unmap_area(*area, g_process.layout);
+    return std::nullopt;
+  }
   g_process.areas[g_process.area_count] = *area;
-  return g_process.area_count++;
+  __atomic_store_n(&g_process.area_count, g_process.area_count + 1, __ATOMIC_RELEASE);  // whoever counts it finds it whole
+  return g_process.area_count - 1;
 }
 
-bool make_permanent_slots(std::vector<xol::Displaced>& points, std::vector<xol::Displaced>& own) {
+// Room for `bytes` more of permanent slots in an area: where they may be written. Nothing: no room.
+static std::optional<std::uint64_t> permanent_room(std::uint32_t area, std::uint64_t bytes, std::uint64_t spare_bytes) {
+  trap::PermanentSlots& slots = g_process.permanent[area];
+  if (slots.base == 0) {
+    const std::uint64_t near = g_process.areas[area].rx;
+    const auto base = xol::reserve_near(near, near + g_process.layout.area_bytes, bytes + spare_bytes);
+    if (!base) return std::nullopt;
+    slots = {*base, bytes + spare_bytes, 0};
+  }
+  if (slots.bytes - slots.used < bytes) return std::nullopt;
+  return slots.base + slots.used;
+}
+
+bool make_permanent_slots(std::vector<xol::Displaced>& points, std::vector<xol::Displaced>& own, std::uint64_t spare_bytes) {
   bool missing = false;
   for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
     std::vector<xol::Displaced*> members;
@@ -110,29 +130,28 @@ bool make_permanent_slots(std::vector<xol::Displaced>& points, std::vector<xol::
     }
     if (members.empty()) continue;
     const std::uint64_t bytes = whole_pages(members.size() * xol::kSlotBytes);
-    const std::uint64_t near = g_process.areas[area].rx;
-    const auto base = xol::reserve_near(near, near + g_process.layout.area_bytes, bytes);
-    void* const memory = base ? reinterpret_cast<void*>(*base) : nullptr;
+    const auto room = permanent_room(area, bytes, spare_bytes);
+    void* const memory = room ? reinterpret_cast<void*>(*room) : nullptr;
     const auto reaches = [&](const xol::Displaced* point) {
-      return xol::in_reach(*base, bytes, point->address, point->address);
+      return xol::in_reach(*room, bytes, point->address, point->address);
     };
     if (memory == nullptr || !std::all_of(members.begin(), members.end(), reaches) ||
         mprotect(memory, bytes, PROT_READ | PROT_WRITE) != 0) {
-      if (memory != nullptr) munmap(memory, bytes);
       missing = true;
       continue;
     }
     for (std::uint32_t slot = 0; slot < members.size(); ++slot) {
-      const std::uint64_t at = *base + slot * xol::kSlotBytes;
+      const std::uint64_t at = *room + slot * xol::kSlotBytes;
       xol::write_permanent_slot(reinterpret_cast<std::uint8_t*>(at), xol::SlotAddress{at}, *members[slot]);
     }
     if (mprotect(memory, bytes, PROT_READ | PROT_EXEC) != 0) {
-      munmap(memory, bytes);
       missing = true;
       continue;
     }
-    for (std::uint32_t slot = 0; slot < members.size(); ++slot) members[slot]->system.permanent = slot;
-    g_process.permanent[area] = {*base, members.size() * xol::kSlotBytes};
+    trap::PermanentSlots& slots = g_process.permanent[area];
+    const auto first = static_cast<std::uint32_t>(slots.used / xol::kSlotBytes);
+    for (std::uint32_t slot = 0; slot < members.size(); ++slot) members[slot]->system.permanent = first + slot;
+    slots.used += bytes;
   }
   return missing;
 }
@@ -180,8 +199,8 @@ double measure_hit_ns() {
   return static_cast<double>(groups[kGroups / 2]) / kHits;
 }
 
-std::vector<std::uint64_t> read_counters(std::uint32_t points, report::XolStats& stats) {
-  std::vector<std::uint64_t> hits(points, 0);
+std::vector<std::uint64_t> read_counters(std::uint32_t own_begin, std::uint32_t own_end, report::XolStats& stats) {
+  std::vector<std::uint64_t> hits(g_process.table.count, 0);
   if (g_process.high_water == nullptr) return hits;
   const std::uint32_t used =
       std::min(g_process.high_water->load(std::memory_order_acquire), g_process.layout.blocks);  // pairs with claims
@@ -192,7 +211,7 @@ std::vector<std::uint64_t> read_counters(std::uint32_t points, report::XolStats&
     for (std::uint32_t point = 0; point < hits.size(); ++point) {
       const std::uint64_t count = __atomic_load_n(&counters[point], __ATOMIC_RELAXED);  // its owner may still count
       hits[point] += count;
-      of_task += count;
+      if (point < own_begin || point >= own_end) of_task += count;
     }
     if (block == 0 && of_task != 0) ++stats.threads_seen;  // adopted at load, not counted then
     stats.hits += task->slot_hits;
@@ -203,7 +222,7 @@ std::vector<std::uint64_t> read_counters(std::uint32_t points, report::XolStats&
   stats.threads_seen += g_process.threads_seen->load(std::memory_order_relaxed);  // a statistic
   stats.taken_out = g_process.taken_out->load(std::memory_order_relaxed);        // likewise
   stats.area_bytes = std::uint64_t{used} * g_process.layout.block_bytes * g_process.area_count;
-  for (std::uint32_t area = 0; area < g_process.area_count; ++area) stats.area_bytes += g_process.permanent[area].bytes;
+  for (std::uint32_t area = 0; area < g_process.area_count; ++area) stats.area_bytes += g_process.permanent[area].used;
   return hits;
 }
 

@@ -1,13 +1,16 @@
 // From options to armed probes, and from counters to the summary. Load time and exit only.
 #include "runtime/core/session.h"
 
+#include <link.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <numeric>
+#include <tuple>
 
 #include "runtime/core/arena.h"
 #include "runtime/core/process_memory.h"
@@ -23,6 +26,10 @@ using report::say;
 using trap::g_process;
 
 namespace {
+
+// Room for the probepoints of modules that are loaded later, where an item waits for them.
+constexpr std::uint32_t kLatePoints = 65536;
+constexpr std::uint64_t kLatePermanentBytes = std::uint64_t{1} << 20;
 
 class Stopwatch {
  public:
@@ -54,19 +61,25 @@ bool Session::start() {
     say(Level::kError, "UBP_PROBES:1:1: no probe given; nothing is probed (try UBP_PROBES='libc:malloc')");
     return false;
   }
+  if (options_.missing == Missing::kPending) {
+    for (spec::Item& item : items) item.pending = !item.exclude;
+  }
   plan_ = std::make_unique<probes::Plan>(std::move(items));
+  loaded_modules_ = static_cast<std::uint32_t>(plan_->modules().size());
+  if (plan_->has_pending()) symbols::keep_readers();
   {
     report::Progress progress;
     const auto mistakes = plan_->resolve([&](std::size_t found) { progress.show(fmt::format("{} probes found", found)); });
     progress.clear();
     if (!say_mistakes(mistakes)) return false;
     // Forgiven mistakes may have left nothing: that was said, or was not to be said.
-    if (!mistakes.empty() && plan_->points().empty() && plan_->refused().empty()) return true;
+    if (!mistakes.empty() && !plan_->has_pending() && plan_->points().empty() && plan_->refused().empty()) return true;
   }
   times_.resolve = watch.lap_ns();
-  if (!plan_->points().empty() && !prepare()) return false;
+  const bool has_work = !plan_->points().empty() || plan_->has_pending();
+  if (has_work && !prepare()) return false;
   times_.prepare = watch.lap_ns();
-  if (plan_->points().empty()) {
+  if (plan_->points().empty() && !plan_->has_pending()) {
     const auto& refused = plan_->refused();
     say(Level::kError, refused.empty() ? "UBP_PROBES: every probe was excluded again; nothing is probed"
                                        : fmt::format("no probe could be armed, first {}: {}",
@@ -107,49 +120,53 @@ void Session::say_costs() const {
       fmt::format("{} probepoints: parse {:.2f} ms, resolve {:.2f} ms, decode {:.2f} ms, slots {:.2f} ms, table {:.2f} ms, arm "
                   "{:.2f} ms; {:.1f} bytes a probepoint (one counting thread)",
                   points_, ms(times_.parse), ms(times_.resolve - plan_->decode_ns()), ms(plan_->decode_ns()), ms(times_.prepare), ms(times_.table), ms(times_.arm),
-                  static_cast<double>(bytes) / points_));
+                  static_cast<double>(bytes) / std::max(points_, 1U)));
 }
 
 bool Session::prepare() {
   own_points_ = plan_->add_gate();
-  const TaskMemoryPlan memory{options_.slots, static_cast<std::uint32_t>(plan_->points().size() + own_points_.size() + 1)};
+  const bool has_late = plan_->has_pending();
+  if (has_late) {
+    if (const auto hook = plan_->add_hook(_r_debug.r_brk)) own_points_.push_back(*hook);
+  }
+  const std::size_t points = plan_->points().size() + own_points_.size() + 1 + (has_late ? kLatePoints : 0);
+  const TaskMemoryPlan memory{options_.slots, static_cast<std::uint32_t>(points)};
   if (const auto denied = map_task_memory(memory)) {
     say(Level::kError, fmt::format("cannot get memory for per-thread counters: {}; the program runs unprobed", *denied));
     return false;
   }
+  place(own_points_);
+  return true;
+}
+
+void Session::place(std::vector<xol::Displaced>& own) {
   // Each module's probepoints get the area that serves the module, or are refused.
   std::vector<std::optional<std::uint32_t>> area_of_module(plan_->modules().size());
   std::vector<bool> tried(plan_->modules().size(), false);
-  plan_->refuse_points([&](std::uint32_t index) -> std::optional<std::string> {
-    xol::Displaced& point = plan_->points()[index];
-    if (point.route == decoder::Route::kEmulate) return std::nullopt;
+  const auto give_area = [&](xol::Displaced& point) {
+    if (point.route == decoder::Route::kEmulate) return true;
     const std::uint32_t module = plan_->module_at(point.address);
     if (!tried[module]) {
       tried[module] = true;
       area_of_module[module] = find_or_make_area(plan_->modules()[module].low(), plan_->modules()[module].high());
     }
-    if (!area_of_module[module]) {
-      return probes::reason_text(probes::Reason::kOutOfReach, decoder::Refusal::kNone, "");
-    }
-    point.area = *area_of_module[module] & 0xf;
-    return std::nullopt;
+    point.area = area_of_module[module].value_or(0) & 0xf;
+    return area_of_module[module].has_value();
+  };
+  plan_->refuse_points([&](std::uint32_t index) -> std::optional<std::string> {
+    if (give_area(plan_->points()[index])) return std::nullopt;
+    return probes::reason_text(probes::Reason::kOutOfReach, decoder::Refusal::kNone, "");
   });
-  std::erase_if(own_points_, [&](xol::Displaced& point) {
-    const symbols::Module& module = plan_->modules()[plan_->module_at(point.address)];
-    const auto area = find_or_make_area(module.low(), module.high());
-    point.area = area.value_or(0) & 0xf;
-    return !area;
+  std::erase_if(own, [&](xol::Displaced& point) { return !give_area(point); });
+  if (!make_permanent_slots(plan_->points(), own, plan_->has_pending() ? kLatePermanentBytes : 0)) return;
+  const auto lacks_slot = [](const xol::Displaced& point) {
+    return point.route == decoder::Route::kSystem && point.system.permanent == xol::kNoPermanentSlot;
+  };
+  std::erase_if(own, lacks_slot);
+  plan_->refuse_points([&](std::uint32_t index) -> std::optional<std::string> {
+    if (!lacks_slot(plan_->points()[index])) return std::nullopt;
+    return probes::reason_text(probes::Reason::kOutOfReach, decoder::Refusal::kNone, "permanent slots");
   });
-  const bool denied = make_permanent_slots(plan_->points(), own_points_);
-  std::erase_if(own_points_, [](const xol::Displaced& point) { return point.system.permanent == xol::kNoPermanentSlot; });
-  if (denied) {
-    plan_->refuse_points([&](std::uint32_t index) -> std::optional<std::string> {
-      const xol::Displaced& point = plan_->points()[index];
-      if (point.route != decoder::Route::kSystem || point.system.permanent != xol::kNoPermanentSlot) return std::nullopt;
-      return probes::reason_text(probes::Reason::kOutOfReach, decoder::Refusal::kNone, "permanent slots");
-    });
-  }
-  return true;
 }
 
 bool Session::arm() {
@@ -159,7 +176,7 @@ bool Session::arm() {
   points.insert(points.end(), own_points_.begin(), own_points_.end());
   points.push_back(calibration_point());
   g_process.has_gate = std::any_of(points.begin(), points.end(), [](const xol::Displaced& point) { return point.is_gate; });
-  table_ = new probes::Table(std::move(points));
+  table_ = new probes::Table(std::move(points), plan_->has_pending() ? kLatePoints : 0);
   g_process.table = table_->view();
   times_.table = watch.lap_ns();
   g_process.pid = static_cast<std::uint32_t>(getpid());
@@ -174,7 +191,7 @@ bool Session::arm() {
     say(Level::kError, "the kernel refuses a SIGTRAP handler; the program runs unprobed");
     return false;
   }
-  if (const auto denied = write_points([](const xol::Displaced&) { return std::uint8_t{0xcc}; })) {
+  if (const auto denied = write_points(0, table_->view().count, true)) {
     say(Level::kError, *denied + "; the program runs unprobed");
     return false;
   }
@@ -184,23 +201,25 @@ bool Session::arm() {
   return true;
 }
 
-// Writes one byte at every planned probepoint and every gate site.
-std::optional<std::string> Session::write_points(std::uint8_t (*value)(const xol::Displaced&)) const {
+// Writes int3, or what was there, at the probepoints [begin, end) of the table, but for those of modules that are gone
+// and for the calibration point.
+std::optional<std::string> Session::write_points(std::uint32_t begin, std::uint32_t end, bool arm) const {
   std::vector<patch::Byte> bytes;
-  const std::size_t count = points_ + own_points_.size();
-  bytes.reserve(count);
-  for (std::size_t point = 0; point < count; ++point) {
-    const xol::Displaced& displaced = g_process.table.points[point];
-    bytes.push_back({displaced.address, value(displaced)});
+  bytes.reserve(end - begin);
+  for (std::uint32_t index = begin; index < end; ++index) {
+    const xol::Displaced& point = g_process.table.points[index];
+    if (point.address == 0 || index == points_ + own_points_.size()) continue;
+    bytes.push_back({point.address, arm ? std::uint8_t{0xcc} : point.first_byte});
   }
-  std::inplace_merge(bytes.begin(), bytes.begin() + points_, bytes.end(),
-                     [](const patch::Byte& a, const patch::Byte& b) { return a.address < b.address; });
+  const auto before = [](const patch::Byte& a, const patch::Byte& b) { return a.address < b.address; };
+  if (!std::is_sorted(bytes.begin(), bytes.end(), before)) std::sort(bytes.begin(), bytes.end(), before);
   return patch::write_text(bytes);
 }
 
 std::optional<std::string> Session::disarm() {
   if (!armed_) return std::nullopt;
-  const auto denied = write_points([](const xol::Displaced& point) { return point.first_byte; });
+  const std::lock_guard lock(mutex_);
+  const auto denied = write_points(0, table_->view().count, false);
   if (!denied) armed_ = false;
   return denied;
 }
@@ -213,26 +232,42 @@ report::Summary Session::summary() const {
   summary.xol.policy = "thread";
   summary.xol.slots_per_thread = options_.slots;
   if (plan_ == nullptr) return summary;
+  const std::lock_guard lock(mutex_);
   const auto& modules = plan_->modules();
   for (const probes::Refused& refused : plan_->refused()) {
     summary.refusals.push_back({modules[refused.module].name, refused.symbol, refused.address, refused.reason});
   }
   summary.totals.refused = plan_->refused().size();
   summary.totals.probes_requested = plan_->refused().size() + plan_->probes().size();
+  summary.totals.pending = plan_->pending();
   if (table_ == nullptr) return summary;
-  const std::vector<std::uint64_t> hits = read_counters(points_, summary.xol);
+  const std::uint32_t own_end = points_ + static_cast<std::uint32_t>(own_points_.size()) + 1;
+  const std::vector<std::uint64_t> hits = read_counters(points_, own_end, summary.xol);
   summary.hit_cost_ns = measure_hit_ns();
-  summary.overhead_ns = summary.hit_cost_ns * static_cast<double>(std::accumulate(hits.begin(), hits.end(), std::uint64_t{0}));
-  summary.totals.probepoints_armed = hits.size();
+  const std::uint64_t all_hits = std::accumulate(hits.begin(), hits.begin() + points_, std::uint64_t{0}) +
+                                 std::accumulate(hits.begin() + own_end, hits.end(), std::uint64_t{0});
+  summary.overhead_ns = summary.hit_cost_ns * static_cast<double>(all_hits);
+  summary.totals.probepoints_armed = points_;
+  for (const LateModule& late : late_) summary.totals.probepoints_armed += late.is_present ? late.addresses.size() : 0;
   summary.totals.missed = summary.xol.taken_out;
   summary.totals.hits = summary.totals.missed;
   summary.probes.reserve(plan_->probes().size());
+  std::map<std::tuple<std::string, std::uint32_t, std::uint64_t>, std::size_t> late_rows;  // path, item, address -> row
   for (const probes::Probe& probe : plan_->probes()) {
-    const spec::Item& item = plan_->items()[probe.item];
-    summary.probes.push_back({item.text, std::string(spec::kind_name(item.kind)), modules[probe.module].name,
-                              plan_->symbol_of(probe), plan_->address_of(probe), hits[probe.point]});
     summary.totals.hits += hits[probe.point];
     summary.totals.recorded += hits[probe.point];  // counting probes: every counted hit is recorded
+    const std::uint64_t address = plan_->address_of(probe);
+    if (probe.module >= loaded_modules_) {  // one that came back elsewhere is one row still
+      const auto [row, is_new] =
+          late_rows.try_emplace({modules[probe.module].path, probe.item, address}, summary.probes.size());
+      if (!is_new) {
+        summary.probes[row->second].hits += hits[probe.point];
+        continue;
+      }
+    }
+    const spec::Item& item = plan_->items()[probe.item];
+    summary.probes.push_back({item.text, std::string(spec::kind_name(item.kind)), modules[probe.module].name,
+                              plan_->symbol_of(probe), address, hits[probe.point]});
   }
   return summary;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,6 +29,13 @@ class Session {
   // stay. Idempotent. Returns why not, or nothing.
   std::optional<std::string> disarm();
 
+  // The dynamic linker has mapped or unmapped modules: arms the pending probes in new ones, forgets those of modules
+  // that are gone. Context: normal, in the thread that is in dlopen or dlclose, between the linker's own steps.
+  void modules_changed();
+
+  // A forked child: whoever held the lock is not there.
+  void set_up_child() { new (&mutex_) std::mutex; }
+
   // Everything known now. Counters are read while threads may still run: each is exact at its own instant.
   report::Summary summary() const;
 
@@ -38,17 +46,28 @@ class Session {
 
   bool say_mistakes(const std::vector<probes::Mistake>& mistakes) const;
   bool prepare();          // memory of the trap path; false after saying why not
+  void place(std::vector<xol::Displaced>& own);  // gives the plan's points and these their areas and permanent slots
+  void arm_module(const symbols::Module& module);
   bool arm();              // signals, then int3; false after saying why not
   void say_refusals() const;
   void say_costs() const;
-  std::optional<std::string> write_points(std::uint8_t (*value)(const xol::Displaced&)) const;
+  std::optional<std::string> write_points(std::uint32_t begin, std::uint32_t end, bool arm) const;
 
   Options options_;
   std::string program_;
   std::unique_ptr<probes::Plan> plan_;
-  const probes::Table* table_ = nullptr;  // owned for ever: the trap path may read it until the process is gone
+  probes::Table* table_ = nullptr;  // owned for ever: the trap path may read it until the process is gone
   std::uint32_t points_ = 0;              // planned ones; own_points_ and the calibration point follow in the table
   std::vector<xol::Displaced> own_points_;  // the gate's sites that no probe is at
+  struct LateModule {
+    std::uint32_t module;                 // in the plan
+    std::uint32_t first;                  // its probepoints in the table
+    std::vector<std::uint64_t> addresses; // theirs
+    bool is_present;
+  };
+  std::vector<LateModule> late_;
+  std::uint32_t loaded_modules_ = 0;      // in the plan from the start
+  mutable std::mutex mutex_;              // of plan_, table_ and late_ once the program runs
   bool armed_ = false;
   Times times_;
 };

@@ -26,6 +26,31 @@ bool is_glob_target(const spec::Item& item) {
 Plan::Plan(std::vector<spec::Item> items) : items_(std::move(items)), modules_(symbols::loaded_modules()) {
   if (modules_.size() > kMaxModules) modules_.resize(kMaxModules);
   if (items_.size() > kMaxItems) items_.resize(kMaxItems);
+  matched_.resize(items_.size());
+}
+
+bool Plan::has_pending() const {
+  return std::any_of(items_.begin(), items_.end(), [](const spec::Item& item) { return item.pending; });
+}
+
+std::size_t Plan::pending() const {
+  std::size_t count = 0;
+  for (std::size_t item = 0; item < items_.size(); ++item) count += items_[item].pending && !matched_[item];
+  return count;
+}
+
+bool Plan::add_module(symbols::Module module, std::uint32_t first_point, std::vector<Mistake>& mistakes) {
+  if (modules_.size() == kMaxModules) return false;
+  first_module_ = static_cast<std::uint32_t>(modules_.size());
+  first_point_ = first_point;
+  points_.clear();
+  modules_.push_back(std::move(module));
+  for (std::uint32_t item = 0; item < items_.size(); ++item) {
+    if (!items_[item].pending && !items_[item].exclude) continue;
+    if (auto mistake = add_item(item)) mistakes.push_back(std::move(*mistake));
+  }
+  number_points();
+  return true;
 }
 
 const FunctionTable& Plan::table_of(std::uint32_t module) const {
@@ -37,7 +62,7 @@ const FunctionTable& Plan::table_of(std::uint32_t module) const {
 std::vector<std::uint32_t> Plan::modules_matching(const spec::Item& item) const {
   std::vector<std::uint32_t> matching;
   const bool by_glob = spec::is_glob(item.module);
-  for (std::uint32_t index = 0; index < modules_.size(); ++index) {
+  for (std::uint32_t index = first_module_; index < modules_.size(); ++index) {
     const Module& module = modules_[index];
     const bool wanted = item.module.empty() ? module.is_executable : symbols::module_matches(module, item.module);
     // A glob means the application's modules: the runtime, its decoder and the vDSO only when named.
@@ -114,7 +139,7 @@ std::optional<Mistake> Plan::find_symbol(const spec::Item& item, const std::vect
       }
     }
   }
-  if (any || item.exclude) return std::nullopt;
+  if (any || item.exclude || item.pending) return std::nullopt;
   return unknown_symbol(item, modules);
 }
 
@@ -170,7 +195,7 @@ void Plan::exclude(const Found& found) {
 std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
   const spec::Item& item = items_[item_index];
   const std::vector<std::uint32_t> modules = modules_matching(item);
-  if (modules.empty()) return item.exclude ? std::nullopt : std::optional(unknown_module(item));
+  if (modules.empty()) return item.exclude || item.pending ? std::nullopt : std::optional(unknown_module(item));
   Found found;
   found.item = item_index;
   found.excludes = item.exclude;
@@ -195,6 +220,7 @@ std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
     mistake = Mistake{item.target_position,
                       fmt::format("cannot probe {}:0x{:x}: {}", modules_[first.module].name, first.address, first.reason), ""};
   }
+  if (!found.candidates.empty() || !found.refused.empty()) matched_[item_index] = true;
   candidates_.insert(candidates_.end(), found.candidates.begin(), found.candidates.end());
   refused_.insert(refused_.end(), std::make_move_iterator(found.refused.begin()), std::make_move_iterator(found.refused.end()));
   return mistake;
@@ -213,15 +239,15 @@ void Plan::number_points() {
     return a.point.address == b.point.address && a.probe.item == b.probe.item;
   };
   candidates_.erase(std::unique(candidates_.begin(), candidates_.end(), same), candidates_.end());
-  probes_.reserve(candidates_.size());
+  probes_.reserve(probes_.size() + candidates_.size());
   std::size_t distinct = 0;
   for (std::size_t i = 0; i < candidates_.size(); ++i) {
     distinct += i == 0 || candidates_[i].point.address != candidates_[i - 1].point.address;
   }
-  points_.reserve(distinct + kOwnPoints);
+  points_.reserve(distinct);
   for (Candidate& candidate : candidates_) {
     if (points_.empty() || points_.back().address != candidate.point.address) points_.push_back(candidate.point);
-    candidate.probe.point = static_cast<std::uint32_t>(points_.size() - 1);
+    candidate.probe.point = first_point_ + static_cast<std::uint32_t>(points_.size() - 1);
     probes_.push_back(candidate.probe);
   }
   std::vector<Candidate>().swap(candidates_);
@@ -247,8 +273,26 @@ std::vector<xol::Displaced> Plan::add_gate() {
   return own;
 }
 
+std::optional<xol::Displaced> Plan::add_hook(std::uint64_t address) {
+  const auto planned = std::lower_bound(points_.begin(), points_.end(), address,
+                                        [](const auto& point, std::uint64_t at) { return point.address < at; });
+  if (planned != points_.end() && planned->address == address) {
+    planned->is_hook = true;
+    return std::nullopt;
+  }
+  const Module& module = modules_[module_at(address)];
+  const auto code = code_from(module, address - module.bias, ~std::uint64_t{0});
+  if (code.empty()) return std::nullopt;
+  const decoder::Instruction instruction = decoder::classify(code.first(std::min<std::size_t>(code.size(), 15)));
+  if (instruction.route == decoder::Route::kRefused) return std::nullopt;
+  xol::Displaced point(address, instruction, code.data());
+  point.is_hook = true;
+  return point;
+}
+
 std::uint32_t Plan::module_at(std::uint64_t address) const {
-  for (std::uint32_t module = 0; module < modules_.size(); ++module) {
+  // Later ones first: an earlier one there is gone.
+  for (std::uint32_t module = static_cast<std::uint32_t>(modules_.size()); module-- > 0;) {
     if (address >= modules_[module].low() && address < modules_[module].high() &&
         modules_[module].segment_at(address - modules_[module].bias) != nullptr) {
       return module;

@@ -28,7 +28,6 @@ struct Probe {
   std::uint32_t item : 22 = 0;    // index into the items
   std::uint32_t module : 10 = 0;  // index into the modules
 };
-inline constexpr std::size_t kOwnPoints = 128;  // room for the runtime's own behind the planned points
 inline constexpr std::size_t kMaxItems = std::size_t{1} << 22;
 inline constexpr std::size_t kMaxModules = std::size_t{1} << 10;
 
@@ -54,6 +53,14 @@ class Plan {
   // Reads the modules and remembers the items. Nothing is resolved yet.
   explicit Plan(std::vector<spec::Item> items);
 
+  // Whether an item waits for modules that are loaded later; how many of them have come to nothing so far.
+  bool has_pending() const;
+  std::size_t pending() const;
+  // A module that was loaded after the plan was made: resolves the pending items in it. Its probepoints are in points()
+  // afterwards, to be numbered from first_point on; the earlier ones must have been taken out. Nothing is done, and
+  // false returned, when there are too many modules.
+  bool add_module(symbols::Module module, std::uint32_t first_point, std::vector<Mistake>& mistakes);
+
   // Resolves and classifies every item. Returns the mistakes, in item order; the others are resolved all the same.
   // progress(n): called now and then with the number of probes found so far.
   template <typename Progress>
@@ -72,6 +79,9 @@ class Plan {
   // Marks the planned probepoints at libc's gate sites (gate_sites.h) and returns the others: they are armed for the
   // runtime itself, and belong to no probe.
   std::vector<xol::Displaced> add_gate();
+  // The same for the one address that the dynamic linker passes when its list of modules has changed: it is marked
+  // is_hook. Nothing when the plan has it already, or the address is not in a module.
+  std::optional<xol::Displaced> add_hook(std::uint64_t address);
   // Nanoseconds of resolve() spent in decoding functions.
   std::int64_t decode_ns() const { return decode_ns_; }
   // The module whose code holds a run-time address; probepoints always lie in one.
@@ -118,6 +128,9 @@ class Plan {
   std::vector<Probe> probes_;
   std::vector<xol::Displaced> points_;
   std::vector<Refused> refused_;
+  std::vector<bool> matched_;          // by item: it has found something
+  std::uint32_t first_module_ = 0;     // where resolving looks for modules
+  std::uint32_t first_point_ = 0;      // number of points_[0]
   std::int64_t decode_ns_ = 0;
 };
 
@@ -148,12 +161,13 @@ void Plan::refuse_points(const Refuse& refuse) {
   }
   points_.resize(kept);
   std::erase_if(probes_, [&](Probe& probe) {
-    const auto reason = reasons.find(probe.point);
+    if (probe.point < first_point_) return false;
+    const auto reason = reasons.find(probe.point - first_point_);
     if (reason != reasons.end()) {
       refused_.push_back({probe.item, probe.module, address_of(probe), symbol_of(probe), reason->second});
       return true;
     }
-    probe.point = number[probe.point];
+    probe.point = first_point_ + number[probe.point - first_point_];
     return false;
   });
 }

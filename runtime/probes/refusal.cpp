@@ -36,6 +36,10 @@ std::string reason_text(Reason reason, decoder::Refusal instruction, std::string
       code = "rseq";
       sentence = "inside a restartable sequence, which a trap would abort every time";
       break;
+    case Reason::kNoRoom:
+      code = "no-room";
+      sentence = "too many probepoints in modules that were loaded later";
+      break;
     case Reason::kOutOfReach:
       code = "out-of-reach";
       sentence = "no memory for displaced instructions within 2 GiB of this code";

@@ -43,6 +43,7 @@ bool read_descriptor(const symbols::Module& module, const std::uint8_t* at, Code
 std::vector<CodeRange> rseq_sections(const symbols::Module& module) {
   std::vector<CodeRange> sections;
   if (!has_signature(module)) return sections;
+  if (!module.is_relocated) return {{0, ~std::uint64_t{0}}};
   for (const symbols::Segment& segment : module.segments) {
     const std::uint8_t* bytes = segment.executable ? nullptr : module.bytes_at(segment.address);
     if (bytes == nullptr) continue;

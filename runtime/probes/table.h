@@ -1,10 +1,14 @@
-// The probe table: address -> probepoint, for the trap path. Built at load, immutable while published.
+// The probe table: address -> probepoint, for the trap path. Built at load; later, modules come and go.
 //
 // Open addressing, linear probing, at most three quarters full: a lookup reads two or three cache lines however many
-// probepoints there are, takes no lock and never waits. The pointers are published once, before the first int3 is armed; arming
-// goes through the kernel, which orders the two.
+// probepoints there are, takes no lock and never waits.
 //
-// Inline part: the trap path. table.cpp: load time.
+// Synchronization protocol. One writer at a time (the caller's lock); readers at any time, in the trap path. The arrays
+// never move: room for later probepoints is reserved when the table is made. A probepoint is written whole before its
+// bucket is (release; x86 readers need no more than the dependency), and before its int3 is armed through the kernel.
+// A probepoint that goes keeps its bucket and loses its address, in one store of the word that holds it.
+//
+// Inline part: the trap path. table.cpp: normal context.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +24,7 @@ struct TableView {
   const xol::Displaced* points = nullptr;
   const std::uint32_t* buckets = nullptr;  // index + 1; 0: empty
   std::uint64_t mask = 0;                  // buckets - 1
-  std::uint32_t count = 0;
+  std::uint32_t count = 0;                 // points, those without address included
 
   [[gnu::always_inline]] static inline std::uint64_t hash(std::uint64_t address) {
     return (address * 0x9e3779b97f4a7c15u) >> 20;  // multiplicative hashing; the middle bits are the mixed ones
@@ -30,7 +34,7 @@ struct TableView {
   [[gnu::always_inline]] inline std::uint32_t find(std::uint64_t address) const {
     if (buckets == nullptr) return kNotFound;
     for (std::uint64_t at = hash(address) & mask;; at = (at + 1) & mask) {
-      const std::uint32_t bucket = buckets[at];
+      const std::uint32_t bucket = __atomic_load_n(&buckets[at], __ATOMIC_ACQUIRE);  // pairs with add()
       if (bucket == 0) return kNotFound;
       if (points[bucket - 1].address == address) return bucket - 1;
     }
@@ -40,11 +44,22 @@ struct TableView {
 // Owns what a TableView shows. The memory outlives the process's last trap: it is never freed once published.
 class Table {
  public:
-  // points: no two at one address.
-  explicit Table(std::vector<xol::Displaced> points);
+  // points: no two at one address. spare: how many more add() can take.
+  explicit Table(std::vector<xol::Displaced> points, std::size_t spare = 0);
   TableView view() const;
 
+  std::size_t room() const { return capacity_ - points_.size(); }
+  // Takes probepoints in, room() at most, at addresses where there is none. The first one's index is the count before.
+  void add(const std::vector<xol::Displaced>& points);
+  // The module of these probepoints is gone: they are found no more. Their int3s went with it.
+  void retire(std::uint32_t index);
+  // It is back, at the same place.
+  void revive(std::uint32_t index, std::uint64_t address);
+
  private:
+  void insert(std::uint32_t index);
+
+  std::size_t capacity_;
   std::vector<xol::Displaced> points_;
   std::vector<std::uint32_t> buckets_;
 };

@@ -37,6 +37,7 @@ class Parser {
   bool parse_item(Item& item);
   bool parse_kind(Item& item);
   bool expect_no_name();
+  bool parse_options(Item& item);
   bool expect_item_end();
   void skip_blank();  // space, separators and comments between items
   void skip_space();

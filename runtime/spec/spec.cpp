@@ -75,7 +75,7 @@ bool Parser::parse_item(Item& item) {
   if (peek() == '@')
     return fail_unsupported(offset_, fmt::format("file inclusion ({})", quote(word_at(offset_))));
   kind_given_ = false;
-  if (!expect_no_name() || !parse_kind(item) || !parse_target(item)) return false;
+  if (!expect_no_name() || !parse_kind(item) || !parse_target(item) || !parse_options(item)) return false;
   item.text = slice(start, offset_);
   return true;
 }
@@ -101,6 +101,26 @@ bool Parser::parse_kind(Item& item) {
   kind_given_ = true;
   offset_ = colon + 1;
   if (ends_word(offset_)) return fail_missing_target(colon, "a target");
+  return true;
+}
+
+// [key=value,...]: of language.md's options this version knows missing=pending.
+bool Parser::parse_options(Item& item) {
+  const std::size_t before = offset_;
+  skip_space();
+  std::size_t key_end = offset_ + 1;
+  while (is_word(at(key_end))) ++key_end;
+  if (peek() != '[' || at(key_end) != '=') {
+    offset_ = before;
+    return true;
+  }
+  constexpr std::string_view kPending = "[missing=pending]";
+  if (slice(offset_, std::min(offset_ + kPending.size(), text_.size())) != kPending) {
+    return fail_unsupported(offset_, fmt::format("an option list other than {} ({})", kPending, quote(word_at(offset_))));
+  }
+  if (item.exclude) return fail(offset_, "an exclusion has no options");
+  item.pending = true;
+  offset_ += kPending.size();
   return true;
 }
 

@@ -42,6 +42,7 @@ struct Item {
   Position position{};        // of the item's first character
   Position target_position{}; // of the symbol or address
   bool exclude = false;       // "!item": removes what an earlier item matched
+  bool pending = false;       // [missing=pending]: also for modules that are loaded later
   Kind kind = Kind::kEntry;
   std::string module;         // basename glob; empty: the executable
   std::variant<SymbolTarget, AddressTarget> target;

@@ -66,7 +66,7 @@ class IfuncResolver {
   // none.
   std::uint64_t resolve(std::uint64_t resolver) {
     const auto [entry, is_new] = chosen_.try_emplace(resolver, 0);
-    if (is_new && is_mapped(resolver)) {
+    if (is_new && module_.is_relocated && is_mapped(resolver)) {
       entry->second = reinterpret_cast<std::uint64_t (*)()>(module_.bias + resolver)();
     }
     return entry->second;

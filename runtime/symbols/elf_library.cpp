@@ -3,6 +3,8 @@
 
 #include <dlfcn.h>
 
+#include "runtime/symbols/symbols.h"
+
 #include <stdexcept>
 #include <string_view>
 
@@ -55,5 +57,11 @@ Libdw::Libdw() : handle_(open_library(kLibdw, "libdw1")) {
 }
 
 Libdw::~Libdw() { dlclose(handle_); }
+
+void keep_readers() {
+  static const Libelf& libelf = *new Libelf;
+  static const Libdw& libdw = *new Libdw;
+  (void)libelf, (void)libdw;
+}
 
 }  // namespace ubp::symbols

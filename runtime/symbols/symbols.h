@@ -31,6 +31,7 @@ struct Module {
   bool is_executable = false;  // the main program
   bool is_runtime = false;     // libubp itself
   bool is_vdso = false;
+  bool is_relocated = true;    // false: just mapped; its code must not run yet, its data not be believed
 
   std::uint64_t low() const;  // lowest and one-past-highest run-time address of all segments
   std::uint64_t high() const;
@@ -43,6 +44,10 @@ struct Module {
 // Every module of the main namespace, the executable first, then in load order.
 // Context: load time. Async-signal-safe: no (takes the dynamic linker's lock). Thread-safe: yes.
 std::vector<Module> loaded_modules();
+
+// Opens the libraries that read symbol tables and keeps them open, so that they can be used while the dynamic linker is
+// at work. Throws std::runtime_error as FunctionTable::load does.
+void keep_readers();
 
 // True when `glob` names the module: it matches the basename, the basename without its version ("libc.so",
 // "libc"), or, with a slash in it, the whole path as listed or with its links followed ("*/libc.so.6", or

@@ -154,6 +154,12 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
   next.rsp = uc->rsp;
   next.rcx = uc->rcx;
   next.emulated = 0;
+  if (point.is_hook && !t_in_runtime) [[unlikely]] {  // the linker has called an empty function: it calls ours instead
+    next.rip = g_process.on_modules_changed;
+    next.emulated = 1;
+    next.fast = can_return_fast(uc) ? 1 : 0;
+    return;
+  }
   switch (point.route) {
     case decoder::Route::kEmulate: {
       const xol::Outcome outcome = xol::emulate(point, registers_of(uc));

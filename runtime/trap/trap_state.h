@@ -92,8 +92,9 @@ inline bool has_bit(const std::atomic<std::uint64_t>& bits, std::uint64_t signal
 }
 
 struct PermanentSlots {
-  std::uint64_t base = 0;                   // RX, written once at load, kSlotBytes each
-  std::uint64_t bytes = 0;
+  std::uint64_t base = 0;                   // RX pages, each written once before it is executable; kSlotBytes a slot
+  std::uint64_t bytes = 0;                  // reserved
+  std::uint64_t used = 0;                   // of them written, in whole pages
 };
 
 // UBP's own signal stack of one task; its lowest page stays inaccessible.
@@ -121,6 +122,7 @@ struct Process {
 
   std::uint64_t text_low = 0, text_high = 0;  // libubp's own code
   std::uint32_t pkru_offset = 0;            // of PKRU in the XSAVE image; 0: the system has no protection keys
+  std::uint64_t on_modules_changed = 0;     // function called in place of the dynamic linker's r_brk; 0: none
   bool has_gate = false;                    // libc's own rt_sigprocmask and rt_sigaction pass gate.h
   bool fast_return = false;                 // user-mode return is possible at all
 

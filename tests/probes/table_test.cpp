@@ -51,3 +51,20 @@ TEST_CASE("dense code, the worst case for a bad hash, needs few looks") {
   }
   CHECK(looks < addresses.size() * 2);
 }
+
+TEST_CASE("probepoints come later, go and come back; the arrays stay where they are") {
+  Table table(points_at({0x1000, 0x2000}), 1000);
+  const TableView first = table.view();
+  std::set<std::uint64_t> later;
+  for (std::uint64_t i = 0; i < 1000; ++i) later.insert(0x10000 + i);
+  table.add(points_at(later));
+  CHECK(table.room() == 0);
+  CHECK(table.view().points == first.points);
+  CHECK(table.view().buckets == first.buckets);
+  for (std::uint32_t i = 0; i < 1000; ++i) REQUIRE(first.find(0x10000 + i) == 2 + i);  // a reader with the old view
+  CHECK(first.find(0x2000) == 1);
+  for (std::uint32_t i = 0; i < 1000; i += 2) table.retire(2 + i);
+  for (std::uint32_t i = 0; i < 1000; ++i) REQUIRE(first.find(0x10000 + i) == (i % 2 == 0 ? kNotFound : 2 + i));
+  for (std::uint32_t i = 0; i < 1000; i += 2) table.revive(2 + i, 0x10000 + i);
+  for (std::uint32_t i = 0; i < 1000; ++i) REQUIRE(first.find(0x10000 + i) == 2 + i);
+}

@@ -96,9 +96,10 @@ inline constexpr std::uint64_t kRetry = 1;
   return false;
 }
 
-// Blocks every signal; returns the mask that was.
+// Blocks every signal but SIGTRAP, whose handler is the runtime's; returns the mask that was. (A debugger's single step or
+// watchpoint while SIGTRAP is blocked would make the kernel reset the handler.)
 [[gnu::always_inline]] inline std::uint64_t block_all() {
-  const std::uint64_t all = ~std::uint64_t{0};
+  const std::uint64_t all = ~kTrapBit;
   std::uint64_t before;
   sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&all), reinterpret_cast<long>(&before), 8);
   return before;

@@ -1,0 +1,287 @@
+// signal_at_every_instruction_of_trap_path: a tracer records which instructions the trap path executes for every kind of
+// displaced instruction, and then lets a signal arrive at each of them in turn, stopping there by a debug register. The
+// handler hits more probepoints than there are slots. Counts stay exact, results right, and no handler sees a RIP outside the program.
+#include <doctest/doctest.h>
+#include <sys/ptrace.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstddef>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <set>
+
+#include "harness.h"
+
+using namespace ubp::test;
+
+namespace {
+
+constexpr int kProbedInstructions = 10;  // of one call of `probed`, its leaf included
+
+struct Files {
+  ScratchFolder folder;
+  std::string summary = folder.path() + "/summary.json", out = folder.path() + "/out";
+};
+
+class Tracee {
+ public:
+  Tracee(long calls, const std::string& lib, const Files& files) {
+    std::fflush(nullptr);
+    pid_ = fork();
+    if (pid_ != 0) {
+      int status = 0;
+      waitpid(pid_, &status, 0);
+      ptrace(PTRACE_SETOPTIONS, pid_, nullptr, reinterpret_cast<void*>(PTRACE_O_EXITKILL));
+      return;
+    }
+    const std::string program = fixture("fx_inject");
+    std::string cycle;
+    for (int i = 0; i < 6; ++i) cycle += "; cycle_" + std::to_string(i);
+    for (const char* name : {"UBP_TEST_LIB", "UBP_TEST_FIXTURES", "UBP_TEST_CONTROLS", "UBP_TEST_LONG"}) unsetenv(name);
+    setenv("LD_PRELOAD", lib.c_str(), 1);
+    setenv("UBP_PROBES", ("insn:probed; insn:probed_leaf" + cycle).c_str(), 1);
+    setenv("UBP_SLOTS", "4", 1);
+    setenv("UBP_OUTPUT", "/dev/null", 1);
+    setenv("UBP_SUMMARY", files.summary.c_str(), 1);
+    if (std::freopen(files.out.c_str(), "w", stdout) == nullptr) _exit(98);
+    ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+    execl(program.c_str(), program.c_str(), std::to_string(calls).c_str(), nullptr);
+    _exit(99);
+  }
+
+  // Lets the task go on; returns the signal that stops it next, 0 when it is gone.
+  int go(int signal) { return resume(PTRACE_CONT, signal); }
+  int step(int signal = 0) { return resume(PTRACE_SINGLESTEP, signal); }
+  user_regs_struct registers() const {
+    user_regs_struct all{};
+    ptrace(PTRACE_GETREGS, pid_, nullptr, &all);
+    return all;
+  }
+  // Stops the task when it is about to execute `address`; 0: no more.
+  void watch(std::uint64_t address) {
+    const auto poke = [&](int number, std::uint64_t value) {
+      const auto offset = offsetof(user, u_debugreg) + static_cast<std::size_t>(number) * sizeof(std::uint64_t);
+      return ptrace(PTRACE_POKEUSER, pid_, reinterpret_cast<void*>(offset), reinterpret_cast<void*>(value)) == 0;
+    };
+    if (address != 0) poke(0, address);
+    has_watch_ = poke(7, address != 0 ? 1 : 0);  // DR7: local enable of DR0, on execution (SDM volume 3, 17.2.4)
+  }
+  bool has_watch() const { return has_watch_; }
+  // Where the program's file is mapped first.
+  std::uint64_t base() const {
+    for (const std::string& line : lines(read_file("/proc/" + std::to_string(pid_) + "/maps"))) {
+      if (line.find("/fx_inject") != std::string::npos) return std::strtoull(line.c_str(), nullptr, 16);
+    }
+    return 0;
+  }
+  bool has_exited_well() const { return WIFEXITED(status_) && WEXITSTATUS(status_) == 0; }
+  int status() const { return status_; }
+  // Whether the stop is an int3 that was just executed (the kernel's SI_KERNEL), not a single step.
+  bool is_breakpoint() const {
+    siginfo_t info{};
+    ptrace(PTRACE_GETSIGINFO, pid_, nullptr, &info);
+    return info.si_signo == SIGTRAP && info.si_code == SI_KERNEL;
+  }
+
+ private:
+  int resume(int request, int signal) {
+    ptrace(static_cast<__ptrace_request>(request), pid_, nullptr, reinterpret_cast<void*>(static_cast<long>(signal)));
+    waitpid(pid_, &status_, 0);
+    return WIFSTOPPED(status_) ? WSTOPSIG(status_) : 0;
+  }
+
+  pid_t pid_ = 0;
+  int status_ = 0;
+  bool has_watch_ = true;
+};
+
+// Steps through the hits of some calls and then lets signals arrive at the instructions seen.
+class Injector {
+ public:
+  explicit Injector(Tracee& tracee)
+      : tracee_(tracee),
+        probed_(tracee.base() + static_cast<std::uint64_t>(numbers(run_plain({fixture("fx_inject")}).out)["offset"])) {}
+
+  long sent() const { return sent_; }
+  bool is_gone() const { return signal_ == 0; }
+  // The kind of the next hit in `probed`: its instruction's offset.
+  std::uint64_t next_hit() {
+    while (signal_ != 0 && (signal_ != SIGTRAP || !tracee_.is_breakpoint() || tracee_.registers().rip - 1 - probed_ >= 64)) {
+      const bool is_tracers = signal_ == SIGTRAP && !tracee_.is_breakpoint();  // of a step or the debug register
+      signal_ = tracee_.go(is_tracers ? 0 : signal_);
+    }
+    return signal_ == 0 ? 0 : tracee_.registers().rip - 1 - probed_;
+  }
+  // Steps from the int3 at hand to the next one, or from a signal's delivery: the addresses passed.
+  std::set<std::uint64_t> record(int signal) {
+    std::set<std::uint64_t> path;
+    signal_ = tracee_.step(signal);
+    while (signal_ == SIGTRAP && !tracee_.is_breakpoint() && path.size() < 2000) {
+      path.insert(tracee_.registers().rip);
+      signal_ = tracee_.step();
+    }
+    return path;
+  }
+  // Goes on with `signal` until the task is about to execute `address`; false when it meets an int3 first.
+  bool run_to(std::uint64_t address, int signal) {
+    tracee_.watch(address);
+    signal_ = tracee_.go(signal);
+    const bool there = signal_ == SIGTRAP && !tracee_.is_breakpoint() && tracee_.registers().rip == address;
+    tracee_.watch(0);
+    return there;
+  }
+  // The task stands at a watched instruction, in place of whose SIGTRAP it is given `signal`.
+  void inject(int signal) {
+    ++sent_;
+    signal_ = tracee_.go(signal);
+  }
+  void count_injection() { ++sent_; }
+  void go_on() { signal_ = tracee_.go(0); }
+
+ private:
+  Tracee& tracee_;
+  std::uint64_t probed_;
+  int signal_ = tracee_.go(0);
+  long sent_ = 0;
+};
+
+// What the program and the summary say after the last injection; "" when all is as it must be.
+std::string verdict(const Tracee& tracee, const Files& files, long calls, long sent) {
+  if (!tracee.has_exited_well()) return "ended with status " + std::to_string(tracee.status());
+  std::string failure;
+  auto said = numbers(read_file(files.out));
+  const nlohmann::json summary = nlohmann::json::parse(read_file(files.summary));
+  const auto expect = [&](const char* what, std::int64_t got, std::int64_t wanted) {
+    if (got != wanted) failure += std::string(what) + ": " + std::to_string(got) + ", not " + std::to_string(wanted) + "\n";
+  };
+  expect("calls", said["calls"], calls);
+  expect("wrong", said["wrong"], 0);
+  expect("inside", said["inside"], 0);
+  expect("handled", said["handled"], sent);
+  for (const auto& probe : summary["probes"]) {
+    const auto symbol = probe["symbol"].get<std::string>();
+    const bool in_handler = symbol.rfind("cycle_", 0) == 0;
+    expect(symbol.c_str(), probe["hits"], in_handler ? said["handler_calls"] / 6 : said["calls"]);
+  }
+  return failure;
+}
+
+struct Result {
+  std::size_t wanted = 0, reached = 0;  // (kind of hit, instruction) pairs
+  std::string failure;
+};
+
+// One signal at every instruction that any kind of hit passes.
+Result inject_everywhere(long calls, const std::string& lib) {
+  const Files files;
+  Tracee tracee(calls, lib, files);
+  Injector injector(tracee);
+  std::map<std::uint64_t, std::set<std::uint64_t>> left;  // by kind
+  for (int hit = 0; hit < 3 * kProbedInstructions; ++hit) {
+    const std::uint64_t kind = injector.next_hit();
+    left[kind].merge(injector.record(SIGTRAP));
+  }
+  std::map<std::uint64_t, std::uint64_t> last;
+  Result result;
+  for (const auto& [kind, path] : left) result.wanted += path.size();
+  while (!injector.is_gone()) {
+    const std::uint64_t kind = injector.next_hit();
+    std::set<std::uint64_t>& path = left[kind];
+    if (path.empty()) {
+      if (!injector.is_gone()) injector.run_to(0, SIGTRAP);
+      continue;
+    }
+    const std::uint64_t address = *path.upper_bound(last[kind] < *path.rbegin() ? last[kind] : 0);
+    last[kind] = address;  // in turn: a rare instruction may need several tries
+    if (!injector.run_to(address, SIGTRAP)) continue;
+    path.erase(address);
+    ++result.reached;
+    injector.inject(SIGUSR1);
+  }
+  result.failure = verdict(tracee, files, calls, injector.sent());
+  return result;
+}
+
+// A signal at `depth`-th of the instructions of a hit's path, and a second one at every instruction on which the first
+// one's handler is prepared.
+Result inject_two(long calls, std::size_t depth) {
+  const Files files;
+  Tracee tracee(calls, library(), files);
+  Injector injector(tracee);
+  for (int hit = 0; hit < 2 * kProbedInstructions; ++hit) {
+    injector.next_hit();
+    injector.record(SIGTRAP);
+  }
+  const std::uint64_t kind = injector.next_hit();
+  const std::set<std::uint64_t> path = injector.record(SIGTRAP);
+  const std::uint64_t first = *std::next(path.begin(), static_cast<long>(depth % path.size()));
+  std::set<std::uint64_t> left;
+  Result result;
+  while (!injector.is_gone()) {
+    if (injector.next_hit() != kind || !injector.run_to(first, SIGTRAP)) {
+      if (!injector.is_gone() && injector.next_hit() != kind) injector.run_to(0, SIGTRAP);
+      continue;
+    }
+    if (result.wanted == 0) {
+      injector.count_injection();
+      left = injector.record(SIGUSR1);  // until the handler's own first hit
+      result.wanted = left.size();
+    } else if (left.empty()) {
+      injector.go_on();
+    } else {
+      injector.count_injection();
+      const std::uint64_t address = *left.begin();
+      left.erase(left.begin());
+      if (!injector.run_to(address, SIGUSR1)) continue;
+      ++result.reached;
+      injector.inject(SIGUSR2);
+    }
+  }
+  result.failure = verdict(tracee, files, calls, injector.sent());
+  return result;
+}
+
+// Says why, and returns true, where debug registers cannot be set (some sandboxes).
+bool lacks_debug_registers() {
+  const Files files;
+  Tracee tracee(1, library(), files);
+  tracee.watch(tracee.base());
+  const bool lacks = !tracee.has_watch();
+  tracee.watch(0);
+  while (tracee.go(0) != 0) {
+  }
+  if (lacks) MESSAGE("skipped: a debug register cannot be set here");
+  return lacks;
+}
+
+}  // namespace
+
+TEST_CASE("signal_at_every_instruction_of_trap_path") {
+  if (lacks_debug_registers()) return;
+  const Result result = inject_everywhere(2000, library());
+  CHECK_MESSAGE(result.failure == "", result.failure);
+  MESSAGE(result.reached << " of " << result.wanted << " instructions");
+  CHECK(result.wanted > 1500);
+  CHECK(result.reached * 100 >= result.wanted * 95);  // some are passed only when a thread begins
+}
+
+TEST_CASE("a second signal at every instruction on which the first one's handler is prepared") {
+  if (lacks_debug_registers()) return;
+  for (const std::size_t depth : {60, 150}) {
+    CAPTURE(depth);
+    const Result result = inject_two(420, depth);
+    CHECK_MESSAGE(result.failure == "", result.failure);
+    MESSAGE(result.reached << " of " << result.wanted << " instructions");
+    CHECK(result.wanted > 40);
+    CHECK(result.reached * 100 >= result.wanted * 90);
+  }
+}
+
+TEST_CASE("control: without the translation of interrupted contexts the same signals do harm") {
+  if (lacks_debug_registers()) return;
+  CHECK(inject_everywhere(800, control("no_translation")).failure != "");
+}

@@ -1,0 +1,46 @@
+// Threads that come, go, are cancelled, and change their user together, with probes in all of it.
+#include <doctest/doctest.h>
+
+#include "harness.h"
+
+using namespace ubp::test;
+
+namespace {
+
+std::map<std::string, std::int64_t> check(const std::string& mode, const std::string& count, const std::string& probes) {
+  CAPTURE(mode);
+  CAPTURE(probes);
+  Outcome probed = run_probed({fixture("fx_threads"), mode, count}, probes);
+  CHECK(probed.end() == "exit 0");
+  auto said = numbers(probed.out);
+  CHECK(said["wrong"] == 0);
+  CHECK(said["calls"] > 0);
+  CHECK(hits(probed.summary(), "f") == static_cast<std::uint64_t>(said["calls"]));
+  CHECK(total(probed.summary(), "missed") == 0);
+  CHECK(adds_up(probed.summary()));
+  return said;
+}
+
+}  // namespace
+
+TEST_CASE("short_threads_10k: no growth in memory, mappings or descriptors") {
+  for (std::string probes : {"f", "f; libc:*"}) {
+    auto said = check("short", "10000", probes);
+    CHECK(said["pages"] < 256);  // the dead's states are taken over: far below a page for each of 9,000
+    CHECK(said["maps"] <= 8);
+    CHECK(said["files"] == 0);
+  }
+}
+
+TEST_CASE("trap_in_tls_dtor: hits in destructors of thread-specific data") { check("tls_dtor", "200", "f"); }
+
+TEST_CASE("trap_in_thread_exit_tail: every function of libc, those that run when a thread is nearly gone included") {
+  check("tls_dtor", "400", "f; libc:*");
+}
+
+TEST_CASE("cancel_async_in_slot: threads cancelled while a slot executes") {
+  check("cancel", "300", "f; insn:fill");
+  check("cancel", "100", "f; insn:fill; libc:*");
+}
+
+TEST_CASE("setuid_storm: every thread is signalled while it hits probes") { check("setuid", "2000", "f; libc:*"); }

@@ -108,7 +108,7 @@ void hide_from_children() {
 bool is_reporting_process() {
   if (trap::g_process.fork_state == nullptr) return true;  // nothing armed: nothing that could be shared
   const bool forked = trap::g_process.fork_state->load(std::memory_order_acquire) != trap::kReady;  // wiped: a child
-  return forked || trap::g_process.pid == sys::getpid();
+  return forked || sys::is_process(trap::g_process.pid);
 }
 
 // What libubp calls at exit is no hit of the application's.
@@ -119,13 +119,14 @@ struct InRuntime {
 
 void write_report() try {
   if (g_loaded == nullptr) return;
-  const int pid = static_cast<int>(sys::getpid());
+  const int pid = sys::is_process(trap::g_process.pid) ? static_cast<int>(trap::g_process.pid) : static_cast<int>(sys::getpid());
   if (!is_reporting_process() || g_reported_pid.exchange(pid) == pid) return;
   const InRuntime guard;
   Process& process = *g_loaded;
   report::PathFields fields = process.fields;
   fields.pid = pid;
   report::Summary summary = process.session.summary();
+  summary.pid = pid;
   if (process.output.is_set()) summary.output_path = process.output.path(fields);
   if (summary.totals.probepoints_armed > 0) {  // else a message has said why
     const std::string text = report::format_text(summary);

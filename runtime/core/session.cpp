@@ -227,7 +227,6 @@ std::optional<std::string> Session::disarm() {
 report::Summary Session::summary() const {
   report::Summary summary;
   summary.version = kVersion;
-  summary.pid = getpid();
   summary.program = program_;
   summary.xol.policy = "thread";
   summary.xol.slots_per_thread = options_.slots;

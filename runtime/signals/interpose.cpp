@@ -92,7 +92,7 @@ void virtual_sigaction(const struct sigaction* act, struct sigaction* old) {
 bool passes_through(int signal) {
   if (!g_active.load(std::memory_order_acquire) || !is_signal(signal)) return true;  // pairs with take_over
   return trap::g_process.fork_state->load(std::memory_order_acquire) == trap::kReady &&
-         trap::g_process.pid != sys::getpid();
+         !sys::is_process(trap::g_process.pid);
 }
 
 int wrapped_sigaction(int signal, const struct sigaction* act, struct sigaction* old) {

@@ -43,8 +43,7 @@ namespace ubp::trap {
 
 // Makes the return from this frame end the process by `signal`. sent: not caused by the instruction at RIP.
 [[gnu::always_inline]] inline void die(Context* uc, std::uint64_t signal, bool sent) {
-  const std::uint32_t pid = sys::getpid();
-  if (pid == g_process.pid) restore_text();  // a vfork child dies alone
+  if (sys::is_process(g_process.pid)) restore_text();  // a vfork child dies alone
   const KernelSigaction act{0, 0, 0, 0};
   sys::call4(SYS_rt_sigaction, static_cast<long>(signal), reinterpret_cast<long>(&act), 0, 8);
   uc->mask &= ~(std::uint64_t{1} << (signal - 1));
@@ -52,7 +51,7 @@ namespace ubp::trap {
   if (!sent) return;
   const std::uint64_t own = std::uint64_t{1} << (signal - 1);  // blocked until the return: it takes effect there
   sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, reinterpret_cast<long>(&own), 0, 8);
-  const long result = sys::call4(SYS_rt_tgsigqueueinfo, pid, sys::gettid(), static_cast<long>(signal),
+  const long result = sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), static_cast<long>(signal),
                                  reinterpret_cast<long>(uc->info()));
   if (sys::failed(result)) sys::call4(SYS_tkill, sys::gettid(), static_cast<long>(signal));
 }

@@ -59,7 +59,7 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
   const std::uint64_t shim = address_of(&ubp_signal_entry);
   const bool known = signal >= 1 && signal <= 64;
   // A vfork child's dispositions are its own, the table its parent's.
-  const bool is_member = sys::getpid() == g_process.pid;
+  const bool is_member = sys::is_process(g_process.pid);
   const std::uint64_t previous = known ? g_handlers.handler[signal].load(std::memory_order_relaxed) : 0;  // shown as old
   const bool wraps = act != nullptr && known && is_member && act->handler > 1 && act->handler != shim;
   const bool guards = act != nullptr && is_member && act->handler == 0 && is_guarded(signal);

@@ -78,7 +78,7 @@ struct Identity {
 inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000;
 
 [[gnu::always_inline]] inline Identity identify(std::uint32_t tid) {
-  if (sys::getpid() == g_process.pid) return {tid, true};
+  if (sys::is_process(g_process.pid)) return {tid, true};
   // The parent of a task in a new pid namespace has no number there.
   const bool elsewhere = sys::call4(SYS_getppid, 0) == 0;
   return {tid | kGuest | (elsewhere ? kOtherNamespace : 0), false};

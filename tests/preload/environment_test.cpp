@@ -1,0 +1,140 @@
+// Programs in narrow places: without /proc, under a late system call filter, with every descriptor closed, not dumpable,
+// short of address space, linked statically, or under a tracer.
+#include <doctest/doctest.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "harness.h"
+
+using namespace ubp::test;
+
+namespace {
+
+// Runs fx_environment with f and g armed; its counts must be exact.
+Outcome check(std::vector<std::string> arguments, Environment more = {}) {
+  CAPTURE(arguments.front());
+  arguments.insert(arguments.begin(), fixture("fx_environment"));
+  Outcome probed = run_probed(arguments, "f; insn:g", std::move(more));
+  CHECK(probed.end() == "exit 0");
+  auto said = numbers(probed.out);
+  CHECK(said["wrong"] == 0);
+  CHECK(said["calls"] > 0);
+  const nlohmann::json summary = probed.summary();
+  if (!summary.is_null()) {
+    CHECK(hits(summary, "f") == static_cast<std::uint64_t>(said["calls"]));
+    CHECK(adds_up(summary));
+  }
+  return probed;
+}
+
+bool has(const std::string& tool) {
+  if (std::filesystem::exists(tool)) return true;
+  MESSAGE("skipped: no " << tool);
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("chroot_noproc: a process that shuts itself into an empty folder, its threads and its children") {
+  if (geteuid() != 0) {
+    MESSAGE("skipped: chroot needs root");
+    return;
+  }
+  ScratchFolder folder;
+  Outcome probed = check({"chroot", folder.path()});
+  CHECK(probed.err.find("ubp: hits") != std::string::npos);  // the report comes all the same
+}
+
+TEST_CASE("late_seccomp: a filter that allows next to nothing, set after load") {
+  Outcome probed = check({"seccomp"});
+  CHECK(probed.err.find("ubp: hits") != std::string::npos);
+}
+
+TEST_CASE("daemon_closefrom: two forks, every descriptor closed") {
+  ScratchFolder folder;
+  const std::string result = folder.path() + "/result";
+  for (const bool with_output : {false, true}) {
+    CAPTURE(with_output);
+    std::filesystem::remove(result);
+    Environment more;
+    if (with_output) more.emplace_back("UBP_OUTPUT", folder.path() + "/report.%p");
+    Outcome probed = run_probed({fixture("fx_environment"), "daemon", result}, "f; insn:g", more);
+    CHECK(probed.end() == "exit 0");
+    for (int wait = 0; wait < 500 && read_file(result).empty(); ++wait) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    auto said = numbers(read_file(result));
+    CHECK(said["calls"] == 200);
+    CHECK(said["wrong"] == 0);
+  }
+}
+
+TEST_CASE("nondumpable: a process that hides its /proc/self/mem after load") { check({"nondumpable"}); }
+
+TEST_CASE("fork_stale_mem_fd: no descriptor of the text is kept, and a child's end leaves its parent armed") { check({"memfd"}); }
+
+TEST_CASE("rlimit_as: little address space") {
+  for (const long mib : {2000, 300, 100}) {
+    CAPTURE(mib);
+    Outcome probed = run_probed({"/bin/sh", "-c", "ulimit -v " + std::to_string(mib * 1024) + "; exec \"$0\" plain", fixture("fx_environment")},
+                                "fx_environment:f; insn:fx_environment:g", {{"UBP_FOLLOW", "exec"}, {"UBP_MISSING", "ignore"}});
+    CHECK(probed.end() == "exit 0");
+    CHECK(numbers(probed.out)["wrong"] == 0);
+    CHECK(hits(probed.summary(), "fx_environment:f") == 100);
+  }
+}
+
+TEST_CASE("static_binary_message: a static program runs as if UBP were not there") {
+  // Nothing of UBP is in such a process, so nothing can be said in it; README.md, Limitations, says so.
+  ScratchFolder folder;
+  const std::string program = folder.path() + "/static";
+  write_file(folder.path() + "/static.c", "#include <stdio.h>\nint main(void) { puts(\"static\"); return 3; }\n");
+  Outcome built = run_plain({"/usr/bin/gcc", "-static", "-o", program, folder.path() + "/static.c"});
+  if (built.end() != "exit 0") {
+    MESSAGE("skipped: gcc -static does not work here");
+    return;
+  }
+  Outcome probed = run_probed({program}, "main");
+  CHECK(probed.end() == "exit 3");
+  CHECK(probed.out == "static\n");
+  CHECK(probed.summaries.empty());
+}
+
+TEST_CASE("strace_follow: under strace -f, children included") {
+  if (!has("/usr/bin/strace")) return;
+  Outcome probed = run_probed({"/usr/bin/strace", "-f", "-o", "/dev/null", fixture("fx_environment"), "memfd"},
+                              "fx_environment:f", {{"UBP_FOLLOW", "exec"}, {"UBP_MISSING", "ignore"}});
+  if (probed.out.empty()) {
+    MESSAGE("skipped: tracing is not permitted here");
+    return;
+  }
+  CHECK(probed.end() == "exit 0");
+  CHECK(numbers(probed.out)["wrong"] == 0);
+  CHECK(numbers(probed.out)["calls"] == 200);
+}
+
+TEST_CASE("gdb_attach_pass: gdb attaches, lets SIGTRAP pass, detaches; nothing is lost") {
+  if (!has("/usr/bin/gdb")) return;
+  ScratchFolder folder;
+  const std::string script =
+      "\"$0\" sleep > " + folder.path() + "/out & pid=$!; until grep -q ready " + folder.path() + "/out; do :; done; unset LD_PRELOAD UBP_PROBES;"
+      "/usr/bin/gdb -q -batch -p $pid -ex 'handle SIGTRAP nostop noprint pass' -ex 'set $n = 0' -ex detach > " + folder.path() +
+      "/gdb 2>&1; wait $pid";
+  Outcome probed = run_probed({"/bin/sh", "-c", script, fixture("fx_environment")}, "fx_environment:f; insn:fx_environment:g",
+                              {{"UBP_FOLLOW", "exec"}, {"UBP_MISSING", "ignore"}});
+  CHECK(probed.end() == "exit 0");
+  if (read_file(folder.path() + "/gdb").find("detached") == std::string::npos) {
+    MESSAGE("skipped: gdb cannot attach here");
+    return;
+  }
+  auto said = numbers(read_file(folder.path() + "/out"));
+  CHECK(said["wrong"] == 0);
+  CHECK(said["calls"] > 500);
+  bool found = false;
+  for (const auto& [pid, summary] : probed.summaries) {
+    if (hits(summary, "fx_environment:f") == static_cast<std::uint64_t>(said["calls"])) found = true;
+  }
+  CHECK(found);
+}

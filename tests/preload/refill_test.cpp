@@ -90,3 +90,15 @@ TEST_CASE("refill: the area is bounded by slots, not by probepoints") {
   CHECK(few > 0);
   CHECK(many == few);
 }
+
+TEST_CASE("alias_refill_1e8: no stale instruction after a refill through the other view") {
+  // Every hit of 8 functions over 4 slots writes a slot and executes it; a stale one gives another function's result.
+  // Scaled: 2 x 10^5 refills; UBP_TEST_LONG runs 10^8.
+  const int passes = long_run() ? 6250000 : 12500;
+  Outcome probed = run({.argv = {fixture("fx_cycle"), "8", std::to_string(passes), "2"},
+                        .env = {{"UBP_PROBES", cycle_probes(8)}, {"UBP_SLOTS", "4"}},
+                        .timeout_s = long_run() ? 600 : 60});
+  CHECK(probed.end() == "exit 0");
+  CHECK(probed.out == "wrong 0\n");
+  CHECK(xol(probed.summary(), "refills") == static_cast<std::uint64_t>(passes) * 16);
+}

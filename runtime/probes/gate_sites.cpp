@@ -1,5 +1,5 @@
-// Finding the gate's sites: from `syscall` bytes to the function that holds them, from its entry to the instruction,
-// and from there back to the number. See gate_sites.h.
+// Finding the gate's sites: from `syscall` bytes to the number right before them, or to the function that holds them, from
+// its entry to the instruction, and from there back to the number. See gate_sites.h.
 #include "runtime/probes/gate_sites.h"
 
 #include <sys/syscall.h>
@@ -10,6 +10,7 @@
 
 #include "decoder/walk.h"
 #include "runtime/probes/found.h"
+#include "runtime/symbols/unwind_index.h"
 
 namespace ubp::probes {
 namespace {
@@ -61,8 +62,7 @@ bool is_gated(std::uint32_t number) {
   return number == SYS_rt_sigprocmask || number == SYS_rt_sigaction || number == SYS_execve || number == SYS_execveat;
 }
 
-// The number that the instruction right before `syscall` loads, for code of which no function is known: libc's clone,
-// whose call frame information stops before it.
+// The number that the instruction right before `syscall` loads. (libc's clone has no call frame information there.)
 std::optional<std::uint32_t> number_before(const std::uint8_t* begin, const std::uint8_t* syscall) {
   for (const std::uint8_t length : {std::uint8_t{5}, std::uint8_t{7}}) {
     if (syscall - begin < length) break;
@@ -71,11 +71,11 @@ std::optional<std::uint32_t> number_before(const std::uint8_t* begin, const std:
   return std::nullopt;
 }
 
-void add_function(const symbols::Module& module, const symbols::Function& function, GateSites& sites) {
-  const auto code = code_from(module, function.address, function.end);
-  decoder::Walk walk = decoder::walk_function(code, function.address);
+void add_function(const symbols::Module& module, const symbols::Extent& function, GateSites& sites) {
+  const auto code = code_from(module, function.begin, function.end);
+  decoder::Walk walk = decoder::walk_function(code, function.begin);
   for (const decoder::Bytes& gap : walk.gaps) {
-    const auto more = decoder::decode_gap(code, gap, function.address, walk.references);
+    const auto more = decoder::decode_gap(code, gap, function.begin, walk.references);
     walk.reached.insert(walk.reached.end(), more.begin(), more.end());
   }
   std::sort(walk.reached.begin(), walk.reached.end(), [](const Decoded& a, const Decoded& b) { return a.offset < b.offset; });
@@ -86,7 +86,7 @@ void add_function(const symbols::Module& module, const symbols::Function& functi
     const auto number = number_of(walk.reached, at, code.data());
     if (number && !is_gated(*number)) continue;
     if (!number) ++sites.unknown;
-    xol::Displaced point(function.address + decoded.offset + module.bias, decoded.instruction, bytes);
+    xol::Displaced point(function.begin + decoded.offset + module.bias, decoded.instruction, bytes);
     point.is_gate = true;
     sites.points.push_back(point);
   }
@@ -94,9 +94,10 @@ void add_function(const symbols::Module& module, const symbols::Function& functi
 
 }  // namespace
 
-GateSites find_gate_sites(const symbols::Module& module, const symbols::FunctionTable& functions) {
+GateSites find_gate_sites(const symbols::Module& module) {
   GateSites sites;
-  const symbols::Function* last = nullptr;
+  const symbols::UnwindIndex functions(module);
+  std::uint64_t done = 0;  // up to here the function at hand has been decoded
   for (const symbols::Segment& segment : module.segments) {
     const std::uint8_t* bytes = segment.executable ? module.bytes_at(segment.address) : nullptr;
     if (bytes == nullptr) continue;
@@ -104,14 +105,16 @@ GateSites find_gate_sites(const symbols::Module& module, const symbols::Function
     for (const std::uint8_t* at = bytes; at + 1 < end; ++at) {
       at = static_cast<const std::uint8_t*>(std::memchr(at, 0x0f, static_cast<std::size_t>(end - at - 1)));
       if (at == nullptr) break;
-      if (at[1] != 0x05) continue;
-      const symbols::Function* function = functions.containing(segment.address + static_cast<std::uint64_t>(at - bytes));
-      if (function == nullptr) {
-        const auto number = number_before(bytes, at);
-        if (!number || is_gated(*number)) ++sites.unreadable;
-      } else if (last == nullptr || last->address != function->address) {
+      const std::uint64_t address = segment.address + static_cast<std::uint64_t>(at - bytes);
+      if (at[1] != 0x05 || address < done) continue;
+      const auto number = number_before(bytes, at);
+      if (number && !is_gated(*number)) continue;  // nearly all: a constant right before it
+      const auto function = functions.containing(address);
+      if (function) {
         add_function(module, *function, sites);
-        last = function;
+        done = function->end;
+      } else {
+        ++sites.unreadable;
       }
     }
   }

@@ -1,4 +1,5 @@
-// Where libc makes the system calls that could take SIGTRAP away: rt_sigprocmask and rt_sigaction. Load time only.
+// Where libc makes the system calls that could take SIGTRAP away: rt_sigprocmask, rt_sigaction,
+// and execve, through which masks are inherited. Load time only.
 #pragma once
 
 #include <cstdint>
@@ -12,11 +13,12 @@ namespace ubp::probes {
 struct GateSites {
   std::vector<xol::Displaced> points;     // run-time addresses of the `syscall` instructions, ascending
   std::size_t unknown = 0;                // of them: the number comes from a register (syscall(3) and its like)
-  std::size_t unreadable = 0;             // `syscall` bytes that no known function decodes to
+  std::size_t unreadable = 0;             // `syscall` bytes of which neither the function nor the number is known
 };
 
-// Finds the sites in one module. A site's number is the nearest constant loaded into eax before it; where there is none
+// Finds the sites in one mapped module, by its unwind index alone: no file is read, since every start of a probed program
+// pays for this. A site's number is the nearest constant loaded into eax before it; where there is none
 // on the straight line the site is taken too, and the number looked at when it is hit.
-GateSites find_gate_sites(const symbols::Module& module, const symbols::FunctionTable& functions);
+GateSites find_gate_sites(const symbols::Module& module);
 
 }  // namespace ubp::probes

@@ -257,17 +257,14 @@ std::vector<xol::Displaced> Plan::add_gate() {
   std::vector<xol::Displaced> own;
   for (std::uint32_t module = 0; module < modules_.size(); ++module) {
     if (modules_[module].name != "libc.so.6") continue;
-    try {
-      for (const xol::Displaced& site : find_gate_sites(modules_[module], table_of(module)).points) {
-        const auto planned = std::lower_bound(points_.begin(), points_.end(), site,
-                                              [](const auto& a, const auto& b) { return a.address < b.address; });
-        if (planned != points_.end() && planned->address == site.address) {
-          planned->is_gate = true;
-        } else {
-          own.push_back(site);
-        }
+    for (const xol::Displaced& site : find_gate_sites(modules_[module]).points) {
+      const auto planned = std::lower_bound(points_.begin(), points_.end(), site,
+                                            [](const auto& a, const auto& b) { return a.address < b.address; });
+      if (planned != points_.end() && planned->address == site.address) {
+        planned->is_gate = true;
+      } else {
+        own.push_back(site);
       }
-    } catch (const std::runtime_error&) {  // libc's file cannot be read: no gate, as on a system without one
     }
   }
   return own;

@@ -74,6 +74,7 @@ int add_module(dl_phdr_info* info, std::size_t, void* data) {
   Module module;
   module.bias = info->dlpi_addr;
   for (const ElfW(Phdr)* header = info->dlpi_phdr; header != info->dlpi_phdr + info->dlpi_phnum; ++header) {
+    if (header->p_type == PT_GNU_EH_FRAME) module.unwind_index = header->p_vaddr;
     if (header->p_type != PT_LOAD) continue;
     module.segments.push_back({.address = header->p_vaddr,
                                .size = header->p_memsz,

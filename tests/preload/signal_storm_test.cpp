@@ -10,6 +10,9 @@ using namespace ubp::test;
 
 namespace {
 
+// How long each storm lasts; UBP_TEST_LONG: the 30 s of a soak.
+const char* storm_ms() { return long_run() ? "30000" : "2000"; }
+
 constexpr int kFunctions = 12;  // more than the slots of every case
 
 std::string all_probes() {
@@ -30,7 +33,7 @@ void check_cycle_counts(const nlohmann::json& summary, std::int64_t each) {
 TEST_CASE("slot_async_cycle: the handler cycles through more probepoints than slots") {
   for (std::string slots : {"1", "4", "64"}) {
     CAPTURE(slots);
-    Outcome probed = run_probed({fixture("fx_storm"), "cycle", "2000", std::to_string(kFunctions)},
+    Outcome probed = run_probed({fixture("fx_storm"), "cycle", storm_ms(), std::to_string(kFunctions)},
                                 all_probes(), {{"UBP_SLOTS", slots}});
     REQUIRE(probed.end() == "exit 0");
     auto said = numbers(probed.out);
@@ -51,7 +54,7 @@ TEST_CASE("slot_async_cycle: the handler cycles through more probepoints than sl
 }
 
 TEST_CASE("slot_rip_never_visible: a handler never sees a RIP outside the loaded modules") {
-  Outcome probed = run_probed({fixture("fx_storm"), "rip", "2000"},
+  Outcome probed = run_probed({fixture("fx_storm"), "rip", storm_ms()},
                               "fill; fill+0x5; fill+0x7; count_up; count_up+0x3", {{"UBP_SLOTS", "2"}});
   REQUIRE(probed.end() == "exit 0");
   auto said = numbers(probed.out);

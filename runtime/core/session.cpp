@@ -224,6 +224,14 @@ std::optional<std::string> Session::disarm() {
   return denied;
 }
 
+std::optional<std::string> Session::rearm() {
+  if (armed_ || table_ == nullptr) return std::nullopt;
+  const std::lock_guard lock(mutex_);
+  const auto denied = write_points(0, table_->view().count, true);
+  if (!denied) armed_ = true;
+  return denied;
+}
+
 report::Summary Session::summary() const {
   report::Summary summary;
   summary.version = kVersion;

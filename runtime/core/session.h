@@ -29,6 +29,9 @@ class Session {
   // stay. Idempotent. Returns why not, or nothing.
   std::optional<std::string> disarm();
 
+  // Puts every int3 in again after disarm(). Idempotent. Returns why not, or nothing.
+  std::optional<std::string> rearm();
+
   // The dynamic linker has mapped or unmapped modules: arms the pending probes in new ones, forgets those of modules
   // that are gone. Context: normal, in the thread that is in dlopen or dlclose, between the linker's own steps.
   void modules_changed();

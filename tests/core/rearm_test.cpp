@@ -1,0 +1,104 @@
+// Arming and disarming while threads run through the probepoints, and while one sleeps in a slot. The runtime is linked
+// into this program; what is probed lies in libfx_churn.so.
+//
+// Nobody can say of a call that met the change whether it was hit; what must hold: no trap is lost or taken for another's
+// (a late one still finds its probepoint), results stay right, and hits are at most the calls, exactly the calls while armed.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <thread>
+#include <vector>
+
+#include "runtime/core/session.h"
+
+extern "C" long churn_work(long x);           // libfx_churn.so
+extern "C" long churn_read(int fd, void* to); // read(2), its system call inside
+
+using namespace ubp;
+
+namespace {
+
+core::Session& session() {
+  static core::Session& instance = *[] {
+    core::Options options;
+    options.probes = "insn:libfx_churn:churn_*";
+    options.has_probes = true;
+    options.slots = 4;
+    auto* made = new core::Session(options, "test_rearm");
+    REQUIRE(made->start());
+    return made;
+  }();
+  return instance;
+}
+
+std::uint64_t entry_hits() {
+  for (const auto& probe : session().summary().probes) {
+    if (probe.symbol == "churn_work") return probe.hits;
+  }
+  return ~std::uint64_t{0};
+}
+
+long toggles() { return std::getenv("UBP_TEST_LONG") != nullptr ? 1000000 : 20000; }
+
+}  // namespace
+
+TEST_CASE("disarm_race_1e6, churn_register_unregister_1e6: everything armed and disarmed under two runners") {
+  // 10^6 toggles with UBP_TEST_LONG, 20,000 otherwise.
+  CHECK(session().rearm() == std::nullopt);
+  const std::uint64_t before = entry_hits();
+  std::atomic<bool> stop{false};
+  std::atomic<long> wrong{0}, calls{0};
+  std::vector<std::thread> runners;
+  for (int i = 0; i < 2; ++i) {
+    runners.emplace_back([&] {
+      long own = 0;
+      while (!stop.load()) {
+        ++own;
+        wrong += churn_work(own) != own * 5 + 3;
+      }
+      calls += own;
+    });
+  }
+  for (long i = 0; i < toggles(); ++i) {
+    if (session().disarm() || session().rearm()) {
+      ++wrong;
+      break;
+    }
+  }
+  stop = true;
+  for (std::thread& runner : runners) runner.join();
+  CHECK(wrong == 0);
+  const std::uint64_t hits = entry_hits() - before;
+  CHECK(hits > 0);
+  CHECK(hits <= static_cast<std::uint64_t>(calls.load()));
+  const std::uint64_t armed = entry_hits();  // armed now: exact
+  for (long i = 0; i < 1000; ++i) churn_work(i);
+  CHECK(entry_hits() == armed + 1000);
+  REQUIRE(session().disarm() == std::nullopt);
+  for (long i = 0; i < 1000; ++i) churn_work(i);
+  CHECK(entry_hits() == armed + 1000);
+}
+
+TEST_CASE("unregister_blocked_in_read: a thread sleeps in a slot while its probepoint goes") {
+  for (int round = 0; round < 20; ++round) {
+    REQUIRE(session().rearm() == std::nullopt);
+    int ends[2];
+    REQUIRE(pipe(ends) == 0);
+    char got = 0;
+    long result = 0;
+    std::thread sleeper([&] { result = churn_read(ends[0], &got); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    REQUIRE(session().disarm() == std::nullopt);
+    for (long i = 0; i < 100; ++i) CHECK(churn_work(i) == i * 5 + 3);
+    REQUIRE(write(ends[1], "x", 1) == 1);
+    sleeper.join();
+    CHECK(result == 1);
+    CHECK(got == 'x');
+    close(ends[0]);
+    close(ends[1]);
+  }
+}

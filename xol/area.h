@@ -29,18 +29,22 @@ struct Area {
   std::uint64_t rw = 0;
 };
 
-// How all areas are divided. blocks x block_bytes = area_bytes.
+// How all areas are divided: blocks x block_bytes, then the slots that threads share.
 struct AreaLayout {
   std::uint64_t area_bytes = 0;
   std::uint64_t block_bytes = 0;  // whole pages: two tasks never share a page of slots
   std::uint32_t blocks = 0;
+  std::uint64_t shared_offset = 0;
+  std::uint64_t shared_bytes = 0; // whole pages
 
   // slots: slots per thread. max_blocks: at most so many tasks; fewer when slots are many (256 MiB an area).
-  static constexpr AreaLayout for_slots(std::uint32_t slots, std::uint32_t max_blocks) {
+  // shared: slots that threads share.
+  static constexpr AreaLayout for_slots(std::uint32_t slots, std::uint32_t max_blocks, std::uint64_t shared = 0) {
     const std::uint64_t block = (slots * kSlotBytes + kPageBytes - 1) / kPageBytes * kPageBytes;
     const std::uint64_t fit = (std::uint64_t{256} << 20) / block;
     const auto blocks = static_cast<std::uint32_t>(fit < max_blocks ? fit : max_blocks);
-    return {block * blocks, block, blocks};
+    const std::uint64_t shared_bytes = (shared * kSlotBytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+    return {block * blocks + shared_bytes, block, blocks, block * blocks, shared_bytes};
   }
 };
 

@@ -69,11 +69,24 @@ inline constexpr std::int64_t kReachMargin = 4096;
 
 inline bool is_syscall(const Displaced& point) { return point.bytes[point.length - 2] == 0x0f; }  // else int 0x80; behind any prefixes
 
-// A permanent slot names its probepoint in its last word, since no cache knows it.
+// A slot that is no thread's own names its probepoint in its last word, since no cache knows it.
 inline constexpr std::size_t kOriginOffset = kSlotBytes - 8;
 
-[[gnu::always_inline]] inline OriginalAddress permanent_origin(std::uint64_t slot_start) {
+[[gnu::always_inline]] inline OriginalAddress shared_origin(std::uint64_t slot_start) {
   return OriginalAddress{load64(reinterpret_cast<const std::uint8_t*>(slot_start) + kOriginOffset)};
+}
+
+// Writes the slot that a Route::kSlot probepoint has for ever.
+[[gnu::always_inline]] inline void write_once_slot(std::uint8_t* out, SlotAddress at, const Displaced& point) {
+  write_slot(out, at, point);
+  store64(out + kOriginOffset, point.address);
+}
+
+// Writes the slot of a pool: it ends in an int3, by which the thread says that it has left.
+[[gnu::always_inline]] inline void write_pool_slot(std::uint8_t* out, SlotAddress at, const Displaced& point) {
+  write_copy(out, static_cast<std::uint64_t>(at), point);
+  out[point.length] = 0xcc;
+  store64(out + kOriginOffset, point.address);
 }
 
 // Writes the permanent slot of a Route::kSystem probepoint (load time). `syscall` leaves the address of its next

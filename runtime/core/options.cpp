@@ -117,12 +117,27 @@ SetResult set_slots(Options& options, std::string_view value) {
   return std::nullopt;
 }
 
-SetResult set_xol(Options&, std::string_view value) {
-  if (value == "thread") return std::nullopt;
-  if (value == "probepoint" || value == "steal") {
-    return fmt::format("{} is not supported yet by this version (use thread)", quote(value));
+}  // namespace
+
+std::string_view policy_name(xol::Policy policy) {
+  switch (policy) {
+    case xol::Policy::kProbepoint: return "probepoint";
+    case xol::Policy::kSteal: return "steal";
+    case xol::Policy::kAdaptive: return "adaptive";
+    case xol::Policy::kThread: break;
   }
-  return not_one_of(value, "thread");
+  return "thread";
+}
+
+namespace {
+
+SetResult set_xol(Options& options, std::string_view value) {
+  for (const xol::Policy policy : {xol::Policy::kThread, xol::Policy::kProbepoint, xol::Policy::kSteal, xol::Policy::kAdaptive}) {
+    if (value != policy_name(policy)) continue;
+    options.policy = policy;
+    return std::nullopt;
+  }
+  return not_one_of(value, "thread, probepoint, steal, adaptive");
 }
 
 SetResult set_missing(Options& options, std::string_view value) {
@@ -184,9 +199,11 @@ constexpr Variable kVariables[] = {
      "where the text goes; %p process id, %t start time, %n program, %h host, %% a percent sign", set_output},
     {"UBP_SUMMARY", "path", "none", "also write the summary there as JSON, with the same % escapes",
      set_summary},
-    {"UBP_XOL", "thread", "thread",
-     "where displaced instructions run: thread gives each thread its own slots", set_xol},
-    {"UBP_SLOTS", "1..4096", "64", "slots of each thread", set_slots},
+    {"UBP_XOL", "thread|probepoint|steal|adaptive", "thread",
+     "where displaced instructions run: thread gives each thread its own slots, probepoint each probepoint one for ever, "
+     "steal shares a fixed pool, adaptive is thread until a probepoint has been refilled often and gets one for ever",
+     set_xol},
+    {"UBP_SLOTS", "1..4096", "64", "slots of each thread; of the pool for steal", set_slots},
     {"UBP_MISSING", "error|warn|ignore|pending", "arm nothing",
      "a probe that cannot be armed: by default nothing is armed and the program runs unprobed; error does "
      "not start the program (exit 125), warn reports and arms the others, ignore arms the others, pending waits for "

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/report/report.h"
+#include "xol/shared_slots.h"
 
 namespace ubp::core {
 
@@ -18,11 +20,15 @@ struct Options {
   std::string output;          // UBP_OUTPUT; empty: standard error
   std::string summary;         // UBP_SUMMARY; empty: none
   std::uint32_t slots = 64;    // UBP_SLOTS: 1..4096
+  xol::Policy policy = xol::Policy::kThread;  // UBP_XOL
   Missing missing = Missing::kNothing;      // UBP_MISSING=error|warn|ignore|pending
   report::Level log = report::Level::kWarning;  // UBP_LOG
   bool follow_exec = false;    // UBP_FOLLOW=fork,exec: "exec" keeps UBP's variables and LD_PRELOAD for children
   bool help = false;           // UBP_OPTIONS=help=1
 };
+
+// "thread", as UBP_XOL and the summary spell it.
+std::string_view policy_name(xol::Policy policy);
 
 struct OptionError {
   std::string message;         // one line: "UBP_SLOTS: '0' is not a number from 1 to 4096"

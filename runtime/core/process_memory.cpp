@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
@@ -44,6 +45,46 @@ bool reaches_runtime() {
 
 std::uint64_t round_up(std::uint64_t value, std::uint64_t to) { return (value + to - 1) / to * to; }
 
+// How many slots the threads share, in every area.
+std::uint32_t shared_slots(const TaskMemoryPlan& plan) {
+  constexpr std::uint32_t kBudget = 16384;  // policy adaptive: 1 MiB an area
+  switch (plan.policy) {
+    case xol::Policy::kProbepoint: return plan.points;
+    case xol::Policy::kSteal: return plan.slots;
+    case xol::Policy::kAdaptive: return kBudget;
+    case xol::Policy::kThread: break;
+  }
+  return 0;
+}
+
+// How the tables of one area's shared slots are laid out.
+struct SharedTables {
+  std::uint64_t entries = 0, bytes = 0;
+
+  SharedTables(xol::Policy policy, std::uint32_t slots) {
+    if (policy != xol::Policy::kSteal) entries = std::bit_ceil(std::uint64_t{slots} * 2 + 1);
+    bytes = whole_pages(64 + entries * sizeof(std::uint64_t) + slots * sizeof(std::uint32_t));
+  }
+  xol::SharedSlots at(std::uint8_t* memory, std::uint32_t slots) const {
+    xol::SharedSlots shared;
+    shared.next = reinterpret_cast<std::atomic<std::uint32_t>*>(memory);
+    shared.index = reinterpret_cast<std::atomic<std::uint64_t>*>(memory + 64);
+    shared.index_mask = entries - 1;
+    shared.points = reinterpret_cast<std::atomic<std::uint32_t>*>(memory + 64 + entries * sizeof(std::uint64_t));
+    shared.slots = slots;
+    return shared;
+  }
+};
+
+// Makes an area's shared slots and their tables accessible.
+bool open_shared(const xol::Area& area, std::uint32_t number) {
+  if (g_process.layout.shared_bytes == 0) return true;
+  const xol::SharedSlots& shared = g_process.shared[number];
+  const SharedTables tables(g_process.policy, shared.slots);
+  return mprotect(shared.next, tables.bytes, PROT_READ | PROT_WRITE) == 0 &&
+         xol::open_pages(area, g_process.layout.shared_offset, g_process.layout.shared_bytes);
+}
+
 }  // namespace
 
 std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
@@ -53,11 +94,15 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
   // (mlockall) or touched for tasks that never come.
   const std::uint64_t state_bytes = whole_pages(sizeof(trap::TaskState) + per_area * xol::kMaxAreas);
   const std::uint64_t counter_bytes = whole_pages(plan.points * sizeof(std::uint64_t));
+  const std::uint32_t shared = shared_slots(plan);
+  const SharedTables tables(plan.policy, shared);
+  const std::uint64_t all_tables = shared == 0 ? 0 : trap::kHeatEntries + xol::kMaxAreas * tables.bytes;
   for (std::uint32_t tasks = kMostTasks; tasks >= kFewestTasks; tasks /= 2) {
-    const xol::AreaLayout layout = xol::AreaLayout::for_slots(plan.slots, tasks);
+    const xol::AreaLayout layout = xol::AreaLayout::for_slots(plan.slots, tasks, shared);
     const std::uint64_t states = whole_pages(layout.blocks * state_bytes);
     const std::uint64_t counters = whole_pages(layout.blocks * counter_bytes);
-    const std::uint64_t bytes = kPage + states + counters + layout.blocks * trap::kOwnStackBytes;
+    const std::uint64_t stacks = layout.blocks * trap::kOwnStackBytes;
+    const std::uint64_t bytes = kPage + states + counters + stacks + all_tables;
     // Leave most of a limited address space (RLIMIT_AS) to the application.
     const std::uint64_t whole = bytes + 2 * layout.area_bytes * kLikelyAreas;
     if (whole > address_space_limit() / 8 && tasks > kFewestTasks) continue;
@@ -82,6 +127,14 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
     g_process.counters = at + kPage + states;
     g_process.counter_bytes = counter_bytes;
     g_process.stacks = reinterpret_cast<std::uint64_t>(at + kPage + states + counters);
+    g_process.policy = plan.policy;
+    if (shared != 0) {
+      g_process.heat = at + kPage + states + counters + stacks;
+      mprotect(g_process.heat, trap::kHeatEntries, PROT_READ | PROT_WRITE);
+      for (std::uint64_t area = 0; area < xol::kMaxAreas; ++area) {
+        g_process.shared[area] = tables.at(g_process.heat + trap::kHeatEntries + area * tables.bytes, shared);
+      }
+    }
     g_process.fork_state->store(trap::kReady, std::memory_order_relaxed);  // no other thread looks before arming
     return std::nullopt;
   }
@@ -97,7 +150,7 @@ std::optional<std::uint32_t> find_or_make_area(std::uint64_t low, std::uint64_t 
   if (!area) return std::nullopt;
   // Tasks that have their block already find it accessible in a late area too; at load there are none.
   const bool is_late = g_process.high_water->load(std::memory_order_relaxed) != 0;  // a task that claims now opens its own
-  if (is_late && !xol::open_pages(*area, 0, g_process.layout.area_bytes)) {
+  if ((is_late && !xol::open_pages(*area, 0, g_process.layout.area_bytes)) || !open_shared(*area, g_process.area_count)) {
     xol::unmap_area(*area, g_process.layout);
     return std::nullopt;
   }
@@ -221,8 +274,16 @@ std::vector<std::uint64_t> read_counters(std::uint32_t own_begin, std::uint32_t 
   }
   stats.threads_seen += g_process.threads_seen->load(std::memory_order_relaxed);  // a statistic
   stats.taken_out = g_process.taken_out->load(std::memory_order_relaxed);        // likewise
-  stats.area_bytes = std::uint64_t{used} * g_process.layout.block_bytes * g_process.area_count;
-  for (std::uint32_t area = 0; area < g_process.area_count; ++area) stats.area_bytes += g_process.permanent[area].used;
+  const bool by_thread = g_process.policy == xol::Policy::kThread || g_process.policy == xol::Policy::kAdaptive;
+  stats.area_bytes = by_thread ? std::uint64_t{used} * g_process.layout.block_bytes * g_process.area_count : 0;
+  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
+    const xol::SharedSlots& shared = g_process.shared[area];
+    const bool is_pool = g_process.policy == xol::Policy::kSteal;
+    const std::uint32_t slots = shared.slots == 0 || is_pool
+                                    ? shared.slots
+                                    : std::min(shared.next->load(std::memory_order_relaxed), shared.slots);  // a statistic
+    stats.area_bytes += g_process.permanent[area].used + slots * xol::kSlotBytes;
+  }
   return hits;
 }
 

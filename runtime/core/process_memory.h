@@ -10,12 +10,14 @@
 
 #include "runtime/report/summary.h"
 #include "xol/displaced.h"
+#include "xol/shared_slots.h"
 
 namespace ubp::core {
 
 struct TaskMemoryPlan {
   std::uint32_t slots = 0;    // per task and area
   std::uint32_t points = 0;   // probepoints, later ones included: one counter each per task
+  xol::Policy policy = xol::Policy::kThread;
 };
 
 // Reserves states and counters for as many tasks as address space allows (16384, halved down to 16), in memory that a

@@ -130,7 +130,7 @@ bool Session::prepare() {
     if (const auto hook = plan_->add_hook(_r_debug.r_brk)) own_points_.push_back(*hook);
   }
   const std::size_t points = plan_->points().size() + own_points_.size() + 1 + (has_late ? kLatePoints : 0);
-  const TaskMemoryPlan memory{options_.slots, static_cast<std::uint32_t>(points)};
+  const TaskMemoryPlan memory{options_.slots, static_cast<std::uint32_t>(points), options_.policy};
   if (const auto denied = map_task_memory(memory)) {
     say(Level::kError, fmt::format("cannot get memory for per-thread counters: {}; the program runs unprobed", *denied));
     return false;
@@ -236,7 +236,7 @@ report::Summary Session::summary() const {
   report::Summary summary;
   summary.version = kVersion;
   summary.program = program_;
-  summary.xol.policy = "thread";
+  summary.xol.policy = policy_name(options_.policy);
   summary.xol.slots_per_thread = options_.slots;
   if (plan_ == nullptr) return summary;
   const std::lock_guard lock(mutex_);

@@ -56,7 +56,9 @@ inline constexpr std::uint64_t kVerifyGap = 65536;  // how far outside the verif
 #ifndef UBP_TEST_SHARED_AFTER_FORK  // tests/preload/controls_test.cpp: the child keeps its parent's pages
     for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
       const xol::Area& views = g_process.areas[area];
-      if (!xol::map_views(views.rx, views.rw, g_process.layout.area_bytes)) {
+      const xol::AreaLayout& layout = g_process.layout;
+      if (!xol::map_views(views.rx, views.rw, layout.area_bytes) ||
+          (layout.shared_bytes != 0 && !xol::open_pages(views, layout.shared_offset, layout.shared_bytes))) {
         word.store(0, std::memory_order_relaxed);  // nothing was published: the next hit tries again
         return false;
       }
@@ -121,7 +123,7 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
     if (g_process.state(block)->tid.load(std::memory_order_relaxed) == who.key) return g_process.state(block);
   }
   g_process.threads_seen->fetch_add(1, std::memory_order_relaxed);  // a statistic
-  const auto take_over = [&](std::uint32_t block) -> TaskState* {
+  const auto take_over = [&](std::uint32_t block) __attribute__((always_inline)) -> TaskState* {
     TaskState* task = g_process.state(block);
     std::uint32_t owner = task->tid.load(std::memory_order_acquire);  // pairs with the owner's stores
     if (!is_dead(owner) || !task->tid.compare_exchange_strong(owner, who.key, std::memory_order_acq_rel)) return nullptr;
@@ -156,19 +158,30 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
 // t_state belongs to the thread whose TLS it is. A guest never stores it and never verifies a stack for its owner; it
 // looks its own state up at every hit. A vfork child that stays within its parent's verified stack passes for the
 // parent, which is suspended meanwhile.
-[[gnu::always_inline]] inline TaskState* current_task(std::uint64_t rsp) {
-  TaskState* task = t_state;
+//
+// known_task: without asking the kernel; nullptr when that does not do. current_task: for certain.
+[[gnu::always_inline]] inline bool is_state(const TaskState* task) {
   // A program may have put something else where the TLS was (wrfsbase): only a state's address is followed.
   const std::uint64_t offset = reinterpret_cast<std::uint64_t>(task) - reinterpret_cast<std::uint64_t>(g_process.states);
-  const bool is_state = offset < g_process.layout.blocks * g_process.state_bytes && offset % g_process.state_bytes == 0;
-  if (is_state && is_verified(task, rsp)) [[likely]] return task;
+  return offset < g_process.layout.blocks * g_process.state_bytes && offset % g_process.state_bytes == 0;
+}
+
+[[gnu::always_inline]] inline TaskState* known_task(std::uint64_t rsp) {
+  TaskState* const task = t_state;
+  return is_state(task) && is_verified(task, rsp) ? task : nullptr;
+}
+
+[[gnu::always_inline]] inline TaskState* current_task(std::uint64_t rsp) {
+  if (TaskState* const known = known_task(rsp)) return known;
+  TaskState* task = t_state;
   const std::uint32_t tid = sys::gettid();
   if (!set_up_child(tid)) return nullptr;
-  if (is_state && task->tid.load(std::memory_order_relaxed) == tid) {  // relaxed: see claim_state
+  const bool has_state = is_state(task);
+  if (has_state && task->tid.load(std::memory_order_relaxed) == tid) {  // relaxed: see claim_state
     verify_stack(task, rsp);
     return task;
   }
-  const bool is_orphan = !is_state || task->tid.load(std::memory_order_relaxed) == 0;  // fresh TLS, or a forked child's
+  const bool is_orphan = !has_state || task->tid.load(std::memory_order_relaxed) == 0;  // fresh TLS, or a forked child's
   const Identity who = identify(tid);
   task = claim_state(who);
   if (task != nullptr && who.is_member && is_orphan) {

@@ -20,7 +20,7 @@ struct Continuation {
   std::uint64_t may_be_fast;      // 0: the frame's mask differs from the present one
   std::uint64_t emulated;         // 1: after the store the displaced instruction has been executed
   std::uint64_t scratch;          // where the store goes when there is none to make
-  std::uint64_t index;            // of the probepoint
+  std::uint64_t index;            // of the probepoint; kLeftPool: none, the thread has left a pool's slot for origin
   TaskState* task;
 };
 static_assert(offsetof(Continuation, rip) == UBP_CONT_RIP && offsetof(Continuation, rsp) == UBP_CONT_RSP);
@@ -28,6 +28,24 @@ static_assert(offsetof(Continuation, rcx) == UBP_CONT_RCX && offsetof(Continuati
 static_assert(offsetof(Continuation, store_address) == UBP_CONT_STORE_ADDRESS);
 static_assert(offsetof(Continuation, store_value) == UBP_CONT_STORE_VALUE);
 static_assert(sizeof(Continuation) == -UBP_CONT_OFFSET - 8);
+
+inline constexpr std::uint64_t kLeftPool = ~std::uint64_t{0};
+
+// When `address` is the int3 at the end of a pool's slot: the original next address; else 0.
+[[gnu::always_inline]] inline std::uint64_t left_pool(std::uint64_t address) {
+  if (g_process.policy != xol::Policy::kSteal) return 0;
+  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
+    const std::uint64_t in_shared = address - g_process.areas[area].rx - g_process.layout.shared_offset;
+    if (in_shared >= g_process.layout.shared_bytes) continue;
+    // The task holds the slot: its bytes are still those that it was sent to.
+    const std::uint64_t offset = in_shared % xol::kSlotBytes;
+    const std::uint32_t index = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(address - offset)));
+    if (index == probes::kNotFound) return 0;
+    const xol::Displaced& point = g_process.table.points[index];
+    return offset == point.length ? point.next() : 0;
+  }
+  return 0;
+}
 
 [[gnu::always_inline]] inline Continuation& continuation(Context* uc) {
   return *reinterpret_cast<Continuation*>(reinterpret_cast<std::uint8_t*>(uc) + UBP_CONT_OFFSET);
@@ -123,15 +141,22 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
     const PermanentSlots& permanent = g_process.permanent[area];
     if (rip - permanent.base < permanent.bytes) {
       offset = (rip - permanent.base) % xol::kSlotBytes;
-      point = g_process.table.find(static_cast<std::uint64_t>(xol::permanent_origin(rip - offset)));
+      point = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(rip - offset)));
       if (point == probes::kNotFound) return false;
     } else if (rip - g_process.areas[area].rx < g_process.layout.area_bytes) {
-      const xol::SlotLocation at = xol::locate(g_process.layout, g_process.areas[area], rip);
-      if (at.block >= g_process.high_water->load(std::memory_order_relaxed)) return false;  // never opened
-      const std::uint32_t tag = g_process.cache(g_process.state(at.block), area).tags[at.slot];
-      if (tag == 0) return false;
-      point = tag - 1;
-      offset = at.offset;
+      const std::uint64_t in_shared = rip - g_process.areas[area].rx - g_process.layout.shared_offset;
+      if (in_shared < g_process.layout.shared_bytes) {
+        offset = in_shared % xol::kSlotBytes;
+        point = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(rip - offset)));
+        if (point == probes::kNotFound) return false;
+      } else {
+        const xol::SlotLocation at = xol::locate(g_process.layout, g_process.areas[area], rip);
+        if (at.block >= g_process.high_water->load(std::memory_order_relaxed)) return false;  // never opened
+        const std::uint32_t tag = g_process.cache(g_process.state(at.block), area).tags[at.slot];
+        if (tag == 0) return false;
+        point = tag - 1;
+        offset = at.offset;
+      }
     } else {
       continue;
     }
@@ -163,16 +188,25 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   switch (range) {
     case Range::kUncounted: {
       const std::uint64_t origin = hit->rip - 1;
-      const bool ours = const_cast<Context*>(hit)->info()->si_code == SI_KERNEL &&
-                        g_process.table.find(origin) != probes::kNotFound;
-      if (!ours) return;  // another's SIGTRAP: it must still be delivered, so its handler is not abandoned
+      if (const_cast<Context*>(hit)->info()->si_code != SI_KERNEL) return;  // as below
+      if (const std::uint64_t next_address = left_pool(origin)) {
+        copy_context(frame, hit);
+        set_rip(frame, next_address);
+        return;
+      }
+      // Another's SIGTRAP must still be delivered, so its handler is not abandoned.
+      if (g_process.table.find(origin) == probes::kNotFound) return;
       copy_context(frame, hit);
       set_rip(frame, origin);
       return;
     }
     case Range::kPending:
       copy_context(frame, hit);
-      resume_later(frame, next.origin);
+      if (next.index == kLeftPool) {
+        set_rip(frame, next.origin);
+      } else {
+        resume_later(frame, next.origin);
+      }
       return;
     case Range::kStored:
       copy_context(frame, hit);

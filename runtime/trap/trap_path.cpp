@@ -5,6 +5,7 @@
 // left alone (-ffixed-r15); general registers only.
 #include "runtime/trap/death.h"
 #include "runtime/trap/gate.h"
+#include "runtime/trap/slots.h"
 #include "runtime/trap/task.h"
 #include "runtime/trap/translate.h"
 #include "xol/emulate.h"
@@ -65,27 +66,6 @@ inline constexpr std::uint64_t kRetry = 1;
           uc->eflags};
 }
 
-// The address of a slot that holds the probepoint's instruction, refilled if need be.
-[[gnu::always_inline]] inline std::uint64_t slot_for(TaskState* task, std::uint32_t index, const xol::Displaced& point) {
-  xol::SlotCache cache = g_process.cache(task, point.area);
-  const xol::Area& area = g_process.areas[point.area];
-  const std::uint64_t block = task->block * g_process.layout.block_bytes;
-  std::uint32_t slot = cache.find(index);
-  if (slot == xol::kNoSlot) {
-    const xol::SlotCache::Claim claim = cache.claim(index);
-    slot = claim.slot;
-    const std::uint64_t offset = block + slot * xol::kSlotBytes;
-    xol::write_slot(reinterpret_cast<std::uint8_t*>(area.rw + offset), xol::SlotAddress{area.rx + offset}, point);
-    cache.publish(slot, index);
-    ++task->misses;
-    ++task->refills;
-    task->evictions += claim.evicted ? 1 : 0;
-  } else {
-    ++task->slot_hits;
-  }
-  return area.rx + block + slot * xol::kSlotBytes;
-}
-
 // True when a frame's RIP may have to be translated: it lies in libubp or in slot memory.
 [[gnu::always_inline]] inline bool is_in_ubp(std::uint64_t rip) {
   if (rip - g_process.text_low < g_process.text_high - g_process.text_low) return true;
@@ -124,16 +104,38 @@ struct Prepared {
 
 extern "C" {
 
+// What the hit path does only now and then, out of its way: tests/checks/link_check looks at what is left, and finds no
+// locked instruction in it. Each in the range of its caller.
+UBP_RANGE("ubp_trap_a") TaskState* ubp_trap_find_task(std::uint64_t rsp) { return current_task(rsp); }
+UBP_RANGE("ubp_trap_a") bool ubp_trap_take_out(const xol::Displaced& point) {
+  if (!take_out(point)) return false;
+  g_process.taken_out->fetch_add(1, std::memory_order_relaxed);  // a statistic
+  return true;
+}
+UBP_RANGE("ubp_trap_b") bool ubp_trap_gate(Context* uc, const xol::Displaced& point) { return pass_gate(uc, point); }
+UBP_RANGE("ubp_trap_b") std::uint64_t ubp_trap_shared_slot(TaskState* task, std::uint32_t index, const xol::Displaced& point) {
+  return shared_slot(task, index, point);
+}
+
 // Range: uncounted. Returns the counter to increment, or none when the trap is not a probepoint's, or kRetry and a frame
 // to return from: the thread goes on at the probepoint, which was taken out, or hits it again.
 UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
   const std::uint64_t origin = uc->rip - 1;
   const std::uint32_t index = g_process.table.find(origin);
-  if (index == probes::kNotFound) return {0, uc};
-  TaskState* task = current_task(uc->rsp);
+  const std::uint64_t left_for = index == probes::kNotFound ? left_pool(origin) : 0;
+  if (index == probes::kNotFound && left_for == 0) return {0, uc};
+  TaskState* task = known_task(uc->rsp);
+  if (task == nullptr) [[unlikely]] task = ubp_trap_find_task(uc->rsp);
+  if (left_for != 0) {  // the hit was counted when the thread entered the slot
+    Continuation& next = continuation(uc);
+    next.origin = left_for;
+    next.index = kLeftPool;
+    next.task = task;
+    next.may_be_fast = 1;
+    return {reinterpret_cast<std::uint64_t>(&next.scratch), uc};
+  }
   if (task == nullptr) [[unlikely]] {
-    if (!take_out(g_process.table.points[index])) return {0, uc};
-    g_process.taken_out->fetch_add(1, std::memory_order_relaxed);  // a statistic
+    if (!ubp_trap_take_out(g_process.table.points[index])) return {0, uc};
     uc->rip = origin;
     return {kRetry, uc};
   }
@@ -150,11 +152,18 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
 // Range: pending. The hit is counted; finds where its displaced instruction is carried out.
 UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
   Continuation& next = continuation(uc);
-  const xol::Displaced& point = g_process.table.points[next.index];
   next.store_address = address_of(&next.scratch);
   next.rsp = uc->rsp;
   next.rcx = uc->rcx;
   next.emulated = 0;
+  if (next.index == kLeftPool) [[unlikely]] {
+    next.rip = next.origin;
+    next.emulated = 1;
+    next.fast = can_return_fast(uc) ? 1 : 0;
+    if (next.task != nullptr) next.task->held.store(0, std::memory_order_release);  // pairs with is_held
+    return;
+  }
+  const xol::Displaced& point = g_process.table.points[next.index];
   if (point.is_hook && !t_in_runtime) [[unlikely]] {  // the linker has called an empty function: it calls ours instead
     next.rip = g_process.on_modules_changed;
     next.emulated = 1;
@@ -175,7 +184,7 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
       break;
     }
     case decoder::Route::kSystem:
-      if (point.is_gate && pass_gate(uc, point)) {
+      if (point.is_gate && ubp_trap_gate(uc, point)) {
         next.rip = point.next();
         next.rcx = uc->rcx;
         next.emulated = 1;
@@ -184,7 +193,12 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
       }
       next.rip = g_process.permanent[point.area].base + point.system.permanent * xol::kSlotBytes;
       break;
-    default: next.rip = slot_for(next.task, static_cast<std::uint32_t>(next.index), point); break;
+    default: {
+      const auto index = static_cast<std::uint32_t>(next.index);
+      next.rip = thread_slot(next.task, index, point);
+      if (next.rip == 0) next.rip = ubp_trap_shared_slot(next.task, index, point);
+      break;
+    }
   }
   next.fast = next.may_be_fast != 0 && can_return_fast(uc) ? 1 : 0;
 }
@@ -218,6 +232,9 @@ UBP_RANGE("ubp_signal_s") Prepared ubp_signal_prepare(siginfo_t* info, Context* 
   if (is_in_ubp(uc->rip) || g_process.is_own_stack(reinterpret_cast<std::uint64_t>(uc))) [[unlikely]] {
     const std::uint64_t before = block_all();
     uc = settle(uc);
+    if (g_process.policy == xol::Policy::kSteal) [[unlikely]] {  // its context is in no slot any more
+      if (TaskState* task = current_task(uc->rsp)) task->held.store(0, std::memory_order_release);  // pairs with is_held
+    }
     set_mask(before);
   }
   const auto signal = static_cast<std::uint64_t>(info->si_signo);

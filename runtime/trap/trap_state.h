@@ -12,6 +12,7 @@
 #include "runtime/probes/table.h"
 #include "runtime/trap/layout.h"
 #include "xol/area.h"
+#include "xol/shared_slots.h"
 #include "xol/slot_cache.h"
 
 namespace ubp::trap {
@@ -49,6 +50,8 @@ struct TaskState {
   std::uint64_t* counters;          // hits by probepoint index
   std::uint64_t stack_tries;        // to put its signal frames on UBP's stack (frame.h)
   std::uint64_t slot_hits, misses, refills, evictions;
+  std::atomic<std::uint64_t> held;  // policy steal: the pool's slot that the task may be in, area << 32 | slot, plus 1
+  std::uint64_t turn;               // policy steal: where it looks for a slot next
   // Then, per area: geometry.slots tags and geometry.sets hands (see caches()).
 };
 
@@ -100,11 +103,16 @@ struct PermanentSlots {
 // UBP's own signal stack of one task; its lowest page stays inaccessible.
 inline constexpr std::uint64_t kOwnStackBytes = 65536;
 
+inline constexpr std::uint32_t kHeatEntries = 65536;
+
 struct Process {
   probes::TableView table;
   xol::CacheGeometry geometry;
   xol::AreaLayout layout;
   xol::Area areas[xol::kMaxAreas];
+  xol::Policy policy = xol::Policy::kThread;
+  xol::SharedSlots shared[xol::kMaxAreas];
+  std::uint8_t* heat = nullptr;             // policy adaptive: refills by probepoint modulo kHeatEntries, roughly
   std::uint32_t area_count = 0;
   PermanentSlots permanent[xol::kMaxAreas]; // one group per area
 

@@ -154,7 +154,7 @@ void check_system(Numbers& numbers, std::span<const std::uint8_t> code, const In
   check_jump(slot, slot_at, used, address + instruction.length);
   FUZZ_CHECK(!xol::position_in_slot(point, instruction.length - 1u).executed);
   FUZZ_CHECK(xol::position_in_slot(point, used).executed && !xol::position_in_slot(point, used).sets_rcx);
-  FUZZ_CHECK(xol::permanent_origin(reinterpret_cast<std::uint64_t>(slot.data())) == xol::OriginalAddress{address});
+  FUZZ_CHECK(xol::shared_origin(reinterpret_cast<std::uint64_t>(slot.data())) == xol::OriginalAddress{address});
 }
 
 }  // namespace

@@ -86,6 +86,8 @@ std::vector<std::string> environment_of(const Invocation& invocation, const std:
   std::vector<std::string> env = {"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/nonexistent", "LC_ALL=C"};
   if (invocation.preload) env.push_back("LD_PRELOAD=" + library());
   if (invocation.preload && invocation.summary) env.push_back("UBP_SUMMARY=" + folder + "/%p.json");
+  const char* policy = std::getenv("UBP_TEST_XOL");
+  if (invocation.preload && policy != nullptr) env.push_back(std::string("UBP_XOL=") + policy);
   for (const auto& [name, value] : invocation.env) env.push_back(name + "=" + value);
   return env;
 }

@@ -133,7 +133,7 @@ TEST_CASE("a permanent slot restores rcx, jumps on and names its probepoint") {
   CHECK(load.operands[1].imm.value.u == kCode + 2);
   const Decoded jump = decode(image.data() + 12, 20);
   CHECK(target_of(jump, kSlot + 12) == kCode + 2);
-  CHECK(permanent_origin(reinterpret_cast<std::uint64_t>(image.data())) == OriginalAddress{kCode});
+  CHECK(shared_origin(reinterpret_cast<std::uint64_t>(image.data())) == OriginalAddress{kCode});
 
   CHECK_FALSE(position_in_slot(point, 0).executed);
   CHECK(position_in_slot(point, 2).executed);

@@ -1,0 +1,41 @@
+// The parts of ubp-bench. It starts itself again as a worker, with libubp.so preloaded or not, and compares.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace ubp::bench {
+
+// What one worker said, and what its summary says.
+struct Outcome {
+  double ns = 0;                       // of one thread, per call
+  std::vector<std::uint64_t> calls;    // by thread
+  std::uint64_t wrong = 0;
+  std::map<std::string, std::uint64_t> xol, totals;
+  std::string error;                   // "" when all went well
+};
+
+struct Run {
+  std::vector<std::string> worker;     // arguments behind "worker"
+  std::map<std::string, std::string> environment;  // UBP_ variables; empty: libubp.so is not preloaded
+  std::string library;
+  std::uint64_t uprobe_offset = 0;     // not 0: a kernel uprobe there, file offset in this program
+};
+
+// Starts a worker and waits for it.
+Outcome run(const Run& run);
+
+// In the worker: does what its arguments say and prints the result. Returns the exit status.
+int work(const std::vector<std::string>& arguments);
+
+// The policies' own part of a hit, without the kernel: nanoseconds of `threads` threads at once, per call and thread.
+double slot_ns(bool refill, int threads);
+
+// The functions of points.S.
+extern "C" long bench_emulated(long), bench_nop5(long), bench_slot(long), bench_syscall(long);
+extern "C" long (*const bench_points[4096])(long);
+inline constexpr int kPoints = 4096;
+
+}  // namespace ubp::bench

@@ -1,0 +1,184 @@
+// ubp-bench: what a hit costs, side by side in one run, and how the slot policies behave under contention.
+//
+//   ubp-bench [--json] [--repeat N] [--ms N]       the table: medians of N rounds, the rows taking turns
+//   ubp-bench stress --threads T --probepoints K --slots N --xol POLICY --seconds S [--pattern uniform|random|zipf|phase] [--json]
+//
+// Options --library PATH: another libubp.so than the one beside this program.
+#include <link.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "bench.h"
+
+using namespace ubp::bench;
+
+namespace {
+
+std::string library_beside() {
+  char path[4096];
+  const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+  const std::string self(path, length < 0 ? 0 : static_cast<std::size_t>(length));
+  return self.substr(0, self.rfind('/') + 1) + "libubp.so";
+}
+
+// Where a function of this program lies in its file.
+std::uint64_t file_offset(long (*function)(long), std::uint64_t plus = 0) {
+  struct Search {
+    std::uint64_t address, offset;
+  } search{reinterpret_cast<std::uint64_t>(function) + plus, 0};
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, std::size_t, void* data) {
+        auto* const wanted = static_cast<Search*>(data);
+        for (const ElfW(Phdr)* header = info->dlpi_phdr; header != info->dlpi_phdr + info->dlpi_phnum; ++header) {
+          const std::uint64_t at = wanted->address - info->dlpi_addr - header->p_vaddr;
+          if (header->p_type == PT_LOAD && at < header->p_memsz) wanted->offset = at + header->p_offset;
+        }
+        return 1;  // the executable comes first
+      },
+      &search);
+  return search.offset;
+}
+
+struct Row {
+  std::string name;
+  std::function<double(int threads, std::string& error)> measure;  // nanoseconds per call and thread
+  std::vector<double> one, two;
+  std::string error;
+};
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::nth_element(values.begin(), values.begin() + static_cast<long>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+int print_table(const std::string& library, int repeat, int ms, bool as_json) {
+  const auto worker = [&](const std::string& mode, std::map<std::string, std::string> environment, std::uint64_t uprobe = 0, int count = 1) {
+    return [=](int threads, std::string& error) {
+      const Outcome outcome =
+          run({{mode, std::to_string(threads), std::to_string(ms), std::to_string(count)}, environment, library, uprobe});
+      const auto calls = std::accumulate(outcome.calls.begin(), outcome.calls.end(), std::uint64_t{0});
+      error = outcome.error;
+      const bool is_probed = !environment.empty() || uprobe != 0;
+      const auto counted = outcome.totals.find(uprobe != 0 ? "kernel" : "hits");
+      if (error.empty() && is_probed && (counted == outcome.totals.end() || counted->second != calls)) error = "the counts differ";
+      return outcome.ns;
+    };
+  };
+  std::vector<Row> rows;
+  const auto add = [&](std::string name, auto measure) { rows.push_back({std::move(name), measure, {}, {}, {}}); };
+  add("empty SIGTRAP handler, sigreturn", worker("empty", {}));
+  add("the same, user-mode return", worker("empty_fast", {}));
+  for (std::string policy : {"thread", "probepoint", "steal", "adaptive"}) {
+    add("ubp " + policy + ": emulated", worker("emulated", {{"UBP_XOL", policy}, {"UBP_PROBES", "bench_emulated"}}));
+    add("ubp " + policy + ": slot hit", worker("slot", {{"UBP_XOL", policy}, {"UBP_PROBES", "bench_slot"}}));
+    add("ubp " + policy + ": 16 points, 4 slots",
+        worker("points", {{"UBP_XOL", policy}, {"UBP_SLOTS", "4"}, {"UBP_PROBES", "point_?; point_1[0-5]"}}, 0, 16));
+    add("ubp " + policy + ": system call", worker("syscall", {{"UBP_XOL", policy}, {"UBP_PROBES", "bench_syscall+0x5"}}));
+  }
+  add("getpid, unprobed", worker("syscall", {}));
+  add("kernel uprobe: emulated (nop)", worker("emulated", {}, file_offset(&bench_emulated)));
+  add("kernel uprobe: nop5", worker("nop5", {}, file_offset(&bench_nop5)));
+  add("kernel uprobe: single-stepped (lea)", worker("slot", {}, file_offset(&bench_slot)));
+  add("slot_for alone, thread: hit", [](int threads, std::string&) { return slot_ns(false, threads); });
+  add("slot_for alone, thread: refill", [](int threads, std::string&) { return slot_ns(true, threads); });
+  for (int round = 0; round < repeat; ++round) {
+    for (Row& row : rows) {
+      for (const int threads : {1, 2}) {
+        if (!row.error.empty()) continue;
+        const double ns = row.measure(threads, row.error);
+        if (row.error.empty()) (threads == 1 ? row.one : row.two).push_back(ns);
+      }
+    }
+  }
+  const double base_one = median(rows.front().one), base_two = median(rows.front().two);
+  nlohmann::json json = nlohmann::json::array();
+  if (!as_json) std::printf("%-38s %12s %8s %12s %8s\n", "medians", "1 thread ns", "ratio", "2 threads ns", "ratio");
+  int failed = 0;
+  for (const Row& row : rows) {
+    const double one = median(row.one), two = median(row.two);
+    const bool is_skip = !row.error.empty() && row.name.starts_with("kernel");
+    failed += !row.error.empty() && !is_skip;
+    if (as_json) {
+      json.push_back({{"name", row.name}, {"one_thread_ns", one}, {"two_threads_ns", two}, {"error", row.error}});
+    } else if (!row.error.empty()) {
+      std::printf("%-38s %s%s\n", row.name.c_str(), is_skip ? "SKIP: " : "FAILED: ", row.error.c_str());
+    } else {
+      std::printf("%-38s %12.1f %8.3f %12.1f %8.3f\n", row.name.c_str(), one, one / base_one, two, two / base_two);
+    }
+  }
+  if (as_json) std::printf("%s\n", json.dump(1).c_str());
+  return failed != 0;
+}
+
+int stress(const std::string& library, int threads, int points, int slots, const std::string& policy, double seconds,
+           const std::string& pattern, bool as_json) {
+  const Outcome outcome = run({{"points", std::to_string(threads), std::to_string(static_cast<int>(seconds * 1000)), std::to_string(points), pattern},
+                               {{"UBP_XOL", policy}, {"UBP_SLOTS", std::to_string(slots)}, {"UBP_PROBES", "point_*"}},
+                               library, 0});
+  if (!outcome.error.empty()) {
+    std::fprintf(stderr, "ubp-bench: error: %s\n", outcome.error.c_str());
+    return 1;
+  }
+  const auto all = std::accumulate(outcome.calls.begin(), outcome.calls.end(), std::uint64_t{0});
+  const auto [least, most] = std::minmax_element(outcome.calls.begin(), outcome.calls.end());
+  const double per_second = 1e9 * threads / outcome.ns;
+  const auto of = [](const auto& map, const char* key) {
+    const auto found = map.find(key);
+    return found == map.end() ? std::uint64_t{0} : found->second;
+  };
+  const std::uint64_t refills = of(outcome.xol, "refills");
+  const bool is_exact = of(outcome.totals, "hits") == all && outcome.wrong == 0;
+  const double fairness = *most == 0 ? 0 : static_cast<double>(*least) / static_cast<double>(*most);
+  if (as_json) {
+    std::printf("%s\n", nlohmann::json{{"policy", policy}, {"threads", threads}, {"probepoints", points}, {"slots", slots},
+                                       {"pattern", pattern}, {"calls", all}, {"hits_per_second", per_second}, {"ns_per_hit", outcome.ns},
+                                       {"slot_hits", of(outcome.xol, "hits")}, {"misses", of(outcome.xol, "misses")}, {"refills", refills},
+                                       {"evictions", of(outcome.xol, "evictions")}, {"bytes_written", refills * 64},
+                                       {"area_bytes", of(outcome.xol, "area_bytes")}, {"fairness", fairness}, {"exact", is_exact}}
+                            .dump()
+                            .c_str());
+  } else {
+    std::printf("%s, %d threads, %d probepoints, %d slots, %s: %.0f hits/s, %.0f ns a hit and thread\n", policy.c_str(), threads, points,
+                slots, pattern.c_str(), per_second, outcome.ns);
+    std::printf("slot hits %llu, misses %llu, refills %llu (at most %llu bytes written), evictions %llu, area %llu bytes\n",
+                static_cast<unsigned long long>(of(outcome.xol, "hits")), static_cast<unsigned long long>(of(outcome.xol, "misses")),
+                static_cast<unsigned long long>(refills), static_cast<unsigned long long>(refills * 64),
+                static_cast<unsigned long long>(of(outcome.xol, "evictions")), static_cast<unsigned long long>(of(outcome.xol, "area_bytes")));
+    std::printf("fairness %.2f (slowest thread to fastest); counts %s\n", fairness, is_exact ? "exact" : "WRONG");
+  }
+  return is_exact ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc > 1 && std::strcmp(argv[1], "worker") == 0) return work({argv + 2, argv + argc});
+  CLI::App app{"What a hit of UBP costs, side by side with the floor and the kernel's uprobes"};
+  std::string library = library_beside(), policy = "thread", pattern = "uniform";
+  bool as_json = false;
+  int repeat = 5, ms = 200, threads = 2, points = 64, slots = 64;
+  double seconds = 1;
+  app.add_option("--library", library, "libubp.so to measure")->capture_default_str();
+  app.add_flag("--json", as_json, "JSON instead of a table");
+  app.add_option("--repeat", repeat, "rounds; the medians are printed")->check(CLI::Range(1, 1000))->capture_default_str();
+  app.add_option("--ms", ms, "milliseconds of each measurement")->check(CLI::Range(10, 60000))->capture_default_str();
+  CLI::App* const contention = app.add_subcommand("stress", "threads that cycle through probepoints");
+  contention->add_option("--threads", threads)->check(CLI::Range(1, 4096))->capture_default_str();
+  contention->add_option("--probepoints", points)->check(CLI::Range(1, kPoints))->capture_default_str();
+  contention->add_option("--slots", slots)->check(CLI::Range(1, 4096))->capture_default_str();
+  contention->add_option("--xol", policy, "thread, probepoint, steal, adaptive")->capture_default_str();
+  contention->add_option("--seconds", seconds)->check(CLI::Range(0.01, 3600.0))->capture_default_str();
+  contention->add_option("--pattern", pattern)->check(CLI::IsMember({"uniform", "random", "zipf", "phase"}))->capture_default_str();
+  contention->add_flag("--json", as_json);
+  CLI11_PARSE(app, argc, argv);
+  if (*contention) return stress(library, threads, points, slots, policy, seconds, pattern, as_json);
+  return print_table(library, repeat, ms, as_json);
+}

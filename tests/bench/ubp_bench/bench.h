@@ -10,7 +10,8 @@ namespace ubp::bench {
 
 // What one worker said, and what its summary says.
 struct Outcome {
-  double ns = 0;                       // of one thread, per call
+  double ns = 0;                       // elapsed, of one thread, per call
+  double processor_ns = 0;             // of all processors, per call: other work on the machine is not in it
   std::vector<std::uint64_t> calls;    // by thread
   std::uint64_t wrong = 0;
   std::map<std::string, std::uint64_t> xol, totals;

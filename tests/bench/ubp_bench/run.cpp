@@ -94,11 +94,12 @@ Outcome run(const Run& run) {
     close(event);
   }
   std::istringstream line(text);
-  double elapsed = 0;
-  line >> elapsed >> outcome.wrong;
+  double elapsed = 0, processor = 0;
+  line >> elapsed >> processor >> outcome.wrong;
   for (std::uint64_t calls; line >> calls;) outcome.calls.push_back(calls);
   const auto all = std::accumulate(outcome.calls.begin(), outcome.calls.end(), std::uint64_t{0});
   if (outcome.error.empty() && (status != 0 || all == 0)) outcome.error = "the worker ended with status " + std::to_string(status);
+  if (all != 0) outcome.processor_ns = processor / static_cast<double>(all);
   if (all != 0) outcome.ns = elapsed * static_cast<double>(outcome.calls.size()) / static_cast<double>(all);
   if (!run.environment.empty()) {
     std::ifstream file(summary);

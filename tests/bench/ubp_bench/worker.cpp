@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <random>
 #include <thread>
 
@@ -27,6 +28,12 @@ void install(void (*handler)(int, siginfo_t*, void*)) {
   action.sa_sigaction = handler;
   action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;  // as the runtime's
   sigaction(SIGTRAP, &action, nullptr);
+}
+
+double processor_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
 }
 
 // Which of `count` points a thread calls next. Tables made before the clock starts.
@@ -102,12 +109,13 @@ int work(const std::vector<std::string>& arguments) {
   }
   while (ready.load() != threads) std::this_thread::yield();
   const auto begin = Clock::now();
+  const double processor_begin = processor_ns();
   go.store(true, std::memory_order_release);
   std::this_thread::sleep_for(std::chrono::milliseconds(ms));
   stop.store(true);
   for (std::thread& thread : all) thread.join();
   const double elapsed = std::chrono::duration<double, std::nano>(Clock::now() - begin).count();
-  std::printf("%.0f %llu", elapsed, static_cast<unsigned long long>(wrong.load()));
+  std::printf("%.0f %.0f %llu", elapsed, processor_ns() - processor_begin, static_cast<unsigned long long>(wrong.load()));
   for (const std::uint64_t own : calls) std::printf(" %llu", static_cast<unsigned long long>(own));
   std::printf("\n");
   return 0;

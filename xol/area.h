@@ -73,7 +73,11 @@ struct SlotLocation {
                            MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
   if (!sys::failed(result)) {
     result = sys::call6(SYS_mremap, b, 0, n, MREMAP_MAYMOVE | MREMAP_FIXED, a, 0);
-    if (!sys::failed(result)) return true;
+    if (!sys::failed(result)) {
+      sys::call4(SYS_madvise, a, n, MADV_DONTDUMP);  // no core needs them
+      sys::call4(SYS_madvise, b, n, MADV_DONTDUMP);
+      return true;
+    }
   }
   constexpr long kCloexec = 1, kExec = 0x10;  // MFD_CLOEXEC; MFD_EXEC (Linux >= 6.3, EINVAL before)
   const char name[] = {'u', 'b', 'p', '-', 'x', 'o', 'l', 0};

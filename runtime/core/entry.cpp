@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -151,14 +152,23 @@ void at_fork_child() {
 }
 
 // Stands in for the dynamic linker's empty r_brk.
-void on_modules_changed() try {
+void on_modules_changed() {
   if (g_loaded == nullptr || !is_reporting_process() || _r_debug.r_state != r_debug::RT_CONSISTENT) return;
   const int error = errno;
-  const InRuntime guard;
-  g_loaded->session.modules_changed();
+  // No handler of the application's runs inside: its hits would not be counted, and its exit would wait for this.
+  const std::uint64_t all = ~(std::uint64_t{1} << (SIGTRAP - 1));
+  std::uint64_t before = 0;
+  sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&all), reinterpret_cast<long>(&before), sizeof before);
+  {
+    const InRuntime guard;
+    try {
+      g_loaded->session.modules_changed();
+    } catch (const std::exception& problem) {
+      say(Level::kWarning, problem.what());
+    }
+  }
+  sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&before), 0, sizeof before);
   errno = error;
-} catch (const std::exception& error) {
-  say(Level::kWarning, error.what());
 }
 
 // Everything up to the first int3. Returns false when the options or the specification are bad.

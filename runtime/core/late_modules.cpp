@@ -37,8 +37,9 @@ void Session::modules_changed() {
     late.is_present = false;
   }
   for (Module& module : now) {
+    // Without a build-id, what is loaded at the place of an earlier module under its name may be another file.
     const auto known = std::find_if(late_.begin(), late_.end(), [&](const LateModule& late) {
-      return is_same(plan_->modules()[late.module], module);
+      return is_same(plan_->modules()[late.module], module) && (late.is_present || !module.build_id.empty());
     });
     const auto loaded_end = plan_->modules().begin() + loaded_modules_;
     if (std::any_of(plan_->modules().begin(), loaded_end, [&](const Module& other) { return is_same(other, module); })) continue;

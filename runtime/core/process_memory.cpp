@@ -114,6 +114,7 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
       munmap(memory, bytes);
       return std::string("madvise(MADV_WIPEONFORK), Linux 4.14 or later: ") + std::strerror(error);
     }
+    madvise(memory, bytes, MADV_DONTDUMP);
     auto* const at = static_cast<std::uint8_t*>(memory);
     g_process.geometry = geometry;
     g_process.layout = layout;

@@ -31,6 +31,19 @@ namespace {
 constexpr std::uint32_t kLatePoints = 65536;
 constexpr std::uint64_t kLatePermanentBytes = std::uint64_t{1} << 20;
 
+// Whether a module was made by the Go compiler: its linker puts a mark near the start of a data segment.
+bool has_go_code(const symbols::Module& module) {
+  constexpr std::string_view kMark = "\xff Go buildinf:";
+  constexpr std::uint64_t kNearStart = 65536;
+  if (module.is_runtime) return false;  // it has the mark as text
+  return std::any_of(module.segments.begin(), module.segments.end(), [&](const symbols::Segment& segment) {
+    const std::uint8_t* bytes = segment.executable ? nullptr : module.bytes_at(segment.address);
+    if (bytes == nullptr) return false;
+    const std::string_view text(reinterpret_cast<const char*>(bytes), std::min(segment.size, kNearStart));
+    return text.find(kMark) != text.npos;
+  });
+}
+
 class Stopwatch {
  public:
   std::int64_t lap_ns() {
@@ -186,6 +199,7 @@ bool Session::arm() {
     g_process.text_low = module.low();
     g_process.text_high = module.high();
   }
+  g_process.keeps_stacks = std::any_of(plan_->modules().begin(), plan_->modules().end(), has_go_code);
   adopt_loading_thread();
   if (!signals::take_over()) {
     say(Level::kError, "the kernel refuses a SIGTRAP handler; the program runs unprobed");

@@ -122,7 +122,9 @@ int wrapped_sigaction(int signal, const struct sigaction* act, struct sigaction*
     sigdelset(&kernel_act.sa_mask, SIGTRAP);
   }
   struct sigaction kernel_old {};
+  trap::t_app_trap.in_wrapper = true;
   const int result = real(signal, act != nullptr ? &kernel_act : nullptr, &kernel_old);
+  trap::t_app_trap.in_wrapper = false;
   if (result != 0) {
     g_handlers.handler[signal].store(previous, std::memory_order_release);  // pairs with ubp_signal_prepare
     return result;
@@ -166,7 +168,9 @@ Handler wrapped_signal(Real real, int signal, Handler handler) {
   if (is_function(handler)) {
     g_handlers.handler[signal].store(word_of(handler), std::memory_order_release);  // pairs with ubp_signal_prepare
   }
+  trap::t_app_trap.in_wrapper = true;
   const Handler old = real(signal, is_function(handler) ? kShim : handler);
+  trap::t_app_trap.in_wrapper = false;
   if (old == SIG_ERR) {
     g_handlers.handler[signal].store(previous, std::memory_order_release);  // pairs with ubp_signal_prepare
     return old;

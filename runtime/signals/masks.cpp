@@ -93,6 +93,24 @@ UBP_EXPORT int pthread_sigmask(int how, const sigset_t* set, sigset_t* old) noex
 UBP_EXPORT int sigsuspend(const sigset_t* mask) {
   return with_lent_mask(mask, [](const sigset_t* lent) { return UBP_REAL(sigsuspend)(lent); });
 }
+// libc's own sigpause calls its sigsuspend directly.
+UBP_EXPORT int __sigpause(int signal_or_mask, int is_signal) {
+  sigset_t mask;
+  if (is_signal == 0) {  // BSD: the first 32 signals as bits
+    sigemptyset(&mask);
+    for (int signal = 1; signal <= 32; ++signal) {
+      if ((static_cast<unsigned>(signal_or_mask) >> (signal - 1) & 1) != 0) sigaddset(&mask, signal);
+    }
+  } else if (sigprocmask(SIG_BLOCK, nullptr, &mask) != 0 || sigdelset(&mask, signal_or_mask) != 0) {
+    return -1;
+  }
+  return sigsuspend(&mask);
+}
+UBP_EXPORT int __xpg_sigpause(int signal) { return __sigpause(signal, 1); }
+#undef sigpause
+extern "C" __attribute__((visibility("default"))) int ubp_bsd_sigpause(int mask) __asm__("sigpause");
+int ubp_bsd_sigpause(int mask) { return __sigpause(mask, 0); }
+
 UBP_EXPORT int ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask) {
   return with_lent_mask(mask, [=](const sigset_t* lent) { return UBP_REAL(ppoll)(fds, count, timeout, lent); });
 }

@@ -43,6 +43,7 @@ namespace ubp::trap {
 
 // Makes the return from this frame end the process by `signal`. sent: not caused by the instruction at RIP.
 [[gnu::always_inline]] inline void die(Context* uc, std::uint64_t signal, bool sent) {
+  if (sent && sys::getpid() == 1) return;  // the kernel ignores it for the first process of a namespace
   if (sys::is_process(g_process.pid)) restore_text();  // a vfork child dies alone
   const KernelSigaction act{0, 0, 0, 0};
   sys::call4(SYS_rt_sigaction, static_cast<long>(signal), reinterpret_cast<long>(&act), 0, 8);

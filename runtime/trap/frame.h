@@ -7,8 +7,9 @@
 //
 //   frame    | pretcode 8 | ucontext 304 | siginfo 128 | up to 63 bytes | XSAVE image |     <- stack top
 //
-// UBP's stack is empty whenever application code runs, with one exception: a handler with SA_ONSTACK in a thread
-// without alternate stack stays on UBP's (threads of Go take it for their own), and hits inside it go below.
+// So UBP's stack is empty whenever application code runs. Threads of Go take the stack that the kernel has for their own,
+// by system calls of their own, and run handlers on stacks too small for a frame: in a process with Go code the kernel's
+// stacks are left alone (Process::keeps_stacks).
 //
 // Inline and free of libc: compiled into the trap path. Source: arch/x86/kernel/signal_64.c, sigaltstack(2).
 #pragma once
@@ -48,9 +49,8 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
 // Where the frame of a handler that is about to run belongs; 0: where it is.
 [[gnu::always_inline]] inline std::uint64_t frame_target(const Context* uc, std::uint64_t signal) {
   if (!g_process.is_own_stack(reinterpret_cast<std::uint64_t>(uc)) || g_process.is_own_stack(uc->rsp)) return 0;
-  const bool wants_stack = has_bit(g_handlers.on_stack, signal);
-  if (!wants_stack || is_on(t_app_stack, uc->rsp)) return uc->rsp - kRedZone;
-  return t_app_stack.size == 0 ? 0 : t_app_stack.base + t_app_stack.size;
+  const bool wants_stack = has_bit(g_handlers.on_stack, signal) && t_app_stack.size != 0;
+  return !wants_stack || is_on(t_app_stack, uc->rsp) ? uc->rsp - kRedZone : t_app_stack.base + t_app_stack.size;
 }
 
 // Copies the frame to below `target`, as the kernel would have laid it out there. Leaves the original as it is, so
@@ -78,13 +78,11 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
 #endif
   constexpr std::uint64_t kMostTries = 16;  // whatever refuses it will go on doing so
   const std::uint64_t own = g_process.stack_of(task->block);
-  if (uc->stack_base == own) [[likely]] return nullptr;
+  if (uc->stack_base == own || g_process.keeps_stacks) [[likely]] return nullptr;
   const bool is_disabled = (uc->stack_flags & SS_DISABLE) != 0;
   const AppStack present{uc->stack_base, is_disabled ? 0 : uc->stack_size};
   if ((uc->stack_flags & kAutodisarm) != 0 || is_on(present, uc->rsp) || task->stack_tries >= kMostTries) return nullptr;
-  if (!g_process.is_own_stack(uc->stack_base)) {  // else: inherited through fork
-    if (!is_disabled || task->stack_tries != 0) t_app_stack = present;  // 0 tries: set before the first hit, or never
-  }
+  if (!g_process.is_own_stack(uc->stack_base)) t_app_stack = present;  // else: inherited through fork
   ++task->stack_tries;
   Context* const frame = move_frame(uc, own + kOwnStackBytes - xol::kPageBytes);
   frame->stack_base = own;

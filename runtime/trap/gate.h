@@ -15,76 +15,119 @@ namespace ubp::trap {
 
 inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
 
-// What sigprocmask did to the application's SIGTRAP. A trap that was pending comes again when it is unblocked.
-[[gnu::always_inline]] inline void block_trap(bool blocked) {
+// Whether the running task blocks SIGTRAP as far as the application knows. A vfork child has a bit of its own, on its
+// parent's TLS.
+[[gnu::always_inline]] inline bool& blocked_bit() {
   AppTrap& trap = t_app_trap;
-  trap.is_blocked = blocked;
-  if (blocked || !trap.is_pending) return;
-  trap.is_pending = false;
-  sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), SIGTRAP, reinterpret_cast<long>(&trap.info));
+  if (sys::is_process(g_process.pid)) return trap.is_blocked;
+  const std::uint32_t tid = sys::gettid();
+  if (trap.guest != tid) {
+    trap.guest = tid;
+    trap.guest_is_blocked = trap.is_blocked;
+  }
+  return trap.guest_is_blocked;
 }
 
-// rt_sigprocmask(how, set, old, 8) on the mask that rt_sigreturn will restore.
+// What sigprocmask did to the application's SIGTRAP. A trap that was pending comes again when it is unblocked.
+[[gnu::always_inline]] inline void block_trap(bool blocked) {
+  bool& bit = blocked_bit();
+  bit = blocked;
+  if (&bit != &t_app_trap.is_blocked || blocked || !t_app_trap.is_pending) return;
+  t_app_trap.is_pending = false;
+  sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), SIGTRAP, reinterpret_cast<long>(&t_app_trap.info));
+}
+
+inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadAddress = static_cast<std::uint64_t>(-14);
+
+// rt_sigprocmask(how, set, old, size) on the mask that rt_sigreturn will restore. Pointers are the application's, and
+// libraries ask this very call whether they are good: the kernel answers that (how -1 is looked at last).
 [[gnu::always_inline]] inline std::uint64_t gated_mask(Context* uc) {
   const auto* set = reinterpret_cast<const std::uint64_t*>(uc->rsi);
   auto* old = reinterpret_cast<std::uint64_t*>(uc->rdx);
-  const std::uint64_t before = uc->mask | (t_app_trap.is_blocked ? kTrapBit : 0);
+  if (uc->r10 != 8) return kInvalid;
+  const std::uint64_t before = uc->mask | (blocked_bit() ? kTrapBit : 0);
   if (set != nullptr) {
     constexpr std::uint64_t kUnblockable = (std::uint64_t{1} << (SIGKILL - 1)) | (std::uint64_t{1} << (SIGSTOP - 1));
+    const long readable = sys::call4(SYS_rt_sigprocmask, -1, reinterpret_cast<long>(set), 0, 8);
+    if (static_cast<std::uint64_t>(readable) == kBadAddress) return kBadAddress;
     const std::uint64_t bits = *set;
     std::uint64_t after;
-    switch (uc->rdi) {
+    switch (static_cast<int>(uc->rdi)) {
       case SIG_BLOCK: after = before | bits; break;
       case SIG_UNBLOCK: after = before & ~bits; break;
       case SIG_SETMASK: after = bits; break;
-      default: return static_cast<std::uint64_t>(-22);  // -EINVAL
+      default: return kInvalid;
     }
-    if (old != nullptr) *old = before;
     uc->mask = after & ~(kTrapBit | kUnblockable);
     block_trap((after & kTrapBit) != 0);
-  } else if (old != nullptr) {
+  }
+  if (old != nullptr) {
+    if (sys::failed(sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, 0, reinterpret_cast<long>(old), 8))) return kBadAddress;
     *old = before;
   }
   return 0;
 }
 
-// rt_sigaction(signal, act, old, 8) as libc calls it, for the application (which then passes the shim:
-// signals/interpose.cpp) or for itself: SIGTRAP stays the runtime's, a handler is put behind ubp_signal_entry, and so
-// is the default where that is a core dump.
+// What the application is told of a disposition that is the shim's in the kernel. previous: the handler it stands for.
+[[gnu::always_inline]] inline void show_disposition(std::uint64_t signal, std::uint64_t previous, bool took_info, KernelSigaction& old) {
+  old.handler = previous;
+  if (previous == 0) old.flags = 0;  // the guard's
+  if (!took_info) old.flags &= ~std::uint64_t{SA_SIGINFO};
+  if (has_bit(g_handlers.masks_trap, signal)) old.mask |= kTrapBit;
+}
+
+// rt_sigaction(signal, act, old, size) as libc calls it, for the application (which then passes the shim:
+// signals/interpose.cpp) or for itself, and as syscall(2) does: SIGTRAP stays the runtime's, a handler is put behind
+// ubp_signal_entry, and so is the default where that is a core dump.
 [[gnu::always_inline]] inline std::uint64_t gated_sigaction(Context* uc) {
   const std::uint64_t signal = uc->rdi;
-  if (signal == SIGTRAP) return 0;
   const auto* act = reinterpret_cast<const KernelSigaction*>(uc->rsi);
   auto* old = reinterpret_cast<KernelSigaction*>(uc->rdx);
   const std::uint64_t shim = address_of(&ubp_signal_entry);
+  if (uc->r10 != 8) return kInvalid;
+  if (act != nullptr) {  // signal 0 is looked at last
+    const long readable = sys::call4(SYS_rt_sigaction, 0, reinterpret_cast<long>(act), 0, 8);
+    if (static_cast<std::uint64_t>(readable) == kBadAddress) return kBadAddress;
+  }
   const bool known = signal >= 1 && signal <= 64;
   // A vfork child's dispositions are its own, the table its parent's.
   const bool is_member = sys::is_process(g_process.pid);
   const std::uint64_t previous = known ? g_handlers.handler[signal].load(std::memory_order_relaxed) : 0;  // shown as old
-  const bool wraps = act != nullptr && known && is_member && act->handler > 1 && act->handler != shim;
+  const bool took_info = known && has_bit(g_handlers.takes_info, signal);
+  const bool is_trap = signal == SIGTRAP;
+  const bool wraps = act != nullptr && known && is_member && act->handler > 1 && act->handler != shim && !is_trap;
   const bool guards = act != nullptr && is_member && act->handler == 0 && is_guarded(signal);
   KernelSigaction copy{};
   if (act != nullptr) {
     copy = *act;
     copy.mask &= ~kTrapBit;
     if (wraps || guards) {
-      g_handlers.handler[signal].store(act->handler, std::memory_order_release);  // pairs with ubp_signal_prepare
       set_bit(g_handlers.on_stack, signal, (act->flags & SA_ONSTACK) != 0);
       set_bit(g_handlers.takes_info, signal, (act->flags & SA_SIGINFO) != 0);
+      g_handlers.handler[signal].store(act->handler, std::memory_order_release);  // pairs with ubp_signal_prepare
       copy.handler = shim;
     }
     if (guards) copy = guard_action();
     if (copy.handler == shim) copy.flags |= SA_SIGINFO;  // ubp_signal_prepare reads it
   }
-  const long result = sys::call4(SYS_rt_sigaction, static_cast<long>(signal), act != nullptr ? reinterpret_cast<long>(&copy) : 0,
-                                 static_cast<long>(uc->rdx), static_cast<long>(uc->r10));
+  const long result = sys::call4(SYS_rt_sigaction, static_cast<long>(signal),
+                                 act != nullptr && !is_trap ? reinterpret_cast<long>(&copy) : 0, static_cast<long>(uc->rdx), 8);
   if (sys::failed(result)) {
     if (wraps || guards) g_handlers.handler[signal].store(previous, std::memory_order_release);  // as above
-  } else if (old != nullptr && old->handler == shim && act != nullptr && act->handler != shim) {
-    // sigaction() itself comes through here too, and translates the shim back: only libc's own callers need it done.
-    old->handler = previous;
+    return static_cast<std::uint64_t>(result);
   }
-  return static_cast<std::uint64_t>(result);
+  if (is_trap) {
+    constexpr auto kOrder = std::memory_order_relaxed;  // for the handler, which is stored last
+    if (old != nullptr) *old = {previous, g_handlers.trap_flags.load(kOrder), old->restorer, g_handlers.trap_mask.load(kOrder)};
+    if (act != nullptr && is_member) {
+      g_handlers.trap_flags.store(act->flags, kOrder);
+      g_handlers.trap_mask.store(act->mask, kOrder);
+      g_handlers.handler[SIGTRAP].store(act->handler, std::memory_order_release);  // pairs with ubp_trap_foreign
+    }
+  } else if (old != nullptr && old->handler == shim && !t_app_trap.in_wrapper) {
+    show_disposition(signal, previous, took_info, *old);
+  }
+  return 0;
 }
 
 // execve and execveat: the new program inherits the mask, the application's SIGTRAP with it. The thread's mask is that
@@ -104,7 +147,7 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
 #endif
   const std::uint64_t number = uc->rax;
   const bool is_exec = number == SYS_execve || number == SYS_execveat;
-  if (is_exec ? !t_app_trap.is_blocked : number != SYS_rt_sigprocmask && number != SYS_rt_sigaction) return false;
+  if (is_exec ? !blocked_bit() : number != SYS_rt_sigprocmask && number != SYS_rt_sigaction) return false;
   const std::uint64_t all = ~std::uint64_t{0};
   sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&all), 0, 8);
   uc->rax = is_exec ? gated_exec(uc) : number == SYS_rt_sigprocmask ? gated_mask(uc) : gated_sigaction(uc);

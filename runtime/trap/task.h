@@ -120,7 +120,9 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
   std::uint32_t used = g_process.high_water->load(std::memory_order_acquire);  // pairs with the exchange below
   for (std::uint32_t block = 0; block < used; ++block) {
     // Relaxed: only the task itself ever stores its own key, so it sees its own claim.
-    if (g_process.state(block)->tid.load(std::memory_order_relaxed) == who.key) return g_process.state(block);
+    if (g_process.state(block)->tid.load(std::memory_order_relaxed) != who.key) continue;
+    g_process.state(block)->stack_tries = 0;  // a thread that has the number of an earlier one
+    return g_process.state(block);
   }
   g_process.threads_seen->fetch_add(1, std::memory_order_relaxed);  // a statistic
   const auto take_over = [&](std::uint32_t block) __attribute__((always_inline)) -> TaskState* {

@@ -125,7 +125,8 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 
 // SIGILL and SIGFPE report the address of the instruction; it must be the original one. A SIGSEGV or SIGBUS may too.
 [[gnu::always_inline]] inline void fix_fault_address(siginfo_t* info, std::uint64_t slot, std::uint64_t original) {
-  const bool fault = info->si_signo == SIGILL || info->si_signo == SIGFPE || info->si_signo == SIGSEGV ||
+  // ... and a SIGSYS names the address behind the system call, in the same place (si_call_addr).
+  const bool fault = info->si_signo == SIGSYS || info->si_signo == SIGILL || info->si_signo == SIGFPE || info->si_signo == SIGSEGV ||
                      info->si_signo == SIGBUS;
   if (fault && info->si_code > 0 && reinterpret_cast<std::uint64_t>(info->si_addr) == slot) {
     info->si_addr = reinterpret_cast<void*>(original);

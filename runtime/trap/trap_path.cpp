@@ -259,6 +259,9 @@ UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) 
     return {0, uc};
   }
   if (handler > 1 && !is_blocked) {
+    const std::uint64_t flags = g_handlers.trap_flags.load(std::memory_order_relaxed);  // set with the handler
+    if ((flags & SA_RESETHAND) != 0) g_handlers.handler[SIGTRAP].store(0, std::memory_order_release);  // pairs with above
+    set_mask(before | (g_handlers.trap_mask.load(std::memory_order_relaxed) & ~kTrapBit));  // likewise
     if (const std::uint64_t target = frame_target(uc, SIGTRAP)) uc = move_frame(uc, target);
   } else if (handler == 0 || is_fault) {  // blocking and SIG_IGN stop kill(2), not a fault
     if (is_breakpoint) {
@@ -267,7 +270,7 @@ UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) 
     }
     die(uc, SIGTRAP, !is_breakpoint);
   }
-  set_mask(before);
+  if (handler <= 1 || is_blocked) set_mask(before);
   return {handler > 1 && !is_blocked ? handler : 0, uc};
 }
 
@@ -286,9 +289,15 @@ UBP_RANGE("ubp_trap_f") void ubp_trap_block(bool blocked) { block_trap(blocked);
 // Outside the ranges: called by the fork handler of a child, so that the child has its slot pages before it may
 // forbid itself the system calls that make them.
 UBP_RANGE("ubp_trap_f") bool ubp_trap_set_up_child() {
-  // The signal stack is a parent's: another thread of the child may get that block.
-  const std::uint64_t none[3] = {0, SS_DISABLE, 0};
-  sys::call4(SYS_sigaltstack, reinterpret_cast<long>(none), 0);
+  t_app_trap.is_pending = false;
+  // The signal stack is a parent's, and another thread of the child may get that block: the application's own instead.
+  std::uint64_t present[3] = {0, SS_DISABLE, 0};
+  sys::call4(SYS_sigaltstack, 0, reinterpret_cast<long>(present));
+  if (g_process.is_own_stack(present[0])) {
+    const std::uint64_t flags = t_app_stack.size == 0 ? SS_DISABLE : 0;
+    const std::uint64_t wanted[3] = {t_app_stack.base, flags, t_app_stack.size};
+    sys::call4(SYS_sigaltstack, reinterpret_cast<long>(wanted), 0);
+  }
   return set_up_child(sys::gettid());
 }
 

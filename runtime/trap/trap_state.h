@@ -131,6 +131,7 @@ struct Process {
   std::uint64_t text_low = 0, text_high = 0;  // libubp's own code
   std::uint32_t pkru_offset = 0;            // of PKRU in the XSAVE image; 0: the system has no protection keys
   std::uint64_t on_modules_changed = 0;     // function called in place of the dynamic linker's r_brk; 0: none
+  bool keeps_stacks = false;                // the process has Go code: frame.h
   bool has_gate = false;                    // libc's own rt_sigprocmask and rt_sigaction pass gate.h
   bool fast_return = false;                 // user-mode return is possible at all
 
@@ -159,6 +160,9 @@ struct AppStack {
 struct AppTrap {
   bool is_blocked;
   bool is_pending;
+  bool in_wrapper;            // libc's sigaction is called by the interposed one, which translates the answer itself
+  bool guest_is_blocked;      // the mask bit of a vfork child that runs on this TLS,
+  std::uint32_t guest;        // whose tid this is
   siginfo_t info;
 };
 extern thread_local constinit AppTrap t_app_trap __attribute__((tls_model("initial-exec")));

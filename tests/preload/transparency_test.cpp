@@ -129,3 +129,14 @@ TEST_CASE("no thread, no standard output, no descriptor where the report goes to
   CHECK(probed.out == plain.out);
   CHECK(probed.err == plain.err);
 }
+
+TEST_CASE("what programs do with signals comes out the same with every function of libc probed") {
+  for (const std::string& mode : lines(run_plain({fixture("fx_same")}).out)) {
+    CAPTURE(mode);
+    const Outcome plain = run_plain({fixture("fx_same"), mode});
+    REQUIRE(plain.out != "");
+    Outcome probed = run_probed({fixture("fx_same"), mode}, "libc:*");
+    CHECK(probed.end() == plain.end());
+    CHECK(probed.out == plain.out);
+  }
+}

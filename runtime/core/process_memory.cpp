@@ -160,8 +160,9 @@ std::optional<std::uint32_t> find_or_make_area(std::uint64_t low, std::uint64_t 
   return g_process.area_count - 1;
 }
 
+namespace {
 // Room for `bytes` more of permanent slots in an area: where they may be written. Nothing: no room.
-static std::optional<std::uint64_t> permanent_room(std::uint32_t area, std::uint64_t bytes, std::uint64_t spare_bytes) {
+std::optional<std::uint64_t> permanent_room(std::uint32_t area, std::uint64_t bytes, std::uint64_t spare_bytes) {
   trap::PermanentSlots& slots = g_process.permanent[area];
   if (slots.base == 0) {
     const std::uint64_t near = g_process.areas[area].rx;
@@ -172,6 +173,8 @@ static std::optional<std::uint64_t> permanent_room(std::uint32_t area, std::uint
   if (slots.bytes - slots.used < bytes) return std::nullopt;
   return slots.base + slots.used;
 }
+
+}  // namespace
 
 bool make_permanent_slots(std::vector<xol::Displaced>& points, std::vector<xol::Displaced>& own, std::uint64_t spare_bytes) {
   bool missing = false;

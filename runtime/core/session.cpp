@@ -1,4 +1,5 @@
-// From options to armed probes, and from counters to the summary. Load time and exit only.
+// From options to armed probes, and from counters to the summary. Load time and exit; disarm() and rearm() at any time.
+// Modules that come later: late_modules.cpp.
 #include "runtime/core/session.h"
 
 #include <link.h>

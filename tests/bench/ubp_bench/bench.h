@@ -31,8 +31,9 @@ Outcome run(const Run& run);
 // In the worker: does what its arguments say and prints the result. Returns the exit status.
 int work(const std::vector<std::string>& arguments);
 
-// The policies' own part of a hit, without the kernel: nanoseconds of `threads` threads at once, per call and thread.
-double slot_ns(bool refill, int threads);
+// A policy's own part of a hit, without the kernel: nanoseconds of `threads` threads at once, per call and thread.
+// cycle: over so many probepoints, with 64 slots. Once in a process: the memory is laid out for the policy.
+double slot_ns(const std::string& policy, int cycle, int threads);
 
 // The functions of points.S.
 extern "C" long bench_emulated(long), bench_nop5(long), bench_slot(long), bench_syscall(long);

@@ -60,10 +60,11 @@ double median(std::vector<double> values) {
 }
 
 int print_table(const std::string& library, int repeat, int ms, bool as_json) {
-  const auto worker = [&](const std::string& mode, std::map<std::string, std::string> environment, std::uint64_t uprobe = 0, int count = 1) {
+  const auto worker = [&](const std::string& mode, std::map<std::string, std::string> environment, std::uint64_t uprobe = 0, int count = 1,
+                          const std::string& pattern = "uniform") {
     return [=](int threads, std::string& error) {
       const Outcome outcome =
-          run({{mode, std::to_string(threads), std::to_string(ms), std::to_string(count)}, environment, library, uprobe});
+          run({{mode, std::to_string(threads), std::to_string(ms), std::to_string(count), pattern}, environment, library, uprobe});
       const auto calls = std::accumulate(outcome.calls.begin(), outcome.calls.end(), std::uint64_t{0});
       error = outcome.error;
       const bool is_probed = !environment.empty() || uprobe != 0;
@@ -87,8 +88,10 @@ int print_table(const std::string& library, int repeat, int ms, bool as_json) {
   add("kernel uprobe: emulated (nop)", worker("emulated", {}, file_offset(&bench_emulated)));
   add("kernel uprobe: nop5", worker("nop5", {}, file_offset(&bench_nop5)));
   add("kernel uprobe: single-stepped (lea)", worker("slot", {}, file_offset(&bench_slot)));
-  add("slot_for alone, thread: hit", [](int threads, std::string&) { return slot_ns(false, threads); });
-  add("slot_for alone, thread: refill", [](int threads, std::string&) { return slot_ns(true, threads); });
+  for (std::string policy : {"thread", "probepoint", "steal", "adaptive"}) {
+    add("slot_for alone, " + policy + ": 32 points", worker("slots", {}, 0, 32, policy));
+    add("slot_for alone, " + policy + ": 256 points", worker("slots", {}, 0, 256, policy));
+  }
   for (int round = 0; round < repeat; ++round) {
     for (Row& row : rows) {
       for (const int threads : {1, 2}) {

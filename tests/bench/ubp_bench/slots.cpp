@@ -1,43 +1,50 @@
-// The slot cache alone: what the trap path does between finding the probepoint and leaving, without any trap.
+// The slot policies alone: what the trap path does between finding the probepoint and leaving, without any trap.
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <numeric>
 #include <thread>
 
 #include "bench.h"
 #include "decoder/classify.h"
+#include "runtime/core/options.h"
 #include "runtime/core/process_memory.h"
 #include "runtime/trap/slots.h"
 
 namespace ubp::bench {
 namespace {
 
-constexpr int kSlots = 64;
+constexpr std::uint32_t kSlots = 64, kMostPoints = 4 * kSlots;
 
-std::vector<xol::Displaced>& points() {
-  static std::vector<xol::Displaced> made = [] {
-    std::vector<xol::Displaced> list;
-    core::map_task_memory({kSlots, 4 * kSlots});
-    const auto low = reinterpret_cast<std::uint64_t>(bench_points[0]);
-    const auto area = core::find_or_make_area(low, low + kPoints * 32);
-    for (int i = 0; i < 4 * kSlots; ++i) {
-      const auto* code = reinterpret_cast<const std::uint8_t*>(bench_points[i]);
-      list.emplace_back(reinterpret_cast<std::uint64_t>(code), decoder::classify({code, 15}), code);
-      list.back().area = area.value() & 0xf;
-    }
-    trap::g_process.pid = sys::getpid();
-    return list;
-  }();
-  return made;
+xol::Policy policy_of(const std::string& name) {
+  for (const xol::Policy policy : {xol::Policy::kProbepoint, xol::Policy::kSteal, xol::Policy::kAdaptive}) {
+    if (name == core::policy_name(policy)) return policy;
+  }
+  return xol::Policy::kThread;
+}
+
+std::vector<xol::Displaced> prepare(const std::string& policy) {
+  std::vector<xol::Displaced> points;
+  core::map_task_memory({kSlots, kMostPoints, policy_of(policy)});
+  const auto low = reinterpret_cast<std::uint64_t>(bench_points[0]);
+  const auto area = core::find_or_make_area(low, low + kPoints * 32);
+  for (std::uint32_t i = 0; i < kMostPoints; ++i) {
+    const auto* code = reinterpret_cast<const std::uint8_t*>(bench_points[i]);
+    points.emplace_back(reinterpret_cast<std::uint64_t>(code), decoder::classify({code, 15}), code);
+    points.back().area = area.value() & 0xf;
+  }
+  trap::g_process.pid = sys::getpid();
+  return points;
 }
 
 }  // namespace
 
-double slot_ns(bool refill, int threads) {
-  const auto& all = points();
-  constexpr int kRounds = 200000;
-  const std::uint32_t cycle = refill ? 4 * kSlots : kSlots / 2;
+double slot_ns(const std::string& policy, int cycle, int threads) {
+  const std::vector<xol::Displaced> points = prepare(policy);
+  const auto count = static_cast<std::uint32_t>(cycle);
+  const int rounds = std::max(1, 200000 / cycle);
   std::vector<double> ns(static_cast<std::size_t>(threads));
   std::vector<std::thread> running;
   std::atomic<int> ready{0};
@@ -45,25 +52,27 @@ double slot_ns(bool refill, int threads) {
     running.emplace_back([&, t] {
       trap::TaskState* task = trap::claim_state({sys::gettid(), true});
       std::uint64_t sum = 0;
-      for (std::uint32_t i = 0; i < cycle; ++i) sum += trap::thread_slot(task, i, all[i]);
+      const auto pass = [&] {
+        for (std::uint32_t i = 0; i < count; ++i) {
+          std::uint64_t slot = trap::thread_slot(task, i, points[i]);
+          if (slot == 0) slot = trap::shared_slot(task, i, points[i]);
+          sum += slot;
+          asm volatile("" : "+r"(sum)::"memory");
+        }
+      };
+      for (int warm = 0; warm < 8; ++warm) pass();
       ++ready;
       while (ready.load() < threads) {
       }
       const auto begin = std::chrono::steady_clock::now();
-      for (int round = 0; round < kRounds / static_cast<int>(cycle); ++round) {
-        for (std::uint32_t i = 0; i < cycle; ++i) {
-          sum += trap::thread_slot(task, i, all[i]);
-          asm volatile("" : "+r"(sum)::"memory");
-        }
-      }
+      for (int round = 0; round < rounds; ++round) pass();
       const double elapsed = std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - begin).count();
-      ns[static_cast<std::size_t>(t)] = elapsed / (kRounds / static_cast<int>(cycle)) / cycle;
+      task->held.store(0);  // policy steal: whoever still runs may need the slot
+      ns[static_cast<std::size_t>(t)] = elapsed / rounds / cycle;
     });
   }
   for (std::thread& thread : running) thread.join();
-  double sum = 0;
-  for (const double own : ns) sum += own;
-  return sum / threads;
+  return std::accumulate(ns.begin(), ns.end(), 0.0) / threads;
 }
 
 }  // namespace ubp::bench

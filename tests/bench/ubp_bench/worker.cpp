@@ -66,6 +66,14 @@ int work(const std::vector<std::string>& arguments) {
   const int threads = std::atoi(arguments.at(1).c_str()), ms = std::atoi(arguments.at(2).c_str());
   const int count = arguments.size() > 3 ? std::atoi(arguments[3].c_str()) : 1;
   const std::string pattern = arguments.size() > 4 ? arguments[4] : "uniform";
+  if (mode == "slots") {  // pattern: the policy; in the form that the other modes print
+    constexpr std::uint64_t kCalls = 1000000;
+    const double ns = slot_ns(pattern, count, threads);
+    std::printf("%.0f %.0f 0", ns * kCalls, ns * kCalls * threads);
+    for (int t = 0; t < threads; ++t) std::printf(" %llu", static_cast<unsigned long long>(kCalls));
+    std::printf("\n");
+    return 0;
+  }
   if (mode == "empty") install(&on_trap);
   if (mode == "empty_fast") install(&bench_empty_fast);
   long (*const function)(long) = mode == "emulated"  ? &bench_emulated

@@ -226,8 +226,11 @@ std::optional<std::string> Session::write_points(std::uint32_t begin, std::uint3
     if (point.address == 0 || index == points_ + own_points_.size()) continue;
     bytes.push_back({point.address, arm ? std::uint8_t{0xcc} : point.first_byte});
   }
+  // The planned points are sorted; the few behind them, and those of later modules, are not.
   const auto before = [](const patch::Byte& a, const patch::Byte& b) { return a.address < b.address; };
-  if (!std::is_sorted(bytes.begin(), bytes.end(), before)) std::sort(bytes.begin(), bytes.end(), before);
+  const auto unsorted = std::is_sorted_until(bytes.begin(), bytes.end(), before);
+  std::sort(unsorted, bytes.end(), before);
+  std::inplace_merge(bytes.begin(), unsorted, bytes.end(), before);
   return patch::write_text(bytes);
 }
 

@@ -244,7 +244,7 @@ void Plan::number_points() {
   for (std::size_t i = 0; i < candidates_.size(); ++i) {
     distinct += i == 0 || candidates_[i].point.address != candidates_[i - 1].point.address;
   }
-  points_.reserve(distinct);
+  points_.reserve(distinct + kOwnPoints);
   for (Candidate& candidate : candidates_) {
     if (points_.empty() || points_.back().address != candidate.point.address) points_.push_back(candidate.point);
     candidate.probe.point = first_point_ + static_cast<std::uint32_t>(points_.size() - 1);

@@ -28,6 +28,7 @@ struct Probe {
   std::uint32_t item : 22 = 0;    // index into the items
   std::uint32_t module : 10 = 0;  // index into the modules
 };
+inline constexpr std::size_t kOwnPoints = 128;  // room behind the planned points, so that the runtime's own move nothing
 inline constexpr std::size_t kMaxItems = std::size_t{1} << 22;
 inline constexpr std::size_t kMaxModules = std::size_t{1} << 10;
 

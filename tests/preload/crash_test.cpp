@@ -78,6 +78,7 @@ Death watch(const std::string& mode, const std::string& preload, const std::stri
       setenv("UBP_OUTPUT", "/dev/null", 1);
     }
     for (const char* name : {"UBP_TEST_LIB", "UBP_TEST_FIXTURES", "UBP_TEST_CONTROLS", "UBP_TEST_LONG"}) unsetenv(name);
+    std::signal(SIGQUIT, SIG_DFL);  // a shell ignores it in what it starts in the background
     const rlimit small{512 << 10, 512 << 10};  // an overflow is then reached soon
     setrlimit(RLIMIT_STACK, &small);
     ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);

@@ -63,7 +63,8 @@ struct SharedTables {
 
   SharedTables(xol::Policy policy, std::uint32_t slots) {
     if (policy != xol::Policy::kSteal) entries = std::bit_ceil(std::uint64_t{slots} * 2 + 1);
-    bytes = whole_pages(64 + entries * sizeof(std::uint64_t) + slots * sizeof(std::uint32_t));
+    const std::uint64_t pool = policy == xol::Policy::kSteal ? slots * sizeof(std::uint32_t) : 0;
+    bytes = whole_pages(64 + entries * sizeof(std::uint64_t) + pool);
   }
   xol::SharedSlots at(std::uint8_t* memory, std::uint32_t slots) const {
     xol::SharedSlots shared;

@@ -13,9 +13,7 @@ namespace {
 constexpr int kAutodisarmFlag = static_cast<int>(1U << 31);  // SS_AUTODISARM
 
 bool is_on_app_stack() {
-  const auto here = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
-  const ubp::trap::AppStack& stack = ubp::trap::t_app_stack;
-  return stack.size != 0 && here > stack.base && here - stack.base <= stack.size;
+  return ubp::trap::is_on(ubp::trap::t_app_stack, reinterpret_cast<std::uint64_t>(__builtin_frame_address(0)));
 }
 
 }  // namespace

@@ -55,8 +55,6 @@ class DispositionLock {
   std::uint64_t before_ = 0;
 };
 
-constexpr std::uint64_t kRestorer = 0x04000000;  // SA_RESTORER
-
 // What the shim has to know of the application's flags; the kernel is always asked for siginfo.
 void remember_flags(int signal, std::uint64_t flags) {
   trap::set_bit(g_handlers.on_stack, static_cast<std::uint64_t>(signal), (flags & SA_ONSTACK) != 0);
@@ -185,7 +183,7 @@ void wrap_existing(int signal) {
   trap::KernelSigaction act{};
   if (sys::failed(sys::call4(SYS_rt_sigaction, signal, 0, reinterpret_cast<long>(&act), kSigsetBytes))) return;
   if (act.handler == 0 && trap::is_guarded(static_cast<std::uint64_t>(signal))) {
-    act = {word_of(kShim), SA_SIGINFO | SA_ONSTACK | kRestorer, reinterpret_cast<std::uint64_t>(&trap::ubp_trap_restorer), 0};
+    act = trap::guard_action();
     sys::call4(SYS_rt_sigaction, signal, reinterpret_cast<long>(&act), 0, kSigsetBytes);
     return;
   }
@@ -208,14 +206,14 @@ constinit std::atomic<bool> g_active{false};
 bool take_over() {
   trap::KernelSigaction act{}, old{};
   act.handler = reinterpret_cast<std::uint64_t>(&trap::ubp_trap_entry);
-  act.flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK | kRestorer;
+  act.flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK | trap::kRestorer;
   act.restorer = reinterpret_cast<std::uint64_t>(&trap::ubp_trap_restorer);
   if (sys::failed(sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&act), reinterpret_cast<long>(&old),
                              kSigsetBytes))) {
     return false;
   }
   g_handlers.handler[SIGTRAP].store(old.handler, std::memory_order_relaxed);  // no trap before the first int3
-  g_handlers.trap_flags.store(old.flags & ~kRestorer, std::memory_order_relaxed);
+  g_handlers.trap_flags.store(old.flags & ~trap::kRestorer, std::memory_order_relaxed);
   g_handlers.trap_mask.store(old.mask, std::memory_order_relaxed);
   for (int signal = 1; signal <= 64; ++signal) {
     if (signal != SIGTRAP) wrap_existing(signal);

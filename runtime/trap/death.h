@@ -13,12 +13,6 @@
 
 namespace ubp::trap {
 
-// What the kernel is told of a guarded signal whose disposition is the default.
-[[gnu::always_inline]] inline KernelSigaction guard_action() {
-  constexpr std::uint64_t kRestorer = 0x04000000;  // SA_RESTORER
-  return {address_of(&ubp_signal_entry), SA_SIGINFO | SA_ONSTACK | kRestorer, address_of(&ubp_trap_restorer), 0};
-}
-
 // Replaces `point`'s int3 through an open /proc/self/mem; leaves alone what is no int3 any more (or not mapped).
 [[gnu::always_inline]] inline bool restore_byte(long fd, const xol::Displaced& point) {
   const auto offset = static_cast<long>(point.address);

@@ -42,10 +42,6 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
   asm volatile("rep movsl" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
 }
 
-[[gnu::always_inline]] inline bool is_on(const AppStack& stack, std::uint64_t rsp) {
-  return stack.size != 0 && rsp > stack.base && rsp - stack.base <= stack.size;  // as the kernel's on_sig_stack
-}
-
 // Where the frame of a handler that is about to run belongs; 0: where it is.
 [[gnu::always_inline]] inline std::uint64_t frame_target(const Context* uc, std::uint64_t signal) {
   if (!g_process.is_own_stack(reinterpret_cast<std::uint64_t>(uc)) || g_process.is_own_stack(uc->rsp)) return 0;

@@ -156,6 +156,9 @@ extern thread_local constinit bool t_in_runtime __attribute__((tls_model("initia
 struct AppStack {
   std::uint64_t base, size;
 };
+[[gnu::always_inline]] inline bool is_on(const AppStack& stack, std::uint64_t rsp) {
+  return stack.size != 0 && rsp > stack.base && rsp - stack.base <= stack.size;  // as the kernel's on_sig_stack
+}
 // The thread's SIGTRAP as the application set it: the mask bit, and one that arrived while it was blocked.
 struct AppTrap {
   bool is_blocked;
@@ -202,6 +205,14 @@ void ubp_trap_block(bool blocked);
 // Gives a forked child slot pages of its own. Returns false when the kernel denies them (the next hit tries again).
 // Async-signal-safe: yes. Idempotent.
 bool ubp_trap_set_up_child();
+}
+
+inline constexpr std::uint64_t kRestorer = 0x04000000;  // SA_RESTORER
+
+// What the kernel is told of a guarded signal whose disposition is the default.
+[[gnu::always_inline]] inline KernelSigaction guard_action() {
+  return {reinterpret_cast<std::uint64_t>(&ubp_signal_entry), SA_SIGINFO | SA_ONSTACK | kRestorer,
+          reinterpret_cast<std::uint64_t>(&ubp_trap_restorer), 0};
 }
 
 }  // namespace ubp::trap

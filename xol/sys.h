@@ -5,6 +5,7 @@
 // Source: x86-64 psABI appendix A.2 (kernel calling convention), asm/unistd_64.h.
 #pragma once
 
+#include <signal.h>
 #include <sys/syscall.h>
 
 #include <cstdint>
@@ -33,6 +34,13 @@ namespace ubp::sys {
 
 [[gnu::always_inline]] inline std::uint32_t gettid() { return static_cast<std::uint32_t>(call4(SYS_gettid, 0)); }
 [[gnu::always_inline]] inline std::uint32_t getpid() { return static_cast<std::uint32_t>(call4(SYS_getpid, 0)); }
+
+// Sets this thread's signal mask as the kernel has it (bit signal - 1); returns the one before.
+[[gnu::always_inline]] inline std::uint64_t set_signal_mask(std::uint64_t mask) {
+  std::uint64_t before;
+  call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&mask), reinterpret_cast<long>(&before), sizeof before);
+  return before;
+}
 
 // Whether this is the process with that id. A system call filter may keep the answer back: then it is taken to be.
 [[gnu::always_inline]] inline bool is_process(std::uint32_t pid) {

@@ -10,7 +10,7 @@ namespace {
 // Changes a probepoint's address in one store.
 void store_address(xol::Displaced& point, std::uint64_t address) {
   xol::Displaced changed = point;
-  changed.address = address & ((std::uint64_t{1} << 48) - 1);
+  changed.address = address & xol::kAddressMask;
   std::uint64_t word;
   std::memcpy(&word, &changed, sizeof word);
   __atomic_store_n(reinterpret_cast<std::uint64_t*>(&point), word, __ATOMIC_RELEASE);  // pairs with find()'s reads

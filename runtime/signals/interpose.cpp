@@ -38,14 +38,12 @@ std::uint64_t kernel_mask(const sigset_t& set) {
 class DispositionLock {
  public:
   DispositionLock() {
-    const std::uint64_t all = ~bit_of(SIGTRAP);  // the functions called under the lock may be probed
-    sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&all), reinterpret_cast<long>(&before_),
-               kSigsetBytes);
+    before_ = sys::set_signal_mask(~bit_of(SIGTRAP));  // the functions called under the lock may be probed
     while (flag_.test_and_set(std::memory_order_acquire)) sys::call4(SYS_sched_yield, 0);  // pairs with clear
   }
   ~DispositionLock() {
     flag_.clear(std::memory_order_release);  // pairs with test_and_set
-    sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&before_), 0, kSigsetBytes);
+    sys::set_signal_mask(before_);
   }
   DispositionLock(const DispositionLock&) = delete;
   DispositionLock& operator=(const DispositionLock&) = delete;

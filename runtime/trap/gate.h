@@ -9,11 +9,9 @@
 // effect until rt_sigreturn sets the thread's mask, so that no handler sees the call half made.
 #pragma once
 
-#include "runtime/trap/death.h"
+#include "runtime/trap/consume.h"
 
 namespace ubp::trap {
-
-inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
 
 // Whether the running task blocks SIGTRAP as far as the application knows. A vfork child has a bit of its own, on its
 // parent's TLS.
@@ -133,8 +131,7 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
 // execve and execveat: the new program inherits the mask, the application's SIGTRAP with it. The thread's mask is that
 // of the call while it lasts, as always in the pending range, and what it was again if the call fails.
 [[gnu::always_inline]] inline std::uint64_t gated_exec(Context* uc) {
-  const std::uint64_t mask = uc->mask | kTrapBit;
-  sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&mask), 0, 8);
+  sys::set_signal_mask(uc->mask | kTrapBit);
   const long result = sys::call6(static_cast<long>(uc->rax), static_cast<long>(uc->rdi), static_cast<long>(uc->rsi),
                                  static_cast<long>(uc->rdx), static_cast<long>(uc->r10), static_cast<long>(uc->r8), 0);
   return static_cast<std::uint64_t>(result);
@@ -148,8 +145,7 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
   const std::uint64_t number = uc->rax;
   const bool is_exec = number == SYS_execve || number == SYS_execveat;
   if (is_exec ? !blocked_bit() : number != SYS_rt_sigprocmask && number != SYS_rt_sigaction) return false;
-  const std::uint64_t all = ~std::uint64_t{0};
-  sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&all), 0, 8);
+  sys::set_signal_mask(~std::uint64_t{0});
   uc->rax = is_exec ? gated_exec(uc) : number == SYS_rt_sigprocmask ? gated_mask(uc) : gated_sigaction(uc);
   uc->r11 = uc->eflags;  // as SYSCALL leaves it
   uc->rcx = point.next();

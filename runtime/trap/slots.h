@@ -64,9 +64,8 @@ inline constexpr std::uint8_t kEarned = 4;  // refills after which a probepoint 
       task->held.store(0, std::memory_order_release);  // pairs with is_held
       continue;
     }
-    const std::uint64_t all = ~std::uint64_t{0};  // nobody may be abandoned while the slot is busy
-    std::uint64_t before, was_held = 0;
-    sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&all), reinterpret_cast<long>(&before), 8);
+    const std::uint64_t before = sys::set_signal_mask(~std::uint64_t{0});  // nobody may be abandoned while the slot is busy
+    std::uint64_t was_held = 0;
     std::uint32_t was = 0;
     slot = shared.pool_take(
         g_process.geometry, index, static_cast<std::uint32_t>(task->turn++), [&](std::uint32_t s) { return is_held(mark_of(s)); }, was);
@@ -80,7 +79,7 @@ inline constexpr std::uint8_t kEarned = 4;  // refills after which a probepoint 
       ++task->refills;
       task->evictions += was != 0 ? 1 : 0;
     }
-    sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&before), 0, 8);
+    sys::set_signal_mask(before);
     if (slot != xol::kNoSlot) return area.rx + g_process.layout.shared_offset + slot * xol::kSlotBytes;
     sys::call4(SYS_sched_yield, 0);  // every slot of the set is being executed
   }

@@ -22,6 +22,7 @@ struct Continuation {
   std::uint64_t scratch;          // where the store goes when there is none to make
   std::uint64_t index;            // of the probepoint; kLeftPool: none, the thread has left a pool's slot for origin
   TaskState* task;
+  std::uint64_t consumed;         // Consumed: have the hit's consumers run?
 };
 static_assert(offsetof(Continuation, rip) == UBP_CONT_RIP && offsetof(Continuation, rsp) == UBP_CONT_RSP);
 static_assert(offsetof(Continuation, rcx) == UBP_CONT_RCX && offsetof(Continuation, fast) == UBP_CONT_FAST);
@@ -30,6 +31,9 @@ static_assert(offsetof(Continuation, store_value) == UBP_CONT_STORE_VALUE);
 static_assert(sizeof(Continuation) == -UBP_CONT_OFFSET - 8);
 
 inline constexpr std::uint64_t kLeftPool = ~std::uint64_t{0};
+
+// kMissed: they must not run (the hit is made by a consumer), only be told.
+enum Consumed : std::uint64_t { kNotConsumed, kConsumed, kMissed };
 
 // When `address` is the int3 at the end of a pool's slot: the original next address; else 0.
 [[gnu::always_inline]] inline std::uint64_t left_pool(std::uint64_t address) {
@@ -111,8 +115,9 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 }
 
 // The context stands before a probepoint whose hit is counted: when the handler returns, the hit goes on.
-[[gnu::always_inline]] inline void resume_later(Context* uc, std::uint64_t origin) {
+[[gnu::always_inline]] inline void resume_later(Context* uc, std::uint64_t origin, std::uint64_t consumed) {
   uc->reserved[0] = origin;
+  uc->reserved[1] = consumed;
   uc->return_address() = address_of(&ubp_resume_restorer);
   asm volatile("" ::: "memory");
   uc->rip = origin;
@@ -169,7 +174,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
     if (position.executed) {
       set_rip(uc, original);
     } else {
-      resume_later(uc, original);
+      resume_later(uc, original, kConsumed);
     }
     return true;
   }
@@ -206,7 +211,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
       if (next.index == kLeftPool) {
         set_rip(frame, next.origin);
       } else {
-        resume_later(frame, next.origin);
+        resume_later(frame, next.origin, next.consumed);
       }
       return;
     case Range::kStored:
@@ -216,13 +221,13 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
         frame->rcx = next.rcx;
         set_rip(frame, next.rip);
       } else {
-        resume_later(frame, next.origin);
+        resume_later(frame, next.origin, kConsumed);
       }
       return;
     case Range::kResuming:
       copy_context(frame, hit);
       if (hit->rip == hit->reserved[0]) {
-        resume_later(frame, hit->rip);
+        resume_later(frame, hit->rip, hit->reserved[1]);
       } else {
         set_rip(frame, hit->rip);
       }

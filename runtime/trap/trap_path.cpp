@@ -3,6 +3,7 @@
 // Context: signal handlers in application threads. Rules, enforced by tests/checks/link_check: no libc, no allocation,
 // no lock, no C++ runtime; every function in a section of its own range (trap_entry.S explains the ranges); r15 is
 // left alone (-ffixed-r15); general registers only.
+#include "runtime/trap/consume.h"
 #include "runtime/trap/death.h"
 #include "runtime/trap/gate.h"
 #include "runtime/trap/slots.h"
@@ -78,15 +79,7 @@ inline constexpr std::uint64_t kRetry = 1;
 
 // Blocks every signal but SIGTRAP, whose handler is the runtime's; returns the mask that was. (A debugger's single step or
 // watchpoint while SIGTRAP is blocked would make the kernel reset the handler.)
-[[gnu::always_inline]] inline std::uint64_t block_all() {
-  const std::uint64_t all = ~kTrapBit;
-  std::uint64_t before;
-  sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&all), reinterpret_cast<long>(&before), 8);
-  return before;
-}
-[[gnu::always_inline]] inline void set_mask(std::uint64_t mask) {
-  sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&mask), 0, 8);
-}
+[[gnu::always_inline]] inline std::uint64_t block_all() { return sys::set_signal_mask(~kTrapBit); }
 
 // Which counter to increment; for kRetry, the frame to return from.
 struct Decision {
@@ -112,6 +105,7 @@ UBP_RANGE("ubp_trap_a") bool ubp_trap_take_out(const xol::Displaced& point) {
   g_process.taken_out->fetch_add(1, std::memory_order_relaxed);  // a statistic
   return true;
 }
+UBP_RANGE("ubp_trap_b") void ubp_trap_consume(Context* uc) { consume(uc); }
 UBP_RANGE("ubp_trap_b") bool ubp_trap_gate(Context* uc, const xol::Displaced& point) { return pass_gate(uc, point); }
 UBP_RANGE("ubp_trap_b") std::uint64_t ubp_trap_shared_slot(TaskState* task, std::uint32_t index, const xol::Displaced& point) {
   return shared_slot(task, index, point);
@@ -145,13 +139,26 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
   next.index = index;
   next.task = task;
   next.may_be_fast = 1;
+  next.consumed = t_in_runtime ? kConsumed : kNotConsumed;
   if (t_in_runtime) [[unlikely]] return {reinterpret_cast<std::uint64_t>(&next.scratch), uc};  // counted nowhere
-  return {reinterpret_cast<std::uint64_t>(task->counters + index), uc};
+  std::uint64_t* counter = task->counters + index;
+  if (is_consuming(task)) [[unlikely]] {
+    if (is_below(task, uc->rsp)) {
+      next.consumed = kMissed;
+      counter += g_process.missed_offset;
+    } else {
+      end_consuming(task);  // a consumer was left by longjmp, which none may do
+    }
+  }
+  return {reinterpret_cast<std::uint64_t>(counter), uc};
 }
 
 // Range: pending. The hit is counted; finds where its displaced instruction is carried out.
 UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
   Continuation& next = continuation(uc);
+  if (next.index != kLeftPool && g_process.table.points[next.index].has_consumers && next.consumed != kConsumed) [[unlikely]] {
+    ubp_trap_consume(uc);
+  }
   next.store_address = address_of(&next.scratch);
   next.rsp = uc->rsp;
   next.rcx = uc->rcx;
@@ -216,11 +223,13 @@ UBP_RANGE("ubp_trap_r") int ubp_trap_resume(Context* uc) {
   next.index = index;
   next.task = task;
   next.may_be_fast = 0;  // the handler ran with a mask of its own
+  next.consumed = uc->reserved[1];
   return 1;
 }
 
 // Range: entering. Shows the handler the original context; handler 0: there is none, return from the frame.
 UBP_RANGE("ubp_signal_s") Prepared ubp_signal_prepare(siginfo_t* info, Context* uc) {
+  if (defer(info, uc)) [[unlikely]] return {0, uc};
   // A fault in here: the stack that a handler's frame belongs on is used up. The kernel kills by SIGSEGV then.
   if (range_of(uc->rip) == Range::kEntering && is_fault(info)) [[unlikely]] {
     while (range_of(uc->rip) == Range::kEntering) uc = interrupted_frame(uc);
@@ -235,7 +244,7 @@ UBP_RANGE("ubp_signal_s") Prepared ubp_signal_prepare(siginfo_t* info, Context* 
     if (g_process.policy == xol::Policy::kSteal) [[unlikely]] {  // its context is in no slot any more
       if (TaskState* task = current_task(uc->rsp)) task->held.store(0, std::memory_order_release);  // pairs with is_held
     }
-    set_mask(before);
+    sys::set_signal_mask(before);
   }
   const auto signal = static_cast<std::uint64_t>(info->si_signo);
   const std::uint64_t handler = g_handlers.handler[signal % 65].load(std::memory_order_acquire);  // pairs with sigaction
@@ -251,17 +260,17 @@ UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) 
   if (is_in_ubp(uc->rip)) uc = settle(uc);
   const std::uint64_t handler = g_handlers.handler[SIGTRAP].load(std::memory_order_acquire);  // pairs with sigaction
   const bool is_fault = info->si_code > 0, is_breakpoint = info->si_code == SI_KERNEL;
-  const bool is_blocked = t_app_trap.is_blocked;
+  const bool is_blocked = t_app_trap.is_blocked || consuming_task(uc->rsp) != nullptr;
   if (is_blocked && !is_fault) {  // stays pending until it is unblocked: release_trap
     t_app_trap.info = *info;
     t_app_trap.is_pending = true;
-    set_mask(before);
+    sys::set_signal_mask(before);
     return {0, uc};
   }
   if (handler > 1 && !is_blocked) {
     const std::uint64_t flags = g_handlers.trap_flags.load(std::memory_order_relaxed);  // set with the handler
     if ((flags & SA_RESETHAND) != 0) g_handlers.handler[SIGTRAP].store(0, std::memory_order_release);  // pairs with above
-    set_mask(before | (g_handlers.trap_mask.load(std::memory_order_relaxed) & ~kTrapBit));  // likewise
+    sys::set_signal_mask(before | (g_handlers.trap_mask.load(std::memory_order_relaxed) & ~kTrapBit));  // likewise
     if (const std::uint64_t target = frame_target(uc, SIGTRAP)) uc = move_frame(uc, target);
   } else if (handler == 0 || is_fault) {  // blocking and SIG_IGN stop kill(2), not a fault
     if (is_breakpoint) {
@@ -270,7 +279,7 @@ UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) 
     }
     die(uc, SIGTRAP, !is_breakpoint);
   }
-  if (handler <= 1 || is_blocked) set_mask(before);
+  if (handler <= 1 || is_blocked) sys::set_signal_mask(before);
   return {handler > 1 && !is_blocked ? handler : 0, uc};
 }
 

@@ -26,7 +26,7 @@ struct Context {
   std::uint16_t cs, gs, fs, ss;
   std::uint64_t err, trapno, oldmask, cr2;
   std::uint8_t* fpstate;
-  std::uint64_t reserved[8];      // ignored by rt_sigreturn. [0]: where a translated handler's hit goes on
+  std::uint64_t reserved[8];      // ignored by rt_sigreturn. [0]: where a translated handler's hit goes on; [1]: Consumed
   std::uint64_t mask;
 
   siginfo_t* info() { return reinterpret_cast<siginfo_t*>(reinterpret_cast<std::uint8_t*>(this) + UBP_UC_SIGINFO); }
@@ -47,11 +47,14 @@ struct TaskState {
   // [verified_low, verified_low + verified_bytes) skips the call. Small and contiguous, so that a task which borrows
   // this task's TLS (clone(CLONE_VM) without CLONE_SETTLS) and runs on another stack is told apart.
   std::uint64_t verified_low, verified_bytes;
-  std::uint64_t* counters;          // hits by probepoint index
+  std::uint64_t* counters;          // hits by probepoint index, then the missed ones
   std::uint64_t stack_tries;        // to put its signal frames on UBP's stack (frame.h)
   std::uint64_t slot_hits, misses, refills, evictions;
   std::atomic<std::uint64_t> held;  // policy steal: the pool's slot that the task may be in, area << 32 | slot, plus 1
   std::uint64_t turn;               // policy steal: where it looks for a slot next
+  std::atomic<std::uint64_t> consumer;  // odd while the task runs consumers (consume.h)
+  std::uint64_t consumer_frame;     // the ucontext of the hit whose consumers it runs
+  std::uint64_t has_deferred;       // a signal arrived meanwhile and is pending
   // Then, per area: geometry.slots tags and geometry.sets hands (see caches()).
 };
 
@@ -120,6 +123,8 @@ struct Process {
   std::uint64_t state_bytes = 0;
   std::uint8_t* counters = nullptr;         // layout.blocks x counter_bytes
   std::uint64_t counter_bytes = 0;
+  std::uint64_t missed_offset = 0;          // counters[missed_offset + i]: hits of probepoint i that its thread's consumers made
+  void (*run_consumers)(Context*, TaskState*, std::uint32_t point, bool missed) = nullptr;  // core/consumers.cpp
   std::uint64_t stacks = 0;                 // layout.blocks x kOwnStackBytes
   std::atomic<std::uint32_t>* fork_state = nullptr;
   std::atomic<std::uint32_t>* high_water = nullptr;    // blocks ever claimed

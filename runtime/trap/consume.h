@@ -1,0 +1,87 @@
+// Running the consumers of a hit, in the thread that made it.
+//
+// Invariant: a hit's consumers run once, to their end, and no handler of the application's runs meanwhile. A hit under way
+// may be abandoned and taken up again (translate.h), which a callback must not be: while a task is marked, a signal is sent
+// again to itself with every signal blocked in the interrupted context, and delivered when the hit ends, by the
+// rt_sigreturn that restores the thread's own mask. Faults are not put off: they are the callback's own.
+// A hit that a callback makes is missed: counted, told to the consumers' accounts, and displaced as any other.
+//
+// Synchronization protocol (with core/consumers.cpp). The task marks itself (consumer odd), fences, and reads the list of
+// consumers; whoever takes a consumer out changes the list, fences, and waits until every task it finds marked has moved
+// on. So a task either sees the new list or is waited for.
+//
+// Inline and free of libc: compiled into the trap path (the pending range; defer(): the entering range). The callbacks run
+// on the stack the frame lies on: UBP's own (frame.h), of which they have at least 32 KiB.
+#pragma once
+
+#include "runtime/trap/death.h"
+
+namespace ubp::trap {
+
+inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
+
+[[gnu::always_inline]] inline bool is_consuming(const TaskState* task) {
+  return (task->consumer.load(std::memory_order_relaxed) & 1) != 0;  // its own, but for defer() in a handler above it
+}
+
+// Whether a context with this stack pointer was called by the task's consumer.
+[[gnu::always_inline]] inline bool is_below(const TaskState* task, std::uint64_t rsp) {
+  return task->consumer_frame - rsp < kOwnStackBytes;
+}
+
+[[gnu::always_inline]] inline void end_consuming(TaskState* task) {
+  const std::uint64_t mark = task->consumer.load(std::memory_order_relaxed);  // its own
+  task->consumer.store(mark + 1, std::memory_order_release);                   // pairs with the wait in core/consumers.cpp
+}
+
+// The task that runs a consumer in a context with this stack pointer; nullptr: none does.
+[[gnu::always_inline]] inline TaskState* consuming_task(std::uint64_t rsp) {
+  TaskState* task = t_state;
+  if (g_process.is_own_stack(rsp)) {
+    task = g_process.state(static_cast<std::uint32_t>((rsp - g_process.stacks) / kOwnStackBytes));
+  } else if (!is_state(task)) {
+    return nullptr;
+  }
+  return is_consuming(task) && is_below(task, rsp) ? task : nullptr;
+}
+
+[[gnu::always_inline]] inline void consume(Context* uc) {
+  Continuation& next = continuation(uc);
+  TaskState* const task = next.task;
+  const auto point = static_cast<std::uint32_t>(next.index);
+  if (next.consumed == kMissed) {
+    g_process.run_consumers(uc, task, point, true);
+    next.consumed = kConsumed;
+    return;
+  }
+  task->has_deferred = 0;
+  task->consumer_frame = address_of(uc);
+  const std::uint64_t mark = task->consumer.load(std::memory_order_relaxed);  // its own
+  task->consumer.store(mark + 1, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the one in core/consumers.cpp
+  g_process.run_consumers(uc, task, point, false);
+  next.consumed = kConsumed;
+  if (task->has_deferred != 0) next.may_be_fast = 0;  // rt_sigreturn unblocks what was put off
+  end_consuming(task);
+  if (t_app_trap.is_pending && !t_app_trap.is_blocked) {  // a SIGTRAP of the application's own
+    t_app_trap.is_pending = false;
+    sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), SIGTRAP, reinterpret_cast<long>(&t_app_trap.info));
+  }
+}
+
+// A handler is about to run in the middle of a consumer: puts the signal off. False: it must run now.
+[[gnu::always_inline]] inline bool defer(siginfo_t* info, Context* uc) {
+  constexpr std::uint64_t kSynchronous = kTrapBit | (std::uint64_t{1} << (SIGSEGV - 1)) | (std::uint64_t{1} << (SIGBUS - 1)) |
+                                         (std::uint64_t{1} << (SIGFPE - 1)) | (std::uint64_t{1} << (SIGILL - 1)) |
+                                         (std::uint64_t{1} << (SIGSYS - 1));
+  if (is_fault(info)) return false;
+  TaskState* const task = consuming_task(uc->rsp);
+  if (task == nullptr) return false;
+  task->has_deferred = 1;
+  sys::set_signal_mask(~kSynchronous);
+  uc->mask |= ~kSynchronous;
+  sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), info->si_signo, reinterpret_cast<long>(info));
+  return true;
+}
+
+}  // namespace ubp::trap

@@ -20,8 +20,9 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/core/api.h"
+#include "runtime/core/call.h"
 #include "runtime/core/options.h"
-#include "runtime/core/session.h"
 #include "runtime/report/output_file.h"
 #include "runtime/report/report.h"
 #include "runtime/trap/trap_state.h"
@@ -40,7 +41,7 @@ using report::say;
 // Made once at load, never destroyed: threads and exit handlers may outlive any destructor.
 struct Process {
   Options options;
-  Session session;
+  std::string program;
   report::OutputFile output;
   report::OutputFile summary;
   report::PathFields fields;
@@ -112,63 +113,113 @@ bool is_reporting_process() {
   return forked || sys::is_process(trap::g_process.pid);
 }
 
-// What libubp calls at exit is no hit of the application's.
-struct InRuntime {
-  InRuntime() { trap::t_in_runtime = true; }
-  ~InRuntime() { trap::t_in_runtime = false; }
-};
+// The report and the summary of this process as they are now. Returns false after saying what cannot be written.
+bool write_files(bool to_stream, int pid) {
+  Process& process = *g_loaded;
+  report::PathFields fields = process.fields;
+  fields.pid = pid;
+  report::Summary summary = core::summary(process.program);
+  summary.pid = pid;
+  if (process.output.is_set()) summary.output_path = process.output.path(fields);
+  bool good = true;
+  const auto check = [&](const std::optional<std::string>& error) {
+    if (!error) return;
+    say(Level::kError, *error);
+    good = false;
+  };
+  if (summary.totals.probepoints_armed > 0) {  // else a message has said why
+    const std::string text = report::format_text(summary);
+    if (process.output.is_set()) {
+      check(process.output.write(text, fields));
+    } else if (to_stream) {
+      report::error_stream().write(text);
+    }
+  }
+  if (process.summary.is_set()) check(process.summary.write(report::format_json(summary), fields));
+  return good;
+}
+
+bool flush() { return write_files(false, static_cast<int>(sys::getpid())); }
 
 void write_report() try {
   if (g_loaded == nullptr) return;
   const int pid = sys::is_process(trap::g_process.pid) ? static_cast<int>(trap::g_process.pid) : static_cast<int>(sys::getpid());
   if (!is_reporting_process() || g_reported_pid.exchange(pid) == pid) return;
-  const InRuntime guard;
-  Process& process = *g_loaded;
-  report::PathFields fields = process.fields;
-  fields.pid = pid;
-  report::Summary summary = process.session.summary();
-  summary.pid = pid;
-  if (process.output.is_set()) summary.output_path = process.output.path(fields);
-  if (summary.totals.probepoints_armed > 0) {  // else a message has said why
-    const std::string text = report::format_text(summary);
-    if (process.output.is_set()) {
-      if (const auto error = process.output.write(text, fields)) say(Level::kError, *error);
-    } else {
-      report::error_stream().write(text);
-    }
-  }
-  if (process.summary.is_set()) {
-    if (const auto error = process.summary.write(report::format_json(summary), fields)) say(Level::kError, *error);
-  }
+  const Quiet quiet;
+  write_files(true, pid);
 } catch (const std::bad_alloc&) {
   report::error_stream().write("ubp: error: out of memory at exit; no report\n");
 }
 
-void at_fork_child() {
-  if (trap::g_process.fork_state == nullptr) return;  // a bad specification: nothing is armed
-  trap::ubp_trap_set_up_child();
-  report::release_error_duplicate();
-  if (g_loaded != nullptr) g_loaded->session.set_up_child();
+// Says what is wrong with the specification, on one line, with a hint on a second.
+void say_problem(Level level, const ubp_refusal& problem) {
+  const std::string place = problem.line != 0 ? fmt::format("{}:{}:", problem.line, problem.column) : "";
+  say(level, fmt::format("UBP_PROBES:{} {}", place, problem.message));
+  if (problem.hint[0] != '\0') report::error_stream().write(fmt::format("ubp:   {}\n", problem.hint));
 }
 
-// Stands in for the dynamic linker's empty r_brk.
-void on_modules_changed() {
-  if (g_loaded == nullptr || !is_reporting_process() || _r_debug.r_state != r_debug::RT_CONSISTENT) return;
-  const int error = errno;
-  // No handler of the application's runs inside: its hits would not be counted, and its exit would wait for this.
-  const std::uint64_t all = ~(std::uint64_t{1} << (SIGTRAP - 1));
-  std::uint64_t before = 0;
-  sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&all), reinterpret_cast<long>(&before), sizeof before);
-  {
-    const InRuntime guard;
-    try {
-      g_loaded->session.modules_changed();
-    } catch (const std::exception& problem) {
-      say(Level::kWarning, problem.what());
+// "libc.so.6:malloc+0x4"
+std::string place_of(const ubp_refusal& refusal) {
+  return refusal.symbol[0] != '\0' ? fmt::format("{}:{}", refusal.module, refusal.symbol)
+                                   : fmt::format("{}:0x{:x}", refusal.module, refusal.elf_address);
+}
+
+// What the registered specification did not get: mistakes one by one, where they are to be said; refusals in one line.
+void say_refusals(ubp_probe* probe, bool says_mistakes) {
+  ubp_refusal refusal{}, first{};
+  refusal.struct_size = sizeof refusal;
+  bool is_exact = false;
+  std::size_t refused = 0;
+  for (std::size_t i = 0; ubp_probe_refusal(probe, i, &refusal) == UBP_OK; ++i) {
+    if (refusal.line != 0) {
+      if (says_mistakes) say_problem(Level::kWarning, refusal);
+      continue;
     }
+    if (refused++ == 0) first = refusal;
+    is_exact |= refusal.is_exact != 0;
   }
-  sys::call4(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&before), 0, sizeof before);
-  errno = error;
+  if (refused == 0) return;
+  ubp_probe_stats stats{};
+  stats.struct_size = sizeof stats;
+  ubp_probe_read(probe, &stats);
+  say(is_exact ? Level::kWarning : Level::kInfo,
+      fmt::format("{} of {} probes refused, first {}: {}; the report lists all", refused, refused + stats.probes, place_of(first), first.message));
+}
+
+// Registers UBP_PROBES. Returns false when the specification is bad: nothing is armed then.
+bool arm(const Options& options) {
+  MachineConfig config;
+  config.slots = options.slots;
+  config.policy = options.policy;
+  const bool forgives = options.missing == Missing::kWarn || options.missing == Missing::kIgnore;
+  std::uint32_t flags = 0;
+  if (forgives) flags |= UBP_PROBE_IGNORE_MISSING;
+  if (options.missing == Missing::kPending) flags |= UBP_PROBE_PENDING;
+  ubp_probe* probe = nullptr;
+  ubp_refusal problem{};
+  problem.struct_size = sizeof problem;
+  ubp_status status = initialise(config, false);
+  if (status == UBP_E_OTHER_RUNTIME) return false;  // which has been said
+  if (status == UBP_OK) status = register_environment(options.probes, flags, &probe, &problem);
+  switch (status) {
+    case UBP_OK: break;
+    case UBP_E_SPEC:
+    case UBP_E_NOT_FOUND: say_problem(Level::kError, problem); return false;
+    case UBP_E_REFUSED:
+    case UBP_E_NO_ROOM:
+      if (problem.line != 0) {
+        say_problem(Level::kError, problem);
+      } else {
+        say(Level::kError, fmt::format("no probe could be armed, first {}: {}", place_of(problem), problem.message));
+      }
+      return false;
+    default:
+      say(Level::kError, fmt::format("{}; the program runs unprobed", problem.message[0] != '\0' ? problem.message : ubp_status_string(status)));
+      return false;
+  }
+  say_refusals(probe, options.missing == Missing::kWarn);
+  say(Level::kInfo, costs(probe));
+  return true;
 }
 
 // Everything up to the first int3. Returns false when the options or the specification are bad.
@@ -185,7 +236,7 @@ bool load(std::vector<OptionError>& errors, Options options) {
   char host[256] = "";
   gethostname(host, sizeof host - 1);
   fields.host = host;
-  auto* const process = new Process{options, Session(options, program), {}, {}, fields};
+  auto* const process = new Process{options, program, {}, {}, fields};
   for (const auto& [file, variable, pattern] :
        {std::tuple{&process->output, "UBP_OUTPUT", &options.output}, {&process->summary, "UBP_SUMMARY", &options.summary}}) {
     if (pattern->empty()) continue;
@@ -196,11 +247,10 @@ bool load(std::vector<OptionError>& errors, Options options) {
   }
   // The report goes elsewhere: no descriptor is kept that the application could meet.
   if (process->output.is_set()) report::release_error_duplicate();
-  pthread_atfork(nullptr, nullptr, &at_fork_child);
   at_quick_exit(&write_report);
   g_loaded = process;
-  trap::g_process.on_modules_changed = reinterpret_cast<std::uint64_t>(&on_modules_changed);
-  return process->session.start();
+  set_flush(&flush);
+  return arm(options);
 }
 
 __attribute__((constructor)) void on_load() {
@@ -213,21 +263,18 @@ __attribute__((constructor)) void on_load() {
   if (!options.has_probes) return;
   if (!options.follow_exec) hide_from_children();
   bool good = false;
-  trap::t_in_runtime = true;
+  const Quiet quiet;
   try {
     good = load(errors, options);
   } catch (const std::bad_alloc&) {
     say(Level::kError, "out of memory at load; nothing more is probed");
   }
-  trap::t_in_runtime = false;
   if (!good && options.missing == Missing::kError) _exit(kNotStarted);  // why has been said
 }
 
 __attribute__((destructor)) void on_exit() try {
   write_report();
-  if (g_loaded == nullptr || !is_reporting_process()) return;
-  const InRuntime guard;
-  if (const auto denied = g_loaded->session.disarm()) say(Level::kWarning, *denied);
+  if (g_loaded != nullptr && is_reporting_process()) disarm_at_exit();
 } catch (const std::bad_alloc&) {  // no memory to say so, and the process is ending: the text stays as it is
 }
 

@@ -11,7 +11,9 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <span>
 
+#include "runtime/patch/poke.h"
 #include "runtime/trap/trap_state.h"
 #include "xol/area.h"
 
@@ -94,7 +96,7 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
   // Whole pages a task: they are made accessible when it claims them, so that nothing is committed, locked in memory
   // (mlockall) or touched for tasks that never come.
   const std::uint64_t state_bytes = whole_pages(sizeof(trap::TaskState) + per_area * xol::kMaxAreas);
-  const std::uint64_t counter_bytes = whole_pages(plan.points * sizeof(std::uint64_t));
+  const std::uint64_t counter_bytes = whole_pages(2 * plan.points * sizeof(std::uint64_t));
   const std::uint32_t shared = shared_slots(plan);
   const SharedTables tables(plan.policy, shared);
   const std::uint64_t all_tables = shared == 0 ? 0 : trap::kHeatEntries + xol::kMaxAreas * tables.bytes;
@@ -128,6 +130,7 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
     g_process.state_bytes = state_bytes;
     g_process.counters = at + kPage + states;
     g_process.counter_bytes = counter_bytes;
+    g_process.missed_offset = plan.points;
     g_process.stacks = reinterpret_cast<std::uint64_t>(at + kPage + states + counters);
     g_process.policy = plan.policy;
     if (shared != 0) {
@@ -162,60 +165,63 @@ std::optional<std::uint32_t> find_or_make_area(std::uint64_t low, std::uint64_t 
 }
 
 namespace {
-// Room for `bytes` more of permanent slots in an area: where they may be written. Nothing: no room.
-std::optional<std::uint64_t> permanent_room(std::uint32_t area, std::uint64_t bytes, std::uint64_t spare_bytes) {
+
+// Gives `members`, all of them of one area, their slots: bytes that are executable already are written through the text
+// poke, fresh pages before they become executable. False: no room, out of reach, or denied.
+bool make_slots_in(std::uint32_t area, std::span<xol::Displaced* const> members, std::uint64_t spare_bytes) {
   trap::PermanentSlots& slots = g_process.permanent[area];
+  const std::uint64_t bytes = members.size() * xol::kSlotBytes;
   if (slots.base == 0) {
-    const std::uint64_t near = g_process.areas[area].rx;
-    const auto base = xol::reserve_near(near, near + g_process.layout.area_bytes, bytes + spare_bytes);
-    if (!base) return std::nullopt;
-    slots = {*base, bytes + spare_bytes, 0};
+    const std::uint64_t near = g_process.areas[area].rx, whole = whole_pages(bytes) + spare_bytes;
+    const auto base = xol::reserve_near(near, near + g_process.layout.area_bytes, whole);
+    if (!base) return false;
+    slots = {*base, whole, 0};
   }
-  if (slots.bytes - slots.used < bytes) return std::nullopt;
-  return slots.base + slots.used;
+  if (slots.bytes - slots.used < bytes) return false;
+  const std::uint64_t begin = slots.base + slots.used, end = begin + bytes;
+  const auto reaches = [&](const xol::Displaced* point) { return xol::in_reach(begin, bytes, point->address, point->address); };
+  if (!std::all_of(members.begin(), members.end(), reaches)) return false;
+  const std::uint64_t fresh = slots.base + whole_pages(slots.used), fresh_bytes = whole_pages(end - slots.base) - whole_pages(slots.used);
+  auto* const fresh_pages = reinterpret_cast<void*>(fresh);
+  if (fresh_bytes != 0 && mprotect(fresh_pages, fresh_bytes, PROT_READ | PROT_WRITE) != 0) return false;
+  std::vector<patch::Byte> late;
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    const std::uint64_t at = begin + i * xol::kSlotBytes;
+    if (at >= fresh) {
+      xol::write_permanent_slot(reinterpret_cast<std::uint8_t*>(at), xol::SlotAddress{at}, *members[i]);
+      continue;
+    }
+    std::array<std::uint8_t, xol::kSlotBytes> image{};
+    xol::write_permanent_slot(image.data(), xol::SlotAddress{at}, *members[i]);
+    for (std::size_t byte = 0; byte < image.size(); ++byte) late.push_back({at + byte, image[byte]});
+  }
+  if (fresh_bytes != 0 && mprotect(fresh_pages, fresh_bytes, PROT_READ | PROT_EXEC) != 0) return false;
+  if (!late.empty() && patch::write_text(late)) return false;
+  const auto first = static_cast<std::uint32_t>(slots.used / xol::kSlotBytes);
+  for (std::uint32_t i = 0; i < members.size(); ++i) members[i]->system.permanent = first + i;
+  slots.used += bytes;
+  return true;
 }
 
 }  // namespace
 
-bool make_permanent_slots(std::vector<xol::Displaced>& points, std::vector<xol::Displaced>& own, std::uint64_t spare_bytes) {
+bool make_permanent_slots(std::vector<xol::Displaced>& points, std::uint64_t spare_bytes) {
+  std::vector<std::vector<xol::Displaced*>> members(g_process.area_count);
+  for (xol::Displaced& point : points) {
+    // One that has been a probepoint before has its slot.
+    const bool is_new = point.route == decoder::Route::kSystem && g_process.table.find(point.address) == probes::kNotFound;
+    if (is_new) members[point.area].push_back(&point);
+  }
   bool missing = false;
   for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
-    std::vector<xol::Displaced*> members;
-    for (auto* list : {&points, &own}) {
-      for (xol::Displaced& point : *list) {
-        if (point.route == decoder::Route::kSystem && point.area == area) members.push_back(&point);
-      }
-    }
-    if (members.empty()) continue;
-    const std::uint64_t bytes = whole_pages(members.size() * xol::kSlotBytes);
-    const auto room = permanent_room(area, bytes, spare_bytes);
-    void* const memory = room ? reinterpret_cast<void*>(*room) : nullptr;
-    const auto reaches = [&](const xol::Displaced* point) {
-      return xol::in_reach(*room, bytes, point->address, point->address);
-    };
-    if (memory == nullptr || !std::all_of(members.begin(), members.end(), reaches) ||
-        mprotect(memory, bytes, PROT_READ | PROT_WRITE) != 0) {
-      missing = true;
-      continue;
-    }
-    for (std::uint32_t slot = 0; slot < members.size(); ++slot) {
-      const std::uint64_t at = *room + slot * xol::kSlotBytes;
-      xol::write_permanent_slot(reinterpret_cast<std::uint8_t*>(at), xol::SlotAddress{at}, *members[slot]);
-    }
-    if (mprotect(memory, bytes, PROT_READ | PROT_EXEC) != 0) {
-      missing = true;
-      continue;
-    }
-    trap::PermanentSlots& slots = g_process.permanent[area];
-    const auto first = static_cast<std::uint32_t>(slots.used / xol::kSlotBytes);
-    for (std::uint32_t slot = 0; slot < members.size(); ++slot) members[slot]->system.permanent = first + slot;
-    slots.used += bytes;
+    if (!members[area].empty()) missing |= !make_slots_in(area, members[area], spare_bytes);
   }
   return missing;
 }
 
 void adopt_loading_thread() {
   constexpr std::uint64_t kMostStack = std::uint64_t{8} << 20, kAbove = std::uint64_t{64} << 10;
+  if (sys::gettid() != sys::getpid()) return;  // not the stack that RLIMIT_STACK speaks of: its first hit asks
   rlimit limit{};
   const bool limited = getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur < kMostStack;
   const auto here = reinterpret_cast<std::uint64_t>(&limit);
@@ -257,21 +263,35 @@ double measure_hit_ns() {
   return static_cast<double>(groups[kGroups / 2]) / kHits;
 }
 
-std::vector<std::uint64_t> read_counters(std::uint32_t own_begin, std::uint32_t own_end, report::XolStats& stats) {
-  std::vector<std::uint64_t> hits(g_process.table.count, 0);
-  if (g_process.high_water == nullptr) return hits;
-  const std::uint32_t used =
-      std::min(g_process.high_water->load(std::memory_order_acquire), g_process.layout.blocks);  // pairs with claims
+namespace {
+
+std::uint32_t used_blocks() {
+  if (g_process.high_water == nullptr) return 0;
+  return std::min(g_process.high_water->load(std::memory_order_acquire), g_process.layout.blocks);  // pairs with claims
+}
+
+}  // namespace
+
+std::vector<std::uint64_t> read_counters(bool missed) {
+  std::vector<std::uint64_t> sums(g_process.table.count, 0);
+  for (std::uint32_t block = 0; block < used_blocks(); ++block) {
+    const auto* counters = reinterpret_cast<const std::uint64_t*>(g_process.counters + block * g_process.counter_bytes);
+    if (missed) counters += g_process.missed_offset;
+    for (std::uint32_t point = 0; point < sums.size(); ++point) {
+      sums[point] += __atomic_load_n(&counters[point], __ATOMIC_RELAXED);  // its owner may still count
+    }
+  }
+  return sums;
+}
+
+void read_slot_stats(std::uint32_t own_points, report::XolStats& stats) {
+  const std::uint32_t used = used_blocks();
+  if (used == 0) return;
+  // The thread that was adopted at load is seen when it has hit a probe.
+  const auto* first = reinterpret_cast<const std::uint64_t*>(g_process.counters);
+  if (std::any_of(first + own_points, first + g_process.table.count, [](std::uint64_t count) { return count != 0; })) ++stats.threads_seen;
   for (std::uint32_t block = 0; block < used; ++block) {
     const trap::TaskState* task = g_process.state(block);
-    const auto* counters = reinterpret_cast<const std::uint64_t*>(g_process.counters + block * g_process.counter_bytes);
-    std::uint64_t of_task = 0;
-    for (std::uint32_t point = 0; point < hits.size(); ++point) {
-      const std::uint64_t count = __atomic_load_n(&counters[point], __ATOMIC_RELAXED);  // its owner may still count
-      hits[point] += count;
-      if (point < own_begin || point >= own_end) of_task += count;
-    }
-    if (block == 0 && of_task != 0) ++stats.threads_seen;  // adopted at load, not counted then
     stats.hits += task->slot_hits;
     stats.misses += task->misses;
     stats.refills += task->refills;
@@ -289,7 +309,6 @@ std::vector<std::uint64_t> read_counters(std::uint32_t own_begin, std::uint32_t 
                                     : std::min(shared.next->load(std::memory_order_relaxed), shared.slots);  // a statistic
     stats.area_bytes += g_process.permanent[area].used + slots * xol::kSlotBytes;
   }
-  return hits;
 }
 
 }  // namespace ubp::core

@@ -16,7 +16,7 @@ namespace ubp::core {
 
 struct TaskMemoryPlan {
   std::uint32_t slots = 0;    // per task and area
-  std::uint32_t points = 0;   // probepoints, later ones included: one counter each per task
+  std::uint32_t points = 0;   // counters per task: one a probepoint, later ones included, and one a consumer
   xol::Policy policy = xol::Policy::kThread;
 };
 
@@ -27,10 +27,10 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan);
 // The index of an XOL area for code in [low, high); makes one when none is in reach. Nothing: no room, or denied.
 std::optional<std::uint32_t> find_or_make_area(std::uint64_t low, std::uint64_t high);
 
-// Writes the permanent slots of all Route::kSystem points of both lists (private memory, executable only once written) and sets
+// Writes the permanent slots of all Route::kSystem points (private memory, executable only once written) and sets
 // Displaced::permanent. May be called again for further points. spare_bytes: reserved for that, per area. Returns true
 // when some could not be made.
-bool make_permanent_slots(std::vector<xol::Displaced>& points, std::vector<xol::Displaced>& own, std::uint64_t spare_bytes);
+bool make_permanent_slots(std::vector<xol::Displaced>& points, std::uint64_t spare_bytes);
 
 // Makes the calling thread's state, with its stack as far as RLIMIT_STACK lets it grow (at most 8 MiB). Load time.
 void adopt_loading_thread();
@@ -45,8 +45,11 @@ xol::Displaced calibration_point();
 // point. About 0.3 ms. 0 when a trap would not reach the runtime (SIGTRAP blocked or taken by a raw system call).
 double measure_hit_ns();
 
-// Hits of all probepoints in the table, summed over all tasks, and the slot statistics. [own_begin, own_end): the
-// runtime's own probepoints; a task that has hit no other is not one of the threads seen.
-std::vector<std::uint64_t> read_counters(std::uint32_t own_begin, std::uint32_t own_end, report::XolStats& stats);
+// The slot statistics. own_points: so many probepoints of the table, the first ones, are the runtime's own; a thread that
+// has hit no other is not one of the threads seen.
+void read_slot_stats(std::uint32_t own_points, report::XolStats& stats);
+
+// Counters by probepoint, summed over all tasks: the hits, or the missed ones.
+std::vector<std::uint64_t> read_counters(bool missed);
 
 }  // namespace ubp::core

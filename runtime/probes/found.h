@@ -12,7 +12,4 @@ struct Plan::Found {
   std::vector<Refused> refused;
 };
 
-// The bytes from an ELF address to `end`, as far as they are mapped, readable and executable.
-std::span<const std::uint8_t> code_from(const symbols::Module& module, std::uint64_t address, std::uint64_t end);
-
 }  // namespace ubp::probes

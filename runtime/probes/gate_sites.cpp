@@ -9,7 +9,7 @@
 #include <optional>
 
 #include "decoder/walk.h"
-#include "runtime/probes/found.h"
+#include "runtime/probes/catalog.h"
 #include "runtime/symbols/unwind_index.h"
 
 namespace ubp::probes {
@@ -72,7 +72,7 @@ std::optional<std::uint32_t> number_before(const std::uint8_t* begin, const std:
 }
 
 void add_function(const symbols::Module& module, const symbols::Extent& function, GateSites& sites) {
-  const auto code = code_from(module, function.begin, function.end);
+  const auto code = text_from(module, function.begin, function.end);
   decoder::Walk walk = decoder::walk_function(code, function.begin);
   for (const decoder::Bytes& gap : walk.gaps) {
     const auto more = decoder::decode_gap(code, gap, function.begin, walk.references);

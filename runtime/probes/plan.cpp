@@ -7,7 +7,6 @@
 #include <stdexcept>
 
 #include "runtime/probes/found.h"
-#include "runtime/probes/gate_sites.h"
 
 namespace ubp::probes {
 namespace {
@@ -23,8 +22,8 @@ bool is_glob_target(const spec::Item& item) {
 
 }  // namespace
 
-Plan::Plan(std::vector<spec::Item> items) : items_(std::move(items)), modules_(symbols::loaded_modules()) {
-  if (modules_.size() > kMaxModules) modules_.resize(kMaxModules);
+Plan::Plan(const Catalog& catalog, std::vector<spec::Item> items, std::optional<std::uint32_t> module)
+    : catalog_(catalog), items_(std::move(items)), only_module_(module) {
   if (items_.size() > kMaxItems) items_.resize(kMaxItems);
   matched_.resize(items_.size());
 }
@@ -39,31 +38,26 @@ std::size_t Plan::pending() const {
   return count;
 }
 
-bool Plan::add_module(symbols::Module module, std::uint32_t first_point, std::vector<Mistake>& mistakes) {
-  if (modules_.size() == kMaxModules) return false;
-  first_module_ = static_cast<std::uint32_t>(modules_.size());
-  first_point_ = first_point;
+void Plan::add_module(std::uint32_t module, std::vector<Mistake>& mistakes) {
+  only_module_ = module;
+  first_point_ += static_cast<std::uint32_t>(points_.size());
   points_.clear();
-  modules_.push_back(std::move(module));
   for (std::uint32_t item = 0; item < items_.size(); ++item) {
     if (!items_[item].pending && !items_[item].exclude) continue;
     if (auto mistake = add_item(item)) mistakes.push_back(std::move(*mistake));
   }
   number_points();
-  return true;
-}
-
-const FunctionTable& Plan::table_of(std::uint32_t module) const {
-  auto found = tables_.find(module);
-  if (found == tables_.end()) found = tables_.emplace(module, FunctionTable::load(modules_[module])).first;
-  return found->second;
 }
 
 std::vector<std::uint32_t> Plan::modules_matching(const spec::Item& item) const {
   std::vector<std::uint32_t> matching;
   const bool by_glob = spec::is_glob(item.module);
-  for (std::uint32_t index = first_module_; index < modules_.size(); ++index) {
-    const Module& module = modules_[index];
+  if (const auto* address = std::get_if<spec::AddressTarget>(&item.target); address != nullptr && item.module.empty() && only_module_) {
+    return {*only_module_};  // asked for by run-time address
+  }
+  for (std::uint32_t index = 0; index < catalog_.modules().size(); ++index) {
+    if (!catalog_.is_present(index) || (only_module_ && index != *only_module_)) continue;
+    const Module& module = catalog_.modules()[index];
     const bool wanted = item.module.empty() ? module.is_executable : symbols::module_matches(module, item.module);
     // A glob means the application's modules: the runtime, its decoder and the vDSO only when named.
     const bool is_application = !module.is_runtime && !module.is_vdso && !module.name.starts_with("libZydis.so");
@@ -74,7 +68,7 @@ std::vector<std::uint32_t> Plan::modules_matching(const spec::Item& item) const 
 
 Mistake Plan::unknown_module(const spec::Item& item) const {
   std::string names;
-  for (const Module& module : modules_) {
+  for (const Module& module : catalog_.modules()) {
     if (!module.is_runtime && !module.is_vdso) names += (names.empty() ? "" : ", ") + module.name;
   }
   return {item.position, fmt::format("no module '{}' is loaded", item.module), fmt::format("loaded: {}", names)};
@@ -82,8 +76,8 @@ Mistake Plan::unknown_module(const spec::Item& item) const {
 
 Mistake Plan::unknown_symbol(const spec::Item& item, const std::vector<std::uint32_t>& modules) const {
   const auto& target = std::get<spec::SymbolTarget>(item.target);
-  const Module& module = modules_[modules.front()];
-  const FunctionTable& table = table_of(modules.front());
+  const Module& module = catalog_.modules()[modules.front()];
+  const FunctionTable& table = catalog_.table_of(modules.front());
   const std::string where = item.module.empty() ? module.path : module.name;
   Mistake mistake{item.target_position, "", ""};
   switch (table.other(target.pattern)) {
@@ -95,9 +89,9 @@ Mistake Plan::unknown_symbol(const spec::Item& item, const std::vector<std::uint
       return mistake;
     case FunctionTable::Other::kUndefined: {
       std::string definer;
-      for (std::uint32_t index = 0; index < modules_.size() && definer.empty(); ++index) {
-        if (modules_[index].is_runtime || modules_[index].is_vdso || index == modules.front()) continue;
-        if (!table_of(index).match(target.pattern, true).empty()) definer = modules_[index].name;
+      for (std::uint32_t index = 0; index < catalog_.modules().size() && definer.empty(); ++index) {
+        if (catalog_.modules()[index].is_runtime || catalog_.modules()[index].is_vdso || index == modules.front()) continue;
+        if (!catalog_.table_of(index).match(target.pattern, true).empty()) definer = catalog_.modules()[index].name;
       }
       mistake.message = fmt::format("'{}' is undefined in {}", target.pattern, where);
       if (!definer.empty()) {
@@ -122,7 +116,7 @@ std::optional<Mistake> Plan::find_symbol(const spec::Item& item, const std::vect
   const auto& target = std::get<spec::SymbolTarget>(item.target);
   bool any = false;
   for (const std::uint32_t module : modules) {
-    const std::vector<const Function*> functions = table_of(module).match(target.pattern, target.quoted);
+    const std::vector<const Function*> functions = catalog_.table_of(module).match(target.pattern, target.quoted);
     any |= !functions.empty();
     if (item.kind == spec::Kind::kInsn) {
       add_functions(module, functions, 0, ~std::uint64_t{0}, found);
@@ -147,15 +141,15 @@ std::optional<Mistake> Plan::find_address(const spec::Item& item, const std::vec
                                           Found& found) {
   const auto& target = std::get<spec::AddressTarget>(item.target);
   for (const std::uint32_t module : modules) {
-    const symbols::Segment* segment = modules_[module].segment_at(target.address);
+    const symbols::Segment* segment = catalog_.modules()[module].segment_at(target.address);
     const bool inside = segment != nullptr && segment->executable && target.end - segment->address <= segment->size;
     if (!inside) {
       if (item.exclude) continue;
       return Mistake{item.target_position,
-                     fmt::format("address 0x{:x} lies outside the text of {}", target.address, modules_[module].name),
+                     fmt::format("address 0x{:x} lies outside the text of {}", target.address, catalog_.modules()[module].name),
                      "addresses are ELF virtual addresses, as nm and objdump print them"};
     }
-    const FunctionTable& table = table_of(module);
+    const FunctionTable& table = catalog_.table_of(module);
     if (item.kind != spec::Kind::kInsn || target.end == target.address + 1) {
       add_one(module, table.containing(target.address), target.address, found);
       continue;
@@ -188,7 +182,7 @@ void Plan::exclude(const Found& found) {
   std::sort(out.begin(), out.end());
   std::erase_if(candidates_, [&](const Candidate& c) { return std::binary_search(out.begin(), out.end(), c.point.address); });
   std::erase_if(refused_, [&](const Refused& refused) {
-    return std::binary_search(out.begin(), out.end(), refused.address + modules_[refused.module].bias);
+    return std::binary_search(out.begin(), out.end(), refused.address + catalog_.modules()[refused.module].bias);
   });
 }
 
@@ -218,7 +212,7 @@ std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
   if (named && !found.refused.empty() && found.refused.front().misplaced) {
     const Refused& first = found.refused.front();
     mistake = Mistake{item.target_position,
-                      fmt::format("cannot probe {}:0x{:x}: {}", modules_[first.module].name, first.address, first.reason), ""};
+                      fmt::format("cannot probe {}:0x{:x}: {}", catalog_.modules()[first.module].name, first.address, first.reason), "", first};
   }
   if (!found.candidates.empty() || !found.refused.empty()) matched_[item_index] = true;
   candidates_.insert(candidates_.end(), found.candidates.begin(), found.candidates.end());
@@ -244,7 +238,7 @@ void Plan::number_points() {
   for (std::size_t i = 0; i < candidates_.size(); ++i) {
     distinct += i == 0 || candidates_[i].point.address != candidates_[i - 1].point.address;
   }
-  points_.reserve(distinct + kOwnPoints);
+  points_.reserve(distinct);
   for (Candidate& candidate : candidates_) {
     if (points_.empty() || points_.back().address != candidate.point.address) points_.push_back(candidate.point);
     candidate.probe.point = first_point_ + static_cast<std::uint32_t>(points_.size() - 1);
@@ -253,62 +247,17 @@ void Plan::number_points() {
   std::vector<Candidate>().swap(candidates_);
 }
 
-std::vector<xol::Displaced> Plan::add_gate() {
-  std::vector<xol::Displaced> own;
-  for (std::uint32_t module = 0; module < modules_.size(); ++module) {
-    if (modules_[module].name != "libc.so.6") continue;
-    for (const xol::Displaced& site : find_gate_sites(modules_[module]).points) {
-      const auto planned = std::lower_bound(points_.begin(), points_.end(), site,
-                                            [](const auto& a, const auto& b) { return a.address < b.address; });
-      if (planned != points_.end() && planned->address == site.address) {
-        planned->is_gate = true;
-      } else {
-        own.push_back(site);
-      }
-    }
-  }
-  return own;
-}
-
-std::optional<xol::Displaced> Plan::add_hook(std::uint64_t address) {
-  const auto planned = std::lower_bound(points_.begin(), points_.end(), address,
-                                        [](const auto& point, std::uint64_t at) { return point.address < at; });
-  if (planned != points_.end() && planned->address == address) {
-    planned->is_hook = true;
-    return std::nullopt;
-  }
-  const Module& module = modules_[module_at(address)];
-  const auto code = code_from(module, address - module.bias, ~std::uint64_t{0});
-  if (code.empty()) return std::nullopt;
-  const decoder::Instruction instruction = decoder::classify(code.first(std::min<std::size_t>(code.size(), 15)));
-  if (instruction.route == decoder::Route::kRefused) return std::nullopt;
-  xol::Displaced point(address, instruction, code.data());
-  point.is_hook = true;
-  return point;
-}
-
-std::uint32_t Plan::module_at(std::uint64_t address) const {
-  // Later ones first: an earlier one there is gone.
-  for (std::uint32_t module = static_cast<std::uint32_t>(modules_.size()); module-- > 0;) {
-    if (address >= modules_[module].low() && address < modules_[module].high() &&
-        modules_[module].segment_at(address - modules_[module].bias) != nullptr) {
-      return module;
-    }
-  }
-  return 0;
-}
-
-std::string Plan::symbol_of(const Probe& probe) const {
-  const std::string name = symbols::demangle(table_of(probe.module).functions()[probe.function].name);
+std::string symbol_of(const Catalog& catalog, const Probe& probe) {
+  const std::string name = symbols::demangle(catalog.table_of(probe.module).functions()[probe.function].name);
   return probe.offset == 0 ? name : fmt::format("{}+0x{:x}", name, probe.offset);
 }
 
-std::uint64_t Plan::address_of(const Probe& probe) const {
-  return table_of(probe.module).functions()[probe.function].address + probe.offset;
+std::uint64_t address_of(const Catalog& catalog, const Probe& probe) {
+  return catalog.table_of(probe.module).functions()[probe.function].address + probe.offset;
 }
 
-std::string Plan::place_of(const Refused& refused) const {
-  const std::string& module = modules_[refused.module].name;
+std::string place_of(const Catalog& catalog, const Refused& refused) {
+  const std::string& module = catalog.modules()[refused.module].name;
   return refused.symbol.empty() ? fmt::format("{}:0x{:x}", module, refused.address)
                                 : fmt::format("{}:{}", module, refused.symbol);
 }

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "decoder/walk.h"
+#include "runtime/probes/catalog.h"
 #include "runtime/probes/refusal.h"
-#include "runtime/probes/rseq.h"
 #include "runtime/spec/spec.h"
 #include "runtime/symbols/symbols.h"
 #include "xol/displaced.h"
@@ -28,9 +28,7 @@ struct Probe {
   std::uint32_t item : 22 = 0;    // index into the items
   std::uint32_t module : 10 = 0;  // index into the modules
 };
-inline constexpr std::size_t kOwnPoints = 128;  // room behind the planned points, so that the runtime's own move nothing
 inline constexpr std::size_t kMaxItems = std::size_t{1} << 22;
-inline constexpr std::size_t kMaxModules = std::size_t{1} << 10;
 
 struct Refused {
   std::uint32_t item = 0;
@@ -47,20 +45,27 @@ struct Mistake {
   spec::Position position{};
   std::string message;
   std::string hint;
+  std::optional<Refused> refused{};  // it is there, but is no instruction
 };
+
+// "symbol" or "symbol+0x1c", and the ELF virtual address.
+std::string symbol_of(const Catalog& catalog, const Probe& probe);
+std::uint64_t address_of(const Catalog& catalog, const Probe& probe);
+// The probe's name as an item that pastes back: "module:symbol+0x1c".
+std::string place_of(const Catalog& catalog, const Refused& refused);
 
 class Plan {
  public:
-  // Reads the modules and remembers the items. Nothing is resolved yet.
-  explicit Plan(std::vector<spec::Item> items);
+  // Remembers the items; nothing is resolved yet. module: where to look, instead of everywhere the items say; an item
+  // without a module then means this one. catalog: outlives the plan.
+  Plan(const Catalog& catalog, std::vector<spec::Item> items, std::optional<std::uint32_t> module = std::nullopt);
 
   // Whether an item waits for modules that are loaded later; how many of them have come to nothing so far.
   bool has_pending() const;
   std::size_t pending() const;
-  // A module that was loaded after the plan was made: resolves the pending items in it. Its probepoints are in points()
-  // afterwards, to be numbered from first_point on; the earlier ones must have been taken out. Nothing is done, and
-  // false returned, when there are too many modules.
-  bool add_module(symbols::Module module, std::uint32_t first_point, std::vector<Mistake>& mistakes);
+  // A module that was loaded after the plan was made: resolves the pending items in it. Its probepoints are then the
+  // ones in points(), numbered from first_point() on.
+  void add_module(std::uint32_t module, std::vector<Mistake>& mistakes);
 
   // Resolves and classifies every item. Returns the mistakes, in item order; the others are resolved all the same.
   // progress(n): called now and then with the number of probes found so far.
@@ -72,26 +77,13 @@ class Plan {
   void refuse_points(const Refuse& refuse);
 
   const std::vector<spec::Item>& items() const { return items_; }
-  const std::vector<symbols::Module>& modules() const { return modules_; }
-  const std::vector<Probe>& probes() const { return probes_; }
+  std::vector<Probe>& probes() { return probes_; }
   // Sorted by address, no two alike.
   std::vector<xol::Displaced>& points() { return points_; }
-  const std::vector<Refused>& refused() const { return refused_; }
-  // Marks the planned probepoints at libc's gate sites (gate_sites.h) and returns the others: they are armed for the
-  // runtime itself, and belong to no probe.
-  std::vector<xol::Displaced> add_gate();
-  // The same for the one address that the dynamic linker passes when its list of modules has changed: it is marked
-  // is_hook. Nothing when the plan has it already, or the address is not in a module.
-  std::optional<xol::Displaced> add_hook(std::uint64_t address);
+  std::uint32_t first_point() const { return first_point_; }
+  std::vector<Refused>& refused() { return refused_; }
   // Nanoseconds of resolve() spent in decoding functions.
   std::int64_t decode_ns() const { return decode_ns_; }
-  // The module whose code holds a run-time address; probepoints always lie in one.
-  std::uint32_t module_at(std::uint64_t address) const;
-  // "symbol" or "symbol+0x1c", and the ELF virtual address.
-  std::string symbol_of(const Probe& probe) const;
-  std::uint64_t address_of(const Probe& probe) const;
-  // The probe's name as an item that pastes back: "module:symbol+0x1c".
-  std::string place_of(const Refused& refused) const;
 
  private:
   struct Candidate {
@@ -100,8 +92,6 @@ class Plan {
   };
   struct Found;  // what one item came to
 
-  const symbols::FunctionTable& table_of(std::uint32_t module) const;
-  bool is_in_rseq(std::uint32_t module, std::uint64_t address) const;
   std::vector<std::uint32_t> modules_matching(const spec::Item& item) const;
   std::optional<Mistake> add_item(std::uint32_t item);
   std::optional<Mistake> find_symbol(const spec::Item& item, const std::vector<std::uint32_t>& modules, Found& found);
@@ -121,16 +111,14 @@ class Plan {
   void exclude(const Found& found);
   void number_points();
 
+  const Catalog& catalog_;
   std::vector<spec::Item> items_;
-  std::vector<symbols::Module> modules_;
-  mutable std::map<std::uint32_t, symbols::FunctionTable> tables_;  // read when first asked for
-  mutable std::map<std::uint32_t, std::vector<CodeRange>> rseq_;    // likewise
   std::vector<Candidate> candidates_;  // while resolving
   std::vector<Probe> probes_;
   std::vector<xol::Displaced> points_;
   std::vector<Refused> refused_;
   std::vector<bool> matched_;          // by item: it has found something
-  std::uint32_t first_module_ = 0;     // where resolving looks for modules
+  std::optional<std::uint32_t> only_module_;  // where resolving looks
   std::uint32_t first_point_ = 0;      // number of points_[0]
   std::int64_t decode_ns_ = 0;
 };
@@ -165,7 +153,7 @@ void Plan::refuse_points(const Refuse& refuse) {
     if (probe.point < first_point_) return false;
     const auto reason = reasons.find(probe.point - first_point_);
     if (reason != reasons.end()) {
-      refused_.push_back({probe.item, probe.module, address_of(probe), symbol_of(probe), reason->second});
+      refused_.push_back({probe.item, probe.module, address_of(catalog_, probe), symbol_of(catalog_, probe), reason->second});
       return true;
     }
     probe.point = first_point_ + number[probe.point - first_point_];

@@ -11,18 +11,10 @@ namespace ubp::probes {
 using symbols::Function;
 using symbols::Module;
 
-std::span<const std::uint8_t> code_from(const Module& module, std::uint64_t address, std::uint64_t end) {
-  const symbols::Segment* segment = module.segment_at(address);
-  const std::uint8_t* bytes = module.bytes_at(address);
-  if (segment == nullptr || bytes == nullptr || !segment->executable) return {};
-  const std::uint64_t limit = std::min(end, segment->address + segment->size);
-  return {bytes, limit > address ? limit - address : 0};
-}
-
 // Nothing when the module's code may be probed at all.
 std::optional<std::string> Plan::module_problem(std::uint32_t module) const {
-  if (modules_[module].is_runtime) return reason_text(Reason::kRuntime, decoder::Refusal::kNone, "");
-  if (modules_[module].is_vdso) return reason_text(Reason::kVdso, decoder::Refusal::kNone, "");
+  if (catalog_.modules()[module].is_runtime) return reason_text(Reason::kRuntime, decoder::Refusal::kNone, "");
+  if (catalog_.modules()[module].is_vdso) return reason_text(Reason::kVdso, decoder::Refusal::kNone, "");
   return std::nullopt;
 }
 
@@ -32,7 +24,7 @@ std::optional<std::string> Plan::boundary_problem(std::uint32_t module, const Fu
   if (function == nullptr) return reason_text(Reason::kUnverified, decoder::Refusal::kNone, "no function there");
   const auto offset = static_cast<std::uint32_t>(address - function->address);
   if (offset == 0) return std::nullopt;
-  const auto code = code_from(modules_[module], function->address, function->end);
+  const auto code = catalog_.code_from(module, function->address, function->end);
   const auto boundary = offset < code.size() ? decoder::find_boundary(code, offset) : std::nullopt;
   if (!boundary) {
     return reason_text(Reason::kUnverified, decoder::Refusal::kNone,
@@ -55,13 +47,6 @@ void Plan::refuse(std::uint32_t module, const Function* function, std::uint64_t 
   found.refused.push_back({found.item, module, address, std::move(symbol), std::move(reason), misplaced});
 }
 
-bool Plan::is_in_rseq(std::uint32_t module, std::uint64_t address) const {
-  auto found = rseq_.find(module);
-  if (found == rseq_.end()) found = rseq_.emplace(module, rseq_sections(modules_[module])).first;
-  return std::any_of(found->second.begin(), found->second.end(),
-                     [&](const CodeRange& section) { return address >= section.begin && address < section.end; });
-}
-
 void Plan::add_decoded(std::uint32_t module, const Function& function, const decoder::Decoded& decoded,
                        std::span<const std::uint8_t> code, Found& found) const {
   const std::uint64_t address = function.address + decoded.offset;
@@ -69,16 +54,20 @@ void Plan::add_decoded(std::uint32_t module, const Function& function, const dec
     refuse(module, &function, address, reason_text(Reason::kInstruction, decoded.instruction.refusal, ""), found);
     return;
   }
-  if (is_in_rseq(module, address)) {
+  if (catalog_.is_own_text(address + catalog_.modules()[module].bias)) {
+    refuse(module, &function, address, reason_text(Reason::kRuntime, decoder::Refusal::kNone, ""), found);
+    return;
+  }
+  if (catalog_.is_in_rseq(module, address)) {
     refuse(module, &function, address, reason_text(Reason::kRseq, decoder::Refusal::kNone, ""), found);
     return;
   }
   Probe probe;
-  probe.function = static_cast<std::uint32_t>(&function - table_of(module).functions().data());
+  probe.function = static_cast<std::uint32_t>(&function - catalog_.table_of(module).functions().data());
   probe.offset = decoded.offset;
   probe.item = found.item & (kMaxItems - 1);
   probe.module = module & (kMaxModules - 1);
-  found.candidates.push_back({probe, {address + modules_[module].bias, decoded.instruction, code.data() + decoded.offset}});
+  found.candidates.push_back({probe, {address + catalog_.modules()[module].bias, decoded.instruction, code.data() + decoded.offset}});
 }
 
 // One probe at an ELF address. function: the one that holds it, or nullptr.
@@ -91,7 +80,7 @@ void Plan::add_one(std::uint32_t module, const Function* function, std::uint64_t
     refuse(module, function, address, std::move(*problem), found, true);
     return;
   }
-  const auto code = code_from(modules_[module], function->address, ~std::uint64_t{0});
+  const auto code = catalog_.code_from(module, function->address, ~std::uint64_t{0});
   const auto offset = static_cast<std::uint32_t>(address - function->address);
   const auto here = code.subspan(offset);
   const decoder::Instruction instruction = decoder::classify(here.first(std::min<std::size_t>(here.size(), 15)));
@@ -120,7 +109,7 @@ void Plan::add_functions(std::uint32_t module, std::span<const Function* const> 
     if (address >= low && address < high) add_decoded(module, function, decoded, code, found);
   };
   for (const Function* function : functions) {
-    const auto code = code_from(modules_[module], function->address, function->end);
+    const auto code = catalog_.code_from(module, function->address, function->end);
     if (code.empty()) continue;
     decoder::Walk walk = decoder::walk_function(code, function->address);
     for (const decoder::Decoded& decoded : walk.reached) add_in_range(*function, decoded, code);
@@ -146,7 +135,7 @@ void Plan::add_functions(std::uint32_t module, std::span<const Function* const> 
              reason_text(Reason::kDoubtful, decoder::Refusal::kNone, fmt::format("{} bytes", end - begin)), found);
       continue;
     }
-    const auto code = code_from(modules_[module], gap.function->address, gap.function->end);
+    const auto code = catalog_.code_from(module, gap.function->address, gap.function->end);
     for (const decoder::Decoded& decoded : gap.decoded) add_in_range(*gap.function, decoded, code);
   }
   decode_ns_ += std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();

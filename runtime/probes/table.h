@@ -1,4 +1,5 @@
-// The probe table: address -> probepoint, for the trap path. Built at load; later, modules come and go.
+// The probe table: address -> probepoint, for the trap path. A probepoint that was ever armed stays: a late trap still finds
+// its displaced instruction.
 //
 // Open addressing, linear probing, at most three quarters full: a lookup reads two or three cache lines however many
 // probepoints there are, takes no lock and never waits.
@@ -11,8 +12,8 @@
 // Inline part: the trap path. table.cpp: normal context.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "xol/displaced.h"
 
@@ -44,24 +45,29 @@ struct TableView {
 // Owns what a TableView shows. The memory outlives the process's last trap: it is never freed once published.
 class Table {
  public:
-  // points: no two at one address. spare: how many more add() can take.
-  explicit Table(std::vector<xol::Displaced> points, std::size_t spare = 0);
+  // Room for `capacity` probepoints; pages are used when they are. Throws std::bad_alloc.
+  explicit Table(std::size_t capacity);
   TableView view() const;
+  std::size_t room() const { return capacity_ - count_; }
+  std::size_t bytes() const;  // used, to the page
 
-  std::size_t room() const { return capacity_ - points_.size(); }
-  // Takes probepoints in, room() at most, at addresses where there is none. The first one's index is the count before.
-  void add(const std::vector<xol::Displaced>& points);
-  // The module of these probepoints is gone: they are found no more. Their int3s went with it.
+  // The index of the probepoint at this one's address, which is the one that was there, or this one, just added. Needs
+  // room for one.
+  std::uint32_t add(const xol::Displaced& point);
+  // Changes what may change of a probepoint that is published.
+  void set_consumers(std::uint32_t index, bool has_consumers);
+  void mark_hook(std::uint32_t index);
+  // The module of this probepoint is gone: it is found no more. Its int3 went with it.
   void retire(std::uint32_t index);
   // It is back, at the same place.
   void revive(std::uint32_t index, std::uint64_t address);
 
  private:
-  void insert(std::uint32_t index);
-
   std::size_t capacity_;
-  std::vector<xol::Displaced> points_;
-  std::vector<std::uint32_t> buckets_;
+  std::uint64_t buckets_mask_;
+  xol::Displaced* points_;
+  std::uint32_t* buckets_;
+  std::uint32_t count_ = 0;
 };
 
 }  // namespace ubp::probes

@@ -202,6 +202,7 @@ void wrap_existing(int signal) {
 constinit std::atomic<bool> g_active{false};
 
 bool take_over() {
+  if (g_active.load(std::memory_order_relaxed)) return true;  // the caller's lock: one at a time
   trap::KernelSigaction act{}, old{};
   act.handler = reinterpret_cast<std::uint64_t>(&trap::ubp_trap_entry);
   act.flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK | trap::kRestorer;

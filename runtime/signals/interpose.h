@@ -7,8 +7,8 @@ namespace ubp::signals {
 
 // Takes SIGTRAP for the runtime and puts ubp_signal_entry in front of every handler the application has installed
 // so far; from here on the interposed functions do the same for later ones.
-// Call once, before the first int3 is armed. Returns false when the kernel refuses the SIGTRAP handler.
-// Context: load time. Async-signal-safe: no. Thread-safe: no.
+// Call before the first int3 is armed, with all other threads held; idempotent. Returns false when the kernel refuses the
+// SIGTRAP handler. Context: normal. Async-signal-safe: no. Thread-safe: no.
 bool take_over();
 
 }  // namespace ubp::signals

@@ -254,7 +254,9 @@ void check_is_mapped_file(const Module& module, const ElfFile& file) {
 // libdw is opened only for a file that has something for it.
 std::vector<CodeRange> unwind_ranges(const ElfFile& file) {
   const std::optional<SectionBytes> eh_frame = file.section(".eh_frame");
-  return eh_frame ? frame_ranges(Libdw(), *eh_frame) : std::vector<CodeRange>();
+  if (!eh_frame) return {};
+  const Libdw* const kept = kept_libdw();
+  return kept != nullptr ? frame_ranges(*kept, *eh_frame) : frame_ranges(Libdw(), *eh_frame);
 }
 
 ElfFile open_module(const Libelf& libelf, const Module& module) {
@@ -270,7 +272,8 @@ ElfFile open_module(const Libelf& libelf, const Module& module) {
 }  // namespace
 
 FunctionTable FunctionTable::load(const Module& module) try {
-  const Libelf libelf;
+  std::optional<Libelf> opened;
+  const Libelf& libelf = kept_libelf() != nullptr ? *kept_libelf() : opened.emplace();
   const ElfFile file = open_module(libelf, module);
   const std::optional<std::vector<Symbol>> symtab = file.symbols(SHT_SYMTAB);
   const bool may_have_debug_file = !module.is_vdso && !symtab;  // a .symtab of its own has everything

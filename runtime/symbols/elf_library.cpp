@@ -5,6 +5,7 @@
 
 #include "runtime/symbols/symbols.h"
 
+#include <atomic>
 #include <stdexcept>
 #include <string_view>
 
@@ -58,10 +59,20 @@ Libdw::Libdw() : handle_(open_library(kLibdw, "libdw1")) {
 
 Libdw::~Libdw() { dlclose(handle_); }
 
+namespace {
+std::atomic<const Libelf*> g_libelf{nullptr};
+std::atomic<const Libdw*> g_libdw{nullptr};
+}  // namespace
+
 void keep_readers() {
+  if (g_libdw.load(std::memory_order_acquire) != nullptr) return;  // pairs with the stores
   static const Libelf& libelf = *new Libelf;
   static const Libdw& libdw = *new Libdw;
-  (void)libelf, (void)libdw;
+  g_libelf.store(&libelf, std::memory_order_release);  // pairs with the loads
+  g_libdw.store(&libdw, std::memory_order_release);    // likewise
 }
+
+const Libelf* kept_libelf() { return g_libelf.load(std::memory_order_acquire); }
+const Libdw* kept_libdw() { return g_libdw.load(std::memory_order_acquire); }
 
 }  // namespace ubp::symbols

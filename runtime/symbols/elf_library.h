@@ -66,4 +66,8 @@ class Libdw {
   void* handle_ = nullptr;
 };
 
+// The libraries that keep_readers() (symbols.h) keeps open, or null.
+const Libelf* kept_libelf();
+const Libdw* kept_libdw();
+
 }  // namespace ubp::symbols

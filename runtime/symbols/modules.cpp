@@ -84,7 +84,8 @@ int add_module(dl_phdr_info* info, std::size_t, void* data) {
   }
   module.build_id = mapped_build_id(module, *info);
   module.is_executable = modules.empty();
-  module.is_runtime = contains(module, reinterpret_cast<std::uint64_t>(&loaded_modules));
+  // Linked into the executable, the runtime is a part of it: probes/catalog.h knows which.
+  module.is_runtime = !module.is_executable && contains(module, reinterpret_cast<std::uint64_t>(&loaded_modules));
   const std::uint64_t vdso = getauxval(AT_SYSINFO_EHDR);
   module.is_vdso = vdso != 0 && contains(module, vdso);
   if (module.is_executable) {
@@ -128,6 +129,16 @@ std::vector<Module> loaded_modules() {
   std::vector<Module> modules;
   dl_iterate_phdr(add_module, &modules);
   return modules;
+}
+
+std::uint64_t modules_generation() {
+  std::uint64_t generation = 0;
+  const auto read = [](dl_phdr_info* info, std::size_t, void* data) {
+    *static_cast<std::uint64_t*>(data) = (std::uint64_t{info->dlpi_adds} << 32) + info->dlpi_subs;
+    return 1;  // the first one knows
+  };
+  dl_iterate_phdr(read, &generation);
+  return generation;
 }
 
 bool module_matches(const Module& module, std::string_view glob) {

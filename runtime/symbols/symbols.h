@@ -47,8 +47,11 @@ struct Module {
 std::vector<Module> loaded_modules();
 
 // Opens the libraries that read symbol tables and keeps them open, so that they can be used while the dynamic linker is
-// at work. Throws std::runtime_error as FunctionTable::load does.
+// at work, or by a thread that must not wait for it. Throws std::runtime_error as FunctionTable::load does.
 void keep_readers();
+
+// Changes whenever the dynamic linker has loaded or unloaded a module.
+std::uint64_t modules_generation();
 
 // True when `glob` names the module: it matches the basename, the basename without its version ("libc.so",
 // "libc"), or, with a slash in it, the whole path as listed or with its links followed ("*/libc.so.6", or

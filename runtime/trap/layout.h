@@ -54,6 +54,9 @@
 #define UBP_CONT_STORE_VALUE 40
 #define UBP_CONT_FAST 48
 
+/* The eight bytes before every UBP's SIGTRAP handler. */
+#define UBP_ENTRY_MARK 0x5254454942505542
+
 #define UBP_IRET_OFFSET (-184)
 #define UBP_STACK_OFFSET (-192)
 

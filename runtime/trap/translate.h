@@ -59,6 +59,7 @@ enum Consumed : std::uint64_t { kNotConsumed, kConsumed, kMissed };
 extern "C" {
 extern const char __start_ubp_trap_a[], __stop_ubp_trap_a[], __start_ubp_trap_b[], __stop_ubp_trap_b[];
 extern const char __start_ubp_trap_r[], __stop_ubp_trap_r[], __start_ubp_signal_s[], __stop_ubp_signal_s[];
+extern const char __start_ubp_trap_f[], __stop_ubp_trap_f[], __start_ubp_trap_asm[], __stop_ubp_trap_asm[];
 }
 
 // Where in the trap path an interrupted RIP lies; see the ranges in trap_entry.S.

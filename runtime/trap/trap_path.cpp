@@ -292,6 +292,21 @@ UBP_RANGE("ubp_trap_f") void ubp_trap_adopt_main(std::uint64_t stack_low, std::u
   task->verified_bytes = stack_high - stack_low;
 }
 
+// Outside the ranges: called at load. The linker may put the sections in any order, but puts them together.
+UBP_RANGE("ubp_trap_f") void ubp_trap_text(std::uint64_t* low, std::uint64_t* high) {
+  const char* const begins[] = {__start_ubp_trap_a, __start_ubp_trap_b, __start_ubp_trap_r, __start_ubp_trap_f, __start_ubp_trap_asm, __start_ubp_signal_s};
+  const char* const ends[] = {__stop_ubp_trap_a, __stop_ubp_trap_b, __stop_ubp_trap_r, __stop_ubp_trap_f, __stop_ubp_trap_asm, __stop_ubp_signal_s};
+  *low = ~std::uint64_t{0};
+  *high = 0;
+  for (int i = 0; i < 6; ++i) {
+    *low = address_of(begins[i]) < *low ? address_of(begins[i]) : *low;
+    *high = address_of(ends[i]) > *high ? address_of(ends[i]) : *high;
+  }
+}
+
+// Outside the ranges: called by the C interface.
+UBP_RANGE("ubp_trap_f") bool ubp_trap_is_consuming(std::uint64_t rsp) { return consuming_task(rsp) != nullptr; }
+
 // Outside the ranges: called by the interposed functions.
 UBP_RANGE("ubp_trap_f") void ubp_trap_block(bool blocked) { block_trap(blocked); }
 

@@ -133,7 +133,7 @@ struct Process {
   std::atomic<bool> shares_tls{false};      // some task runs on another's TLS: never trust it without asking
   std::atomic<std::uint64_t>* taken_out = nullptr;     // hits of tasks without a state; each cost a probepoint
 
-  std::uint64_t text_low = 0, text_high = 0;  // libubp's own code
+  std::uint64_t text_low = 0, text_high = 0;  // of the trap path's code
   std::uint32_t pkru_offset = 0;            // of PKRU in the XSAVE image; 0: the system has no protection keys
   std::uint64_t on_modules_changed = 0;     // function called in place of the dynamic linker's r_brk; 0: none
   bool keeps_stacks = false;                // the process has Go code: frame.h
@@ -202,6 +202,12 @@ extern const char ubp_calibration_point[];
 // Gives the calling thread its state before it hits anything, and takes [stack_low, stack_high) for its stack, so that
 // it makes no system call later (a seccomp filter may allow next to none). Load time.
 void ubp_trap_adopt_main(std::uint64_t stack_low, std::uint64_t stack_high);
+
+// Where the trap path's code lies.
+void ubp_trap_text(std::uint64_t* low, std::uint64_t* high);
+
+// Whether code with this stack pointer was called by a consumer.
+bool ubp_trap_is_consuming(std::uint64_t rsp);
 
 // Blocks or unblocks SIGTRAP for the application in this thread; one that was pending comes again when it is unblocked.
 // Async-signal-safe: yes.

@@ -1,0 +1,446 @@
+// The C interface: arguments checked, exceptions and problems turned into statuses, and the registry called inside a Call.
+#include "runtime/core/api.h"
+
+#include <link.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+#include <vector>
+
+#include "runtime/core/call.h"
+#include "runtime/report/report.h"
+#include "runtime/trap/trap_state.h"
+
+namespace ubp::core {
+namespace {
+
+using report::Level;
+using report::say;
+
+bool (*g_flush)() = nullptr;
+
+// Open in this thread; its calls add operations.
+struct Transaction {
+  std::vector<Operation> operations;
+  bool has_failed = false;
+};
+thread_local constinit Transaction* t_transaction __attribute__((tls_model("initial-exec"))) = nullptr;
+
+std::uint64_t id_of(const ubp_probe* probe) { return reinterpret_cast<std::uint64_t>(probe); }
+
+// Structures of this version or a later one: what the caller does not have is not written.
+template <typename T>
+ubp_status check_size(const T* structure) {
+  if (structure == nullptr) return UBP_E_INVALID;
+  return structure->struct_size < sizeof(T) ? UBP_E_STRUCT_SIZE : UBP_OK;
+}
+
+template <std::size_t Size>
+void copy_text(char (&to)[Size], std::string_view from) {
+  const std::size_t length = std::min(from.size(), Size - 1);
+  std::memcpy(to, from.data(), length);
+  to[length] = '\0';
+}
+
+void tell(ubp_refusal* refusal, const Problem& problem) {
+  if (refusal == nullptr) return;
+  refusal->status = problem.status;
+  refusal->line = static_cast<std::uint32_t>(problem.position.line);
+  refusal->column = static_cast<std::uint32_t>(problem.position.column);
+  refusal->is_exact = problem.is_exact ? 1 : 0;
+  refusal->address = problem.address;
+  refusal->elf_address = problem.elf_address;
+  copy_text(refusal->module, problem.module);
+  copy_text(refusal->symbol, problem.symbol);
+  copy_text(refusal->message, problem.message);
+  copy_text(refusal->hint, problem.hint);
+}
+
+// Runs body, which returns a status. No exception leaves: the callers are C.
+template <typename Body>
+ubp_status guarded(const Body& body) {
+  const Quiet quiet;
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    return UBP_E_NO_MEMORY;
+  } catch (const std::exception& error) {
+    say(Level::kError, error.what());
+    return UBP_E_SYSTEM;
+  }
+}
+
+// A call that changes something failed: so has its transaction.
+ubp_status failed(ubp_status status) {
+  if (status != UBP_OK && t_transaction != nullptr) t_transaction->has_failed = true;
+  return status;
+}
+
+ubp_status check_options(const ubp_options* options, Request& request) {
+  if (options == nullptr) return UBP_OK;
+  if (const ubp_status status = check_size(options)) return status;
+  constexpr std::uint32_t kKnown =
+      UBP_PROBE_DISABLED | UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_PENDING | UBP_PROBE_IGNORE_MISSING;
+  if ((options->flags & ~kKnown) != 0 || options->reserved != 0) return UBP_E_INVALID;
+  if (options->consumer == nullptr && (options->flags & (UBP_PROBE_MODIFY | UBP_PROBE_NO_FP)) != 0) return UBP_E_INVALID;
+  request.flags = options->flags;
+  request.consumer = options->consumer;
+  request.data = options->data;
+  return UBP_OK;
+}
+
+// Carries operations out, or adds them to the open transaction. Inside a Call.
+ubp_status carry_out(std::span<const Operation> operations, Problem& problem) {
+  if (t_transaction != nullptr) {
+    t_transaction->operations.insert(t_transaction->operations.end(), operations.begin(), operations.end());
+    return UBP_OK;
+  }
+  if (auto denied = interface().registry.apply(operations)) {
+    problem.status = UBP_E_SYSTEM;
+    problem.message = std::move(*denied);
+  }
+  return problem.status;
+}
+
+// The end of every registration. Inside a Call.
+ubp_status enter(std::vector<spec::Item> items, std::optional<std::uint32_t> module, const Request& request,
+                 ubp_probe** probe, Problem& problem) {
+  if ((request.flags & UBP_PROBE_PENDING) != 0) {
+    for (spec::Item& item : items) item.pending = !item.exclude;
+  }
+  report::Progress progress;
+  const auto show = [&](std::size_t found) {
+    if (request.is_environment) progress.show(fmt::format("{} probes found", found));
+  };
+  const auto id = interface().registry.prepare(std::move(items), module, request, show, problem);
+  if (request.is_environment) progress.clear();
+  if (!id) return problem.status;
+  std::vector<Operation> operations{{Operation::kRegister, *id}};
+  if ((request.flags & UBP_PROBE_DISABLED) != 0) operations.push_back({Operation::kDisable, *id});
+  const ubp_status status = carry_out(operations, problem);
+  if (status == UBP_OK && probe != nullptr) *probe = reinterpret_cast<ubp_probe*>(*id);
+  return status;
+}
+
+ubp_status register_items(std::vector<spec::Item> items, const Request& request, ubp_probe** probe, ubp_refusal* refusal,
+                          const void* address = nullptr) {
+  if (t_transaction != nullptr && t_transaction->has_failed) return UBP_E_TRANSACTION;
+  return failed(guarded([&]() -> ubp_status {
+    const bool is_pending = std::any_of(items.begin(), items.end(), [](const spec::Item& item) { return item.pending; });
+    // Before the lock: the dynamic linker's own may be held by a thread that waits for it.
+    const bool may_open = !is_in_consumer() && !is_borrowed_memory();
+    if (may_open && (!request.is_environment || is_pending || (request.flags & UBP_PROBE_PENDING) != 0)) symbols::keep_readers();
+    const Call call;
+    if (call.status() != UBP_OK) return call.status();
+    Problem problem;
+    std::optional<std::uint32_t> module;
+    if (address != nullptr) {
+      const auto at = reinterpret_cast<std::uint64_t>(address);
+      module = interface().registry.module_at(at);
+      if (!module) {
+        tell(refusal, {UBP_E_NOT_FOUND, {0, 0}, at, 0, "", "", fmt::format("no loaded module has code at 0x{:x}", at), ""});
+        return UBP_E_NOT_FOUND;
+      }
+      const symbols::Module& where = interface().registry.module(*module);
+      items.front().target = spec::AddressTarget{at - where.bias, at - where.bias + 1};
+      items.front().text = fmt::format("{}:0x{:x}", where.name, at - where.bias);
+    }
+    const ubp_status status = enter(std::move(items), module, request, probe, problem);
+    if (status != UBP_OK) tell(refusal, problem);
+    return status;
+  }));
+}
+
+ubp_status register_text(std::string_view spec, const Request& request, ubp_probe** probe, ubp_refusal* refusal) {
+  return failed(guarded([&]() -> ubp_status {
+    auto parsed = spec::parse(spec);
+    Problem problem{UBP_E_SPEC, {1, 1}, 0, 0, "", "", "no probe given; nothing is probed", "try 'libc:malloc'"};
+    if (const auto* error = std::get_if<spec::Error>(&parsed)) {
+      problem.position = error->position;
+      problem.message = error->message;
+      problem.hint.clear();
+    }
+    auto* const items = std::get_if<std::vector<spec::Item>>(&parsed);
+    if (items == nullptr || items->empty()) {
+      tell(refusal, problem);
+      return UBP_E_SPEC;
+    }
+    return register_items(std::move(*items), request, probe, refusal);
+  }));
+}
+
+spec::Item spec_item(std::string module, const std::string& symbol) {
+  spec::Item item;
+  item.position = item.target_position = {0, 0};
+  item.text = module.empty() ? symbol : module + ":" + symbol;
+  item.module = std::move(module);
+  return item;
+}
+
+// Stands in for the dynamic linker's empty r_brk.
+void on_modules_changed() {
+  const Quiet quiet;
+  if (_r_debug.r_state != r_debug::RT_CONSISTENT) return;
+  const Call call;
+  if (call.status() != UBP_OK) return;  // a vfork child; or libubp itself opens its readers
+  try {
+    interface().registry.modules_changed(true);
+  } catch (const std::exception& problem) {
+    say(Level::kWarning, problem.what());
+  }
+}
+
+// Another copy of UBP has SIGTRAP: its handler carries the mark, and is not this one's.
+bool is_taken_by_another() {
+  trap::KernelSigaction act{};
+  sys::call4(SYS_rt_sigaction, SIGTRAP, 0, reinterpret_cast<long>(&act), 8);
+  if (act.handler <= 1 || act.handler == reinterpret_cast<std::uint64_t>(&trap::ubp_trap_entry)) return false;
+  std::uint64_t mark = 0;
+  if (act.handler % 16 != 0) return false;  // the mark lies on the handler's page
+  std::memcpy(&mark, reinterpret_cast<const void*>(act.handler - sizeof mark), sizeof mark);
+  return mark == UBP_ENTRY_MARK;
+}
+
+ubp_status change(ubp_probe* probe, Operation::Kind kind) {
+  if (t_transaction != nullptr && t_transaction->has_failed) return UBP_E_TRANSACTION;
+  return failed(guarded([&]() -> ubp_status {
+    const Call call;
+    if (call.status() != UBP_OK) return call.status();
+    if (!interface().registry.is_known(id_of(probe))) return UBP_E_STALE;
+    const Operation operation{kind, id_of(probe)};
+    Problem problem;
+    return carry_out({&operation, 1}, problem);
+  }));
+}
+
+// Ends the transaction; its registrations go unless they are committed.
+ubp_status end_transaction(bool commits) {
+  if (t_transaction == nullptr) return UBP_E_TRANSACTION;
+  return guarded([&]() -> ubp_status {
+    const Call call;
+    if (call.status() != UBP_OK) return call.status();
+    const std::unique_ptr<Transaction> transaction(t_transaction);
+    t_transaction = nullptr;
+    if (commits && !transaction->has_failed) {
+      return interface().registry.apply(transaction->operations) ? UBP_E_SYSTEM : UBP_OK;
+    }
+    std::vector<Operation> undo;
+    for (const Operation& operation : transaction->operations) {
+      if (operation.kind == Operation::kRegister) undo.push_back({Operation::kUnregister, operation.id});
+    }
+    interface().registry.apply(undo);  // nothing of them is armed: nothing is written
+    return commits ? UBP_E_TRANSACTION : UBP_OK;
+  });
+}
+
+}  // namespace
+
+ubp_status register_environment(std::string_view spec, std::uint32_t flags, ubp_probe** probe, ubp_refusal* refusal) {
+  Request request;
+  request.flags = flags;
+  request.is_environment = true;
+  return register_text(spec, request, probe, refusal);
+}
+
+report::Summary summary(const std::string& program) {
+  const Quiet quiet;
+  const Call call;
+  return call.status() == UBP_OK ? interface().registry.summary(program) : report::Summary{};
+}
+
+void set_flush(bool (*flush)()) { g_flush = flush; }
+
+void disarm_at_exit() {
+  const Quiet quiet;
+  const Call call(false);
+  if (call.status() != UBP_OK) return;
+  Registry& registry = interface().registry;
+  std::vector<Operation> operations;
+  for (const bool of_environment : {false, true}) {
+    for (const std::uint64_t id : registry.ids(of_environment)) operations.push_back({Operation::kDisable, id});
+  }
+  auto denied = registry.apply(operations);
+  if (!denied) denied = registry.rest();
+  if (denied) say(Level::kWarning, *denied);
+}
+
+std::string costs(ubp_probe* probe) {
+  const Quiet quiet;
+  const Call call;
+  return call.status() == UBP_OK ? interface().registry.costs(id_of(probe)) : std::string();
+}
+
+ubp_status initialise(const MachineConfig& config, bool is_embedding) {
+  const Call call(false);
+  if (call.status() != UBP_OK) return call.status();
+  Interface& state = interface();
+  if (is_taken_by_another()) {
+    say(Level::kError, "this process has another copy of UBP, which stays in charge; link libubp.so, or do not preload it");
+    return UBP_E_OTHER_RUNTIME;
+  }
+  const bool was_running = state.registry.is_armed();
+  if (!was_running && !state.is_initialised) state.registry.configure(config);
+  if (is_embedding && !state.is_embedded) {
+    state.is_embedded = true;
+    state.registry.watch_modules();
+    if (was_running) report::error_stream().write("ubp: the program embeds UBP too: one runtime serves it and UBP_PROBES\n");
+  }
+  state.is_initialised = true;
+  trap::g_process.on_modules_changed = reinterpret_cast<std::uint64_t>(&on_modules_changed);
+  return UBP_OK;
+}
+
+}  // namespace ubp::core
+
+using namespace ubp::core;
+
+ubp_status ubp_init(const ubp_config* config) {
+  MachineConfig machine;
+  machine.probepoints = std::uint32_t{1} << 20;
+  if (config != nullptr) {
+    if (const ubp_status status = check_size(config)) return status;
+    const bool is_good = config->slots <= 4096 && config->policy <= UBP_POLICY_ADAPTIVE && config->max_probepoints <= 1u << 24;
+    if (!is_good) return UBP_E_INVALID;
+    if (config->slots != 0) machine.slots = config->slots;
+    if (config->max_probepoints != 0) machine.probepoints = config->max_probepoints;
+    constexpr ubp::xol::Policy kPolicies[] = {ubp::xol::Policy::kThread, ubp::xol::Policy::kThread, ubp::xol::Policy::kProbepoint,
+                                              ubp::xol::Policy::kSteal, ubp::xol::Policy::kAdaptive};
+    machine.policy = kPolicies[config->policy];
+  }
+  return guarded([&] { return initialise(machine, true); });
+}
+
+ubp_status ubp_shutdown() {
+  return guarded([]() -> ubp_status {
+    const Call call(false);
+    if (call.status() != UBP_OK) return call.status();
+    Interface& state = interface();
+    if (!state.is_embedded) return UBP_OK;
+    std::vector<Operation> operations;
+    for (const std::uint64_t id : state.registry.ids(false)) operations.push_back({Operation::kUnregister, id});
+    if (state.registry.apply(operations) || state.registry.rest()) return UBP_E_SYSTEM;
+    state.is_embedded = false;
+    state.is_initialised = !state.registry.ids(true).empty();
+    return UBP_OK;
+  });
+}
+
+int ubp_is_active() { return __atomic_load_n(&interface().is_initialised, __ATOMIC_RELAXED) ? 1 : 0; }
+
+const char* ubp_version() { return kVersion; }
+
+const char* ubp_status_string(ubp_status status) {
+  switch (status) {
+    case UBP_OK: return "no error";
+    case UBP_E_INVALID: return "an argument is null, out of range, or has unknown flags";
+    case UBP_E_STRUCT_SIZE: return "struct_size is smaller than any version of the structure";
+    case UBP_E_NOT_ACTIVE: return "not between ubp_init and ubp_shutdown";
+    case UBP_E_SPEC: return "the specification cannot be read";
+    case UBP_E_NOT_FOUND: return "no such module, function or address";
+    case UBP_E_REFUSED: return "found, but no instruction there can be probed";
+    case UBP_E_NO_MEMORY: return "memory was denied";
+    case UBP_E_NO_ROOM: return "more probepoints or consumers than there is room for";
+    case UBP_E_STALE: return "the probe was unregistered, or is none";
+    case UBP_E_IN_CONSUMER: return "called inside a consumer";
+    case UBP_E_BUSY: return "called by a signal handler that interrupted another call of its thread";
+    case UBP_E_WRONG_PROCESS: return "called by a process that borrows its parent's memory";
+    case UBP_E_TRANSACTION: return "no transaction is open, one is open already, or an earlier call in it failed";
+    case UBP_E_SYSTEM: return "the kernel denied something";
+    case UBP_E_OTHER_RUNTIME: return "another copy of UBP owns this process";
+  }
+  return "unknown status";
+}
+
+ubp_status ubp_register(const char* spec, const ubp_options* options, ubp_probe** probe, ubp_refusal* refusal) {
+  Request request;
+  if (spec == nullptr) return failed(UBP_E_INVALID);
+  if (refusal != nullptr && refusal->struct_size < sizeof *refusal) return failed(UBP_E_STRUCT_SIZE);
+  if (const ubp_status status = check_options(options, request)) return failed(status);
+  return register_text(spec, request, probe, refusal);
+}
+
+ubp_status ubp_register_address(const void* address, const ubp_options* options, ubp_probe** probe, ubp_refusal* refusal) {
+  Request request;
+  if (address == nullptr) return failed(UBP_E_INVALID);
+  if (refusal != nullptr && refusal->struct_size < sizeof *refusal) return failed(UBP_E_STRUCT_SIZE);
+  if (const ubp_status status = check_options(options, request)) return failed(status);
+  return failed(guarded([&] { return register_items({spec_item("", "")}, request, probe, refusal, address); }));
+}
+
+ubp_status ubp_register_symbol(const char* module, const char* symbol, uint64_t offset, const ubp_options* options,
+                               ubp_probe** probe, ubp_refusal* refusal) {
+  Request request;
+  if (symbol == nullptr || *symbol == '\0') return failed(UBP_E_INVALID);
+  if (refusal != nullptr && refusal->struct_size < sizeof *refusal) return failed(UBP_E_STRUCT_SIZE);
+  if (const ubp_status status = check_options(options, request)) return failed(status);
+  return failed(guarded([&] {
+    ubp::spec::Item item = spec_item(module != nullptr ? module : "", symbol);
+    item.target = ubp::spec::SymbolTarget{symbol, true, offset};
+    if (offset != 0) item.text += fmt::format("+0x{:x}", offset);
+    return register_items({std::move(item)}, request, probe, refusal);
+  }));
+}
+
+ubp_status ubp_unregister(ubp_probe* probe) { return change(probe, Operation::kUnregister); }
+ubp_status ubp_enable(ubp_probe* probe) { return change(probe, Operation::kEnable); }
+ubp_status ubp_disable(ubp_probe* probe) { return change(probe, Operation::kDisable); }
+
+ubp_status ubp_probe_read(ubp_probe* probe, ubp_probe_stats* stats) {
+  if (const ubp_status status = check_size(stats)) return status;
+  return guarded([&]() -> ubp_status {
+    const Call call;
+    if (call.status() != UBP_OK) return call.status();
+    if (!interface().registry.is_known(id_of(probe))) return UBP_E_STALE;
+    interface().registry.read(id_of(probe), *stats);
+    return UBP_OK;
+  });
+}
+
+ubp_status ubp_probe_refusal(ubp_probe* probe, size_t index, ubp_refusal* refusal) {
+  if (const ubp_status status = check_size(refusal)) return status;
+  return guarded([&]() -> ubp_status {
+    const Call call;
+    if (call.status() != UBP_OK) return call.status();
+    if (!interface().registry.is_known(id_of(probe))) return UBP_E_STALE;
+    const auto problem = interface().registry.problem(id_of(probe), index);
+    if (!problem) return UBP_E_NOT_FOUND;
+    tell(refusal, *problem);
+    return UBP_OK;
+  });
+}
+
+ubp_status ubp_read(ubp_stats* stats) {
+  if (const ubp_status status = check_size(stats)) return status;
+  return guarded([&]() -> ubp_status {
+    const Call call;
+    if (call.status() != UBP_OK) return call.status();
+    interface().registry.read(*stats);
+    return UBP_OK;
+  });
+}
+
+ubp_status ubp_flush() {
+  return guarded([]() -> ubp_status {
+    {
+      const Call call;
+      if (call.status() != UBP_OK) return call.status();
+    }
+    return g_flush == nullptr || g_flush() ? UBP_OK : UBP_E_SYSTEM;
+  });
+}
+
+ubp_status ubp_transaction_begin() {
+  if (t_transaction != nullptr) return UBP_E_TRANSACTION;
+  return guarded([]() -> ubp_status {
+    const Call call;
+    if (call.status() != UBP_OK) return call.status();
+    t_transaction = new Transaction;
+    return UBP_OK;
+  });
+}
+ubp_status ubp_transaction_commit() { return end_transaction(true); }
+ubp_status ubp_transaction_abort() { return end_transaction(false); }

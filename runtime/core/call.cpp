@@ -1,0 +1,119 @@
+// See call.h.
+#include "runtime/core/call.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <atomic>
+#include <cerrno>
+#include <mutex>
+#include <new>
+
+#include "runtime/report/report.h"
+#include "runtime/trap/trap_state.h"
+#include "xol/sys.h"
+
+namespace ubp::core {
+namespace {
+
+using trap::g_process;
+
+// Made at the first call, never destroyed: threads and exit handlers may outlive any destructor.
+alignas(Interface) constinit std::byte g_memory[sizeof(Interface)]{};
+constinit bool g_is_made = false;
+constinit std::mutex g_mutex;                      // of everything here
+constinit std::atomic<std::uint32_t> g_owner{0};   // the thread that holds it
+constinit std::atomic<bool> g_is_forking{false};   // it is held across fork()
+
+void make() {
+  if (g_is_made) return;
+  g_is_made = true;
+  new (g_memory) Interface;
+}
+
+void before_fork() {
+  if (g_owner.load(std::memory_order_relaxed) == sys::gettid()) return;  // only this thread can have stored its own number
+  trap::t_in_runtime = true;
+  g_mutex.lock();
+  g_owner.store(sys::gettid(), std::memory_order_relaxed);
+  g_is_forking.store(true, std::memory_order_relaxed);
+  trap::t_in_runtime = false;
+}
+
+void after_fork_in_parent() {
+  if (!g_is_forking.load(std::memory_order_relaxed) || g_owner.load(std::memory_order_relaxed) != sys::gettid()) return;  // under the lock
+  trap::t_in_runtime = true;
+  g_is_forking.store(false, std::memory_order_relaxed);
+  g_owner.store(0, std::memory_order_relaxed);
+  g_mutex.unlock();
+  trap::t_in_runtime = false;
+}
+
+void after_fork_in_child() {
+  new (&g_mutex) std::mutex;  // its holder is this thread under another number
+  g_is_forking.store(false, std::memory_order_relaxed);
+  g_owner.store(0, std::memory_order_relaxed);
+  if (g_process.fork_state == nullptr) return;  // nothing was ever armed
+  trap::ubp_trap_set_up_child();
+  report::release_error_duplicate();
+  interface().registry.set_up_child();
+}
+
+}  // namespace
+
+Interface& interface() { return *reinterpret_cast<Interface*>(g_memory); }
+
+bool is_in_consumer() { return trap::ubp_trap_is_consuming(reinterpret_cast<std::uint64_t>(__builtin_frame_address(0))); }
+
+bool is_borrowed_memory() {
+  return g_process.fork_state != nullptr && g_process.fork_state->load(std::memory_order_acquire) == trap::kReady &&
+         !sys::is_process(g_process.pid);
+}
+
+Quiet::Quiet() : was_in_runtime_(trap::t_in_runtime) {
+  constexpr std::uint64_t kSynchronous = (1u << (SIGTRAP - 1)) | (1u << (SIGSEGV - 1)) | (1u << (SIGBUS - 1)) |
+                                         (1u << (SIGFPE - 1)) | (1u << (SIGILL - 1)) | (1u << (SIGSYS - 1));
+  mask_ = sys::set_signal_mask(~kSynchronous);
+  trap::t_in_runtime = true;
+  error_ = errno;
+}
+
+Quiet::~Quiet() {
+  errno = error_;
+  trap::t_in_runtime = was_in_runtime_;
+  sys::set_signal_mask(mask_);
+}
+
+Call::Call(bool needs_init) {
+  const bool is_forked = g_process.fork_state != nullptr && g_process.fork_state->load(std::memory_order_acquire) != trap::kReady;
+  if (is_forked) after_fork_in_child();  // by a system call of its own: no handler was called
+  if (is_in_consumer()) {
+    status_ = UBP_E_IN_CONSUMER;
+  } else if (is_borrowed_memory()) {
+    status_ = UBP_E_WRONG_PROCESS;
+  } else if (g_owner.load(std::memory_order_relaxed) == sys::gettid()) {  // only this thread can have stored its own number
+    status_ = UBP_E_BUSY;
+  }
+  if (status_ != UBP_OK) return;
+  g_mutex.lock();
+  make();
+  static bool handles_fork = false;
+  if (!handles_fork) {
+    handles_fork = true;
+    pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child);
+  }
+  if (needs_init && !interface().is_initialised) {
+    status_ = UBP_E_NOT_ACTIVE;
+    g_mutex.unlock();
+    return;
+  }
+  g_owner.store(sys::gettid(), std::memory_order_relaxed);
+}
+
+Call::~Call() {
+  if (status_ != UBP_OK) return;
+  g_owner.store(0, std::memory_order_relaxed);
+  g_mutex.unlock();
+}
+
+}  // namespace ubp::core

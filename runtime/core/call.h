@@ -1,0 +1,55 @@
+// The door of the C interface: who may come in, and what holds inside.
+//
+// Inside, one thread at a time: every signal is put off but SIGTRAP and faults, so no handler of the application's runs in
+// the middle (its hits would not be counted, and its own calls would wait for ever); and what libubp calls is no hit of the
+// application's.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/core/registry.h"
+
+namespace ubp::core {
+
+// While one is there, no handler of the application's runs in this thread, and what libubp calls is no hit. Nests.
+class Quiet {
+ public:
+  Quiet();
+  ~Quiet();
+  Quiet(const Quiet&) = delete;
+  Quiet& operator=(const Quiet&) = delete;
+
+ private:
+  std::uint64_t mask_;
+  bool was_in_runtime_;
+  int error_;
+};
+
+class Call {
+ public:
+  // needs_init: fails with UBP_E_NOT_ACTIVE outside ubp_init() .. ubp_shutdown(). In a Quiet only.
+  explicit Call(bool needs_init = true);
+  ~Call();
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  // UBP_OK: inside. Else the caller is not, and returns this.
+  ubp_status status() const { return status_; }
+
+ private:
+  ubp_status status_ = UBP_OK;
+};
+
+// Whether the call is made by a consumer; by a process that borrows this memory.
+bool is_in_consumer();
+bool is_borrowed_memory();
+
+// Everything the interface works on. Inside a Call only.
+struct Interface {
+  Registry registry;
+  bool is_initialised = false;   // between ubp_init() and ubp_shutdown()
+  bool is_embedded = false;      // by the application, not only by the preload entry
+};
+Interface& interface();
+
+}  // namespace ubp::core

@@ -1,0 +1,44 @@
+// Who is called at a hit: lists of consumers by probepoint, read by the trap path without a lock.
+//
+// The protocol is trap/consume.h's. Lists are immutable: a change makes a new one, and the old one is deleted when no task
+// can be reading it.
+//
+// Context: normal, under the registry's lock; run_consumers(): the trap path. Async-signal-safe: no.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "runtime/core/machine.h"
+#include "runtime/include/ubp.h"
+
+namespace ubp::core {
+
+struct Consumer {
+  ubp_consumer function;
+  void* data;
+  ubp_probe* probe;
+  std::uint32_t counter;   // among the task counters: its hits, and the missed ones
+  std::uint32_t flags;     // UBP_PROBE_*
+};
+
+class Consumers {
+ public:
+  // capacity: probepoints. Throws std::bad_alloc.
+  void start(std::uint32_t capacity);
+
+  // Takes a consumer in, or out, at every probepoint of the runs. Before the first int3 that leads to it is armed; after
+  // the last, and then wait() before anything it used goes.
+  void add(Machine& machine, const Runs& runs, const Consumer& consumer);
+  void remove(Machine& machine, const Runs& runs, const ubp_probe* probe);
+  // Returns when no task runs a list that was taken out before, and deletes those lists.
+  void wait();
+
+  // A forked child has none of the tasks that its parent waited for.
+  struct List;
+
+ private:
+  std::vector<const List*> retired_;
+};
+
+}  // namespace ubp::core

@@ -1,0 +1,290 @@
+// Making and changing what is patched. See machine.h.
+#include "runtime/core/machine.h"
+
+#include <link.h>
+#include <linux/membarrier.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "runtime/core/threads.h"
+#include "runtime/patch/poke.h"
+#include "runtime/probes/gate_sites.h"
+#include "runtime/signals/interpose.h"
+#include "runtime/trap/trap_state.h"
+
+namespace ubp::core {
+
+using trap::g_process;
+
+namespace {
+
+constexpr std::uint64_t kLatePermanentBytes = std::uint64_t{1} << 20;
+constexpr std::size_t kOwnPoints = 128;  // libc has 59 gate sites
+
+// Whether a module was made by the Go compiler: its linker puts a mark near the start of a data segment.
+bool has_go_code(const symbols::Module& module) {
+  constexpr std::string_view kMark = "\xff Go buildinf:";
+  constexpr std::uint64_t kNearStart = 65536;
+  if (module.is_runtime) return false;  // it has the mark as text
+  return std::any_of(module.segments.begin(), module.segments.end(), [&](const symbols::Segment& segment) {
+    const std::uint8_t* bytes = segment.executable ? nullptr : module.bytes_at(segment.address);
+    if (bytes == nullptr) return false;
+    const std::string_view text(reinterpret_cast<const char*>(bytes), std::min(segment.size, kNearStart));
+    return text.find(kMark) != text.npos;
+  });
+}
+
+std::optional<std::string> permanent_slots_denied(const xol::Displaced& point) {
+  if (point.route != decoder::Route::kSystem || point.system.permanent != xol::kNoPermanentSlot) return std::nullopt;
+  return probes::reason_text(probes::Reason::kOutOfReach, decoder::Refusal::kNone, "permanent slots");
+}
+
+// The XOL area that serves a module; one is made where there is none.
+std::optional<std::uint32_t> area_of(const symbols::Module& module) { return find_or_make_area(module.low(), module.high()); }
+
+// The empty function that the dynamic linker calls when its list of modules has changed; its first instruction is emulated
+// or nothing is hooked.
+std::optional<xol::Displaced> hook_point(const probes::Catalog& catalog) {
+  const std::uint64_t address = _r_debug.r_brk;
+  const auto module = catalog.module_at(address);
+  if (!module) return std::nullopt;
+  const auto code = probes::text_from(catalog.modules()[*module], address - catalog.modules()[*module].bias, ~std::uint64_t{0});
+  if (code.empty()) return std::nullopt;
+  const decoder::Instruction instruction = decoder::classify(code.first(std::min<std::size_t>(code.size(), 15)));
+  if (instruction.route != decoder::Route::kEmulate) return std::nullopt;
+  return xol::Displaced(address, instruction, code.data());
+}
+
+}  // namespace
+
+std::uint32_t index_of(const Runs& runs, std::uint32_t point) {
+  auto run = std::upper_bound(runs.begin(), runs.end(), point, [](std::uint32_t p, const Run& r) { return p < r.first_point; });
+  --run;
+  return run->first_index + (point - run->first_point);
+}
+
+std::optional<std::string> Machine::start(const MachineConfig& config, probes::Catalog& catalog) {
+  const std::size_t capacity = config.probepoints + kOwnPoints;
+  first_consumer_counter_ = static_cast<std::uint32_t>(capacity);
+  if (const auto denied = map_task_memory({config.slots, first_consumer_counter_ + config.consumers, config.policy})) {
+    return fmt::format("cannot get memory for per-thread counters: {}", *denied);
+  }
+  std::vector<xol::Displaced> own;
+  for (const symbols::Module& module : catalog.modules()) {
+    if (module.name != "libc.so.6") continue;
+    for (const xol::Displaced& site : probes::find_gate_sites(module).points) {
+      const auto area = area_of(module);
+      if (!area || own.size() + 2 > kOwnPoints) continue;
+      own.push_back(site);
+      own.back().area = *area & 0xf;
+    }
+  }
+  make_permanent_slots(own, kLatePermanentBytes);
+  const auto hook = hook_point(catalog);
+  table_ = new probes::Table(capacity);
+  for (const xol::Displaced& point : own) {
+    if (permanent_slots_denied(point)) continue;  // libc then blocks SIGTRAP there as it likes
+    own_.push_back(table_->add(point));
+    g_process.has_gate = true;
+  }
+  if (hook) hook_ = table_->add(*hook);
+  table_->add(calibration_point());
+  own_end_ = table_->view().count;
+  void* const users = mmap(nullptr, capacity * sizeof *users_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (users == MAP_FAILED) throw std::bad_alloc();
+  users_ = static_cast<std::uint16_t*>(users);
+  g_process.table = table_->view();
+  catalog.set_armed(g_process.table);
+  g_process.pid = static_cast<std::uint32_t>(getpid());
+  set_return_mode();
+  trap::ubp_trap_text(&g_process.text_low, &g_process.text_high);
+  g_process.keeps_stacks = std::any_of(catalog.modules().begin(), catalog.modules().end(), has_go_code);
+  adopt_loading_thread();
+  has_membarrier_ = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) == 0;
+  return std::nullopt;
+}
+
+std::optional<std::string> Machine::arm_own() {
+  const bool wants_hook = watches_modules_ && hook_;
+  if (own_armed_ && !wants_hook) return std::nullopt;
+  if (own_armed_) {
+    table_->mark_hook(*hook_);
+    own_.push_back(*hook_);
+    std::vector<std::uint32_t> indexes{*hook_};
+    count_users(indexes, 1);
+    hook_.reset();
+    return write(indexes);
+  }
+  // No other thread may be where libc blocks every signal while the gate is put in: it would meet it inside.
+  ParkedThreads parked;
+  if (auto problem = parked.park()) return problem;
+  if (!signals::take_over()) return "the kernel refuses a SIGTRAP handler";
+  if (wants_hook) {
+    table_->mark_hook(*hook_);
+    own_.push_back(*hook_);
+    hook_.reset();
+  }
+  std::vector<std::uint32_t> indexes = own_;
+  count_users(own_, 1);
+  auto denied = write(indexes);
+  if (denied) count_users(own_, -1);
+  own_armed_ = !denied;
+  return denied;
+}
+
+std::optional<std::string> Machine::disarm_own() {
+  if (!own_armed_) return std::nullopt;
+  std::vector<std::uint32_t> indexes = own_;
+  count_users(own_, -1);
+  auto denied = write(indexes);
+  if (denied) count_users(own_, 1);
+  own_armed_ = denied.has_value();
+  return denied;
+}
+
+Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog) {
+  // Each module's probepoints get the area that serves the module, or are refused.
+  std::vector<xol::Displaced>& points = plan.points();
+  std::map<std::uint32_t, std::optional<std::uint32_t>> areas;
+  std::uint32_t module = 0;
+  const auto is_in = [&](std::uint64_t address) {
+    const symbols::Module& m = catalog.modules()[module];
+    return address >= m.low() && address < m.high();
+  };
+  bool missing = false;
+  for (xol::Displaced& point : points) {
+    if (areas.empty() || !is_in(point.address)) module = catalog.module_at(point.address).value_or(0);
+    auto known = areas.find(module);
+    if (known == areas.end()) known = areas.emplace(module, area_of(catalog.modules()[module])).first;
+    missing |= !known->second;
+    if (known->second) point.area = *known->second & 0xf;
+  }
+  if (missing) {
+    plan.refuse_points([&](std::uint32_t index) -> std::optional<std::string> {
+      const auto at = catalog.module_at(points[index].address);
+      if (at && areas[*at]) return std::nullopt;
+      return probes::reason_text(probes::Reason::kOutOfReach, decoder::Refusal::kNone, "");
+    });
+  }
+  // One that is in the table has its slot.
+  if (make_permanent_slots(points, kLatePermanentBytes)) {
+    plan.refuse_points([&](std::uint32_t index) {
+      return g_process.table.find(points[index].address) == probes::kNotFound ? permanent_slots_denied(points[index]) : std::nullopt;
+    });
+  }
+  if (points.size() > table_->room()) {
+    const std::size_t room = table_->room();
+    plan.refuse_points([&](std::uint32_t index) -> std::optional<std::string> {
+      if (index < room) return std::nullopt;
+      return probes::reason_text(probes::Reason::kNoRoom, decoder::Refusal::kNone, "");
+    });
+  }
+  Runs runs;
+  for (std::uint32_t point = 0; point < points.size(); ++point) {
+    const std::uint32_t index = table_->add(points[point]);
+    const bool follows = !runs.empty() && runs.back().first_index + runs.back().count == index;
+    if (follows) {
+      ++runs.back().count;
+    } else {
+      runs.push_back({plan.first_point() + point, index, 1});
+    }
+  }
+  g_process.table = table_->view();
+  return runs;
+}
+
+std::vector<probes::CodeRange> Machine::own_text() {
+  // The static library is one object whose code is in sections of this name (runtime/meson.build).
+  extern const char begin[] __asm__("__start_ubp_text") __attribute__((weak, visibility("hidden")));
+  extern const char end[] __asm__("__stop_ubp_text") __attribute__((weak, visibility("hidden")));
+  probes::CodeRange trap{};
+  trap::ubp_trap_text(&trap.begin, &trap.end);
+  return {trap, {reinterpret_cast<std::uint64_t>(begin), reinterpret_cast<std::uint64_t>(end)}};
+}
+
+void Machine::count_users(const std::vector<std::uint32_t>& indexes, int change) {
+  for (const std::uint32_t index : indexes) users_[index] = static_cast<std::uint16_t>(users_[index] + change);
+}
+
+std::optional<std::string> Machine::commit(const Edit& edit) {
+  for (const std::uint32_t index : edit.uses_) {
+    if ((users_[index] & kMostUsers) == kMostUsers - 1) return "too many probes at one address";
+  }
+  count_users(edit.uses_, 1);
+  count_users(edit.leaves_, -1);
+  std::vector<std::uint32_t> indexes = edit.uses_;
+  indexes.insert(indexes.end(), edit.leaves_.begin(), edit.leaves_.end());
+  const std::uint32_t before = armed_points_;
+  auto denied = write(indexes);
+  if (!denied) return std::nullopt;
+  armed_points_ = before;
+  count_users(edit.uses_, -1);
+  count_users(edit.leaves_, 1);
+  return denied;
+}
+
+// Writes int3 where there are users and the original byte where there are none, as far as that is not so already.
+std::optional<std::string> Machine::write(std::vector<std::uint32_t>& indexes) {
+  const auto is_right = [&](std::uint32_t index) {
+    const bool is_armed = (users_[index] & kArmed) != 0, is_used = (users_[index] & kMostUsers) != 0;
+    return is_armed == is_used || g_process.table.points[index].address == 0;
+  };
+  std::erase_if(indexes, is_right);
+  if (indexes.empty()) return std::nullopt;
+  const auto before = [&](std::uint32_t a, std::uint32_t b) {
+    return g_process.table.points[a].address < g_process.table.points[b].address;
+  };
+  if (!std::is_sorted(indexes.begin(), indexes.end(), before)) std::sort(indexes.begin(), indexes.end(), before);
+  indexes.erase(std::unique(indexes.begin(), indexes.end()), indexes.end());
+  std::vector<patch::Byte> bytes;
+  bytes.reserve(indexes.size());
+  for (const std::uint32_t index : indexes) {
+    const xol::Displaced& point = g_process.table.points[index];
+    bytes.push_back({point.address, (users_[index] & kArmed) == 0 ? std::uint8_t{0xcc} : point.first_byte});
+  }
+  if (auto denied = patch::write_text(bytes)) return denied;
+  for (const std::uint32_t index : indexes) {
+    users_[index] = static_cast<std::uint16_t>((users_[index] ^ kArmed) | kWasArmed);
+    if (index >= own_end_) armed_points_ += (users_[index] & kArmed) != 0 ? 1 : -1;
+  }
+  synchronise();
+  return std::nullopt;
+}
+
+// From here on no thread runs what it had fetched before. Source: membarrier(2), SYNC_CORE; SDM volume 3, 8.1.3.
+void Machine::synchronise() {
+  if (!has_membarrier_) return;
+  syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
+  ++synchronisations_;
+}
+
+void Machine::retire_module(std::uint32_t module, const symbols::Module& where) {
+  std::vector<Retired>& retired = retired_[module];
+  for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
+    const std::uint64_t address = g_process.table.points[index].address;
+    if (address < where.low() || address >= where.high()) continue;
+    retired.push_back({index, address});
+    table_->retire(index);
+    if ((users_[index] & kArmed) != 0) --armed_points_;
+    users_[index] &= static_cast<std::uint16_t>(~kArmed);
+  }
+}
+
+std::optional<std::string> Machine::revive_module(std::uint32_t module) {
+  std::vector<std::uint32_t> indexes;
+  for (const Retired& retired : retired_[module]) {
+    table_->revive(retired.index, retired.address);
+    indexes.push_back(retired.index);
+  }
+  retired_.erase(module);
+  return write(indexes);
+}
+
+}  // namespace ubp::core

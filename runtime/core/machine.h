@@ -1,0 +1,117 @@
+// What is patched in this process: the probe table, who uses each probepoint, and the text itself. Everything the trap path
+// needs is made here, before the first int3 (start()), and extended while the program runs.
+//
+// A probepoint stays in the table for ever: its displaced instruction, its slot and its counters wait for late traps. What
+// comes and goes is its users: with the first the int3 is written, with the last the byte that was there.
+//
+// Context: normal, under the registry's lock, with the thread marked as inside the runtime. Async-signal-safe: no.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/core/process_memory.h"
+#include "runtime/probes/catalog.h"
+#include "runtime/probes/plan.h"
+#include "runtime/probes/table.h"
+
+namespace ubp::core {
+
+// Plan points [first_point, first_point + count) are the table's [first_index, ...).
+struct Run {
+  std::uint32_t first_point, first_index, count;
+};
+using Runs = std::vector<Run>;
+
+// The table's index of a plan's point.
+std::uint32_t index_of(const Runs& runs, std::uint32_t point);
+
+template <typename Visit>
+void for_each_index(const Runs& runs, const Visit& visit) {
+  for (const Run& run : runs) {
+    for (std::uint32_t i = 0; i < run.count; ++i) visit(run.first_index + i);
+  }
+}
+
+// Changes of users, made real together by Machine::commit() or undone together.
+class Edit {
+ public:
+  void use(const Runs& runs) { for_each_index(runs, [&](std::uint32_t index) { uses_.push_back(index); }); }
+  void leave(const Runs& runs) { for_each_index(runs, [&](std::uint32_t index) { leaves_.push_back(index); }); }
+
+ private:
+  friend class Machine;
+  std::vector<std::uint32_t> uses_, leaves_;
+};
+
+struct MachineConfig {
+  std::uint32_t slots = 64;            // per thread and area
+  xol::Policy policy = xol::Policy::kThread;
+  std::uint32_t probepoints = 0;       // most there can ever be
+  std::uint32_t consumers = 0;         // counters for them
+};
+
+class Machine {
+ public:
+  bool is_started() const { return table_ != nullptr; }
+  // Memory, areas, the table with the runtime's own probepoints. Returns why not (the process is then as it was), or nothing.
+  // Called until it succeeds.
+  std::optional<std::string> start(const MachineConfig& config, probes::Catalog& catalog);
+  // The runtime's own int3s in libc (gate_sites.h), and SIGTRAP: in before the first probe's, out after the last one's.
+  // Idempotent. Returns why not, or nothing.
+  std::optional<std::string> arm_own();
+  std::optional<std::string> disarm_own();
+  bool is_own_armed() const { return own_armed_; }
+  // From the next arm_own() on, calls g_process.on_modules_changed when the dynamic linker's list of modules has changed.
+  void watch_modules() { watches_modules_ = true; }
+
+  // Gives the plan's points areas and permanent slots, and refuses those that can have none; then takes them into the
+  // table.
+  Runs add(probes::Plan& plan, const probes::Catalog& catalog);
+  std::size_t room() const { return table_->room(); }
+  // Whether the probepoint was ever armed: if not, its counters are zero.
+  bool was_armed(std::uint32_t index) const { return (users_[index] & kWasArmed) != 0; }
+  std::uint32_t first_consumer_counter() const { return first_consumer_counter_; }
+  // libubp's code, where it is part of the executable.
+  static std::vector<probes::CodeRange> own_text();
+
+  // Writes what the edit comes to, all of it or nothing, with one synchronisation of all threads. Returns why not.
+  std::optional<std::string> commit(const Edit& edit);
+
+  // A module's probepoints go without a trace, and come back with it.
+  void retire_module(std::uint32_t module, const symbols::Module& where);
+  std::optional<std::string> revive_module(std::uint32_t module);
+
+  void set_consumers(std::uint32_t index, bool has_consumers) { table_->set_consumers(index, has_consumers); }
+  std::uint32_t own_points() const { return own_end_; }  // the first ones in the table
+  std::uint32_t armed_points() const { return armed_points_; }  // by probes
+  std::uint64_t synchronisations() const { return synchronisations_; }
+  std::uint64_t table_bytes() const { return table_->bytes(); }
+
+ private:
+  std::optional<std::string> write(std::vector<std::uint32_t>& indexes);
+  void count_users(const std::vector<std::uint32_t>& indexes, int change);
+  void synchronise();
+
+  static constexpr std::uint16_t kArmed = 0x8000, kWasArmed = 0x4000, kMostUsers = 0x3fff;
+
+  probes::Table* table_ = nullptr;  // owned for ever: the trap path may read it until the process is gone
+  std::uint16_t* users_ = nullptr;  // by index; kArmed: its int3 is in
+  std::uint32_t own_end_ = 0, first_consumer_counter_ = 0;
+  std::vector<std::uint32_t> own_;  // the runtime's own probepoints, but the calibration point
+  std::optional<std::uint32_t> hook_;  // the probepoint at the dynamic linker's r_brk
+  bool own_armed_ = false, watches_modules_ = false;
+  bool has_membarrier_ = false;
+  std::uint32_t armed_points_ = 0;
+  std::uint64_t synchronisations_ = 0;
+  struct Retired {
+    std::uint32_t index;
+    std::uint64_t address;
+  };
+  std::map<std::uint32_t, std::vector<Retired>> retired_;  // by module
+};
+
+}  // namespace ubp::core

@@ -1,0 +1,276 @@
+// Registering, changing and counting. See registry.h. Modules that come and go: late_modules.cpp; reports: summary.cpp.
+#include "runtime/core/registry.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <iterator>
+
+#include "runtime/core/process_memory.h"
+#include "runtime/core/stopwatch.h"
+#include "runtime/trap/trap_state.h"
+
+namespace ubp::core {
+
+using trap::g_process;
+
+namespace {
+
+// Room for the probepoints of modules that are loaded later, and of programs that embed UBP under UBP_PROBES.
+constexpr std::size_t kLatePoints = 65536, kSparePoints = 4096;
+constexpr std::uint32_t kMostConsumers = 65536;
+
+template <typename T>
+void append(std::vector<T>& to, std::vector<T>& from) {
+  to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+  from.clear();
+}
+
+ubp_probe* handle_of(std::uint64_t id) { return reinterpret_cast<ubp_probe*>(id); }
+
+}  // namespace
+
+// What the specification came to; a problem: it is not to be registered.
+std::optional<Problem> Registry::judge(probes::Plan& plan, Registration& registration, std::vector<probes::Mistake> mistakes) const {
+  const bool forgives = (registration.request.flags & UBP_PROBE_IGNORE_MISSING) != 0;
+  if (!mistakes.empty() && !forgives) return problem_of(mistakes.front());
+  const bool is_empty = plan.points().empty() && plan.refused().empty() && !plan.has_pending();
+  if (is_empty && mistakes.empty()) return Problem{UBP_E_NOT_FOUND, {0, 0}, 0, 0, "", "", "every probe was excluded again; nothing is probed", ""};
+  registration.forgiven = std::move(mistakes);
+  return std::nullopt;
+}
+
+Problem Registry::problem_of(const probes::Mistake& mistake) const {
+  Problem problem{UBP_E_NOT_FOUND, mistake.position, 0, 0, "", "", mistake.message, mistake.hint};
+  if (!mistake.refused) return problem;
+  problem = problem_of(*mistake.refused);
+  problem.position = mistake.position;
+  problem.message = mistake.message;
+  return problem;
+}
+
+Problem Registry::problem_of(const probes::Refused& refused) const {
+  const symbols::Module& module = catalog_->modules()[refused.module];
+  const ubp_status status = refused.reason.starts_with("no-room") ? UBP_E_NO_ROOM : UBP_E_REFUSED;
+  return {status, {0, 0}, refused.address + module.bias, refused.address, module.name, refused.symbol, refused.reason, "", refused.named};
+}
+
+std::optional<std::string> Registry::start(std::size_t probepoints, bool has_pending) {
+  if (machine_.is_started()) return std::nullopt;
+  MachineConfig config = config_;
+  const std::size_t needed = probepoints + (has_pending ? kLatePoints : kSparePoints);
+  config.probepoints = static_cast<std::uint32_t>(std::max<std::size_t>(needed, config.probepoints));
+  config.consumers = std::min(kMostConsumers, config.probepoints);
+  if (auto denied = machine_.start(config, *catalog_)) return denied;
+  next_counter_ = machine_.first_consumer_counter();
+  end_of_counters_ = next_counter_ + config.consumers;
+  consumers_.start(next_counter_);
+  return std::nullopt;
+}
+
+std::optional<std::uint64_t> Registry::prepare(std::vector<spec::Item> items, std::optional<std::uint32_t> module,
+                                               const Request& request, const std::function<void(std::size_t)>& progress,
+                                               Problem& problem) {
+  Stopwatch watch;
+  auto kept = std::make_unique<Registration>();
+  Registration& registration = *kept;
+  registration.request = request;
+  modules_changed(false);
+  registration.plan = std::make_unique<probes::Plan>(*catalog_, std::move(items), module);
+  probes::Plan& plan = *registration.plan;
+  if (auto wrong = judge(plan, registration, plan.resolve(progress))) {
+    problem = std::move(*wrong);
+    return std::nullopt;
+  }
+  registration.decode_ns = plan.decode_ns();
+  registration.resolve_ns = watch.lap_ns() - registration.decode_ns;
+  if (!plan.points().empty() || plan.has_pending()) {
+    if (plan.has_pending()) {
+      machine_.watch_modules();
+      symbols::keep_readers();
+    }
+    if (auto denied = start(plan.points().size(), plan.has_pending())) {
+      problem.status = UBP_E_SYSTEM;
+      problem.message = std::move(*denied);
+      return std::nullopt;
+    }
+    take(registration);
+  }
+  append(registration.refused, plan.refused());
+  if (registration.points == 0 && !plan.has_pending() && !registration.refused.empty()) {
+    problem = problem_of(registration.refused.front());
+    return std::nullopt;
+  }
+  if (request.consumer != nullptr && !give_counter(registration)) {
+    problem.status = UBP_E_NO_ROOM;
+    problem.message = "too many probes with consumers";
+    return std::nullopt;
+  }
+  registration.items = plan.items();
+  if (!plan.has_pending()) registration.plan.reset();
+  registration.prepare_ns = watch.lap_ns();
+  registrations_.emplace(next_id_, std::move(kept));
+  return next_id_++;
+}
+
+// Takes what the plan has just resolved into the table and the registration.
+void Registry::take(Registration& registration) {
+  probes::Plan& plan = *registration.plan;
+  Runs runs = machine_.add(plan, *catalog_);
+  append(registration.runs, runs);
+  registration.points = plan.first_point() + static_cast<std::uint32_t>(plan.points().size());
+  append(registration.probes, plan.probes());
+  append(registration.refused, plan.refused());
+}
+
+bool Registry::give_counter(Registration& registration) {
+  if (!free_counters_.empty()) {
+    registration.counter = free_counters_.back();
+    free_counters_.pop_back();
+  } else if (next_counter_ < end_of_counters_) {
+    registration.counter = next_counter_++;
+  } else {
+    return false;
+  }
+  has_consumers_ = true;
+  registration.counter_base = counter(registration.counter);
+  return true;
+}
+
+Consumer Registry::consumer_of(std::uint64_t id, const Registration& registration) const {
+  return {registration.request.consumer, registration.request.data, handle_of(id), registration.counter, registration.request.flags};
+}
+
+std::optional<std::string> Registry::apply(std::span<const Operation> operations) {
+  struct Aim {
+    Registration* registration;
+    bool is_enabled, is_new = false, is_gone = false;
+  };
+  std::map<std::uint64_t, Aim> aims;
+  for (const Operation& operation : operations) {
+    const auto found = registrations_.find(operation.id);
+    if (found == registrations_.end()) continue;
+    Aim& aim = aims.try_emplace(operation.id, Aim{found->second.get(), found->second->is_enabled}).first->second;
+    if (operation.kind == Operation::kRegister) aim.is_new = true;
+    if (operation.kind == Operation::kUnregister) aim.is_gone = true;
+    aim.is_enabled = !aim.is_gone && operation.kind != Operation::kDisable;
+  }
+  Stopwatch watch;
+  Edit edit;
+  bool is_used = false;
+  for (auto& [id, aim] : aims) {
+    Registration& registration = *aim.registration;
+    if (aim.is_enabled == registration.is_enabled) continue;
+    if (!aim.is_enabled) {
+      edit.leave(registration.runs);
+      continue;
+    }
+    is_used = true;
+    edit.use(registration.runs);
+    note_base(registration);
+    if (registration.request.consumer != nullptr) consumers_.add(machine_, registration.runs, consumer_of(id, registration));
+  }
+  auto denied = is_used ? machine_.arm_own() : std::nullopt;
+  if (!denied) denied = machine_.commit(edit);
+  for (auto& [id, aim] : aims) {
+    Registration& registration = *aim.registration;
+    const bool changes = aim.is_enabled != registration.is_enabled;
+    // What was to be enabled and is not, or is disabled now.
+    const bool stops = changes && aim.is_enabled == denied.has_value();
+    if (stops && registration.request.consumer != nullptr) consumers_.remove(machine_, registration.runs, handle_of(id));
+  }
+  consumers_.wait();
+  for (auto& [id, aim] : aims) {
+    Registration& registration = *aim.registration;
+    if (!denied && aim.is_enabled != registration.is_enabled) {
+      if (!aim.is_enabled) note_done(registration);
+      registration.is_enabled = aim.is_enabled;
+    }
+    if (denied ? !aim.is_new : !aim.is_gone) continue;
+    gone_ += total(registration);
+    if (registration.request.consumer != nullptr) free_counters_.push_back(registration.counter);
+    registrations_.erase(id);
+  }
+  arm_ns_ = watch.lap_ns();
+  return denied;
+}
+
+std::optional<std::string> Registry::rest() {
+  const bool is_used = std::any_of(registrations_.begin(), registrations_.end(), [](const auto& entry) { return entry.second->is_enabled; });
+  return is_used ? std::nullopt : machine_.disarm_own();
+}
+
+std::optional<std::uint32_t> Registry::module_at(std::uint64_t address) {
+  modules_changed(false);
+  return catalog_->module_at(address);
+}
+
+std::vector<std::uint64_t> Registry::ids(bool of_environment) const {
+  std::vector<std::uint64_t> ids;
+  for (const auto& [id, registration] : registrations_) {
+    if (registration->request.is_environment == of_environment) ids.push_back(id);
+  }
+  return ids;
+}
+
+Registry::Count Registry::counter(std::uint32_t index) const {
+  Count count;
+  const std::uint32_t used = std::min(g_process.high_water->load(std::memory_order_acquire), g_process.layout.blocks);  // pairs with claims
+  for (std::uint32_t block = 0; block < used; ++block) {
+    const auto* counters = reinterpret_cast<const std::uint64_t*>(g_process.counters + block * g_process.counter_bytes);
+    count.recorded += __atomic_load_n(&counters[index], __ATOMIC_RELAXED);  // its owner may still count
+    count.missed += __atomic_load_n(&counters[index + g_process.missed_offset], __ATOMIC_RELAXED);  // likewise
+  }
+  return count;
+}
+
+// The probe counts from here on.
+void Registry::note_base(Registration& registration) const {
+  std::uint32_t point = 0;
+  for_each_index(registration.runs, [&](std::uint32_t index) {
+    const Count now = machine_.was_armed(index) ? counter(index) : Count{};
+    if (!(now == Count{}) || !registration.base.empty()) {
+      registration.base.resize(registration.points);
+      registration.base[point] = now;
+    }
+    ++point;
+  });
+}
+
+// What it has counted up to here.
+void Registry::note_done(Registration& registration) const {
+  registration.done.resize(registration.points);
+  std::uint32_t point = 0;
+  for_each_index(registration.runs, [&](std::uint32_t index) {
+    registration.done[point] += counter(index) - (registration.base.empty() ? Count{} : registration.base[point]);
+    ++point;
+  });
+}
+
+Registry::Count Registry::count_at(const Registration& registration, std::uint32_t point, const Count& now) const {
+  Count count = registration.done.empty() ? Count{} : registration.done[point];
+  if (registration.is_enabled) count += now - (registration.base.empty() ? Count{} : registration.base[point]);
+  return count;
+}
+
+Registry::Count Registry::total(const Registration& registration) const {
+  if (registration.request.consumer != nullptr) return counter(registration.counter) - registration.counter_base;
+  Count sum;
+  std::uint32_t point = 0;
+  for_each_index(registration.runs, [&](std::uint32_t index) {
+    sum += count_at(registration, point++, registration.is_enabled ? counter(index) : Count{});
+  });
+  return sum;
+}
+
+void Registry::set_up_child() {
+  gone_ = {};
+  for (auto& [id, registration] : registrations_) {
+    registration->base.clear();
+    registration->done.clear();
+    registration->counter_base = {};
+  }
+}
+
+}  // namespace ubp::core

@@ -1,0 +1,137 @@
+// The probes of this process: what was asked for, what became of it, what was counted. One for the process; behind the C
+// interface (api.cpp), through which the preload entry registers UBP_PROBES too.
+//
+// Every change is a list of operations that take effect together: an int3 goes in after the consumers it leads to, and
+// consumers go after the int3s that lead to them.
+//
+// Context: normal, under the interface's lock. Async-signal-safe: no. Thread-safe: no.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/core/consumers.h"
+#include "runtime/core/machine.h"
+#include "runtime/include/ubp.h"
+#include "runtime/report/summary.h"
+
+namespace ubp::core {
+
+inline constexpr const char* kVersion = "0.1.0";
+
+// What a caller is told of one mistake or refusal.
+struct Problem {
+  ubp_status status = UBP_OK;
+  spec::Position position{0, 0};
+  std::uint64_t address = 0, elf_address = 0;  // run-time; in its module
+  std::string module, symbol, message, hint;
+  bool is_exact = false;       // the item meant this very address
+};
+
+struct Request {
+  std::uint32_t flags = 0;         // UBP_PROBE_*
+  ubp_consumer consumer = nullptr;
+  void* data = nullptr;
+  bool is_environment = false;     // UBP_PROBES: lives until the process ends
+};
+
+struct Operation {
+  enum Kind : std::uint8_t { kRegister, kEnable, kDisable, kUnregister } kind;
+  std::uint64_t id;
+};
+
+class Registry {
+ public:
+  // The first probe starts the machine with this, and with more room where that takes more.
+  void configure(const MachineConfig& config) { config_ = config; }
+  const MachineConfig& config() const { return config_; }
+  // Keeps the modules in step with the dynamic linker from the first probe on.
+  void watch_modules() { machine_.watch_modules(); }
+
+  // Resolves items and prepares their probepoints; nothing is armed. Returns the new probe's id, or what is wrong: then
+  // nothing has changed. module: see probes::Plan. progress(n): called now and then with the number found so far.
+  std::optional<std::uint64_t> prepare(std::vector<spec::Item> items, std::optional<std::uint32_t> module,
+                                       const Request& request, const std::function<void(std::size_t)>& progress, Problem& problem);
+  // Makes all of the operations, or none: then the probes that they register are gone. Unknown ids are left out.
+  std::optional<std::string> apply(std::span<const Operation> operations);
+
+  bool is_known(std::uint64_t id) const { return registrations_.contains(id); }
+  // The module at a run-time address, as things are now.
+  std::optional<std::uint32_t> module_at(std::uint64_t address);
+  const symbols::Module& module(std::uint32_t index) const { return catalog_->modules()[index]; }
+
+  void read(std::uint64_t id, ubp_probe_stats& stats) const;
+  void read(ubp_stats& stats) const;
+  std::optional<Problem> problem(std::uint64_t id, std::size_t index) const;
+  report::Summary summary(const std::string& program) const;
+  std::vector<std::uint64_t> ids(bool of_environment) const;
+  bool is_armed() const { return machine_.is_own_armed(); }
+
+  // The dynamic linker has mapped or unmapped modules: arms the pending probes in new ones, forgets those of modules that
+  // are gone. just_mapped: called by the linker itself, before what is new is relocated.
+  void modules_changed(bool just_mapped);
+  // Takes the runtime's own int3s out, when no probe is left.
+  std::optional<std::string> rest();
+  // A forked child counts from zero.
+  void set_up_child();
+  // For UBP_LOG=info: what the registration cost.
+  std::string costs(std::uint64_t id) const;
+
+ private:
+  struct Count {
+    std::uint64_t recorded = 0, missed = 0;
+    Count& operator+=(const Count& other) { return recorded += other.recorded, missed += other.missed, *this; }
+    Count operator-(const Count& other) const { return {recorded - other.recorded, missed - other.missed}; }
+    bool operator==(const Count&) const = default;
+  };
+  struct Registration {
+    std::vector<spec::Item> items;
+    std::vector<probes::Probe> probes;      // their points are numbered within the registration
+    std::vector<probes::Refused> refused;
+    std::vector<probes::Mistake> forgiven;
+    Runs runs;
+    std::uint32_t points = 0;
+    std::unique_ptr<probes::Plan> plan;     // kept while items wait for modules
+    Request request;
+    std::uint32_t counter = 0;              // the consumer's, and what it held when it was given
+    Count counter_base;
+    bool is_enabled = false;
+    std::vector<Count> base, done;          // by point: counters when enabled, hits before; empty: zeros
+    std::int64_t resolve_ns = 0, decode_ns = 0, prepare_ns = 0;  // what it took
+  };
+
+  std::optional<Problem> judge(probes::Plan& plan, Registration& registration, std::vector<probes::Mistake> mistakes) const;
+  Problem problem_of(const probes::Mistake& mistake) const;
+  Problem problem_of(const probes::Refused& refused) const;
+  std::optional<std::string> start(std::size_t probepoints, bool has_pending);
+  void take(Registration& registration);
+  Count counter(std::uint32_t index) const;
+  void note_base(Registration& registration) const;
+  void note_done(Registration& registration) const;
+  Count total(const Registration& registration) const;
+  Count count_at(const Registration& registration, std::uint32_t point, const Count& now) const;
+  Consumer consumer_of(std::uint64_t id, const Registration& registration) const;
+  bool give_counter(Registration& registration);
+  void arm_module(std::uint64_t id, Registration& registration, std::uint32_t module);
+
+  MachineConfig config_;
+  std::optional<probes::Catalog> catalog_;
+  Machine machine_;
+  Consumers consumers_;
+  std::map<std::uint64_t, std::unique_ptr<Registration>> registrations_;
+  std::uint64_t next_id_ = 1;
+  std::uint32_t loaded_modules_ = 0;        // in the catalog when the first probe was registered
+  std::vector<std::uint32_t> free_counters_;
+  std::uint32_t next_counter_ = 0, end_of_counters_ = 0;
+  bool has_consumers_ = false;               // some probe ever had one
+  Count gone_;                              // of probes that were unregistered
+  std::int64_t arm_ns_ = 0;
+};
+
+}  // namespace ubp::core

@@ -1,0 +1,123 @@
+// What a registry tells: the report's summary, and the statistics of the C interface.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "runtime/core/arena.h"
+#include "runtime/core/options.h"
+#include "runtime/core/registry.h"
+
+namespace ubp::core {
+
+namespace {
+
+std::uint64_t pending_of(const std::unique_ptr<probes::Plan>& plan) { return plan != nullptr ? plan->pending() : 0; }
+
+}  // namespace
+
+void Registry::read(std::uint64_t id, ubp_probe_stats& stats) const {
+  const Registration& registration = *registrations_.at(id);
+  const Count count = total(registration);
+  stats.recorded = count.recorded;
+  stats.missed = count.missed;
+  stats.filtered = stats.dropped = 0;
+  stats.hits = count.recorded + count.missed;
+  stats.probepoints = registration.points;
+  stats.probes = registration.probes.size();
+  stats.refused = registration.refused.size();
+  stats.pending = pending_of(registration.plan);
+  stats.enabled = registration.is_enabled ? 1 : 0;
+}
+
+void Registry::read(ubp_stats& stats) const {
+  Count all = gone_;
+  for (const auto& [id, registration] : registrations_) all += total(*registration);
+  report::XolStats xol;
+  read_slot_stats(machine_.own_points(), xol);
+  stats.probes = registrations_.size();
+  stats.probepoints = machine_.armed_points();
+  stats.recorded = all.recorded;
+  stats.missed = all.missed + xol.taken_out;
+  stats.filtered = stats.dropped = 0;
+  stats.hits = stats.recorded + stats.missed;
+  stats.slot_hits = xol.hits;
+  stats.misses = xol.misses;
+  stats.refills = xol.refills;
+  stats.evictions = xol.evictions;
+  stats.area_bytes = xol.area_bytes;
+  stats.threads_seen = xol.threads_seen;
+  stats.synchronisations = machine_.synchronisations();
+}
+
+std::optional<Problem> Registry::problem(std::uint64_t id, std::size_t index) const {
+  const Registration& registration = *registrations_.at(id);
+  if (index < registration.forgiven.size()) return problem_of(registration.forgiven[index]);
+  index -= registration.forgiven.size();
+  if (index < registration.refused.size()) return problem_of(registration.refused[index]);
+  return std::nullopt;
+}
+
+report::Summary Registry::summary(const std::string& program) const {
+  report::Summary summary;
+  summary.version = kVersion;
+  summary.program = program;
+  summary.xol.policy = policy_name(config_.policy);
+  summary.xol.slots_per_thread = config_.slots;
+  if (!machine_.is_started()) return summary;
+  const auto& modules = catalog_->modules();
+  read_slot_stats(machine_.own_points(), summary.xol);
+  const std::vector<std::uint64_t> recorded = read_counters(false);
+  const std::vector<std::uint64_t> missed = has_consumers_ ? read_counters(true) : std::vector<std::uint64_t>(recorded.size());
+  summary.hit_cost_ns = measure_hit_ns();
+  std::uint64_t traps = 0;
+  for (std::size_t index = machine_.own_points(); index < recorded.size(); ++index) traps += recorded[index] + missed[index];
+  summary.overhead_ns = summary.hit_cost_ns * static_cast<double>(traps);
+  report::Totals& totals = summary.totals;
+  totals.probepoints_armed = machine_.armed_points();
+  totals.recorded = gone_.recorded;
+  totals.missed = gone_.missed + summary.xol.taken_out;
+  for (const auto& [id, registration] : registrations_) {
+    for (const probes::Refused& refused : registration->refused) {
+      summary.refusals.push_back({modules[refused.module].name, refused.symbol, refused.address, refused.reason});
+    }
+    totals.refused += registration->refused.size();
+    totals.probes_requested += registration->refused.size() + registration->probes.size();
+    totals.pending += pending_of(registration->plan);
+    summary.probes.reserve(summary.probes.size() + registration->probes.size());
+    std::map<std::tuple<std::string, std::uint32_t, std::uint64_t>, std::size_t> late_rows;  // path, item, address -> row
+    for (const probes::Probe& probe : registration->probes) {
+      const std::uint32_t index = index_of(registration->runs, probe.point);
+      const Count count = count_at(*registration, probe.point, {recorded[index], missed[index]});
+      const std::uint64_t hits = count.recorded + count.missed;
+      totals.recorded += count.recorded;
+      totals.missed += count.missed;
+      const std::uint64_t address = address_of(*catalog_, probe);
+      if (probe.module >= loaded_modules_) {  // one that came back elsewhere is one row still
+        const auto [row, is_new] = late_rows.try_emplace({modules[probe.module].path, probe.item, address}, summary.probes.size());
+        if (!is_new) {
+          summary.probes[row->second].hits += hits;
+          continue;
+        }
+      }
+      const spec::Item& item = registration->items[probe.item];
+      summary.probes.push_back({item.text, std::string(spec::kind_name(item.kind)), modules[probe.module].name,
+                                symbol_of(*catalog_, probe), address, hits});
+    }
+  }
+  totals.hits = totals.recorded + totals.missed;
+  return summary;
+}
+
+std::string Registry::costs(std::uint64_t id) const {
+  const auto ms = [](std::int64_t ns) { return static_cast<double>(ns) / 1e6; };
+  const Registration& registration = *registrations_.at(id);
+  const std::uint64_t bytes = arena_bytes() + machine_.table_bytes() + registration.points * (sizeof(std::uint64_t) + sizeof(std::uint16_t));
+  return fmt::format("{} probepoints: resolve {:.2f} ms, decode {:.2f} ms, slots and table {:.2f} ms, arm {:.2f} ms; {:.1f} bytes a probepoint "
+                     "(one counting thread)",
+                     registration.points, ms(registration.resolve_ns), ms(registration.decode_ns), ms(registration.prepare_ns), ms(arm_ns_),
+                     static_cast<double>(bytes) / std::max(registration.points, 1U));
+}
+
+}  // namespace ubp::core

@@ -1,0 +1,106 @@
+// What is loaded, and what was read of it. See catalog.h.
+#include "runtime/probes/catalog.h"
+
+#include <algorithm>
+
+namespace ubp::probes {
+
+using symbols::FunctionTable;
+using symbols::Module;
+
+namespace {
+
+bool is_same(const Module& a, const Module& b) { return a.bias == b.bias && a.path == b.path && a.build_id == b.build_id; }
+
+}  // namespace
+
+std::span<const std::uint8_t> text_from(const Module& module, std::uint64_t address, std::uint64_t end) {
+  const symbols::Segment* segment = module.segment_at(address);
+  const std::uint8_t* bytes = module.bytes_at(address);
+  if (segment == nullptr || bytes == nullptr || !segment->executable) return {};
+  const std::uint64_t limit = std::min(end, segment->address + segment->size);
+  return {bytes, limit > address ? limit - address : 0};
+}
+
+Catalog::Catalog() : modules_(symbols::loaded_modules()), generation_(symbols::modules_generation()) {
+  if (modules_.size() > kMaxModules) modules_.resize(kMaxModules);
+  present_.resize(modules_.size(), true);
+}
+
+Catalog::Change Catalog::refresh(bool just_mapped) {
+  Change change;
+  const std::uint64_t generation = symbols::modules_generation();
+  if (generation == generation_) return change;
+  generation_ = generation;
+  std::vector<Module> now = symbols::loaded_modules();
+  for (std::uint32_t module = 0; module < modules_.size(); ++module) {
+    const auto is_it = [&](const Module& other) { return is_same(other, modules_[module]); };
+    if (!present_[module] || std::any_of(now.begin(), now.end(), is_it)) continue;
+    present_[module] = false;
+    change.gone.push_back(module);
+  }
+  const std::size_t known = modules_.size();
+  for (Module& module : now) {
+    std::optional<std::uint32_t> earlier;
+    for (std::uint32_t other = 0; other < known; ++other) {
+      // Without a build-id, what is loaded at the place of an earlier module under its name may be another file.
+      if (is_same(modules_[other], module) && (present_[other] || !module.build_id.empty())) earlier = other;
+    }
+    if (!earlier && modules_.size() == kMaxModules) {
+      ++change.left_out;
+    } else if (!earlier) {
+      module.is_relocated = !just_mapped;
+      change.come.push_back(static_cast<std::uint32_t>(modules_.size()));
+      modules_.push_back(std::move(module));
+      present_.push_back(true);
+    } else if (!present_[*earlier]) {
+      present_[*earlier] = true;
+      change.back.push_back(*earlier);
+    }
+  }
+  return change;
+}
+
+const FunctionTable& Catalog::table_of(std::uint32_t module) const {
+  auto found = tables_.find(module);
+  if (found == tables_.end()) found = tables_.emplace(module, FunctionTable::load(modules_[module])).first;
+  return found->second;
+}
+
+bool Catalog::is_in_rseq(std::uint32_t module, std::uint64_t address) const {
+  auto found = rseq_.find(module);
+  if (found == rseq_.end()) found = rseq_.emplace(module, rseq_sections(modules_[module])).first;
+  return std::any_of(found->second.begin(), found->second.end(),
+                     [&](const CodeRange& section) { return address >= section.begin && address < section.end; });
+}
+
+Code Catalog::code_from(std::uint32_t module, std::uint64_t address, std::uint64_t end) const {
+  const std::span<const std::uint8_t> text = text_from(modules_[module], address, end);
+  if (armed_.count == 0) return Code(text);
+  constexpr std::size_t kMost = std::size_t{1} << 20;  // of a function without a known end
+  std::vector<std::uint8_t> copy(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(std::min(text.size(), kMost)));
+  for (std::size_t at = 0; at < copy.size(); ++at) {
+    if (copy[at] != 0xcc) continue;
+    const std::uint32_t point = armed_.find(reinterpret_cast<std::uint64_t>(text.data()) + at);
+    if (point != kNotFound) copy[at] = armed_.points[point].first_byte;
+  }
+  return Code(std::move(copy));
+}
+
+bool Catalog::is_own_text(std::uint64_t address) const {
+  return std::any_of(own_text_.begin(), own_text_.end(),
+                     [&](const CodeRange& range) { return address >= range.begin && address < range.end; });
+}
+
+std::optional<std::uint32_t> Catalog::module_at(std::uint64_t address) const {
+  // Later ones first: an earlier one there is gone.
+  for (std::uint32_t module = static_cast<std::uint32_t>(modules_.size()); module-- > 0;) {
+    if (present_[module] && address >= modules_[module].low() && address < modules_[module].high() &&
+        modules_[module].segment_at(address - modules_[module].bias) != nullptr) {
+      return module;
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace ubp::probes

@@ -10,6 +10,7 @@
 #include <new>
 
 #include "runtime/report/report.h"
+#include "runtime/signals/interpose.h"
 #include "runtime/trap/trap_state.h"
 #include "xol/sys.h"
 
@@ -73,7 +74,8 @@ bool is_borrowed_memory() {
 Quiet::Quiet() : was_in_runtime_(trap::t_in_runtime) {
   constexpr std::uint64_t kSynchronous = (1u << (SIGTRAP - 1)) | (1u << (SIGSEGV - 1)) | (1u << (SIGBUS - 1)) |
                                          (1u << (SIGFPE - 1)) | (1u << (SIGILL - 1)) | (1u << (SIGSYS - 1));
-  mask_ = sys::set_signal_mask(~kSynchronous);
+  const std::uint64_t others = ~kSynchronous;  // SIGTRAP stays as it is: take_over() has to know
+  sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, reinterpret_cast<long>(&others), reinterpret_cast<long>(&mask_), sizeof mask_);
   trap::t_in_runtime = true;
   error_ = errno;
 }
@@ -81,7 +83,8 @@ Quiet::Quiet() : was_in_runtime_(trap::t_in_runtime) {
 Quiet::~Quiet() {
   errno = error_;
   trap::t_in_runtime = was_in_runtime_;
-  sys::set_signal_mask(mask_);
+  // Taken over meanwhile, SIGTRAP is no longer blocked, whatever it was.
+  sys::set_signal_mask(signals::has_taken_over() ? mask_ & ~(std::uint64_t{1} << (SIGTRAP - 1)) : mask_);
 }
 
 Call::Call(bool needs_init) {

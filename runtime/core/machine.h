@@ -89,7 +89,7 @@ class Machine {
   std::uint32_t own_points() const { return own_end_; }  // the first ones in the table
   std::uint32_t armed_points() const { return armed_points_; }  // by probes
   std::uint64_t synchronisations() const { return synchronisations_; }
-  std::uint64_t table_bytes() const { return table_->bytes(); }
+  std::uint64_t table_bytes() const { return table_ != nullptr ? table_->bytes() : 0; }
 
  private:
   std::optional<std::string> write(std::vector<std::uint32_t>& indexes);

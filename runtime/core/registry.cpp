@@ -166,7 +166,7 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
       edit.leave(registration.runs);
       continue;
     }
-    is_used = true;
+    is_used = machine_.is_started();  // else every item was forgiven, and there is nothing
     edit.use(registration.runs);
     note_base(registration);
     if (registration.request.consumer != nullptr) consumers_.add(machine_, registration.runs, consumer_of(id, registration));

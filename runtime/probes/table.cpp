@@ -29,7 +29,7 @@ void* reserve(std::size_t bytes) {
 }  // namespace
 
 Table::Table(std::size_t capacity) : capacity_(capacity), buckets_mask_(std::bit_ceil(capacity + capacity / 3 + 1) - 1) {
-  points_ = static_cast<xol::Displaced*>(reserve(capacity * sizeof(xol::Displaced)));
+  points_ = static_cast<xol::Displaced*>(reserve((capacity + 1) * sizeof(xol::Displaced)));
   buckets_ = static_cast<std::uint32_t*>(reserve((buckets_mask_ + 1) * sizeof(std::uint32_t)));
 }
 

@@ -201,6 +201,8 @@ void wrap_existing(int signal) {
 
 constinit std::atomic<bool> g_active{false};
 
+bool has_taken_over() { return g_active.load(std::memory_order_acquire); }  // pairs with take_over
+
 bool take_over() {
   if (g_active.load(std::memory_order_relaxed)) return true;  // the caller's lock: one at a time
   trap::KernelSigaction act{}, old{};

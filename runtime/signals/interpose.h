@@ -11,4 +11,7 @@ namespace ubp::signals {
 // SIGTRAP handler. Context: normal. Async-signal-safe: no. Thread-safe: no.
 bool take_over();
 
+// Whether it has happened: SIGTRAP is never blocked from then on. Async-signal-safe: yes.
+bool has_taken_over();
+
 }  // namespace ubp::signals

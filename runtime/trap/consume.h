@@ -61,8 +61,9 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
   std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the one in core/consumers.cpp
   g_process.run_consumers(uc, task, point, false);
   next.consumed = kConsumed;
-  if (task->has_deferred != 0) next.may_be_fast = 0;  // rt_sigreturn unblocks what was put off
   end_consuming(task);
+  std::atomic_signal_fence(std::memory_order_seq_cst);  // from here on a signal finds no mark, and is not put off
+  if (__atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) != 0) next.may_be_fast = 0;  // rt_sigreturn unblocks what was
   if (t_app_trap.is_pending && !t_app_trap.is_blocked) {  // a SIGTRAP of the application's own
     t_app_trap.is_pending = false;
     sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), SIGTRAP, reinterpret_cast<long>(&t_app_trap.info));

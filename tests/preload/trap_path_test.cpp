@@ -221,13 +221,25 @@ Result inject_two(long calls, std::size_t depth) {
     injector.record(SIGTRAP);
   }
   const std::uint64_t kind = injector.next_hit();
-  const std::set<std::uint64_t> path = injector.record(SIGTRAP);
-  const std::uint64_t first = *std::next(path.begin(), static_cast<long>(depth % path.size()));
+  std::set<std::uint64_t> path = injector.record(SIGTRAP);
+  for (int again = 0; again < 2;) {  // what every hit of the kind passes
+    const bool is_same = injector.next_hit() == kind;
+    const std::set<std::uint64_t> other = injector.record(SIGTRAP);
+    if (!is_same) continue;
+    ++again;
+    std::erase_if(path, [&](std::uint64_t address) { return !other.contains(address); });
+  }
+  auto first = std::next(path.begin(), static_cast<long>(depth % path.size()));
+  int tries = 0;
   std::set<std::uint64_t> left;
   Result result;
   while (!injector.is_gone()) {
-    if (injector.next_hit() != kind || !injector.run_to(first, SIGTRAP)) {
-      if (!injector.is_gone() && injector.next_hit() != kind) injector.run_to(0, SIGTRAP);
+    if (injector.next_hit() != kind) {
+      if (!injector.is_gone()) injector.run_to(0, SIGTRAP);
+      continue;
+    }
+    if (!injector.run_to(*first, SIGTRAP)) {  // a processor may pass by one that it fuses with the one before
+      if (result.wanted == 0 && ++tries % 4 == 0 && std::next(first) != path.end()) ++first;
       continue;
     }
     if (result.wanted == 0) {

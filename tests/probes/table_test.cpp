@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <random>
 #include <set>
 
@@ -10,16 +11,18 @@
 using namespace ubp::probes;
 
 namespace {
-std::vector<ubp::xol::Displaced> points_at(const std::set<std::uint64_t>& addresses) {
-  std::vector<ubp::xol::Displaced> points;
-  for (const std::uint64_t address : addresses) points.emplace_back().address = address;
-  return points;
+void add_all(Table& table, const std::set<std::uint64_t>& addresses) {
+  for (const std::uint64_t address : addresses) {
+    ubp::xol::Displaced point;
+    point.address = address & ubp::xol::kAddressMask;
+    table.add(point);
+  }
 }
 }  // namespace
 
 TEST_CASE("an empty table and an unpublished view find nothing") {
   CHECK(TableView{}.find(0x401000) == kNotFound);
-  CHECK(Table({}).view().find(0) == kNotFound);
+  CHECK(Table(0).view().find(0) == kNotFound);
 }
 
 TEST_CASE("every probepoint is found under its index, its neighbours are not") {
@@ -29,7 +32,8 @@ TEST_CASE("every probepoint is found under its index, its neighbours are not") {
     while (addresses.size() < count) {
       addresses.insert(count % 2 == 0 ? 0x7f0000000000 + addresses.size() * 2 : 0x401000 + random() % 0x1000000);
     }
-    const Table table(points_at(addresses));
+    Table table(addresses.size());
+    add_all(table, addresses);
     const TableView view = table.view();
     std::uint32_t index = 0;
     for (const std::uint64_t address : addresses) {
@@ -42,7 +46,8 @@ TEST_CASE("every probepoint is found under its index, its neighbours are not") {
 TEST_CASE("dense code, the worst case for a bad hash, needs few looks") {
   std::set<std::uint64_t> addresses;
   for (std::uint64_t i = 0; i < 100000; ++i) addresses.insert(0x555555554000 + i * 3);
-  const Table table(points_at(addresses));
+  Table table(addresses.size());
+  add_all(table, addresses);
   const TableView view = table.view();
   std::uint64_t looks = 0;
   for (const std::uint64_t address : addresses) {
@@ -53,11 +58,12 @@ TEST_CASE("dense code, the worst case for a bad hash, needs few looks") {
 }
 
 TEST_CASE("probepoints come later, go and come back; the arrays stay where they are") {
-  Table table(points_at({0x1000, 0x2000}), 1000);
+  Table table(1002);
+  add_all(table, {0x1000, 0x2000});
   const TableView first = table.view();
   std::set<std::uint64_t> later;
   for (std::uint64_t i = 0; i < 1000; ++i) later.insert(0x10000 + i);
-  table.add(points_at(later));
+  add_all(table, later);
   CHECK(table.room() == 0);
   CHECK(table.view().points == first.points);
   CHECK(table.view().buckets == first.buckets);
@@ -67,4 +73,19 @@ TEST_CASE("probepoints come later, go and come back; the arrays stay where they 
   for (std::uint32_t i = 0; i < 1000; ++i) REQUIRE(first.find(0x10000 + i) == (i % 2 == 0 ? kNotFound : 2 + i));
   for (std::uint32_t i = 0; i < 1000; i += 2) table.revive(2 + i, 0x10000 + i);
   for (std::uint32_t i = 0; i < 1000; ++i) REQUIRE(first.find(0x10000 + i) == 2 + i);
+}
+
+TEST_CASE("a probepoint that is there already is taken once, and what may change of it changes nothing else") {
+  Table table(10);
+  add_all(table, {0x1000, 0x2000, 0x3000});
+  ubp::xol::Displaced again;
+  again.address = 0x2000;
+  CHECK(table.add(again) == 1);
+  CHECK(table.room() == 7);
+  const ubp::xol::Displaced before = table.view().points[1];
+  table.set_consumers(1, true);
+  CHECK(table.view().points[1].has_consumers);
+  CHECK(table.view().find(0x2000) == 1);
+  table.set_consumers(1, false);
+  CHECK(std::memcmp(&before, &table.view().points[1], sizeof before) == 0);
 }

@@ -48,7 +48,9 @@ class World {
     system.bytes[0] = 0x0f;
     system.bytes[1] = 0x05;
     system.system.permanent = 0;
-    table_ = std::make_unique<probes::Table>(std::vector{slot_point_, system});
+    table_ = std::make_unique<probes::Table>(2);
+    table_->add(slot_point_);
+    table_->add(system);
     std::construct_at(&g_process);
     g_process.high_water = &high_water_;
     g_process.table = table_->view();
@@ -127,6 +129,7 @@ TEST_CASE("in a slot, not executed: the probepoint's address, and the hit goes o
   translate(&frame.uc, &frame.info);
   CHECK(frame.uc.rip == kOrigin);
   CHECK(frame.uc.reserved[0] == kOrigin);
+  CHECK(frame.uc.reserved[1] == kConsumed);  // or it would not be in a slot
   CHECK(frame.return_address == kResume);
 }
 
@@ -257,9 +260,11 @@ TEST_CASE("a handler that is returning to a hit can itself be interrupted") {
   Frame hit, handler;
   interrupt(handler, hit, address_of(&ubp_resume_restorer_r15));
   hit.uc.rip = hit.uc.reserved[0] = kOrigin;
+  hit.uc.reserved[1] = kConsumed;
   translate(&handler.uc, &handler.info);
   CHECK(handler.uc.rip == kOrigin);
   CHECK(handler.uc.reserved[0] == kOrigin);
+  CHECK(handler.uc.reserved[1] == kConsumed);
   CHECK(handler.return_address == kResume);
 
   Frame moved, second;  // the handler has skipped the instruction: no hit to go on with

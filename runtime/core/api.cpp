@@ -303,8 +303,10 @@ ubp_status ubp_init(const ubp_config* config) {
   machine.probepoints = std::uint32_t{1} << 20;
   if (config != nullptr) {
     if (const ubp_status status = check_size(config)) return status;
-    const bool is_good = config->slots <= 4096 && config->policy <= UBP_POLICY_ADAPTIVE && config->max_probepoints <= 1u << 24;
+    const bool is_good = config->slots <= 4096 && config->policy <= UBP_POLICY_ADAPTIVE && config->max_probepoints <= 1u << 24 &&
+                         (config->flags & ~std::uint32_t{UBP_CONFIG_LEAVE_BLOCKED_THREADS}) == 0;
     if (!is_good) return UBP_E_INVALID;
+    machine.leaves_blocked_threads = (config->flags & UBP_CONFIG_LEAVE_BLOCKED_THREADS) != 0;
     if (config->slots != 0) machine.slots = config->slots;
     if (config->max_probepoints != 0) machine.probepoints = config->max_probepoints;
     constexpr ubp::xol::Policy kPolicies[] = {ubp::xol::Policy::kThread, ubp::xol::Policy::kThread, ubp::xol::Policy::kProbepoint,

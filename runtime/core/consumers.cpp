@@ -30,6 +30,17 @@ namespace {
 
 using trap::g_process;
 
+// A thread sanitizer does not see into the trap path, which orders these two.
+#ifdef __SANITIZE_THREAD__
+extern "C" void __tsan_acquire(void*);
+extern "C" void __tsan_release(void*);
+void leaves(trap::TaskState* task) { __tsan_release(task); }
+void has_left(const trap::TaskState* task) { __tsan_acquire(const_cast<trap::TaskState*>(task)); }
+#else
+void leaves(trap::TaskState*) {}
+void has_left(const trap::TaskState*) {}
+#endif
+
 std::atomic<const Consumers::List*>* g_lists = nullptr;  // by probepoint
 
 // Called by the trap path with the task marked; what is called here is the consumers' and this file's.
@@ -44,10 +55,11 @@ void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point
     std::uint64_t& count = task->counters[consumer.counter + (missed ? g_process.missed_offset : 0)];
     __atomic_store_n(&count, count + 1, __ATOMIC_RELAXED);  // the task's own; read by others at any time
     if (missed) continue;
-    const ubp_context context{uc, g_process.table.points[point].address, &consumer};
+    const ubp_context context{uc, g_process.table.address_of(point), &consumer};
     consumer.function(&context, consumer.data);
   }
   error = before;
+  leaves(task);
 }
 
 std::uint64_t* register_of(trap::Context* uc, unsigned id) {
@@ -97,12 +109,16 @@ void Consumers::wait() {
   for (std::uint32_t block = 0; block < used; ++block) {
     const trap::TaskState* const task = g_process.state(block);
     const std::uint64_t mark = task->consumer.load(std::memory_order_acquire);  // pairs with end_consuming()
-    if ((mark & 1) == 0) continue;
+    if ((mark & 1) == 0) {
+      has_left(task);
+      continue;
+    }
     for (int turn = 0; task->consumer.load(std::memory_order_acquire) == mark; ++turn) {  // likewise
       if (turn % 16 == 15 && trap::is_dead(task->tid.load(std::memory_order_relaxed))) break;  // ended inside its consumer
       const timespec moment{0, turn < 4 ? 0 : 50'000};
       sys::call4(SYS_nanosleep, reinterpret_cast<long>(&moment), 0);
     }
+    has_left(task);
   }
   for (const List* list : retired_) delete list;
   retired_.clear();

@@ -52,6 +52,7 @@ struct MachineConfig {
   xol::Policy policy = xol::Policy::kThread;
   std::uint32_t probepoints = 0;       // most there can ever be
   std::uint32_t consumers = 0;         // counters for them
+  bool leaves_blocked_threads = false; // ParkedThreads
 };
 
 class Machine {
@@ -103,7 +104,7 @@ class Machine {
   std::uint32_t own_end_ = 0, first_consumer_counter_ = 0;
   std::vector<std::uint32_t> own_;  // the runtime's own probepoints, but the calibration point
   std::optional<std::uint32_t> hook_;  // the probepoint at the dynamic linker's r_brk
-  bool own_armed_ = false, watches_modules_ = false;
+  bool own_armed_ = false, watches_modules_ = false, leaves_blocked_threads_ = false;
   bool has_membarrier_ = false;
   std::uint32_t armed_points_ = 0;
   std::uint64_t synchronisations_ = 0;

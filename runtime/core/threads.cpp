@@ -68,21 +68,45 @@ std::vector<std::uint32_t> other_threads() {
   return tids;
 }
 
-bool is_dead(std::uint32_t tid) {
-  const int file = open(fmt::format("/proc/self/task/{}/stat", tid).c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return true;
-  char text[512];
+struct Status {
+  char state = 'X';
+  bool blocks_trap = false;
+};
+
+// Source: proc(5), /proc/pid/status.
+Status status_of(std::uint32_t tid) {
+  Status status;
+  const int file = open(fmt::format("/proc/self/task/{}/status", tid).c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return status;
+  char text[4096];
   const ssize_t bytes = read(file, text, sizeof text);
   close(file);
-  const std::string_view line(text, bytes > 0 ? static_cast<std::size_t>(bytes) : 0);
-  const std::size_t name_end = line.rfind(')');
-  if (name_end == line.npos || name_end + 2 >= line.size()) return true;
-  return line[name_end + 2] == 'Z' || line[name_end + 2] == 'X';
+  const std::string_view lines(text, bytes > 0 ? static_cast<std::size_t>(bytes) : 0);
+  const auto field = [&](std::string_view name) {
+    const std::size_t at = lines.find(name);
+    return at == lines.npos ? std::string_view() : lines.substr(at + name.size());
+  };
+  if (const auto state = field("\nState:\t"); !state.empty()) status.state = state.front();
+  const auto blocked = field("\nSigBlk:\t");
+  std::uint64_t mask = 0;
+  std::from_chars(blocked.data(), blocked.data() + std::min<std::size_t>(blocked.size(), 16), mask, 16);
+  status.blocks_trap = (mask >> (SIGTRAP - 1) & 1) != 0;
+  return status;
+}
+
+// A SIGTRAP that the runtime knows for its own (trap_path.cpp), should it arrive late.
+void ask(std::uint32_t tid) {
+  siginfo_t info{};
+  info.si_code = SI_QUEUE;
+  info.si_pid = getpid();
+  info.si_uid = getuid();
+  info.si_value.sival_ptr = reinterpret_cast<void*>(UBP_ENTRY_MARK);
+  sys::call4(SYS_rt_tgsigqueueinfo, getpid(), tid, SIGTRAP, reinterpret_cast<long>(&info));
 }
 
 }  // namespace
 
-std::optional<std::string> ParkedThreads::park() {
+std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
   if (other_threads().empty()) return std::nullopt;
   trap::KernelSigaction act{}, old{};
   act.handler = reinterpret_cast<std::uint64_t>(&hold);
@@ -95,22 +119,28 @@ std::optional<std::string> ParkedThreads::park() {
   g_held.store(true, std::memory_order_release);   // pairs with hold()
   std::vector<std::uint32_t> asked;
   timespec start{};
+  long waited_ms = 0;
   clock_gettime(CLOCK_MONOTONIC, &start);
   for (;;) {
     std::optional<std::uint32_t> missing;
     for (const std::uint32_t tid : other_threads()) {  // again and again: those that run may make more
-      if (std::find(asked.begin(), asked.end(), tid) == asked.end()) {
+      const Status status = status_of(tid);
+      if (status.state == 'Z' || status.state == 'X' || has_arrived(tid)) continue;
+      const bool is_asked = std::find(asked.begin(), asked.end(), tid) != asked.end();
+      if (!is_asked && !status.blocks_trap) {
         asked.push_back(tid);
-        sys::call4(SYS_tgkill, getpid(), tid, SIGTRAP);
+        ask(tid);
       }
-      if (!has_arrived(tid) && !is_dead(tid)) missing = tid;
+      if (leaves_blocked && status.blocks_trap && status.state == 'S' && waited_ms > 250) continue;
+      missing = tid;
     }
     if (!missing) break;
     timespec now{};
     clock_gettime(CLOCK_MONOTONIC, &now);
-    if (now.tv_sec - start.tv_sec > 2) {
+    waited_ms = (now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1'000'000;
+    if (waited_ms > 2000) {
       g_held.store(false, std::memory_order_release);  // pairs with hold()
-      return fmt::format("thread {} blocks SIGTRAP or does not run; start probing before it does", *missing);
+      return fmt::format("thread {} blocks SIGTRAP or does not run; register the first probe before it does", *missing);
     }
     wait_a_moment();
   }

@@ -20,7 +20,8 @@ class ParkedThreads {
 
   // Holds every other thread. Returns why it cannot: one blocks SIGTRAP for longer than two seconds. System calls that the
   // threads wait in are restarted, but for those that signal(7) says never are.
-  std::optional<std::string> park();
+  // leaves_blocked: those that block SIGTRAP and sleep for a quarter of a second are left alone instead.
+  std::optional<std::string> park(bool leaves_blocked);
 };
 
 }  // namespace ubp::core

@@ -73,10 +73,17 @@ typedef enum ubp_policy {
   UBP_POLICY_ADAPTIVE = 4     /* the thread's cache, and write-once slots for what is refilled too often */
 } ubp_policy;
 
+enum {
+  /* A thread that blocks SIGTRAP for good (it waits in sigwait(), or a sanitizer made it) does not stop the first registration.
+   * Such a thread must meet no probe: the kernel ends a program that executes an int3 while SIGTRAP is blocked. */
+  UBP_CONFIG_LEAVE_BLOCKED_THREADS = 1u << 0
+};
+
 typedef struct ubp_config {
   size_t struct_size;
   uint32_t slots;             /* per thread: 1..4096; 0: 64 */
   uint32_t policy;            /* ubp_policy */
+  uint32_t flags;             /* UBP_CONFIG_* */
   uint32_t max_probepoints;   /* distinct addresses ever probed: 1..16777216; 0: 1048576. Address space only until used */
 } ubp_config;
 

@@ -40,6 +40,10 @@ struct TableView {
       if (points[bucket - 1].address == address) return bucket - 1;
     }
   }
+  // The address of a probepoint, which may go at any time (retire()); 0: it has.
+  std::uint64_t address_of(std::uint32_t index) const {
+    return __atomic_load_n(reinterpret_cast<const std::uint64_t*>(&points[index]), __ATOMIC_RELAXED) & xol::kAddressMask;  // one word
+  }
 };
 
 // Owns what a TableView shows. The memory outlives the process's last trap: it is never freed once published.

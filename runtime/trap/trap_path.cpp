@@ -256,6 +256,8 @@ UBP_RANGE("ubp_signal_s") Prepared ubp_signal_prepare(siginfo_t* info, Context* 
 // Outside the ranges. A SIGTRAP that no probepoint caused: what the application's disposition makes of it. handler 0:
 // nothing to call, return from the frame.
 UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) {
+  const bool is_own = info->si_code == SI_QUEUE && reinterpret_cast<std::uint64_t>(info->si_value.sival_ptr) == UBP_ENTRY_MARK;
+  if (is_own) return {0, uc};  // core/threads.cpp asked, and no longer waits
   const std::uint64_t before = block_all();
   if (is_in_ubp(uc->rip)) uc = settle(uc);
   const std::uint64_t handler = g_handlers.handler[SIGTRAP].load(std::memory_order_acquire);  // pairs with sigaction

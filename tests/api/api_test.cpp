@@ -414,8 +414,10 @@ TEST_CASE("misuse returns its error") {
   CHECK(ubp_register_symbol("libfx_target", "target_add", 1000, nullptr, &probe, &refusal) == UBP_E_NOT_FOUND);
   CHECK(ubp_register_address(nullptr, nullptr, &probe, nullptr) == UBP_E_INVALID);
   CHECK(ubp_register_address(&stats, nullptr, &probe, &refusal) == UBP_E_NOT_FOUND);
+#ifndef __SANITIZE_ADDRESS__  // there the runtime is a part of this program, as any other
   CHECK(ubp_register_address(reinterpret_cast<const void*>(&ubp_init), nullptr, &probe, &refusal) == UBP_E_REFUSED);
   CHECK(std::string(refusal.message).starts_with("runtime:"));
+#endif
   auto options = sized<ubp_options>();
   options.flags = 1u << 20;
   CHECK(ubp_register("libfx_target:target_add", &options, &probe, nullptr) == UBP_E_INVALID);
@@ -515,7 +517,7 @@ TEST_CASE("exact from many threads, by counter and by consumer") {
 
 TEST_CASE("shutdown puts the text back byte for byte; nothing works after it; init starts again") {
   const void* const add_text = dlsym(RTLD_DEFAULT, "target_add");
-  const void* const libc_text = dlsym(RTLD_DEFAULT, "malloc");
+  const void* const libc_text = dlsym(dlopen("libc.so.6", RTLD_LAZY), "malloc");
   CHECK(ubp_shutdown() == UBP_OK);
   CHECK(ubp_is_active() == 0);
   const auto add_before = text_of(add_text), malloc_before = text_of(libc_text);

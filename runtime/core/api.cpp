@@ -112,12 +112,13 @@ ubp_status enter(std::vector<spec::Item> items, std::optional<std::uint32_t> mod
   if ((request.flags & UBP_PROBE_PENDING) != 0) {
     for (spec::Item& item : items) item.pending = !item.exclude;
   }
-  report::Progress progress;
+  std::optional<report::Progress> progress;
+  if (request.is_environment) progress.emplace();
   const auto show = [&](std::size_t found) {
-    if (request.is_environment) progress.show(fmt::format("{} probes found", found));
+    if (progress) progress->show(fmt::format("{} probes found", found));
   };
   const auto id = interface().registry.prepare(std::move(items), module, request, show, problem);
-  if (request.is_environment) progress.clear();
+  if (progress) progress->clear();
   if (!id) return problem.status;
   std::vector<Operation> operations{{Operation::kRegister, *id}};
   if ((request.flags & UBP_PROBE_DISABLED) != 0) operations.push_back({Operation::kDisable, *id});

@@ -100,7 +100,7 @@ class Plan {
   void add_functions(std::uint32_t module, std::span<const symbols::Function* const> functions, std::uint64_t low,
                      std::uint64_t high, Found& found);
   void add_decoded(std::uint32_t module, const symbols::Function& function, const decoder::Decoded& decoded,
-                   std::span<const std::uint8_t> code, Found& found) const;
+                   const std::uint8_t* bytes, Found& found) const;
   void refuse(std::uint32_t module, const symbols::Function* function, std::uint64_t address, std::string reason,
               Found& found, bool misplaced = false) const;
   std::optional<std::string> module_problem(std::uint32_t module) const;

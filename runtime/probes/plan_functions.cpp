@@ -48,7 +48,7 @@ void Plan::refuse(std::uint32_t module, const Function* function, std::uint64_t 
 }
 
 void Plan::add_decoded(std::uint32_t module, const Function& function, const decoder::Decoded& decoded,
-                       std::span<const std::uint8_t> code, Found& found) const {
+                       const std::uint8_t* bytes, Found& found) const {
   const std::uint64_t address = function.address + decoded.offset;
   if (decoded.instruction.route == decoder::Route::kRefused) {
     refuse(module, &function, address, reason_text(Reason::kInstruction, decoded.instruction.refusal, ""), found);
@@ -67,7 +67,7 @@ void Plan::add_decoded(std::uint32_t module, const Function& function, const dec
   probe.offset = decoded.offset;
   probe.item = found.item & (kMaxItems - 1);
   probe.module = module & (kMaxModules - 1);
-  found.candidates.push_back({probe, {address + catalog_.modules()[module].bias, decoded.instruction, code.data() + decoded.offset}});
+  found.candidates.push_back({probe, {address + catalog_.modules()[module].bias, decoded.instruction, bytes}});
 }
 
 // One probe at an ELF address. function: the one that holds it, or nullptr.
@@ -80,11 +80,9 @@ void Plan::add_one(std::uint32_t module, const Function* function, std::uint64_t
     refuse(module, function, address, std::move(*problem), found, true);
     return;
   }
-  const auto code = catalog_.code_from(module, function->address, ~std::uint64_t{0});
+  const auto code = catalog_.code_from(module, address, address + 15);
   const auto offset = static_cast<std::uint32_t>(address - function->address);
-  const auto here = code.subspan(offset);
-  const decoder::Instruction instruction = decoder::classify(here.first(std::min<std::size_t>(here.size(), 15)));
-  add_decoded(module, *function, {offset, instruction}, code, found);
+  add_decoded(module, *function, {offset, decoder::classify(code)}, code.data(), found);
 }
 
 // Every instruction of the functions, as far as it lies in [low, high). The functions are all walked first: what one
@@ -106,7 +104,7 @@ void Plan::add_functions(std::uint32_t module, std::span<const Function* const> 
   const auto add_in_range = [&](const Function& function, const decoder::Decoded& decoded,
                                 std::span<const std::uint8_t> code) {
     const std::uint64_t address = function.address + decoded.offset;
-    if (address >= low && address < high) add_decoded(module, function, decoded, code, found);
+    if (address >= low && address < high) add_decoded(module, function, decoded, code.data() + decoded.offset, found);
   };
   for (const Function* function : functions) {
     const auto code = catalog_.code_from(module, function->address, function->end);

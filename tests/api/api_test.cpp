@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cmath>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <thread>
@@ -23,10 +24,20 @@ namespace {
 ubp_status g_before_main = UBP_E_INVALID;
 ubp_probe* g_early = nullptr;
 
+// UBP_TEST_POLICY: the slot policy, as a number (the meson suite `policies`).
+ubp_config configuration() {
+  ubp_config config{};
+  config.struct_size = sizeof config;
+  config.slots = 4;
+  if (const char* policy = std::getenv("UBP_TEST_POLICY")) config.policy = static_cast<std::uint32_t>(std::atoi(policy));
+  return config;
+}
+
 // Before main, and before the C++ constructors of this program.
 __attribute__((constructor(101))) void before_main() {
   g_before_main = ubp_register("fx_target:target_quiet", nullptr, &g_early, nullptr);  // not active yet
-  if (ubp_init(nullptr) == UBP_OK) g_before_main = ubp_register("libfx_target:target_quiet", nullptr, &g_early, nullptr);
+  const ubp_config config = configuration();
+  if (ubp_init(&config) == UBP_OK) g_before_main = ubp_register("libfx_target:target_quiet", nullptr, &g_early, nullptr);
 }
 
 template <typename T>
@@ -513,6 +524,17 @@ TEST_CASE("exact from many threads, by counter and by consumer") {
   CHECK(runs == 40000);
   CHECK(read(counted.probe).hits == 40000);
   CHECK(read(consumed.probe).recorded == 40000);
+}
+
+TEST_CASE("the policy asked for is the one at work") {
+  const Scoped probe(add("insn:libfx_target:target_*"));
+  for (int i = 0; i < 50; ++i) target_eight(1, 2, 3, 4, 5, 6, 7, i), target_twice(i), target_quiet(i);  // more instructions than slots
+  auto stats = sized<ubp_stats>();
+  REQUIRE(ubp_read(&stats) == UBP_OK);
+  const std::uint32_t policy = configuration().policy;
+  CHECK(stats.refills > 0);
+  CHECK((stats.evictions > 0) == (policy != UBP_POLICY_PROBEPOINT));  // which writes every slot once
+  if (policy == UBP_POLICY_STEAL) CHECK(stats.area_bytes < 8192);     // one pool of four slots, and permanent ones
 }
 
 TEST_CASE("shutdown puts the text back byte for byte; nothing works after it; init starts again") {

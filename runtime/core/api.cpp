@@ -194,17 +194,6 @@ void on_modules_changed() {
   }
 }
 
-// Another copy of UBP has SIGTRAP: its handler carries the mark, and is not this one's.
-bool is_taken_by_another() {
-  trap::KernelSigaction act{};
-  sys::call4(SYS_rt_sigaction, SIGTRAP, 0, reinterpret_cast<long>(&act), 8);
-  if (act.handler <= 1 || act.handler == reinterpret_cast<std::uint64_t>(&trap::ubp_trap_entry)) return false;
-  std::uint64_t mark = 0;
-  if (act.handler % 16 != 0) return false;  // the mark lies on the handler's page
-  std::memcpy(&mark, reinterpret_cast<const void*>(act.handler - sizeof mark), sizeof mark);
-  return mark == UBP_ENTRY_MARK;
-}
-
 ubp_status change(ubp_probe* probe, Operation::Kind kind) {
   if (t_transaction != nullptr && t_transaction->has_failed) return UBP_E_TRANSACTION;
   return failed(guarded([&]() -> ubp_status {
@@ -238,6 +227,16 @@ ubp_status end_transaction(bool commits) {
 }
 
 }  // namespace
+
+bool is_taken_by_another() {
+  trap::KernelSigaction act{};
+  sys::call4(SYS_rt_sigaction, SIGTRAP, 0, reinterpret_cast<long>(&act), 8);
+  if (act.handler <= 1 || act.handler == reinterpret_cast<std::uint64_t>(&trap::ubp_trap_entry)) return false;
+  std::uint64_t mark = 0;
+  if (act.handler % 16 != 0) return false;  // the mark lies on the handler's page
+  std::memcpy(&mark, reinterpret_cast<const void*>(act.handler - sizeof mark), sizeof mark);
+  return mark == UBP_ENTRY_MARK;
+}
 
 ubp_status register_environment(std::string_view spec, std::uint32_t flags, ubp_probe** probe, ubp_refusal* refusal) {
   Request request;

@@ -11,6 +11,9 @@
 
 namespace ubp::core {
 
+// Another copy of UBP has SIGTRAP: its handler carries the mark, and is not this one's.
+bool is_taken_by_another();
+
 // ubp_init(); is_embedding: by the application itself.
 ubp_status initialise(const MachineConfig& config, bool is_embedding);
 

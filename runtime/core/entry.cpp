@@ -48,6 +48,7 @@ struct Process {
 };
 Process* g_loaded = nullptr;
 std::atomic<int> g_reported_pid{0};
+void (*g_next_exit)(int) = nullptr;
 
 std::string executable_path() {
   char path[4096];
@@ -254,6 +255,8 @@ bool load(std::vector<OptionError>& errors, Options options) {
 }
 
 __attribute__((constructor)) void on_load() {
+  // A program's own _exit stands in front of that of a copy which is preloaded.
+  if (Machine::is_in_program()) g_next_exit = reinterpret_cast<void (*)(int)>(dlsym(RTLD_NEXT, "_exit"));
   if (!is_wanted()) return;
   report::error_stream();  // before the application can close or reuse descriptor 2
   std::vector<OptionError> errors;
@@ -262,6 +265,7 @@ __attribute__((constructor)) void on_load() {
   if (options.help) report::error_stream().write(options_help());
   if (!options.has_probes) return;
   if (!options.follow_exec) hide_from_children();
+  if (is_taken_by_another()) return;  // and has read the same variables
   bool good = false;
   const Quiet quiet;
   try {
@@ -280,6 +284,7 @@ __attribute__((destructor)) void on_exit() try {
 
 [[noreturn]] void exit_now(int status) {
   write_report();
+  if (g_next_exit != nullptr) g_next_exit(status);
   for (;;) sys::call4(SYS_exit_group, status);
 }
 

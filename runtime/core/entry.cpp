@@ -81,6 +81,13 @@ bool is_wanted() {
   return false;
 }
 
+// "libubp.so" of "/usr/lib/libubp.so.0"
+std::string_view unversioned_name(std::string_view path) {
+  const std::string_view name = path.substr(path.rfind('/') + 1);
+  const std::size_t version = name.find(".so.");
+  return version == name.npos ? name : name.substr(0, version + 3);
+}
+
 // Children made by exec find the environment as the application set it: without UBP's variables and without libubp in
 // LD_PRELOAD.
 void hide_from_children() {
@@ -89,13 +96,12 @@ void hide_from_children() {
   Dl_info self{};
   if (preload == nullptr || dladdr(reinterpret_cast<void*>(&hide_from_children), &self) == 0) return;
   const std::string_view own = self.dli_fname;
-  const std::string_view own_name = own.substr(own.rfind('/') + 1);
   std::string rest;
   std::string_view left = preload;
   while (!left.empty()) {
     const std::size_t end = std::min(left.find_first_of(": "), left.size());
     const std::string_view entry = left.substr(0, end);
-    if (!entry.empty() && entry != own && entry.substr(entry.rfind('/') + 1) != own_name) {
+    if (!entry.empty() && entry != own && unversioned_name(entry) != unversioned_name(own)) {
       rest += (rest.empty() ? "" : ":") + std::string(entry);
     }
     left.remove_prefix(std::min(end + 1, left.size()));

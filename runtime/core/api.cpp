@@ -182,37 +182,13 @@ spec::Item spec_item(std::string module, const std::string& symbol) {
   return item;
 }
 
-// Stands in for the dynamic linker's empty r_brk.
-void on_modules_changed() {
-  const Quiet quiet;
-  if (_r_debug.r_state != r_debug::RT_CONSISTENT) return;
-  const Call call;
-  if (call.status() != UBP_OK) return;  // a vfork child; or libubp itself opens its readers
-  try {
-    interface().registry.modules_changed(true);
-  } catch (const std::exception& problem) {
-    say(Level::kWarning, problem.what());
-  }
-}
-
-// Another copy of UBP has SIGTRAP: its handler carries the mark, and is not this one's.
-bool is_taken_by_another() {
-  trap::KernelSigaction act{};
-  sys::call4(SYS_rt_sigaction, SIGTRAP, 0, reinterpret_cast<long>(&act), 8);
-  if (act.handler <= 1 || act.handler == reinterpret_cast<std::uint64_t>(&trap::ubp_trap_entry)) return false;
-  std::uint64_t mark = 0;
-  if (act.handler % 16 != 0) return false;  // the mark lies on the handler's page
-  std::memcpy(&mark, reinterpret_cast<const void*>(act.handler - sizeof mark), sizeof mark);
-  return mark == UBP_ENTRY_MARK;
-}
-
 ubp_status change(ubp_probe* probe, Operation::Kind kind) {
   if (t_transaction != nullptr && t_transaction->has_failed) return UBP_E_TRANSACTION;
   return failed(guarded([&]() -> ubp_status {
     const Call call;
     if (call.status() != UBP_OK) return call.status();
-    if (!interface().registry.is_known(id_of(probe))) return UBP_E_STALE;
-    const Operation operation{kind, id_of(probe)};
+    if (!interface().registry.is_known(reinterpret_cast<std::uint64_t>(probe))) return UBP_E_STALE;
+    const Operation operation{kind, reinterpret_cast<std::uint64_t>(probe)};
     Problem problem;
     return carry_out({&operation, 1}, problem);
   }));
@@ -247,53 +223,7 @@ ubp_status register_environment(std::string_view spec, std::uint32_t flags, ubp_
   return register_text(spec, request, probe, refusal);
 }
 
-report::Summary summary(const std::string& program) {
-  const Quiet quiet;
-  const Call call;
-  return call.status() == UBP_OK ? interface().registry.summary(program) : report::Summary{};
-}
-
 void set_flush(bool (*flush)()) { g_flush = flush; }
-
-void disarm_at_exit() {
-  const Quiet quiet;
-  const Call call(false);
-  if (call.status() != UBP_OK) return;
-  Registry& registry = interface().registry;
-  std::vector<Operation> operations;
-  for (const bool of_environment : {false, true}) {
-    for (const std::uint64_t id : registry.ids(of_environment)) operations.push_back({Operation::kDisable, id});
-  }
-  auto denied = registry.apply(operations);
-  if (!denied) denied = registry.rest();
-  if (denied) say(Level::kWarning, *denied);
-}
-
-std::string costs(ubp_probe* probe) {
-  const Quiet quiet;
-  const Call call;
-  return call.status() == UBP_OK ? interface().registry.costs(id_of(probe)) : std::string();
-}
-
-ubp_status initialise(const MachineConfig& config, bool is_embedding) {
-  const Call call(false);
-  if (call.status() != UBP_OK) return call.status();
-  Interface& state = interface();
-  if (is_taken_by_another()) {
-    say(Level::kError, "this process has another copy of UBP, which stays in charge; link libubp.so, or do not preload it");
-    return UBP_E_OTHER_RUNTIME;
-  }
-  const bool was_running = state.registry.is_armed();
-  if (!was_running && !state.is_initialised) state.registry.configure(config);
-  if (is_embedding && !state.is_embedded) {
-    state.is_embedded = true;
-    state.registry.watch_modules();
-    if (was_running) report::error_stream().write("ubp: the program embeds UBP too: one runtime serves it and UBP_PROBES\n");
-  }
-  state.is_initialised = true;
-  trap::g_process.on_modules_changed = reinterpret_cast<std::uint64_t>(&on_modules_changed);
-  return UBP_OK;
-}
 
 }  // namespace ubp::core
 
@@ -334,29 +264,6 @@ ubp_status ubp_shutdown() {
 
 int ubp_is_active() { return __atomic_load_n(&interface().is_initialised, __ATOMIC_RELAXED) ? 1 : 0; }
 
-const char* ubp_version() { return kVersion; }
-
-const char* ubp_status_string(ubp_status status) {
-  switch (status) {
-    case UBP_OK: return "no error";
-    case UBP_E_INVALID: return "an argument is null, out of range, or has unknown flags";
-    case UBP_E_STRUCT_SIZE: return "struct_size is smaller than any version of the structure";
-    case UBP_E_NOT_ACTIVE: return "not between ubp_init and ubp_shutdown";
-    case UBP_E_SPEC: return "the specification cannot be read";
-    case UBP_E_NOT_FOUND: return "no such module, function or address";
-    case UBP_E_REFUSED: return "found, but no instruction there can be probed";
-    case UBP_E_NO_MEMORY: return "memory was denied";
-    case UBP_E_NO_ROOM: return "more probepoints or consumers than there is room for";
-    case UBP_E_STALE: return "the probe was unregistered, or is none";
-    case UBP_E_IN_CONSUMER: return "called inside a consumer";
-    case UBP_E_BUSY: return "called by a signal handler that interrupted another call of its thread";
-    case UBP_E_WRONG_PROCESS: return "called by a process that borrows its parent's memory";
-    case UBP_E_TRANSACTION: return "no transaction is open, one is open already, or an earlier call in it failed";
-    case UBP_E_SYSTEM: return "the kernel denied something";
-    case UBP_E_OTHER_RUNTIME: return "another copy of UBP owns this process";
-  }
-  return "unknown status";
-}
 
 ubp_status ubp_register(const char* spec, const ubp_options* options, ubp_probe** probe, ubp_refusal* refusal) {
   Request request;

@@ -25,6 +25,7 @@
 #include "runtime/core/options.h"
 #include "runtime/report/output_file.h"
 #include "runtime/report/report.h"
+#include "runtime/signals/interpose.h"
 #include "runtime/trap/trap_state.h"
 #include "xol/sys.h"
 
@@ -48,6 +49,7 @@ struct Process {
 };
 Process* g_loaded = nullptr;
 std::atomic<int> g_reported_pid{0};
+void (*g_next_exit)(int) = nullptr;
 
 std::string executable_path() {
   char path[4096];
@@ -80,6 +82,13 @@ bool is_wanted() {
   return false;
 }
 
+// "libubp.so" of "/usr/lib/libubp.so.0"
+std::string_view unversioned_name(std::string_view path) {
+  const std::string_view name = path.substr(path.rfind('/') + 1);
+  const std::size_t version = name.find(".so.");
+  return version == name.npos ? name : name.substr(0, version + 3);
+}
+
 // Children made by exec find the environment as the application set it: without UBP's variables and without libubp in
 // LD_PRELOAD.
 void hide_from_children() {
@@ -88,13 +97,12 @@ void hide_from_children() {
   Dl_info self{};
   if (preload == nullptr || dladdr(reinterpret_cast<void*>(&hide_from_children), &self) == 0) return;
   const std::string_view own = self.dli_fname;
-  const std::string_view own_name = own.substr(own.rfind('/') + 1);
   std::string rest;
   std::string_view left = preload;
   while (!left.empty()) {
     const std::size_t end = std::min(left.find_first_of(": "), left.size());
     const std::string_view entry = left.substr(0, end);
-    if (!entry.empty() && entry != own && entry.substr(entry.rfind('/') + 1) != own_name) {
+    if (!entry.empty() && entry != own && unversioned_name(entry) != unversioned_name(own)) {
       rest += (rest.empty() ? "" : ":") + std::string(entry);
     }
     left.remove_prefix(std::min(end + 1, left.size()));
@@ -254,6 +262,8 @@ bool load(std::vector<OptionError>& errors, Options options) {
 }
 
 __attribute__((constructor)) void on_load() {
+  // A program's own _exit stands in front of that of a copy which is preloaded.
+  if (Machine::is_in_program()) g_next_exit = reinterpret_cast<void (*)(int)>(dlsym(RTLD_NEXT, "_exit"));
   if (!is_wanted()) return;
   report::error_stream();  // before the application can close or reuse descriptor 2
   std::vector<OptionError> errors;
@@ -262,6 +272,7 @@ __attribute__((constructor)) void on_load() {
   if (options.help) report::error_stream().write(options_help());
   if (!options.has_probes) return;
   if (!options.follow_exec) hide_from_children();
+  if (signals::is_taken_by_another()) return;  // and has read the same variables
   bool good = false;
   const Quiet quiet;
   try {
@@ -280,6 +291,7 @@ __attribute__((destructor)) void on_exit() try {
 
 [[noreturn]] void exit_now(int status) {
   write_report();
+  if (g_next_exit != nullptr) g_next_exit(status);
   for (;;) sys::call4(SYS_exit_group, status);
 }
 

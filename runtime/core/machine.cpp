@@ -19,6 +19,12 @@
 #include "runtime/signals/interpose.h"
 #include "runtime/trap/trap_state.h"
 
+// The static library is one object whose code is in a section of this name (runtime/make_static).
+extern "C" {
+extern const char __start_ubp_text[] __attribute__((weak, visibility("hidden")));
+extern const char __stop_ubp_text[] __attribute__((weak, visibility("hidden")));
+}
+
 namespace ubp::core {
 
 using trap::g_process;
@@ -28,11 +34,11 @@ namespace {
 constexpr std::uint64_t kLatePermanentBytes = std::uint64_t{1} << 20;
 constexpr std::size_t kOwnPoints = 128;  // libc has 59 gate sites
 
-// Whether a module was made by the Go compiler: its linker puts a mark near the start of a data segment.
+// Whether a module was made by the Go compiler: its linker puts a mark near the start of a data segment, 0xff and this text.
+// The two stand apart here: the runtime's own module has no mark.
 bool has_go_code(const symbols::Module& module) {
-  constexpr std::string_view kMark = "\xff Go buildinf:";
+  constexpr std::string_view kMark = " Go buildinf:";
   constexpr std::uint64_t kNearStart = 65536;
-  if (module.is_runtime) return false;  // it has the mark as text
 #ifdef __SANITIZE_ADDRESS__
   return false;  // what lies between variables is not to be read
 #endif
@@ -40,7 +46,10 @@ bool has_go_code(const symbols::Module& module) {
     const std::uint8_t* bytes = segment.executable ? nullptr : module.bytes_at(segment.address);
     if (bytes == nullptr) return false;
     const std::string_view text(reinterpret_cast<const char*>(bytes), std::min(segment.size, kNearStart));
-    return text.find(kMark) != text.npos;
+    for (std::size_t at = text.find(kMark, 1); at != text.npos; at = text.find(kMark, at + 1)) {
+      if (text[at - 1] == '\xff') return true;
+    }
+    return false;
   });
 }
 
@@ -129,7 +138,7 @@ std::optional<std::string> Machine::arm_own() {
   // No other thread may be where libc blocks every signal while the gate is put in: it would meet it inside.
   ParkedThreads parked;
   if (auto problem = parked.park(leaves_blocked_threads_)) return problem;
-  if (!signals::take_over()) return "the kernel refuses a SIGTRAP handler";
+  if (!signals::take_over()) return signals::is_taken_by_another() ? "another copy of UBP has SIGTRAP" : "the kernel refuses a SIGTRAP handler";
   if (wants_hook) {
     table_->mark_hook(*hook_);
     own_.push_back(*hook_);
@@ -206,13 +215,12 @@ Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog) {
 }
 
 std::vector<probes::CodeRange> Machine::own_text() {
-  // The static library is one object whose code is in sections of this name (runtime/meson.build).
-  extern const char begin[] __asm__("__start_ubp_text") __attribute__((weak, visibility("hidden")));
-  extern const char end[] __asm__("__stop_ubp_text") __attribute__((weak, visibility("hidden")));
   probes::CodeRange trap{};
   trap::ubp_trap_text(&trap.begin, &trap.end);
-  return {trap, {reinterpret_cast<std::uint64_t>(begin), reinterpret_cast<std::uint64_t>(end)}};
+  return {trap, {reinterpret_cast<std::uint64_t>(__start_ubp_text), reinterpret_cast<std::uint64_t>(__stop_ubp_text)}};
 }
+
+bool Machine::is_in_program() { return __start_ubp_text != nullptr; }
 
 void Machine::count_users(const std::vector<std::uint32_t>& indexes, int change) {
   for (const std::uint32_t index : indexes) users_[index] = static_cast<std::uint16_t>(users_[index] + change);

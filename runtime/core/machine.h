@@ -78,6 +78,7 @@ class Machine {
   std::uint32_t first_consumer_counter() const { return first_consumer_counter_; }
   // libubp's code, where it is part of the executable.
   static std::vector<probes::CodeRange> own_text();
+  static bool is_in_program();
 
   // Writes what the edit comes to, all of it or nothing, with one synchronisation of all threads. Returns why not.
   std::optional<std::string> commit(const Edit& edit);

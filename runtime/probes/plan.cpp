@@ -116,7 +116,12 @@ std::optional<Mistake> Plan::find_symbol(const spec::Item& item, const std::vect
   const auto& target = std::get<spec::SymbolTarget>(item.target);
   bool any = false;
   for (const std::uint32_t module : modules) {
-    const std::vector<const Function*> functions = catalog_.table_of(module).match(target.pattern, target.quoted);
+    std::vector<const Function*> functions = catalog_.table_of(module).match(target.pattern, target.quoted);
+    // Linked into the executable, the runtime is no part of the application: only a name that nothing else has means it.
+    const auto is_own = [&](const Function* function) {
+      return catalog_.is_own_text(function->address + catalog_.modules()[module].bias);
+    };
+    if (is_glob_target(item) || !std::all_of(functions.begin(), functions.end(), is_own)) std::erase_if(functions, is_own);
     any |= !functions.empty();
     if (item.kind == spec::Kind::kInsn) {
       add_functions(module, functions, 0, ~std::uint64_t{0}, found);

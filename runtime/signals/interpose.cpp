@@ -201,10 +201,21 @@ void wrap_existing(int signal) {
 
 constinit std::atomic<bool> g_active{false};
 
+bool is_taken_by_another() {
+  trap::KernelSigaction act{};
+  sys::call4(SYS_rt_sigaction, SIGTRAP, 0, reinterpret_cast<long>(&act), 8);
+  if (act.handler <= 1 || act.handler == reinterpret_cast<std::uint64_t>(&trap::ubp_trap_entry)) return false;
+  std::uint64_t mark = 0;
+  if (act.handler % 16 != 0) return false;  // the mark lies on the handler's page
+  std::memcpy(&mark, reinterpret_cast<const void*>(act.handler - sizeof mark), sizeof mark);
+  return mark == UBP_ENTRY_MARK;
+}
+
 bool has_taken_over() { return g_active.load(std::memory_order_acquire); }  // pairs with take_over
 
 bool take_over() {
   if (g_active.load(std::memory_order_relaxed)) return true;  // the caller's lock: one at a time
+  if (is_taken_by_another()) return false;
   trap::KernelSigaction act{}, old{};
   act.handler = reinterpret_cast<std::uint64_t>(&trap::ubp_trap_entry);
   act.flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK | trap::kRestorer;

@@ -1,0 +1,80 @@
+// Taking charge of the process, and what the preload entry needs at its end.
+#include <link.h>
+
+#include <exception>
+
+#include "runtime/core/api.h"
+#include "runtime/core/call.h"
+#include "runtime/report/report.h"
+#include "runtime/signals/interpose.h"
+#include "runtime/trap/trap_state.h"
+
+namespace ubp::core {
+
+using report::Level;
+using report::say;
+
+namespace {
+
+// Stands in for the dynamic linker's empty r_brk.
+void on_modules_changed() {
+  const Quiet quiet;
+  if (_r_debug.r_state != r_debug::RT_CONSISTENT) return;
+  const Call call;
+  if (call.status() != UBP_OK) return;  // a vfork child; or libubp itself opens its readers
+  try {
+    interface().registry.modules_changed(true);
+  } catch (const std::exception& problem) {
+    say(Level::kWarning, problem.what());
+  }
+}
+
+}  // namespace
+
+report::Summary summary(const std::string& program) {
+  const Quiet quiet;
+  const Call call;
+  return call.status() == UBP_OK ? interface().registry.summary(program) : report::Summary{};
+}
+
+void disarm_at_exit() {
+  const Quiet quiet;
+  const Call call(false);
+  if (call.status() != UBP_OK) return;
+  Registry& registry = interface().registry;
+  std::vector<Operation> operations;
+  for (const bool of_environment : {false, true}) {
+    for (const std::uint64_t id : registry.ids(of_environment)) operations.push_back({Operation::kDisable, id});
+  }
+  auto denied = registry.apply(operations);
+  if (!denied) denied = registry.rest();
+  if (denied) say(Level::kWarning, *denied);
+}
+
+std::string costs(ubp_probe* probe) {
+  const Quiet quiet;
+  const Call call;
+  return call.status() == UBP_OK ? interface().registry.costs(reinterpret_cast<std::uint64_t>(probe)) : std::string();
+}
+
+ubp_status initialise(const MachineConfig& config, bool is_embedding) {
+  const Call call(false);
+  if (call.status() != UBP_OK) return call.status();
+  Interface& state = interface();
+  if (signals::is_taken_by_another()) {
+    say(Level::kError, "this process has another copy of UBP, which stays in charge; link libubp.so, or do not preload it");
+    return UBP_E_OTHER_RUNTIME;
+  }
+  const bool was_running = state.registry.is_armed();
+  if (!was_running && !state.is_initialised) state.registry.configure(config);
+  if (is_embedding && !state.is_embedded) {
+    state.is_embedded = true;
+    state.registry.watch_modules();
+    if (was_running) report::error_stream().write("ubp: the program embeds UBP too: one runtime serves it and UBP_PROBES\n");
+  }
+  state.is_initialised = true;
+  trap::g_process.on_modules_changed = reinterpret_cast<std::uint64_t>(&on_modules_changed);
+  return UBP_OK;
+}
+
+}  // namespace ubp::core

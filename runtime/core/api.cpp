@@ -9,6 +9,7 @@
 #include <cstring>
 #include <new>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "runtime/core/call.h"
@@ -26,9 +27,18 @@ bool (*g_flush)() = nullptr;
 // Open in this thread; its calls add operations.
 struct Transaction {
   std::vector<Operation> operations;
+  std::uint32_t shutdowns;  // before it was opened
   bool has_failed = false;
 };
 thread_local constinit Transaction* t_transaction __attribute__((tls_model("initial-exec"))) = nullptr;
+
+// This thread's open transaction, or null. One that was open when the interface was shut down is none.
+Transaction* transaction() {
+  if (t_transaction != nullptr && t_transaction->shutdowns != __atomic_load_n(&interface().shutdowns, __ATOMIC_RELAXED)) {
+    delete std::exchange(t_transaction, nullptr);
+  }
+  return t_transaction;
+}
 
 std::uint64_t id_of(const ubp_probe* probe) { return reinterpret_cast<std::uint64_t>(probe); }
 
@@ -76,7 +86,7 @@ ubp_status guarded(const Body& body) {
 
 // A call that changes something failed: so has its transaction.
 ubp_status failed(ubp_status status) {
-  if (status != UBP_OK && t_transaction != nullptr) t_transaction->has_failed = true;
+  if (status != UBP_OK && transaction() != nullptr) t_transaction->has_failed = true;
   return status;
 }
 
@@ -95,7 +105,7 @@ ubp_status check_options(const ubp_options* options, Request& request) {
 
 // Carries operations out, or adds them to the open transaction. Inside a Call.
 ubp_status carry_out(std::span<const Operation> operations, Problem& problem) {
-  if (t_transaction != nullptr) {
+  if (transaction() != nullptr) {
     t_transaction->operations.insert(t_transaction->operations.end(), operations.begin(), operations.end());
     return UBP_OK;
   }
@@ -129,7 +139,7 @@ ubp_status enter(std::vector<spec::Item> items, std::optional<std::uint32_t> mod
 
 ubp_status register_items(std::vector<spec::Item> items, const Request& request, ubp_probe** probe, ubp_refusal* refusal,
                           const void* address = nullptr) {
-  if (t_transaction != nullptr && t_transaction->has_failed) return UBP_E_TRANSACTION;
+  if (transaction() != nullptr && t_transaction->has_failed) return UBP_E_TRANSACTION;
   return failed(guarded([&]() -> ubp_status {
     const bool is_pending = std::any_of(items.begin(), items.end(), [](const spec::Item& item) { return item.pending; });
     // Before the lock: the dynamic linker's own may be held by a thread that waits for it.
@@ -183,7 +193,7 @@ spec::Item spec_item(std::string module, const std::string& symbol) {
 }
 
 ubp_status change(ubp_probe* probe, Operation::Kind kind) {
-  if (t_transaction != nullptr && t_transaction->has_failed) return UBP_E_TRANSACTION;
+  if (transaction() != nullptr && t_transaction->has_failed) return UBP_E_TRANSACTION;
   return failed(guarded([&]() -> ubp_status {
     const Call call;
     if (call.status() != UBP_OK) return call.status();
@@ -196,7 +206,7 @@ ubp_status change(ubp_probe* probe, Operation::Kind kind) {
 
 // Ends the transaction; its registrations go unless they are committed.
 ubp_status end_transaction(bool commits) {
-  if (t_transaction == nullptr) return UBP_E_TRANSACTION;
+  if (transaction() == nullptr) return UBP_E_TRANSACTION;
   return guarded([&]() -> ubp_status {
     const Call call;
     if (call.status() != UBP_OK) return call.status();
@@ -257,6 +267,7 @@ ubp_status ubp_shutdown() {
     for (const std::uint64_t id : state.registry.ids(false)) operations.push_back({Operation::kUnregister, id});
     if (state.registry.apply(operations) || state.registry.rest()) return UBP_E_SYSTEM;
     state.is_embedded = false;
+    ++state.shutdowns;
     state.is_initialised = !state.registry.ids(true).empty();
     return UBP_OK;
   });
@@ -344,11 +355,11 @@ ubp_status ubp_flush() {
 }
 
 ubp_status ubp_transaction_begin() {
-  if (t_transaction != nullptr) return UBP_E_TRANSACTION;
+  if (transaction() != nullptr) return UBP_E_TRANSACTION;
   return guarded([]() -> ubp_status {
     const Call call;
     if (call.status() != UBP_OK) return call.status();
-    t_transaction = new Transaction;
+    t_transaction = new Transaction{{}, interface().shutdowns};
     return UBP_OK;
   });
 }

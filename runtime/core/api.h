@@ -14,6 +14,9 @@ namespace ubp::core {
 // ubp_init(); is_embedding: by the application itself.
 ubp_status initialise(const MachineConfig& config, bool is_embedding);
 
+// Undoes initialise(): the preload entry has nothing to probe.
+void give_up();
+
 // As ubp_register() with the text of UBP_PROBES: its probes live until the process ends. Shows progress on a terminal.
 ubp_status register_environment(std::string_view spec, std::uint32_t flags, ubp_probe** probe, ubp_refusal* refusal);
 

@@ -25,6 +25,7 @@ constinit bool g_is_made = false;
 constinit std::mutex g_mutex;                      // of everything here
 constinit std::atomic<std::uint32_t> g_owner{0};   // the thread that holds it
 constinit std::atomic<bool> g_is_forking{false};   // it is held across fork()
+constinit bool g_is_lost = false;                  // a forked child, of a process in the middle of a change
 
 void make() {
   if (g_is_made) return;
@@ -35,7 +36,11 @@ void make() {
 void before_fork() {
   if (g_owner.load(std::memory_order_relaxed) == sys::gettid()) return;  // only this thread can have stored its own number
   trap::t_in_runtime = true;
-  g_mutex.lock();
+  if (is_in_consumer() && !g_mutex.try_lock()) {  // its holder may be waiting for this very consumer
+    trap::t_in_runtime = false;
+    return;
+  }
+  if (!is_in_consumer()) g_mutex.lock();
   g_owner.store(sys::gettid(), std::memory_order_relaxed);
   g_is_forking.store(true, std::memory_order_relaxed);
   trap::t_in_runtime = false;
@@ -51,7 +56,8 @@ void after_fork_in_parent() {
 }
 
 void after_fork_in_child() {
-  new (&g_mutex) std::mutex;  // its holder is this thread under another number
+  g_is_lost = g_owner.load(std::memory_order_relaxed) != 0 && !g_is_forking.load(std::memory_order_relaxed);  // under the lock, if held
+  new (&g_mutex) std::mutex;  // its holder is this thread under another number, or not here
   g_is_forking.store(false, std::memory_order_relaxed);
   g_owner.store(0, std::memory_order_relaxed);
   if (g_process.fork_state == nullptr) return;  // nothing was ever armed
@@ -92,7 +98,7 @@ Call::Call(bool needs_init) {
   if (is_forked) after_fork_in_child();  // by a system call of its own: no handler was called
   if (is_in_consumer()) {
     status_ = UBP_E_IN_CONSUMER;
-  } else if (is_borrowed_memory()) {
+  } else if (is_borrowed_memory() || g_is_lost) {
     status_ = UBP_E_WRONG_PROCESS;
   } else if (g_owner.load(std::memory_order_relaxed) == sys::gettid()) {  // only this thread can have stored its own number
     status_ = UBP_E_BUSY;

@@ -49,6 +49,7 @@ struct Interface {
   Registry registry;
   bool is_initialised = false;   // between ubp_init() and ubp_shutdown()
   bool is_embedded = false;      // by the application, not only by the preload entry
+  std::uint32_t shutdowns = 0;   // transactions end with one
 };
 Interface& interface();
 

@@ -209,6 +209,7 @@ bool arm(const Options& options) {
   ubp_status status = initialise(config, false);
   if (status == UBP_E_OTHER_RUNTIME) return false;  // which has been said
   if (status == UBP_OK) status = register_environment(options.probes, flags, &probe, &problem);
+  if (status != UBP_OK) give_up();
   switch (status) {
     case UBP_OK: break;
     case UBP_E_SPEC:

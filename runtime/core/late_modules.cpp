@@ -44,7 +44,8 @@ void Registry::arm_module(std::uint64_t id, Registration& registration, std::uin
   std::vector<probes::Mistake> mistakes;
   plan.add_module(module, mistakes);
   for (const probes::Mistake& mistake : mistakes) {
-    say(Level::kWarning, fmt::format("UBP_PROBES:{}:{}: {}", mistake.position.line, mistake.position.column, mistake.message));
+    const char* const source = registration.request.is_environment ? "UBP_PROBES" : "a pending probe";
+    say(Level::kWarning, fmt::format("{}:{}:{}: {}", source, mistake.position.line, mistake.position.column, mistake.message));
   }
   const std::size_t wanted = plan.points().size(), room = machine_.room();
   const std::size_t runs = registration.runs.size();

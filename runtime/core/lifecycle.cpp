@@ -77,4 +77,10 @@ ubp_status initialise(const MachineConfig& config, bool is_embedding) {
   return UBP_OK;
 }
 
+void give_up() {
+  const Quiet quiet;
+  const Call call;
+  if (call.status() == UBP_OK && !interface().is_embedded) interface().is_initialised = false;
+}
+
 }  // namespace ubp::core

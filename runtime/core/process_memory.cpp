@@ -119,6 +119,7 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
     }
     madvise(memory, bytes, MADV_DONTDUMP);
     auto* const at = static_cast<std::uint8_t*>(memory);
+    madvise(at + kPage + states + counters, stacks, MADV_KEEPONFORK);  // a consumer may fork, and its child returns from it
     g_process.geometry = geometry;
     g_process.layout = layout;
     auto* const words = reinterpret_cast<std::atomic<std::uint32_t>*>(at);

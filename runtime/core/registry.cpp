@@ -102,7 +102,7 @@ std::optional<std::uint64_t> Registry::prepare(std::vector<spec::Item> items, st
     problem = problem_of(registration.refused.front());
     return std::nullopt;
   }
-  if (request.consumer != nullptr && !give_counter(registration)) {
+  if (request.consumer != nullptr && machine_.is_started() && !give_counter(registration)) {
     problem.status = UBP_E_NO_ROOM;
     problem.message = "too many probes with consumers";
     return std::nullopt;
@@ -189,7 +189,7 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
     }
     if (denied ? !aim.is_new : !aim.is_gone) continue;
     gone_ += total(registration);
-    if (registration.request.consumer != nullptr) free_counters_.push_back(registration.counter);
+    if (registration.counter != 0) free_counters_.push_back(registration.counter);
     registrations_.erase(id);
   }
   arm_ns_ = watch.lap_ns();
@@ -255,7 +255,7 @@ Registry::Count Registry::count_at(const Registration& registration, std::uint32
 }
 
 Registry::Count Registry::total(const Registration& registration) const {
-  if (registration.request.consumer != nullptr) return counter(registration.counter) - registration.counter_base;
+  if (registration.counter != 0) return counter(registration.counter) - registration.counter_base;
   Count sum;
   std::uint32_t point = 0;
   for_each_index(registration.runs, [&](std::uint32_t index) {

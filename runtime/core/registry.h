@@ -99,7 +99,7 @@ class Registry {
     std::uint32_t points = 0;
     std::unique_ptr<probes::Plan> plan;     // kept while items wait for modules
     Request request;
-    std::uint32_t counter = 0;              // the consumer's, and what it held when it was given
+    std::uint32_t counter = 0;              // the consumer's, and what it held when it was given; 0: none
     Count counter_base;
     bool is_enabled = false;
     std::vector<Count> base, done;          // by point: counters when enabled, hits before; empty: zeros

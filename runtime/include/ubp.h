@@ -5,7 +5,7 @@
  *   ubp_probe* probe;
  *   if (ubp_init(NULL) == UBP_OK && ubp_register("libc:malloc", NULL, &probe, NULL) == UBP_OK) {
  *     ...
- *     ubp_probe_stats stats = {sizeof stats};
+ *     ubp_probe_stats stats = {.struct_size = sizeof stats};
  *     ubp_probe_read(probe, &stats);                   stats.hits: exactly the calls of malloc since then
  *   }
  *
@@ -97,7 +97,7 @@ typedef struct ubp_refusal {
   uint64_t elf_address;       /* as nm and objdump print it for the module; 0: none is known */
   char module[64];            /* "libc.so.6"; empty: none is known */
   char symbol[128];           /* "malloc+0x4"; empty: none is known. Both are cut where they are longer */
-  char message[512];          /* one line: "code: why" for UBP_E_REFUSED, else what is wrong */
+  char message[512];          /* one line: what is wrong; a refusal's reason begins with a code, "mid-instruction: ..." */
   char hint[256];             /* what to do: "did you mean 'malloc'?"; may be empty */
 } ubp_refusal;
 

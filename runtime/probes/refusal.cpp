@@ -38,7 +38,7 @@ std::string reason_text(Reason reason, decoder::Refusal instruction, std::string
       break;
     case Reason::kNoRoom:
       code = "no-room";
-      sentence = "too many probepoints in modules that were loaded later";
+      sentence = "more probepoints than there is room for";
       break;
     case Reason::kOutOfReach:
       code = "out-of-reach";

@@ -3,7 +3,7 @@
 // Invariant: a hit's consumers run once, to their end, and no handler of the application's runs meanwhile. A hit under way
 // may be abandoned and taken up again (translate.h), which a callback must not be: while a task is marked, a signal is sent
 // again to itself with every signal blocked in the interrupted context, and delivered when the hit ends, by the
-// rt_sigreturn that restores the thread's own mask. Faults are not put off: they are the callback's own.
+// rt_sigreturn that restores the thread's own mask. Faults and abort() are not put off: they are the callback's own.
 // A hit that a callback makes is missed: counted, told to the consumers' accounts, and displaced as any other.
 //
 // Synchronization protocol (with core/consumers.cpp). The task marks itself (consumer odd), fences, and reads the list of
@@ -61,6 +61,11 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
   std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the one in core/consumers.cpp
   g_process.run_consumers(uc, task, point, false);
   next.consumed = kConsumed;
+  if (task->tid.load(std::memory_order_relaxed) == 0) [[unlikely]] {  // a forked child, whose states are wiped
+    next.task = current_task(uc->rsp);
+    next.may_be_fast = 0;
+    return;
+  }
   end_consuming(task);
   std::atomic_signal_fence(std::memory_order_seq_cst);  // from here on a signal finds no mark, and is not put off
   if (__atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) != 0) next.may_be_fast = 0;  // rt_sigreturn unblocks what was
@@ -75,7 +80,9 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
   constexpr std::uint64_t kSynchronous = kTrapBit | (std::uint64_t{1} << (SIGSEGV - 1)) | (std::uint64_t{1} << (SIGBUS - 1)) |
                                          (std::uint64_t{1} << (SIGFPE - 1)) | (std::uint64_t{1} << (SIGILL - 1)) |
                                          (std::uint64_t{1} << (SIGSYS - 1));
-  if (is_fault(info)) return false;
+  const auto signal = static_cast<std::uint64_t>(info->si_signo);
+  const bool is_death = is_guarded(signal) && g_handlers.handler[signal].load(std::memory_order_acquire) == 0;  // pairs with sigaction
+  if (is_fault(info) || is_death || signal == SIGABRT) return false;  // abort() does not wait
   TaskState* const task = consuming_task(uc->rsp);
   if (task == nullptr) return false;
   task->has_deferred = 1;

@@ -158,6 +158,15 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
   Continuation& next = continuation(uc);
   if (next.index != kLeftPool && g_process.table.points[next.index].has_consumers && next.consumed != kConsumed) [[unlikely]] {
     ubp_trap_consume(uc);
+    if (next.task == nullptr) {  // a child that a consumer has forked, and that can have no state: it hits again
+      next.store_address = address_of(&next.scratch);
+      next.rip = next.origin;
+      next.rsp = uc->rsp;
+      next.rcx = uc->rcx;
+      next.emulated = 1;
+      next.fast = 0;
+      return;
+    }
   }
   next.store_address = address_of(&next.scratch);
   next.rsp = uc->rsp;

@@ -1,0 +1,46 @@
+// What the tests of the C interface share.
+#pragma once
+
+#include <doctest/doctest.h>
+#include <ubp.h>
+
+#include <cstdint>
+
+#include "target.h"
+
+extern ubp_probe* g_early;            // target_quiet, registered before main
+ubp_config configuration();           // of this run: UBP_TEST_POLICY
+
+template <typename T>
+T sized() {
+  T structure{};
+  structure.struct_size = sizeof structure;
+  return structure;
+}
+
+inline ubp_probe_stats read(ubp_probe* probe) {
+  auto stats = sized<ubp_probe_stats>();
+  REQUIRE(ubp_probe_read(probe, &stats) == UBP_OK);
+  CHECK(stats.hits == stats.recorded + stats.filtered + stats.missed + stats.dropped);
+  return stats;
+}
+
+inline ubp_probe* add(const char* spec, ubp_consumer consumer = nullptr, void* data = nullptr, std::uint32_t flags = 0) {
+  auto options = sized<ubp_options>();
+  options.consumer = consumer;
+  options.data = data;
+  options.flags = flags;
+  auto refusal = sized<ubp_refusal>();
+  ubp_probe* probe = nullptr;
+  const ubp_status status = ubp_register(spec, &options, &probe, &refusal);
+  INFO(refusal.message);
+  REQUIRE(status == UBP_OK);
+  return probe;
+}
+
+// Removes its probe at the end of a test.
+struct Scoped {
+  ubp_probe* probe;
+  explicit Scoped(ubp_probe* p) : probe(p) {}
+  ~Scoped() { ubp_unregister(probe); }
+};

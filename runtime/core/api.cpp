@@ -117,8 +117,8 @@ ubp_status carry_out(std::span<const Operation> operations, Problem& problem) {
 }
 
 // The end of every registration. Inside a Call.
-ubp_status enter(std::vector<spec::Item> items, std::optional<std::uint32_t> module, const Request& request,
-                 ubp_probe** probe, Problem& problem) {
+ubp_status enter(std::vector<spec::Item> items, std::optional<std::uint32_t> module, const Request& request, ubp_probe** probe,
+                 Problem& problem) {
   if ((request.flags & UBP_PROBE_PENDING) != 0) {
     for (spec::Item& item : items) item.pending = !item.exclude;
   }
@@ -274,7 +274,6 @@ ubp_status ubp_shutdown() {
 }
 
 int ubp_is_active() { return __atomic_load_n(&interface().is_initialised, __ATOMIC_RELAXED) ? 1 : 0; }
-
 
 ubp_status ubp_register(const char* spec, const ubp_options* options, ubp_probe** probe, ubp_refusal* refusal) {
   Request request;

@@ -22,10 +22,10 @@ using trap::g_process;
 // Made at the first call, never destroyed: threads and exit handlers may outlive any destructor.
 alignas(Interface) constinit std::byte g_memory[sizeof(Interface)]{};
 constinit bool g_is_made = false;
-constinit std::mutex g_mutex;                      // of everything here
-constinit std::atomic<std::uint32_t> g_owner{0};   // the thread that holds it
-constinit std::atomic<bool> g_is_forking{false};   // it is held across fork()
-constinit bool g_is_lost = false;                  // a forked child, of a process in the middle of a change
+constinit std::mutex g_mutex;                     // of everything here
+constinit std::atomic<std::uint32_t> g_owner{0};  // the thread that holds it
+constinit std::atomic<bool> g_is_forking{false};  // it is held across fork()
+constinit bool g_is_lost = false;                 // a forked child, of a process in the middle of a change
 
 void make() {
   if (g_is_made) return;
@@ -47,7 +47,8 @@ void before_fork() {
 }
 
 void after_fork_in_parent() {
-  if (!g_is_forking.load(std::memory_order_relaxed) || g_owner.load(std::memory_order_relaxed) != sys::gettid()) return;  // under the lock
+  if (!g_is_forking.load(std::memory_order_relaxed) || g_owner.load(std::memory_order_relaxed) != sys::gettid())
+    return;  // under the lock
   trap::t_in_runtime = true;
   g_is_forking.store(false, std::memory_order_relaxed);
   g_owner.store(0, std::memory_order_relaxed);
@@ -56,7 +57,8 @@ void after_fork_in_parent() {
 }
 
 void after_fork_in_child() {
-  g_is_lost = g_owner.load(std::memory_order_relaxed) != 0 && !g_is_forking.load(std::memory_order_relaxed);  // under the lock, if held
+  g_is_lost =
+      g_owner.load(std::memory_order_relaxed) != 0 && !g_is_forking.load(std::memory_order_relaxed);  // under the lock, if held
   new (&g_mutex) std::mutex;  // its holder is this thread under another number, or not here
   g_is_forking.store(false, std::memory_order_relaxed);
   g_owner.store(0, std::memory_order_relaxed);

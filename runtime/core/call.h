@@ -47,9 +47,9 @@ bool is_borrowed_memory();
 // Everything the interface works on. Inside a Call only.
 struct Interface {
   Registry registry;
-  bool is_initialised = false;   // between ubp_init() and ubp_shutdown()
-  bool is_embedded = false;      // by the application, not only by the preload entry
-  std::uint32_t shutdowns = 0;   // transactions end with one
+  bool is_initialised = false;  // between ubp_init() and ubp_shutdown()
+  bool is_embedded = false;     // by the application, not only by the preload entry
+  std::uint32_t shutdowns = 0;  // transactions end with one
 };
 Interface& interface();
 

@@ -46,8 +46,8 @@ std::atomic<const Consumers::List*>* g_lists = nullptr;  // by probepoint
 // Called by the trap path with the task marked; what is called here is the consumers' and this file's.
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed) {
   const Consumers::List* const list = g_lists[point].load(std::memory_order_acquire);  // pairs with publish()
-  if (list == nullptr) return;  // taken out since the hit
-  trap::t_in_runtime = true;  // __errno_location may be probed
+  if (list == nullptr) return;                                                         // taken out since the hit
+  trap::t_in_runtime = true;                                                           // __errno_location may be probed
   int& error = errno;
   trap::t_in_runtime = false;
   const int before = error;
@@ -72,7 +72,8 @@ std::uint64_t* register_of(trap::Context* uc, unsigned id) {
 
 void Consumers::start(std::uint32_t capacity) {
   if (g_lists != nullptr) return;
-  void* const memory = mmap(nullptr, capacity * sizeof *g_lists, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const memory =
+      mmap(nullptr, capacity * sizeof *g_lists, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   g_lists = static_cast<std::atomic<const List*>*>(memory);
   g_process.run_consumers = &run_consumers;
@@ -105,7 +106,8 @@ void Consumers::remove(Machine& machine, const Runs& runs, const ubp_probe* prob
 void Consumers::wait() {
   if (retired_.empty()) return;
   std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the one in trap/consume.h
-  const std::uint32_t used = std::min(g_process.high_water->load(std::memory_order_acquire), g_process.layout.blocks);  // pairs with claims
+  const std::uint32_t used =
+      std::min(g_process.high_water->load(std::memory_order_acquire), g_process.layout.blocks);  // pairs with claims
   for (std::uint32_t block = 0; block < used; ++block) {
     const trap::TaskState* const task = g_process.state(block);
     const std::uint64_t mark = task->consumer.load(std::memory_order_acquire);  // pairs with end_consuming()
@@ -113,7 +115,7 @@ void Consumers::wait() {
       has_left(task);
       continue;
     }
-    for (int turn = 0; task->consumer.load(std::memory_order_acquire) == mark; ++turn) {  // likewise
+    for (int turn = 0; task->consumer.load(std::memory_order_acquire) == mark; ++turn) {       // likewise
       if (turn % 16 == 15 && trap::is_dead(task->tid.load(std::memory_order_relaxed))) break;  // ended inside its consumer
       const timespec moment{0, turn < 4 ? 0 : 50'000};
       sys::call4(SYS_nanosleep, reinterpret_cast<long>(&moment), 0);

@@ -18,8 +18,8 @@ struct Consumer {
   ubp_consumer function;
   void* data;
   ubp_probe* probe;
-  std::uint32_t counter;   // among the task counters: its hits, and the missed ones
-  std::uint32_t flags;     // UBP_PROBE_*
+  std::uint32_t counter;  // among the task counters: its hits, and the missed ones
+  std::uint32_t flags;    // UBP_PROBE_*
 };
 
 class Consumers {

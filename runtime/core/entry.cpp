@@ -190,8 +190,8 @@ void say_refusals(ubp_probe* probe, bool says_mistakes) {
   ubp_probe_stats stats{};
   stats.struct_size = sizeof stats;
   ubp_probe_read(probe, &stats);
-  say(is_exact ? Level::kWarning : Level::kInfo,
-      fmt::format("{} of {} probes refused, first {}: {}; the report lists all", refused, refused + stats.probes, place_of(first), first.message));
+  say(is_exact ? Level::kWarning : Level::kInfo, fmt::format("{} of {} probes refused, first {}: {}; the report lists all",
+                                                             refused, refused + stats.probes, place_of(first), first.message));
 }
 
 // Registers UBP_PROBES. Returns false when the specification is bad: nothing is armed then.
@@ -211,9 +211,12 @@ bool arm(const Options& options) {
   if (status == UBP_OK) status = register_environment(options.probes, flags, &probe, &problem);
   if (status != UBP_OK) give_up();
   switch (status) {
-    case UBP_OK: break;
+    case UBP_OK:
+      break;
     case UBP_E_SPEC:
-    case UBP_E_NOT_FOUND: say_problem(Level::kError, problem); return false;
+    case UBP_E_NOT_FOUND:
+      say_problem(Level::kError, problem);
+      return false;
     case UBP_E_REFUSED:
     case UBP_E_NO_ROOM:
       if (problem.line != 0) {
@@ -223,7 +226,8 @@ bool arm(const Options& options) {
       }
       return false;
     default:
-      say(Level::kError, fmt::format("{}; the program runs unprobed", problem.message[0] != '\0' ? problem.message : ubp_status_string(status)));
+      say(Level::kError,
+          fmt::format("{}; the program runs unprobed", problem.message[0] != '\0' ? problem.message : ubp_status_string(status)));
       return false;
   }
   say_refusals(probe, options.missing == Missing::kWarn);

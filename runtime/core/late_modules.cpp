@@ -71,7 +71,8 @@ void Registry::arm_module(std::uint64_t id, Registration& registration, std::uin
   Edit edit;
   edit.use(added);
   if (const auto denied = machine_.commit(edit)) say(Level::kWarning, *denied);
-  say(Level::kInfo, fmt::format("{} probepoints in {}, loaded just now", registration.points - first, catalog_->modules()[module].path));
+  say(Level::kInfo,
+      fmt::format("{} probepoints in {}, loaded just now", registration.points - first, catalog_->modules()[module].path));
 }
 
 }  // namespace ubp::core

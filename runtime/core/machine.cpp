@@ -112,7 +112,8 @@ std::optional<std::string> Machine::start(const MachineConfig& config, probes::C
   if (hook) hook_ = table_->add(*hook);
   table_->add(calibration_point());
   own_end_ = table_->view().count;
-  void* const users = mmap(nullptr, capacity * sizeof *users_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const users =
+      mmap(nullptr, capacity * sizeof *users_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (users == MAP_FAILED) throw std::bad_alloc();
   users_ = static_cast<std::uint16_t*>(users);
   g_process.table = table_->view();
@@ -140,7 +141,8 @@ std::optional<std::string> Machine::arm_own() {
   // No other thread may be where libc blocks every signal while the gate is put in: it would meet it inside.
   ParkedThreads parked;
   if (auto problem = parked.park(leaves_blocked_threads_)) return problem;
-  if (!signals::take_over()) return signals::is_taken_by_another() ? "another copy of UBP has SIGTRAP" : "the kernel refuses a SIGTRAP handler";
+  if (!signals::take_over())
+    return signals::is_taken_by_another() ? "another copy of UBP has SIGTRAP" : "the kernel refuses a SIGTRAP handler";
   if (wants_hook) {
     table_->mark_hook(*hook_);
     own_.push_back(*hook_);
@@ -191,7 +193,8 @@ Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog) {
   // One that is in the table has its slot.
   if (make_permanent_slots(points, kLatePermanentBytes)) {
     plan.refuse_points([&](std::uint32_t index) {
-      return g_process.table.find(points[index].address) == probes::kNotFound ? permanent_slots_denied(points[index]) : std::nullopt;
+      return g_process.table.find(points[index].address) == probes::kNotFound ? permanent_slots_denied(points[index])
+                                                                              : std::nullopt;
     });
   }
   if (points.size() > table_->room()) {

@@ -39,8 +39,12 @@ void for_each_index(const Runs& runs, const Visit& visit) {
 // Changes of users, made real together by Machine::commit() or undone together.
 class Edit {
  public:
-  void use(const Runs& runs) { for_each_index(runs, [&](std::uint32_t index) { uses_.push_back(index); }); }
-  void leave(const Runs& runs) { for_each_index(runs, [&](std::uint32_t index) { leaves_.push_back(index); }); }
+  void use(const Runs& runs) {
+    for_each_index(runs, [&](std::uint32_t index) { uses_.push_back(index); });
+  }
+  void leave(const Runs& runs) {
+    for_each_index(runs, [&](std::uint32_t index) { leaves_.push_back(index); });
+  }
 
  private:
   friend class Machine;
@@ -48,11 +52,11 @@ class Edit {
 };
 
 struct MachineConfig {
-  std::uint32_t slots = 64;            // per thread and area
+  std::uint32_t slots = 64;  // per thread and area
   xol::Policy policy = xol::Policy::kThread;
-  std::uint32_t probepoints = 0;       // most there can ever be
-  std::uint32_t consumers = 0;         // counters for them
-  bool leaves_blocked_threads = false; // ParkedThreads
+  std::uint32_t probepoints = 0;        // most there can ever be
+  std::uint32_t consumers = 0;          // counters for them
+  bool leaves_blocked_threads = false;  // ParkedThreads
 };
 
 class Machine {
@@ -88,7 +92,7 @@ class Machine {
   std::optional<std::string> revive_module(std::uint32_t module);
 
   void set_consumers(std::uint32_t index, bool has_consumers) { table_->set_consumers(index, has_consumers); }
-  std::uint32_t own_points() const { return own_end_; }  // the first ones in the table
+  std::uint32_t own_points() const { return own_end_; }         // the first ones in the table
   std::uint32_t armed_points() const { return armed_points_; }  // by probes
   std::uint64_t synchronisations() const { return synchronisations_; }
   std::uint64_t table_bytes() const { return table_ != nullptr ? table_->bytes() : 0; }
@@ -103,7 +107,7 @@ class Machine {
   probes::Table* table_ = nullptr;  // owned for ever: the trap path may read it until the process is gone
   std::uint16_t* users_ = nullptr;  // by index; kArmed: its int3 is in
   std::uint32_t own_end_ = 0, first_consumer_counter_ = 0;
-  std::vector<std::uint32_t> own_;  // the runtime's own probepoints, but the calibration point
+  std::vector<std::uint32_t> own_;     // the runtime's own probepoints, but the calibration point
   std::optional<std::uint32_t> hook_;  // the probepoint at the dynamic linker's r_brk
   bool own_armed_ = false, watches_modules_ = false, leaves_blocked_threads_ = false;
   bool has_membarrier_ = false;

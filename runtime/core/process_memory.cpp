@@ -51,10 +51,14 @@ std::uint64_t round_up(std::uint64_t value, std::uint64_t to) { return (value + 
 std::uint32_t shared_slots(const TaskMemoryPlan& plan) {
   constexpr std::uint32_t kBudget = 16384;  // policy adaptive: 1 MiB an area
   switch (plan.policy) {
-    case xol::Policy::kProbepoint: return plan.points;
-    case xol::Policy::kSteal: return plan.slots;
-    case xol::Policy::kAdaptive: return kBudget;
-    case xol::Policy::kThread: break;
+    case xol::Policy::kProbepoint:
+      return plan.points;
+    case xol::Policy::kSteal:
+      return plan.slots;
+    case xol::Policy::kAdaptive:
+      return kBudget;
+    case xol::Policy::kThread:
+      break;
   }
   return 0;
 }
@@ -182,7 +186,8 @@ bool make_slots_in(std::uint32_t area, std::span<xol::Displaced* const> members,
   const std::uint64_t begin = slots.base + slots.used, end = begin + bytes;
   const auto reaches = [&](const xol::Displaced* point) { return xol::in_reach(begin, bytes, point->address, point->address); };
   if (!std::all_of(members.begin(), members.end(), reaches)) return false;
-  const std::uint64_t fresh = slots.base + whole_pages(slots.used), fresh_bytes = whole_pages(end - slots.base) - whole_pages(slots.used);
+  const std::uint64_t fresh = slots.base + whole_pages(slots.used),
+                      fresh_bytes = whole_pages(end - slots.base) - whole_pages(slots.used);
   auto* const fresh_pages = reinterpret_cast<void*>(fresh);
   if (fresh_bytes != 0 && mprotect(fresh_pages, fresh_bytes, PROT_READ | PROT_WRITE) != 0) return false;
   std::vector<patch::Byte> late;
@@ -235,8 +240,7 @@ void set_return_mode() {
   constexpr unsigned kOsxsave = 1u << 27, kOspke = 1u << 4;
   g_process.fast_return = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & kOsxsave) != 0;
   g_process.pkru_offset = 0;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c & kOspke) != 0 &&
-      __get_cpuid_count(0xd, 9, &a, &b, &c, &d) != 0) {
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c & kOspke) != 0 && __get_cpuid_count(0xd, 9, &a, &b, &c, &d) != 0) {
     g_process.pkru_offset = b;  // SDM volume 1, 13.5: the component's offset in the standard format
   }
 }
@@ -290,7 +294,8 @@ void read_slot_stats(std::uint32_t own_points, report::XolStats& stats) {
   if (used == 0) return;
   // The thread that was adopted at load is seen when it has hit a probe.
   const auto* first = reinterpret_cast<const std::uint64_t*>(g_process.counters);
-  if (std::any_of(first + own_points, first + g_process.table.count, [](std::uint64_t count) { return count != 0; })) ++stats.threads_seen;
+  if (std::any_of(first + own_points, first + g_process.table.count, [](std::uint64_t count) { return count != 0; }))
+    ++stats.threads_seen;
   for (std::uint32_t block = 0; block < used; ++block) {
     const trap::TaskState* task = g_process.state(block);
     stats.hits += task->slot_hits;
@@ -299,7 +304,7 @@ void read_slot_stats(std::uint32_t own_points, report::XolStats& stats) {
     stats.evictions += task->evictions;
   }
   stats.threads_seen += g_process.threads_seen->load(std::memory_order_relaxed);  // a statistic
-  stats.taken_out = g_process.taken_out->load(std::memory_order_relaxed);        // likewise
+  stats.taken_out = g_process.taken_out->load(std::memory_order_relaxed);         // likewise
   const bool by_thread = g_process.policy == xol::Policy::kThread || g_process.policy == xol::Policy::kAdaptive;
   stats.area_bytes = by_thread ? std::uint64_t{used} * g_process.layout.block_bytes * g_process.area_count : 0;
   for (std::uint32_t area = 0; area < g_process.area_count; ++area) {

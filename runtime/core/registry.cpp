@@ -32,11 +32,13 @@ ubp_probe* handle_of(std::uint64_t id) { return reinterpret_cast<ubp_probe*>(id)
 }  // namespace
 
 // What the specification came to; a problem: it is not to be registered.
-std::optional<Problem> Registry::judge(probes::Plan& plan, Registration& registration, std::vector<probes::Mistake> mistakes) const {
+std::optional<Problem> Registry::judge(probes::Plan& plan, Registration& registration,
+                                       std::vector<probes::Mistake> mistakes) const {
   const bool forgives = (registration.request.flags & UBP_PROBE_IGNORE_MISSING) != 0;
   if (!mistakes.empty() && !forgives) return problem_of(mistakes.front());
   const bool is_empty = plan.points().empty() && plan.refused().empty() && !plan.has_pending();
-  if (is_empty && mistakes.empty()) return Problem{UBP_E_NOT_FOUND, {0, 0}, 0, 0, "", "", "every probe was excluded again; nothing is probed", ""};
+  if (is_empty && mistakes.empty())
+    return Problem{UBP_E_NOT_FOUND, {0, 0}, 0, 0, "", "", "every probe was excluded again; nothing is probed", ""};
   registration.forgiven = std::move(mistakes);
   return std::nullopt;
 }
@@ -53,7 +55,8 @@ Problem Registry::problem_of(const probes::Mistake& mistake) const {
 Problem Registry::problem_of(const probes::Refused& refused) const {
   const symbols::Module& module = catalog_->modules()[refused.module];
   const ubp_status status = refused.reason.starts_with("no-room") ? UBP_E_NO_ROOM : UBP_E_REFUSED;
-  return {status, {0, 0}, refused.address + module.bias, refused.address, module.name, refused.symbol, refused.reason, "", refused.named};
+  return {status, {0, 0},       refused.address + module.bias, refused.address, module.name, refused.symbol, refused.reason,
+          "",     refused.named};
 }
 
 std::optional<std::string> Registry::start(std::size_t probepoints, bool has_pending) {
@@ -139,7 +142,8 @@ bool Registry::give_counter(Registration& registration) {
 }
 
 Consumer Registry::consumer_of(std::uint64_t id, const Registration& registration) const {
-  return {registration.request.consumer, registration.request.data, handle_of(id), registration.counter, registration.request.flags};
+  return {registration.request.consumer, registration.request.data, handle_of(id), registration.counter,
+          registration.request.flags};
 }
 
 std::optional<std::string> Registry::apply(std::span<const Operation> operations) {
@@ -197,7 +201,8 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
 }
 
 std::optional<std::string> Registry::rest() {
-  const bool is_used = std::any_of(registrations_.begin(), registrations_.end(), [](const auto& entry) { return entry.second->is_enabled; });
+  const bool is_used =
+      std::any_of(registrations_.begin(), registrations_.end(), [](const auto& entry) { return entry.second->is_enabled; });
   return is_used ? std::nullopt : machine_.disarm_own();
 }
 
@@ -216,10 +221,11 @@ std::vector<std::uint64_t> Registry::ids(bool of_environment) const {
 
 Registry::Count Registry::counter(std::uint32_t index) const {
   Count count;
-  const std::uint32_t used = std::min(g_process.high_water->load(std::memory_order_acquire), g_process.layout.blocks);  // pairs with claims
+  const std::uint32_t used =
+      std::min(g_process.high_water->load(std::memory_order_acquire), g_process.layout.blocks);  // pairs with claims
   for (std::uint32_t block = 0; block < used; ++block) {
     const auto* counters = reinterpret_cast<const std::uint64_t*>(g_process.counters + block * g_process.counter_bytes);
-    count.recorded += __atomic_load_n(&counters[index], __ATOMIC_RELAXED);  // its owner may still count
+    count.recorded += __atomic_load_n(&counters[index], __ATOMIC_RELAXED);                          // its owner may still count
     count.missed += __atomic_load_n(&counters[index + g_process.missed_offset], __ATOMIC_RELAXED);  // likewise
   }
   return count;

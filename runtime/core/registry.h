@@ -31,14 +31,14 @@ struct Problem {
   spec::Position position{0, 0};
   std::uint64_t address = 0, elf_address = 0;  // run-time; in its module
   std::string module, symbol, message, hint;
-  bool is_exact = false;       // the item meant this very address
+  bool is_exact = false;  // the item meant this very address
 };
 
 struct Request {
-  std::uint32_t flags = 0;         // UBP_PROBE_*
+  std::uint32_t flags = 0;  // UBP_PROBE_*
   ubp_consumer consumer = nullptr;
   void* data = nullptr;
-  bool is_environment = false;     // UBP_PROBES: lives until the process ends
+  bool is_environment = false;  // UBP_PROBES: lives until the process ends
 };
 
 struct Operation {
@@ -56,8 +56,8 @@ class Registry {
 
   // Resolves items and prepares their probepoints; nothing is armed. Returns the new probe's id, or what is wrong: then
   // nothing has changed. module: see probes::Plan. progress(n): called now and then with the number found so far.
-  std::optional<std::uint64_t> prepare(std::vector<spec::Item> items, std::optional<std::uint32_t> module,
-                                       const Request& request, const std::function<void(std::size_t)>& progress, Problem& problem);
+  std::optional<std::uint64_t> prepare(std::vector<spec::Item> items, std::optional<std::uint32_t> module, const Request& request,
+                                       const std::function<void(std::size_t)>& progress, Problem& problem);
   // Makes all of the operations, or none: then the probes that they register are gone. Unknown ids are left out.
   std::optional<std::string> apply(std::span<const Operation> operations);
 
@@ -92,17 +92,17 @@ class Registry {
   };
   struct Registration {
     std::vector<spec::Item> items;
-    std::vector<probes::Probe> probes;      // their points are numbered within the registration
+    std::vector<probes::Probe> probes;  // their points are numbered within the registration
     std::vector<probes::Refused> refused;
     std::vector<probes::Mistake> forgiven;
     Runs runs;
     std::uint32_t points = 0;
-    std::unique_ptr<probes::Plan> plan;     // kept while items wait for modules
+    std::unique_ptr<probes::Plan> plan;  // kept while items wait for modules
     Request request;
-    std::uint32_t counter = 0;              // the consumer's, and what it held when it was given; 0: none
+    std::uint32_t counter = 0;  // the consumer's, and what it held when it was given; 0: none
     Count counter_base;
     bool is_enabled = false;
-    std::vector<Count> base, done;          // by point: counters when enabled, hits before; empty: zeros
+    std::vector<Count> base, done;                               // by point: counters when enabled, hits before; empty: zeros
     std::int64_t resolve_ns = 0, decode_ns = 0, prepare_ns = 0;  // what it took
   };
 
@@ -126,11 +126,11 @@ class Registry {
   Consumers consumers_;
   std::map<std::uint64_t, std::unique_ptr<Registration>> registrations_;
   std::uint64_t next_id_ = 1;
-  std::uint32_t loaded_modules_ = 0;        // in the catalog when the first probe was registered
+  std::uint32_t loaded_modules_ = 0;  // in the catalog when the first probe was registered
   std::vector<std::uint32_t> free_counters_;
   std::uint32_t next_counter_ = 0, end_of_counters_ = 0;
-  bool has_consumers_ = false;               // some probe ever had one
-  Count gone_;                              // of probes that were unregistered
+  bool has_consumers_ = false;  // some probe ever had one
+  Count gone_;                  // of probes that were unregistered
   std::int64_t arm_ns_ = 0;
 };
 

@@ -95,7 +95,8 @@ report::Summary Registry::summary(const std::string& program) const {
       totals.missed += count.missed;
       const std::uint64_t address = address_of(*catalog_, probe);
       if (probe.module >= loaded_modules_) {  // one that came back elsewhere is one row still
-        const auto [row, is_new] = late_rows.try_emplace({modules[probe.module].path, probe.item, address}, summary.probes.size());
+        const auto [row, is_new] =
+            late_rows.try_emplace({modules[probe.module].path, probe.item, address}, summary.probes.size());
         if (!is_new) {
           summary.probes[row->second].hits += hits;
           continue;
@@ -113,11 +114,13 @@ report::Summary Registry::summary(const std::string& program) const {
 std::string Registry::costs(std::uint64_t id) const {
   const auto ms = [](std::int64_t ns) { return static_cast<double>(ns) / 1e6; };
   const Registration& registration = *registrations_.at(id);
-  const std::uint64_t bytes = arena_bytes() + machine_.table_bytes() + registration.points * (sizeof(std::uint64_t) + sizeof(std::uint16_t));
-  return fmt::format("{} probepoints: resolve {:.2f} ms, decode {:.2f} ms, slots and table {:.2f} ms, arm {:.2f} ms; {:.1f} bytes a probepoint "
-                     "(one counting thread)",
-                     registration.points, ms(registration.resolve_ns), ms(registration.decode_ns), ms(registration.prepare_ns), ms(arm_ns_),
-                     static_cast<double>(bytes) / std::max(registration.points, 1U));
+  const std::uint64_t bytes =
+      arena_bytes() + machine_.table_bytes() + registration.points * (sizeof(std::uint64_t) + sizeof(std::uint16_t));
+  return fmt::format(
+      "{} probepoints: resolve {:.2f} ms, decode {:.2f} ms, slots and table {:.2f} ms, arm {:.2f} ms; {:.1f} bytes a probepoint "
+      "(one counting thread)",
+      registration.points, ms(registration.resolve_ns), ms(registration.decode_ns), ms(registration.prepare_ns), ms(arm_ns_),
+      static_cast<double>(bytes) / std::max(registration.points, 1U));
 }
 
 }  // namespace ubp::core

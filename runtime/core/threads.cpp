@@ -34,10 +34,10 @@ void wait_a_moment() {
 
 // SIGTRAP, while threads are held; a straggler that gets its own later only returns.
 void hold(int) {
-  if (!g_held.load(std::memory_order_acquire)) return;  // pairs with park()
-  const std::uint32_t slot = g_arrivals.fetch_add(1, std::memory_order_acq_rel);  // pairs with has_arrived
+  if (!g_held.load(std::memory_order_acquire)) return;                                       // pairs with park()
+  const std::uint32_t slot = g_arrivals.fetch_add(1, std::memory_order_acq_rel);             // pairs with has_arrived
   if (slot < kMostThreads) g_arrived[slot].store(sys::gettid(), std::memory_order_release);  // likewise
-  while (g_held.load(std::memory_order_acquire)) wait_a_moment();  // pairs with the destructor
+  while (g_held.load(std::memory_order_acquire)) wait_a_moment();                            // pairs with the destructor
 }
 
 bool has_arrived(std::uint32_t tid) {

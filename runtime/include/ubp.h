@@ -13,10 +13,10 @@
  * Structures begin with their size, which the caller sets to sizeof: later versions append members, and older callers go on.
  * What a structure does not set is zero, and zero always means the default.
  *
- * Unless its text says otherwise, every function: is thread-safe; is not async-signal-safe, though a call from a signal handler that
- * interrupted no other call of its thread works; returns UBP_E_IN_CONSUMER inside a consumer, UBP_E_NOT_ACTIVE before ubp_init()
- * and after ubp_shutdown(), and UBP_E_WRONG_PROCESS in a child made by vfork() or clone(CLONE_VM). A child made by fork() has its
- * parent's probes, with counts that start at zero, and may go on as its parent.
+ * Unless its text says otherwise, every function: is thread-safe; is not async-signal-safe, though a call from a signal handler
+ * that interrupted no other call of its thread works; returns UBP_E_IN_CONSUMER inside a consumer, UBP_E_NOT_ACTIVE before
+ * ubp_init() and after ubp_shutdown(), and UBP_E_WRONG_PROCESS in a child made by vfork() or clone(CLONE_VM). A child made by
+ * fork() has its parent's probes, with counts that start at zero, and may go on as its parent.
  *
  * This header is C99 and C++98. ubp.hpp beside it wraps it for C++17.
  */
@@ -40,21 +40,21 @@ extern "C" {
 /* What a function came to. The numbers are stable. */
 typedef enum ubp_status {
   UBP_OK = 0,
-  UBP_E_INVALID = -1,       /* an argument is NULL, out of range, or has unknown flags */
-  UBP_E_STRUCT_SIZE = -2,   /* struct_size is smaller than any version of the structure */
-  UBP_E_NOT_ACTIVE = -3,    /* not between ubp_init() and ubp_shutdown() */
-  UBP_E_SPEC = -4,          /* the specification cannot be read */
-  UBP_E_NOT_FOUND = -5,     /* no such module, function or address */
-  UBP_E_REFUSED = -6,       /* found, but no instruction there can be probed */
-  UBP_E_NO_MEMORY = -7,     /* memory was denied */
-  UBP_E_NO_ROOM = -8,       /* more probepoints or consumers than there is room for (ubp_config) */
-  UBP_E_STALE = -9,         /* the probe was unregistered, or is none */
-  UBP_E_IN_CONSUMER = -10,  /* called inside a consumer, which may only use ubp_context_*() */
-  UBP_E_BUSY = -11,         /* called by a signal handler that interrupted another call of its thread */
-  UBP_E_WRONG_PROCESS = -12,/* called by a process that borrows its parent's memory */
-  UBP_E_TRANSACTION = -13,  /* no transaction is open, one is open already, or an earlier call in it failed */
-  UBP_E_SYSTEM = -14,       /* the kernel denied something; ubp_refusal.message says what */
-  UBP_E_OTHER_RUNTIME = -15 /* another copy of UBP owns this process */
+  UBP_E_INVALID = -1,        /* an argument is NULL, out of range, or has unknown flags */
+  UBP_E_STRUCT_SIZE = -2,    /* struct_size is smaller than any version of the structure */
+  UBP_E_NOT_ACTIVE = -3,     /* not between ubp_init() and ubp_shutdown() */
+  UBP_E_SPEC = -4,           /* the specification cannot be read */
+  UBP_E_NOT_FOUND = -5,      /* no such module, function or address */
+  UBP_E_REFUSED = -6,        /* found, but no instruction there can be probed */
+  UBP_E_NO_MEMORY = -7,      /* memory was denied */
+  UBP_E_NO_ROOM = -8,        /* more probepoints or consumers than there is room for (ubp_config) */
+  UBP_E_STALE = -9,          /* the probe was unregistered, or is none */
+  UBP_E_IN_CONSUMER = -10,   /* called inside a consumer, which may only use ubp_context_*() */
+  UBP_E_BUSY = -11,          /* called by a signal handler that interrupted another call of its thread */
+  UBP_E_WRONG_PROCESS = -12, /* called by a process that borrows its parent's memory */
+  UBP_E_TRANSACTION = -13,   /* no transaction is open, one is open already, or an earlier call in it failed */
+  UBP_E_SYSTEM = -14,        /* the kernel denied something; ubp_refusal.message says what */
+  UBP_E_OTHER_RUNTIME = -15  /* another copy of UBP owns this process */
 } ubp_status;
 
 /* A registered probe: one call of ubp_register*(), of one probepoint or a million. A handle is never reused: after
@@ -67,10 +67,10 @@ typedef struct ubp_context ubp_context;
 /* How displaced instructions get their slots; see the README, "The question of 2010". */
 typedef enum ubp_policy {
   UBP_POLICY_DEFAULT = 0,
-  UBP_POLICY_THREAD = 1,      /* each thread's own cache of slots, refilled (the default) */
-  UBP_POLICY_PROBEPOINT = 2,  /* one write-once slot per probepoint */
-  UBP_POLICY_STEAL = 3,       /* one pool for the process, with stealing */
-  UBP_POLICY_ADAPTIVE = 4     /* the thread's cache, and write-once slots for what is refilled too often */
+  UBP_POLICY_THREAD = 1,     /* each thread's own cache of slots, refilled (the default) */
+  UBP_POLICY_PROBEPOINT = 2, /* one write-once slot per probepoint */
+  UBP_POLICY_STEAL = 3,      /* one pool for the process, with stealing */
+  UBP_POLICY_ADAPTIVE = 4    /* the thread's cache, and write-once slots for what is refilled too often */
 } ubp_policy;
 
 enum {
@@ -81,72 +81,73 @@ enum {
 
 typedef struct ubp_config {
   size_t struct_size;
-  uint32_t slots;             /* per thread: 1..4096; 0: 64 */
-  uint32_t policy;            /* ubp_policy */
-  uint32_t flags;             /* UBP_CONFIG_* */
-  uint32_t max_probepoints;   /* distinct addresses ever probed: 1..16777216; 0: 1048576. Address space only until used */
+  uint32_t slots;           /* per thread: 1..4096; 0: 64 */
+  uint32_t policy;          /* ubp_policy */
+  uint32_t flags;           /* UBP_CONFIG_* */
+  uint32_t max_probepoints; /* distinct addresses ever probed: 1..16777216; 0: 1048576. Address space only until used */
 } ubp_config;
 
 /* What a registration found wrong. A caller that passes one sets struct_size; the rest is written on errors. */
 typedef struct ubp_refusal {
   size_t struct_size;
-  int32_t status;             /* the ubp_status */
-  uint32_t line, column;      /* in the specification, from 1; 0: not from a specification */
-  uint32_t is_exact;          /* 1: the item meant this very address; 0: a glob or insn: came upon it */
-  uint64_t address;           /* run-time address; 0: none is known */
-  uint64_t elf_address;       /* as nm and objdump print it for the module; 0: none is known */
-  char module[64];            /* "libc.so.6"; empty: none is known */
-  char symbol[128];           /* "malloc+0x4"; empty: none is known. Both are cut where they are longer */
-  char message[512];          /* one line: what is wrong; a refusal's reason begins with a code, "mid-instruction: ..." */
-  char hint[256];             /* what to do: "did you mean 'malloc'?"; may be empty */
+  int32_t status;        /* the ubp_status */
+  uint32_t line, column; /* in the specification, from 1; 0: not from a specification */
+  uint32_t is_exact;     /* 1: the item meant this very address; 0: a glob or insn: came upon it */
+  uint64_t address;      /* run-time address; 0: none is known */
+  uint64_t elf_address;  /* as nm and objdump print it for the module; 0: none is known */
+  char module[64];       /* "libc.so.6"; empty: none is known */
+  char symbol[128];      /* "malloc+0x4"; empty: none is known. Both are cut where they are longer */
+  char message[512];     /* one line: what is wrong; a refusal's reason begins with a code, "mid-instruction: ..." */
+  char hint[256];        /* what to do: "did you mean 'malloc'?"; may be empty */
 } ubp_refusal;
 
 /* A consumer: called once for every hit, in the thread that made it, before the instruction. context: the hit. data: as
- * registered. It runs on a stack of UBP's own of at least 32 KiB; errno and vector registers are saved around it; signals wait until it returns. It may
- * call what it likes but this interface's other functions and longjmp out; probes that it hits itself count as missed. */
+ * registered. It runs on a stack of UBP's own of at least 32 KiB; errno and vector registers are saved around it; signals wait
+ * until it returns. It may call what it likes but this interface's other functions and longjmp out; probes that it hits itself
+ * count as missed. */
 typedef void (*ubp_consumer)(const ubp_context* context, void* data);
 
 enum {
-  UBP_PROBE_DISABLED = 1u << 0,       /* starts disabled */
-  UBP_PROBE_MODIFY = 1u << 1,         /* the consumer may use ubp_context_set_register() */
-  UBP_PROBE_NO_FP = 1u << 2,          /* the consumer touches no x87, MMX or vector register: hits may cost less */
-  UBP_PROBE_PENDING = 1u << 3,        /* also in modules that are loaded later, as [missing=pending] on every item */
-  UBP_PROBE_IGNORE_MISSING = 1u << 4  /* items that are not found are left out; ubp_probe_refusal() lists them */
+  UBP_PROBE_DISABLED = 1u << 0,      /* starts disabled */
+  UBP_PROBE_MODIFY = 1u << 1,        /* the consumer may use ubp_context_set_register() */
+  UBP_PROBE_NO_FP = 1u << 2,         /* the consumer touches no x87, MMX or vector register: hits may cost less */
+  UBP_PROBE_PENDING = 1u << 3,       /* also in modules that are loaded later, as [missing=pending] on every item */
+  UBP_PROBE_IGNORE_MISSING = 1u << 4 /* items that are not found are left out; ubp_probe_refusal() lists them */
 };
 
 typedef struct ubp_options {
   size_t struct_size;
-  uint32_t flags;             /* UBP_PROBE_* */
-  uint32_t reserved;          /* 0 */
-  ubp_consumer consumer;      /* NULL: hits are only counted */
-  void* data;                 /* passed to the consumer; must outlive the probe */
+  uint32_t flags;        /* UBP_PROBE_* */
+  uint32_t reserved;     /* 0 */
+  ubp_consumer consumer; /* NULL: hits are only counted */
+  void* data;            /* passed to the consumer; must outlive the probe */
 } ubp_options;
 
 /* hits = recorded + filtered + missed + dropped, exactly. */
 typedef struct ubp_probe_stats {
   size_t struct_size;
   uint64_t hits;
-  uint64_t recorded;          /* counted, and its consumer run */
-  uint64_t filtered;          /* a predicate said no */
-  uint64_t missed;            /* made by a consumer, whose own hits run none */
-  uint64_t dropped;           /* no room for the record */
-  uint64_t probepoints;       /* addresses it is at */
-  uint64_t probes;            /* items and addresses: one address named twice counts twice */
-  uint64_t refused;           /* of what it asked for; ubp_probe_refusal() tells each */
-  uint64_t pending;           /* items that wait for modules that are loaded later */
-  uint32_t enabled;           /* 1 or 0 */
+  uint64_t recorded;    /* counted, and its consumer run */
+  uint64_t filtered;    /* a predicate said no */
+  uint64_t missed;      /* made by a consumer, whose own hits run none */
+  uint64_t dropped;     /* no room for the record */
+  uint64_t probepoints; /* addresses it is at */
+  uint64_t probes;      /* items and addresses: one address named twice counts twice */
+  uint64_t refused;     /* of what it asked for; ubp_probe_refusal() tells each */
+  uint64_t pending;     /* items that wait for modules that are loaded later */
+  uint32_t enabled;     /* 1 or 0 */
   uint32_t reserved;
 } ubp_probe_stats;
 
 typedef struct ubp_stats {
   size_t struct_size;
-  uint64_t probes;            /* registered now */
-  uint64_t probepoints;       /* patched now */
-  uint64_t hits, recorded, filtered, missed, dropped;  /* of all probes ever registered, those of UBP_PROBES included */
-  uint64_t slot_hits, misses, refills, evictions;      /* of the slot caches */
-  uint64_t area_bytes;        /* slot memory in use */
-  uint64_t threads_seen;      /* threads that hit a probe */
-  uint64_t synchronisations;  /* times that all threads were made to see patched text */
+  uint64_t probes;                                    /* registered now */
+  uint64_t probepoints;                               /* patched now */
+  uint64_t hits, recorded, filtered, missed, dropped; /* of all probes ever registered, those of UBP_PROBES included */
+  uint64_t slot_hits, misses, refills, evictions;     /* of the slot caches */
+  uint64_t area_bytes;                                /* slot memory in use */
+  uint64_t threads_seen;                              /* threads that hit a probe */
+  uint64_t synchronisations;                          /* times that all threads were made to see patched text */
 } ubp_stats;
 
 /* ---- The runtime ------------------------------------------------------------------------------------------------- */
@@ -154,10 +155,9 @@ typedef struct ubp_stats {
 /* Makes the interface usable. Cheap: the first registration does the work, so that a program that registers nothing stays
  * as it was. Best called before threads are started: later, the first registration holds every thread for a moment, and
  * fails with UBP_E_SYSTEM where one blocks SIGTRAP for good.
- * config: NULL: defaults. Read once: where the runtime runs already (an earlier ubp_init(), or UBP_PROBES in the environment with the
- * library preloaded) its own settings stay.
- * Returns UBP_OK also when called again; UBP_E_STRUCT_SIZE; UBP_E_INVALID; UBP_E_IN_CONSUMER; UBP_E_WRONG_PROCESS;
- * UBP_E_OTHER_RUNTIME. Context: any thread, constructors before main included. */
+ * config: NULL: defaults. Read once: where the runtime runs already (an earlier ubp_init(), or UBP_PROBES in the environment with
+ * the library preloaded) its own settings stay. Returns UBP_OK also when called again; UBP_E_STRUCT_SIZE; UBP_E_INVALID;
+ * UBP_E_IN_CONSUMER; UBP_E_WRONG_PROCESS; UBP_E_OTHER_RUNTIME. Context: any thread, constructors before main included. */
 ubp_status ubp_init(const ubp_config* config);
 
 /* Unregisters every probe of this interface (those of UBP_PROBES stay), waits for running consumers, and puts the text back
@@ -201,13 +201,13 @@ ubp_status ubp_register_symbol(const char* module, const char* symbol, uint64_t 
  * Returns UBP_OK, UBP_E_STALE, UBP_E_SYSTEM (the text could not be written, and the probe stays), or the common ones. */
 ubp_status ubp_unregister(ubp_probe* probe);
 
-/* Hits count, and run the consumer, while the probe is enabled. Both return UBP_OK also when it is so already, and else as ubp_unregister(), with
- * UBP_E_NO_MEMORY; ubp_disable() also waits for running consumers. In a transaction: at its commit. */
+/* Hits count, and run the consumer, while the probe is enabled. Both return UBP_OK also when it is so already, and else as
+ * ubp_unregister(), with UBP_E_NO_MEMORY; ubp_disable() also waits for running consumers. In a transaction: at its commit. */
 ubp_status ubp_enable(ubp_probe* probe);
 ubp_status ubp_disable(ubp_probe* probe);
 
-/* Counts of one probe since it was registered, while it was enabled, over all threads. Hits of calls that have returned are in it.
- * Returns UBP_OK, UBP_E_STALE, UBP_E_INVALID, UBP_E_STRUCT_SIZE, or the common ones. */
+/* Counts of one probe since it was registered, while it was enabled, over all threads. Hits of calls that have returned are in
+ * it. Returns UBP_OK, UBP_E_STALE, UBP_E_INVALID, UBP_E_STRUCT_SIZE, or the common ones. */
 ubp_status ubp_probe_read(ubp_probe* probe, ubp_probe_stats* stats);
 
 /* The index-th of what the probe asked for and did not get: first items not found, then instructions refused.
@@ -238,8 +238,22 @@ ubp_status ubp_transaction_abort(void);
 
 /* General registers in their encoding's order (SDM volume 2, table 2-2). UBP_RSP is its value before the instruction. */
 typedef enum ubp_register_id {
-  UBP_RAX, UBP_RCX, UBP_RDX, UBP_RBX, UBP_RSP, UBP_RBP, UBP_RSI, UBP_RDI,
-  UBP_R8, UBP_R9, UBP_R10, UBP_R11, UBP_R12, UBP_R13, UBP_R14, UBP_R15
+  UBP_RAX,
+  UBP_RCX,
+  UBP_RDX,
+  UBP_RBX,
+  UBP_RSP,
+  UBP_RBP,
+  UBP_RSI,
+  UBP_RDI,
+  UBP_R8,
+  UBP_R9,
+  UBP_R10,
+  UBP_R11,
+  UBP_R12,
+  UBP_R13,
+  UBP_R14,
+  UBP_R15
 } ubp_register_id;
 
 /* All of these: context: the consumer's; never NULL. Async-signal-safe; cannot fail unless they return a status. */

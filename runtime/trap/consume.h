@@ -31,7 +31,7 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
 
 [[gnu::always_inline]] inline void end_consuming(TaskState* task) {
   const std::uint64_t mark = task->consumer.load(std::memory_order_relaxed);  // its own
-  task->consumer.store(mark + 1, std::memory_order_release);                   // pairs with the wait in core/consumers.cpp
+  task->consumer.store(mark + 1, std::memory_order_release);                  // pairs with the wait in core/consumers.cpp
 }
 
 // The task that runs a consumer in a context with this stack pointer; nullptr: none does.
@@ -69,7 +69,7 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
   end_consuming(task);
   std::atomic_signal_fence(std::memory_order_seq_cst);  // from here on a signal finds no mark, and is not put off
   if (__atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) != 0) next.may_be_fast = 0;  // rt_sigreturn unblocks what was
-  if (t_app_trap.is_pending && !t_app_trap.is_blocked) {  // a SIGTRAP of the application's own
+  if (t_app_trap.is_pending && !t_app_trap.is_blocked) {                                  // a SIGTRAP of the application's own
     t_app_trap.is_pending = false;
     sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), SIGTRAP, reinterpret_cast<long>(&t_app_trap.info));
   }
@@ -81,8 +81,9 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
                                          (std::uint64_t{1} << (SIGFPE - 1)) | (std::uint64_t{1} << (SIGILL - 1)) |
                                          (std::uint64_t{1} << (SIGSYS - 1));
   const auto signal = static_cast<std::uint64_t>(info->si_signo);
-  const bool is_death = is_guarded(signal) && g_handlers.handler[signal].load(std::memory_order_acquire) == 0;  // pairs with sigaction
-  if (is_fault(info) || is_death || signal == SIGABRT) return false;  // abort() does not wait
+  const bool is_death =
+      is_guarded(signal) && g_handlers.handler[signal].load(std::memory_order_acquire) == 0;  // pairs with sigaction
+  if (is_fault(info) || is_death || signal == SIGABRT) return false;                          // abort() does not wait
   TaskState* const task = consuming_task(uc->rsp);
   if (task == nullptr) return false;
   task->has_deferred = 1;

@@ -178,33 +178,24 @@ TEST_CASE("signals wait until the consumer returns, and then find the original c
 TEST_CASE("a consumer's hits at 10 kHz signals: each exactly once") {
   static std::atomic<long> runs, signals;
   runs = signals = 0;
-  struct sigaction act {}, old{};
-  act.sa_handler = [](int) { ++signals; };
-  sigaction(SIGALRM, &act, &old);
   const Scoped probe(add("libfx_target:target_twice; libfx_target:target_twice+0; insn:libfx_target:target_add",
                          [](const ubp_context*, void*) { ++runs; }));
   const auto before = read(probe.probe);
-  timer_t timer;
-  struct sigevent event {};
-  event.sigev_notify = SIGEV_SIGNAL;
-  event.sigev_signo = SIGALRM;
-  REQUIRE(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0);
-  const itimerspec every{{0, 100000}, {0, 100000}};
-  timer_settime(timer, 0, &every, nullptr);
   long calls = 0, wrong = 0;
-  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(700);
-  while (std::chrono::steady_clock::now() < end) {
-    ++calls;
-    wrong += target_twice(calls) != 2 * calls;
+  {
+    const Alarm alarm([](int) { ++signals; }, 100000);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(700);
+    while (std::chrono::steady_clock::now() < end) {
+      ++calls;
+      wrong += target_twice(calls) != 2 * calls;
+    }
   }
-  timer_delete(timer);
   CHECK(wrong == 0);
   CHECK(signals > 100);
   const auto after = read(probe.probe);
   CHECK(static_cast<std::uint64_t>(runs.load()) == after.recorded);
   CHECK((after.recorded - before.recorded) % static_cast<std::uint64_t>(calls) == 0);
   CHECK(after.recorded > static_cast<std::uint64_t>(calls));
-  sigaction(SIGALRM, &old, nullptr);
 }
 
 TEST_CASE("a consumer that ends the process ends it as it meant to") {

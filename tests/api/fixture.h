@@ -4,7 +4,9 @@
 #include <doctest/doctest.h>
 #include <ubp.h>
 
+#include <csignal>
 #include <cstdint>
+#include <ctime>
 
 #include "target.h"
 
@@ -37,6 +39,32 @@ inline ubp_probe* add(const char* spec, ubp_consumer consumer = nullptr, void* d
   REQUIRE(status == UBP_OK);
   return probe;
 }
+
+// SIGALRM every `period_ns`, to `handler`, until it goes.
+class Alarm {
+ public:
+  Alarm(void (*handler)(int), long period_ns) {
+    struct sigaction act {};
+    act.sa_handler = handler;
+    sigaction(SIGALRM, &act, &old_);
+    struct sigevent event {};
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = SIGALRM;
+    REQUIRE(timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0);
+    const itimerspec every{{0, period_ns}, {0, period_ns}};
+    timer_settime(timer_, 0, &every, nullptr);
+  }
+  ~Alarm() {
+    timer_delete(timer_);
+    sigaction(SIGALRM, &old_, nullptr);
+  }
+  Alarm(const Alarm&) = delete;
+  Alarm& operator=(const Alarm&) = delete;
+
+ private:
+  struct sigaction old_ {};
+  timer_t timer_{};
+};
 
 // Removes its probe at the end of a test.
 struct Scoped {

@@ -23,29 +23,25 @@ TEST_CASE("a call from a signal handler works, or is refused when it interrupted
   ok = 0;
   busy = 0;
   other = 0;
-  struct sigaction act {}, old{};
-  act.sa_handler = [](int) {
-    ubp_probe* probe = nullptr;
-    const ubp_status status = ubp_register("libfx_target:target_quiet", nullptr, &probe, nullptr);
-    if (status == UBP_OK && ubp_unregister(probe) == UBP_OK) ok = ok + 1;
-    else if (status == UBP_E_BUSY) busy = busy + 1;
-    else other = other + 1;
-  };
-  sigaction(SIGALRM, &act, &old);
-  timer_t timer;
-  struct sigevent event {};
-  event.sigev_notify = SIGEV_SIGNAL;
-  event.sigev_signo = SIGALRM;
-  REQUIRE(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0);
-  const itimerspec every{{0, 300000}, {0, 300000}};
-  timer_settime(timer, 0, &every, nullptr);
-  for (int i = 0; i < 3000; ++i) {
-    ubp_probe* probe = nullptr;
-    CHECK(ubp_register("libfx_target:target_add", nullptr, &probe, nullptr) == UBP_OK);
-    CHECK(ubp_unregister(probe) == UBP_OK);
+  {
+    const auto handler = [](int) {
+      ubp_probe* probe = nullptr;
+      const ubp_status status = ubp_register("libfx_target:target_quiet", nullptr, &probe, nullptr);
+      if (status == UBP_OK && ubp_unregister(probe) == UBP_OK) {
+        ok = ok + 1;
+      } else if (status == UBP_E_BUSY) {
+        busy = busy + 1;
+      } else {
+        other = other + 1;
+      }
+    };
+    const Alarm alarm(handler, 300000);
+    for (int i = 0; i < 3000; ++i) {
+      ubp_probe* probe = nullptr;
+      CHECK(ubp_register("libfx_target:target_add", nullptr, &probe, nullptr) == UBP_OK);
+      CHECK(ubp_unregister(probe) == UBP_OK);
+    }
   }
-  timer_delete(timer);
-  sigaction(SIGALRM, &old, nullptr);
   CAPTURE(busy);
   CAPTURE(other);
   CHECK(ok > 0);

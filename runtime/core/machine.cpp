@@ -170,18 +170,19 @@ Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog) {
   // Each module's probepoints get the area that serves the module, or are refused.
   std::vector<xol::Displaced>& points = plan.points();
   std::map<std::uint32_t, std::optional<std::uint32_t>> areas;
-  std::uint32_t module = 0;
-  const auto is_in = [&](std::uint64_t address) {
-    const symbols::Module& m = catalog.modules()[module];
-    return address >= m.low() && address < m.high();
-  };
+  std::uint64_t low = 0, high = 0;  // of the module at hand: points are sorted
+  std::optional<std::uint32_t> area;
   bool missing = false;
   for (xol::Displaced& point : points) {
-    if (areas.empty() || !is_in(point.address)) module = catalog.module_at(point.address).value_or(0);
-    auto known = areas.find(module);
-    if (known == areas.end()) known = areas.emplace(module, area_of(catalog.modules()[module])).first;
-    missing |= !known->second;
-    if (known->second) point.area = *known->second & 0xf;
+    if (point.address - low >= high - low) {
+      const std::uint32_t number = catalog.module_at(point.address).value_or(0);
+      const symbols::Module& module = catalog.modules()[number];
+      low = module.low();
+      high = module.high();
+      area = areas.try_emplace(number, area_of(module)).first->second;
+    }
+    missing |= !area;
+    if (area) point.area = *area & 0xf;
   }
   if (missing) {
     plan.refuse_points([&](std::uint32_t index) -> std::optional<std::string> {

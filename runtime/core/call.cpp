@@ -57,8 +57,8 @@ void after_fork_in_parent() {
 }
 
 void after_fork_in_child() {
-  g_is_lost =
-      g_owner.load(std::memory_order_relaxed) != 0 && !g_is_forking.load(std::memory_order_relaxed);  // under the lock, if held
+  // Relaxed: this thread holds the lock, or whoever does is not here.
+  g_is_lost |= g_owner.load(std::memory_order_relaxed) != 0 && !g_is_forking.load(std::memory_order_relaxed);
   new (&g_mutex) std::mutex;  // its holder is this thread under another number, or not here
   g_is_forking.store(false, std::memory_order_relaxed);
   g_owner.store(0, std::memory_order_relaxed);

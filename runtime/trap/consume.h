@@ -3,7 +3,7 @@
 // Invariant: a hit's consumers run once, to their end, and no handler of the application's runs meanwhile. A hit under way
 // may be abandoned and taken up again (translate.h), which a callback must not be: while a task is marked, a signal is sent
 // again to itself with every signal blocked in the interrupted context, and delivered when the hit ends, by the
-// rt_sigreturn that restores the thread's own mask. Faults and abort() are not put off: they are the callback's own.
+// rt_sigreturn that restores the thread's own mask. The signals of faults, and abort(), are not put off: they are the callback's own.
 // A hit that a callback makes is missed: counted, told to the consumers' accounts, and displaced as any other.
 //
 // Synchronization protocol (with core/consumers.cpp). The task marks itself (consumer odd), fences, and reads the list of
@@ -86,7 +86,8 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
   const auto signal = static_cast<std::uint64_t>(info->si_signo);
   const bool is_death =
       is_guarded(signal) && g_handlers.handler[signal].load(std::memory_order_acquire) == 0;  // pairs with sigaction
-  if (is_fault(info) || is_death || signal == SIGABRT) return false;                          // abort() does not wait
+  const bool is_synchronous = (kSynchronous >> (signal - 1) & 1) != 0;  // also when it was sent: it cannot be held back
+  if (is_synchronous || is_death || signal == SIGABRT) return false;    // abort() does not wait
   TaskState* const task = consuming_task(uc->rsp);
   if (task == nullptr) return false;
   task->has_deferred = 1;

@@ -215,6 +215,11 @@ TEST_CASE("a consumer that ends the process ends it as it meant to") {
   CHECK((WIFSIGNALED(aborted) && WTERMSIG(aborted) == SIGABRT));
   const int left = ends([](const ubp_context*, void*) { _exit(7); });
   CHECK((WIFEXITED(left) && WEXITSTATUS(left) == 7));
+  const int handled = ends([](const ubp_context*, void*) {
+    signal(SIGSEGV, [](int) { _exit(9); });
+    raise(SIGSEGV);  // sent, not a fault: not held back all the same
+  });
+  CHECK((WIFEXITED(handled) && WEXITSTATUS(handled) == 9));
   const int quit = ends([](const ubp_context*, void*) { raise(SIGQUIT); });
   CHECK((WIFSIGNALED(quit) && WTERMSIG(quit) == SIGQUIT));
 }

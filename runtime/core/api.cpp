@@ -1,8 +1,6 @@
 // The C interface: arguments checked, exceptions and problems turned into statuses, and the registry called inside a Call.
 #include "runtime/core/api.h"
 
-#include <link.h>
-
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,7 +12,6 @@
 
 #include "runtime/core/call.h"
 #include "runtime/report/report.h"
-#include "runtime/trap/trap_state.h"
 
 namespace ubp::core {
 namespace {
@@ -84,6 +81,15 @@ ubp_status guarded(const Body& body) {
   }
 }
 
+// The same, inside a Call.
+template <typename Body>
+ubp_status inside(const Body& body, bool needs_init = true) {
+  return guarded([&]() -> ubp_status {
+    const Call call(needs_init);
+    return call.status() == UBP_OK ? body() : call.status();
+  });
+}
+
 // A call that changes something failed: so has its transaction.
 ubp_status failed(ubp_status status) {
   if (status != UBP_OK && transaction() != nullptr) t_transaction->has_failed = true;
@@ -103,6 +109,13 @@ ubp_status check_options(const ubp_options* options, Request& request) {
   return UBP_OK;
 }
 
+// Of a registration. has_target: it names something.
+ubp_status check_arguments(bool has_target, const ubp_options* options, const ubp_refusal* refusal, Request& request) {
+  if (!has_target) return UBP_E_INVALID;
+  if (refusal != nullptr && check_size(refusal) != UBP_OK) return UBP_E_STRUCT_SIZE;
+  return check_options(options, request);
+}
+
 // Carries operations out, or adds them to the open transaction. Inside a Call.
 ubp_status carry_out(std::span<const Operation> operations, Problem& problem) {
   if (transaction() != nullptr) {
@@ -119,9 +132,6 @@ ubp_status carry_out(std::span<const Operation> operations, Problem& problem) {
 // The end of every registration. Inside a Call.
 ubp_status enter(std::vector<spec::Item> items, std::optional<std::uint32_t> module, const Request& request, ubp_probe** probe,
                  Problem& problem) {
-  if ((request.flags & UBP_PROBE_PENDING) != 0) {
-    for (spec::Item& item : items) item.pending = !item.exclude;
-  }
   std::optional<report::Progress> progress;
   if (request.is_environment) progress.emplace();
   const auto show = [&](std::size_t found) {
@@ -141,10 +151,13 @@ ubp_status register_items(std::vector<spec::Item> items, const Request& request,
                           const void* address = nullptr) {
   if (transaction() != nullptr && t_transaction->has_failed) return UBP_E_TRANSACTION;
   return failed(guarded([&]() -> ubp_status {
+    if ((request.flags & UBP_PROBE_PENDING) != 0) {
+      for (spec::Item& item : items) item.pending = !item.exclude;
+    }
     const bool is_pending = std::any_of(items.begin(), items.end(), [](const spec::Item& item) { return item.pending; });
     // Before the lock: the dynamic linker's own may be held by a thread that waits for it.
     const bool may_open = !is_in_consumer() && !is_borrowed_memory();
-    if (may_open && (!request.is_environment || is_pending || (request.flags & UBP_PROBE_PENDING) != 0)) symbols::keep_readers();
+    if (may_open && (!request.is_environment || is_pending)) symbols::keep_readers();
     const Call call;
     if (call.status() != UBP_OK) return call.status();
     Problem problem;
@@ -194,11 +207,9 @@ spec::Item spec_item(std::string module, const std::string& symbol) {
 
 ubp_status change(ubp_probe* probe, Operation::Kind kind) {
   if (transaction() != nullptr && t_transaction->has_failed) return UBP_E_TRANSACTION;
-  return failed(guarded([&]() -> ubp_status {
-    const Call call;
-    if (call.status() != UBP_OK) return call.status();
-    if (!interface().registry.is_known(reinterpret_cast<std::uint64_t>(probe))) return UBP_E_STALE;
-    const Operation operation{kind, reinterpret_cast<std::uint64_t>(probe)};
+  return failed(inside([&]() -> ubp_status {
+    if (!interface().registry.is_known(id_of(probe))) return UBP_E_STALE;
+    const Operation operation{kind, id_of(probe)};
     Problem problem;
     return carry_out({&operation, 1}, problem);
   }));
@@ -207,9 +218,7 @@ ubp_status change(ubp_probe* probe, Operation::Kind kind) {
 // Ends the transaction; its registrations go unless they are committed.
 ubp_status end_transaction(bool commits) {
   if (transaction() == nullptr) return UBP_E_TRANSACTION;
-  return guarded([&]() -> ubp_status {
-    const Call call;
-    if (call.status() != UBP_OK) return call.status();
+  return inside([&]() -> ubp_status {
     const std::unique_ptr<Transaction> transaction(t_transaction);
     t_transaction = nullptr;
     if (commits && !transaction->has_failed) {
@@ -258,9 +267,7 @@ ubp_status ubp_init(const ubp_config* config) {
 }
 
 ubp_status ubp_shutdown() {
-  return guarded([]() -> ubp_status {
-    const Call call(false);
-    if (call.status() != UBP_OK) return call.status();
+  const auto shut_down = []() -> ubp_status {
     Interface& state = interface();
     if (!state.is_embedded) return UBP_OK;
     std::vector<Operation> operations;
@@ -270,33 +277,28 @@ ubp_status ubp_shutdown() {
     ++state.shutdowns;
     state.is_initialised = !state.registry.ids(true).empty();
     return UBP_OK;
-  });
+  };
+  return inside(shut_down, false);
 }
 
 int ubp_is_active() { return __atomic_load_n(&interface().is_initialised, __ATOMIC_RELAXED) ? 1 : 0; }
 
 ubp_status ubp_register(const char* spec, const ubp_options* options, ubp_probe** probe, ubp_refusal* refusal) {
   Request request;
-  if (spec == nullptr) return failed(UBP_E_INVALID);
-  if (refusal != nullptr && refusal->struct_size < sizeof *refusal) return failed(UBP_E_STRUCT_SIZE);
-  if (const ubp_status status = check_options(options, request)) return failed(status);
+  if (const ubp_status status = check_arguments(spec != nullptr, options, refusal, request)) return failed(status);
   return register_text(spec, request, probe, refusal);
 }
 
 ubp_status ubp_register_address(const void* address, const ubp_options* options, ubp_probe** probe, ubp_refusal* refusal) {
   Request request;
-  if (address == nullptr) return failed(UBP_E_INVALID);
-  if (refusal != nullptr && refusal->struct_size < sizeof *refusal) return failed(UBP_E_STRUCT_SIZE);
-  if (const ubp_status status = check_options(options, request)) return failed(status);
+  if (const ubp_status status = check_arguments(address != nullptr, options, refusal, request)) return failed(status);
   return failed(guarded([&] { return register_items({spec_item("", "")}, request, probe, refusal, address); }));
 }
 
 ubp_status ubp_register_symbol(const char* module, const char* symbol, uint64_t offset, const ubp_options* options,
                                ubp_probe** probe, ubp_refusal* refusal) {
   Request request;
-  if (symbol == nullptr || *symbol == '\0') return failed(UBP_E_INVALID);
-  if (refusal != nullptr && refusal->struct_size < sizeof *refusal) return failed(UBP_E_STRUCT_SIZE);
-  if (const ubp_status status = check_options(options, request)) return failed(status);
+  if (const ubp_status status = check_arguments(symbol != nullptr && *symbol != '\0', options, refusal, request)) return failed(status);
   return failed(guarded([&] {
     ubp::spec::Item item = spec_item(module != nullptr ? module : "", symbol);
     item.target = ubp::spec::SymbolTarget{symbol, true, offset};
@@ -311,9 +313,7 @@ ubp_status ubp_disable(ubp_probe* probe) { return change(probe, Operation::kDisa
 
 ubp_status ubp_probe_read(ubp_probe* probe, ubp_probe_stats* stats) {
   if (const ubp_status status = check_size(stats)) return status;
-  return guarded([&]() -> ubp_status {
-    const Call call;
-    if (call.status() != UBP_OK) return call.status();
+  return inside([&]() -> ubp_status {
     if (!interface().registry.is_known(id_of(probe))) return UBP_E_STALE;
     interface().registry.read(id_of(probe), *stats);
     return UBP_OK;
@@ -322,9 +322,7 @@ ubp_status ubp_probe_read(ubp_probe* probe, ubp_probe_stats* stats) {
 
 ubp_status ubp_probe_refusal(ubp_probe* probe, size_t index, ubp_refusal* refusal) {
   if (const ubp_status status = check_size(refusal)) return status;
-  return guarded([&]() -> ubp_status {
-    const Call call;
-    if (call.status() != UBP_OK) return call.status();
+  return inside([&]() -> ubp_status {
     if (!interface().registry.is_known(id_of(probe))) return UBP_E_STALE;
     const auto problem = interface().registry.problem(id_of(probe), index);
     if (!problem) return UBP_E_NOT_FOUND;
@@ -335,9 +333,7 @@ ubp_status ubp_probe_refusal(ubp_probe* probe, size_t index, ubp_refusal* refusa
 
 ubp_status ubp_read(ubp_stats* stats) {
   if (const ubp_status status = check_size(stats)) return status;
-  return guarded([&]() -> ubp_status {
-    const Call call;
-    if (call.status() != UBP_OK) return call.status();
+  return inside([&]() -> ubp_status {
     interface().registry.read(*stats);
     return UBP_OK;
   });
@@ -355,9 +351,7 @@ ubp_status ubp_flush() {
 
 ubp_status ubp_transaction_begin() {
   if (transaction() != nullptr) return UBP_E_TRANSACTION;
-  return guarded([]() -> ubp_status {
-    const Call call;
-    if (call.status() != UBP_OK) return call.status();
+  return inside([]() -> ubp_status {
     t_transaction = new Transaction{{}, interface().shutdowns};
     return UBP_OK;
   });

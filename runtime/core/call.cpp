@@ -36,11 +36,12 @@ void make() {
 void before_fork() {
   if (g_owner.load(std::memory_order_relaxed) == sys::gettid()) return;  // only this thread can have stored its own number
   trap::t_in_runtime = true;
-  if (is_in_consumer() && !g_mutex.try_lock()) {  // its holder may be waiting for this very consumer
+  if (!is_in_consumer()) {
+    g_mutex.lock();
+  } else if (!g_mutex.try_lock()) {  // its holder may be waiting for this very consumer
     trap::t_in_runtime = false;
     return;
   }
-  if (!is_in_consumer()) g_mutex.lock();
   g_owner.store(sys::gettid(), std::memory_order_relaxed);
   g_is_forking.store(true, std::memory_order_relaxed);
   trap::t_in_runtime = false;
@@ -80,9 +81,7 @@ bool is_borrowed_memory() {
 }
 
 Quiet::Quiet() : was_in_runtime_(trap::t_in_runtime) {
-  constexpr std::uint64_t kSynchronous = (1u << (SIGTRAP - 1)) | (1u << (SIGSEGV - 1)) | (1u << (SIGBUS - 1)) |
-                                         (1u << (SIGFPE - 1)) | (1u << (SIGILL - 1)) | (1u << (SIGSYS - 1));
-  const std::uint64_t others = ~kSynchronous;  // SIGTRAP stays as it is: take_over() has to know
+  const std::uint64_t others = ~trap::kSynchronousSignals;  // SIGTRAP stays as it is: take_over() has to know
   sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, reinterpret_cast<long>(&others), reinterpret_cast<long>(&mask_), sizeof mask_);
   trap::t_in_runtime = true;
   error_ = errno;

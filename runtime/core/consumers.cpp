@@ -45,7 +45,7 @@ std::atomic<const Consumers::List*>* g_lists = nullptr;  // by probepoint
 
 // Called by the trap path with the task marked; what is called here is the consumers' and this file's.
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed) {
-  const Consumers::List* const list = g_lists[point].load(std::memory_order_acquire);  // pairs with publish()
+  const Consumers::List* const list = g_lists[point].load(std::memory_order_acquire);  // pairs with add(), remove()
   if (list == nullptr) return;                                                         // taken out since the hit
   trap::t_in_runtime = true;                                                           // __errno_location may be probed
   int& error = errno;
@@ -109,9 +109,7 @@ void Consumers::wait() {
 #endif
   if (retired_.empty()) return;
   std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the one in trap/consume.h
-  const std::uint32_t used =
-      std::min(g_process.high_water->load(std::memory_order_acquire), g_process.layout.blocks);  // pairs with claims
-  for (std::uint32_t block = 0; block < used; ++block) {
+  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
     const trap::TaskState* const task = g_process.state(block);
     const std::uint64_t mark = task->consumer.load(std::memory_order_acquire);  // pairs with end_consuming()
     if ((mark & 1) == 0) {

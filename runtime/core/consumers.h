@@ -34,8 +34,7 @@ class Consumers {
   // Returns when no task runs a list that was taken out before, and deletes those lists.
   void wait();
 
-  // A forked child has none of the tasks that its parent waited for.
-  struct List;
+  struct List;  // of one probepoint
 
  private:
   std::vector<const List*> retired_;

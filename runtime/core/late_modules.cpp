@@ -60,14 +60,7 @@ void Registry::arm_module(std::uint64_t id, Registration& registration, std::uin
   if (!registration.is_enabled) return;
   const Runs added(registration.runs.begin() + static_cast<std::ptrdiff_t>(runs), registration.runs.end());
   if (registration.request.consumer != nullptr) consumers_.add(machine_, added, consumer_of(id, registration));
-  std::uint32_t point = first;
-  for_each_index(added, [&](std::uint32_t index) {
-    if (const Count now = counter(index); !(now == Count{})) {  // another probe's
-      registration.base.resize(registration.points);
-      registration.base[point] = now;
-    }
-    ++point;
-  });
+  note_base(registration, added, first);
   Edit edit;
   edit.use(added);
   if (const auto denied = machine_.commit(edit)) say(Level::kWarning, *denied);

@@ -130,30 +130,32 @@ std::optional<std::string> Machine::start(const MachineConfig& config, probes::C
 std::optional<std::string> Machine::arm_own() {
   const bool wants_hook = watches_modules_ && hook_;
   if (own_armed_ && !wants_hook) return std::nullopt;
-  if (own_armed_) {
-    table_->mark_hook(*hook_);
-    own_.push_back(*hook_);
-    std::vector<std::uint32_t> indexes{*hook_};
-    count_users(indexes, 1);
-    hook_.reset();
-    return write(indexes);
-  }
   // No other thread may be where libc blocks every signal while the gate is put in: it would meet it inside.
   ParkedThreads parked;
-  if (auto problem = parked.park(leaves_blocked_threads_)) return problem;
-  if (!signals::take_over())
-    return signals::is_taken_by_another() ? "another copy of UBP has SIGTRAP" : "the kernel refuses a SIGTRAP handler";
+  std::vector<std::uint32_t> added;
+  if (!own_armed_) {
+    if (auto problem = parked.park(leaves_blocked_threads_)) return problem;
+    if (!signals::take_over()) {
+      return signals::is_taken_by_another() ? "another copy of UBP has SIGTRAP" : "the kernel refuses a SIGTRAP handler";
+    }
+    added = own_;
+  }
   if (wants_hook) {
     table_->mark_hook(*hook_);
+    added.push_back(*hook_);
+  }
+  std::vector<std::uint32_t> indexes = added;
+  count_users(added, 1);
+  if (auto denied = write(indexes)) {
+    count_users(added, -1);
+    return denied;
+  }
+  own_armed_ = true;
+  if (wants_hook) {
     own_.push_back(*hook_);
     hook_.reset();
   }
-  std::vector<std::uint32_t> indexes = own_;
-  count_users(own_, 1);
-  auto denied = write(indexes);
-  if (denied) count_users(own_, -1);
-  own_armed_ = !denied;
-  return denied;
+  return std::nullopt;
 }
 
 std::optional<std::string> Machine::disarm_own() {

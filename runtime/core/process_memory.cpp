@@ -268,20 +268,10 @@ double measure_hit_ns() {
   return static_cast<double>(groups[kGroups / 2]) / kHits;
 }
 
-namespace {
-
-std::uint32_t used_blocks() {
-  if (g_process.high_water == nullptr) return 0;
-  return std::min(g_process.high_water->load(std::memory_order_acquire), g_process.layout.blocks);  // pairs with claims
-}
-
-}  // namespace
-
 std::vector<std::uint64_t> read_counters(bool missed) {
   std::vector<std::uint64_t> sums(g_process.table.count, 0);
-  for (std::uint32_t block = 0; block < used_blocks(); ++block) {
-    const auto* counters = reinterpret_cast<const std::uint64_t*>(g_process.counters + block * g_process.counter_bytes);
-    if (missed) counters += g_process.missed_offset;
+  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
+    const std::uint64_t* const counters = g_process.counters_of(block) + (missed ? g_process.missed_offset : 0);
     for (std::uint32_t point = 0; point < sums.size(); ++point) {
       sums[point] += __atomic_load_n(&counters[point], __ATOMIC_RELAXED);  // its owner may still count
     }
@@ -290,10 +280,10 @@ std::vector<std::uint64_t> read_counters(bool missed) {
 }
 
 void read_slot_stats(std::uint32_t own_points, report::XolStats& stats) {
-  const std::uint32_t used = used_blocks();
+  const std::uint32_t used = g_process.used_blocks();
   if (used == 0) return;
   // The thread that was adopted at load is seen when it has hit a probe.
-  const auto* first = reinterpret_cast<const std::uint64_t*>(g_process.counters);
+  const std::uint64_t* const first = g_process.counters_of(0);
   if (std::any_of(first + own_points, first + g_process.table.count, [](std::uint64_t count) { return count != 0; }))
     ++stats.threads_seen;
   for (std::uint32_t block = 0; block < used; ++block) {

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <iterator>
 
 #include "runtime/core/process_memory.h"
@@ -89,10 +88,7 @@ std::optional<std::uint64_t> Registry::prepare(std::vector<spec::Item> items, st
   registration.decode_ns = plan.decode_ns();
   registration.resolve_ns = watch.lap_ns() - registration.decode_ns;
   if (!plan.points().empty() || plan.has_pending()) {
-    if (plan.has_pending()) {
-      machine_.watch_modules();
-      symbols::keep_readers();
-    }
+    if (plan.has_pending()) machine_.watch_modules();
     if (auto denied = start(plan.points().size(), plan.has_pending())) {
       problem.status = UBP_E_SYSTEM;
       problem.message = std::move(*denied);
@@ -172,7 +168,7 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
     }
     is_used = machine_.is_started();  // else every item was forgiven, and there is nothing
     edit.use(registration.runs);
-    note_base(registration);
+    note_base(registration, registration.runs, 0);
     if (registration.request.consumer != nullptr) consumers_.add(machine_, registration.runs, consumer_of(id, registration));
   }
   auto denied = is_used ? machine_.arm_own() : std::nullopt;
@@ -221,20 +217,17 @@ std::vector<std::uint64_t> Registry::ids(bool of_environment) const {
 
 Registry::Count Registry::counter(std::uint32_t index) const {
   Count count;
-  const std::uint32_t used =
-      std::min(g_process.high_water->load(std::memory_order_acquire), g_process.layout.blocks);  // pairs with claims
-  for (std::uint32_t block = 0; block < used; ++block) {
-    const auto* counters = reinterpret_cast<const std::uint64_t*>(g_process.counters + block * g_process.counter_bytes);
+  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
+    const std::uint64_t* const counters = g_process.counters_of(block);
     count.recorded += __atomic_load_n(&counters[index], __ATOMIC_RELAXED);                          // its owner may still count
     count.missed += __atomic_load_n(&counters[index + g_process.missed_offset], __ATOMIC_RELAXED);  // likewise
   }
   return count;
 }
 
-// The probe counts from here on.
-void Registry::note_base(Registration& registration) const {
-  std::uint32_t point = 0;
-  for_each_index(registration.runs, [&](std::uint32_t index) {
+// The probe counts from here on, at the points of these runs, the first of which is `point`.
+void Registry::note_base(Registration& registration, const Runs& runs, std::uint32_t point) const {
+  for_each_index(runs, [&](std::uint32_t index) {
     const Count now = machine_.was_armed(index) ? counter(index) : Count{};
     if (!(now == Count{}) || !registration.base.empty()) {
       registration.base.resize(registration.points);

@@ -112,7 +112,7 @@ class Registry {
   std::optional<std::string> start(std::size_t probepoints, bool has_pending);
   void take(Registration& registration);
   Count counter(std::uint32_t index) const;
-  void note_base(Registration& registration) const;
+  void note_base(Registration& registration, const Runs& runs, std::uint32_t point) const;
   void note_done(Registration& registration) const;
   Count total(const Registration& registration) const;
   Count count_at(const Registration& registration, std::uint32_t point, const Count& now) const;

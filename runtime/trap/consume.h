@@ -80,19 +80,16 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
 #ifdef UBP_TEST_NO_DEFER  // tests/api: handlers run in the middle of consumers
   return false;
 #endif
-  constexpr std::uint64_t kSynchronous = kTrapBit | (std::uint64_t{1} << (SIGSEGV - 1)) | (std::uint64_t{1} << (SIGBUS - 1)) |
-                                         (std::uint64_t{1} << (SIGFPE - 1)) | (std::uint64_t{1} << (SIGILL - 1)) |
-                                         (std::uint64_t{1} << (SIGSYS - 1));
   const auto signal = static_cast<std::uint64_t>(info->si_signo);
   const bool is_death =
       is_guarded(signal) && g_handlers.handler[signal].load(std::memory_order_acquire) == 0;  // pairs with sigaction
-  const bool is_synchronous = (kSynchronous >> (signal - 1) & 1) != 0;  // also when it was sent: it cannot be held back
+  const bool is_synchronous = (kSynchronousSignals >> (signal - 1) & 1) != 0;  // also when it was sent: it cannot be held back
   if (is_synchronous || is_death || signal == SIGABRT) return false;    // abort() does not wait
   TaskState* const task = consuming_task(uc->rsp);
   if (task == nullptr) return false;
   task->has_deferred = 1;
-  sys::set_signal_mask(~kSynchronous);
-  uc->mask |= ~kSynchronous;
+  sys::set_signal_mask(~kSynchronousSignals);
+  uc->mask |= ~kSynchronousSignals;
   sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), info->si_signo, reinterpret_cast<long>(info));
   return true;
 }

@@ -144,7 +144,7 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
     if (g_process.high_water->compare_exchange_strong(used, used + 1, std::memory_order_acq_rel)) {
       TaskState* task = g_process.state(used);
       task->block = used;
-      task->counters = reinterpret_cast<std::uint64_t*>(g_process.counters + used * g_process.counter_bytes);
+      task->counters = g_process.counters_of(used);
       task->tid.store(who.key, std::memory_order_release);  // pairs with take_over
       return task;
     }

@@ -84,6 +84,10 @@ inline bool is_guarded(std::uint64_t signal) {
   return signal >= 1 && signal <= 64 && (kCore >> (signal - 1) & 1) != 0;
 }
 
+// What an instruction may raise, SIGTRAP included: never blocked by the runtime, since the kernel kills then.
+inline constexpr std::uint64_t kSynchronousSignals = (1u << (SIGTRAP - 1)) | (1u << (SIGSEGV - 1)) | (1u << (SIGBUS - 1)) |
+                                                     (1u << (SIGFPE - 1)) | (1u << (SIGILL - 1)) | (1u << (SIGSYS - 1));
+
 // Remembers, or forgets, one bit of what the application asked of a signal.
 inline void set_bit(std::atomic<std::uint64_t>& bits, std::uint64_t signal, bool value) {
   const std::uint64_t bit = std::uint64_t{1} << (signal - 1);
@@ -140,6 +144,15 @@ struct Process {
   bool has_gate = false;                    // libc's own rt_sigprocmask and rt_sigaction pass gate.h
   bool fast_return = false;                 // user-mode return is possible at all
 
+  // How many blocks were ever claimed.
+  std::uint32_t used_blocks() const {
+    if (high_water == nullptr) return 0;
+    const std::uint32_t used = high_water->load(std::memory_order_acquire);  // pairs with claims
+    return used < layout.blocks ? used : layout.blocks;
+  }
+  std::uint64_t* counters_of(std::uint32_t block) const {
+    return reinterpret_cast<std::uint64_t*>(counters + block * counter_bytes);
+  }
   TaskState* state(std::uint32_t block) const {
     return reinterpret_cast<TaskState*>(states + block * state_bytes);
   }

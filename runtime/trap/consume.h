@@ -69,10 +69,7 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
   end_consuming(task);
   std::atomic_signal_fence(std::memory_order_seq_cst);  // from here on a signal finds no mark, and is not put off
   if (__atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) != 0) next.may_be_fast = 0;  // rt_sigreturn unblocks what was
-  if (t_app_trap.is_pending && !t_app_trap.is_blocked) {                                  // a SIGTRAP of the application's own
-    t_app_trap.is_pending = false;
-    sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), SIGTRAP, reinterpret_cast<long>(&t_app_trap.info));
-  }
+  send_pending_trap();
 }
 
 // A handler is about to run in the middle of a consumer: puts the signal off. False: it must run now.

@@ -30,9 +30,7 @@ namespace ubp::trap {
 [[gnu::always_inline]] inline void block_trap(bool blocked) {
   bool& bit = blocked_bit();
   bit = blocked;
-  if (&bit != &t_app_trap.is_blocked || blocked || !t_app_trap.is_pending) return;
-  t_app_trap.is_pending = false;
-  sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), SIGTRAP, reinterpret_cast<long>(&t_app_trap.info));
+  if (&bit == &t_app_trap.is_blocked) send_pending_trap();
 }
 
 inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadAddress = static_cast<std::uint64_t>(-14);

@@ -193,4 +193,11 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
   return task;
 }
 
+// A SIGTRAP of the application's own that came while it was not to be delivered, and may be now.
+[[gnu::always_inline]] inline void send_pending_trap() {
+  if (!t_app_trap.is_pending || t_app_trap.is_blocked) return;
+  t_app_trap.is_pending = false;
+  sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), SIGTRAP, reinterpret_cast<long>(&t_app_trap.info));
+}
+
 }  // namespace ubp::trap

@@ -41,7 +41,8 @@ class Tracee {
     const std::string program = fixture("fx_inject");
     std::string cycle;
     for (int i = 0; i < 6; ++i) cycle += "; cycle_" + std::to_string(i);
-    for (const char* name : {"UBP_TEST_LIB", "UBP_TEST_FIXTURES", "UBP_TEST_CONTROLS", "UBP_TEST_LONG"}) unsetenv(name);
+    if (const char* policy = getenv("UBP_TEST_XOL")) setenv("UBP_XOL", policy, 1);
+    for (const char* name : {"UBP_TEST_LIB", "UBP_TEST_FIXTURES", "UBP_TEST_CONTROLS", "UBP_TEST_LONG", "UBP_TEST_XOL"}) unsetenv(name);
     setenv("LD_PRELOAD", lib.c_str(), 1);
     setenv("UBP_PROBES", ("insn:probed; insn:probed_leaf" + cycle).c_str(), 1);
     setenv("UBP_SLOTS", "4", 1);
@@ -184,6 +185,11 @@ Result inject_everywhere(long calls, const std::string& lib) {
   const Files files;
   Tracee tracee(calls, lib, files);
   Injector injector(tracee);
+  // Where probepoints earn slots for good, each passes that way once: not at all when the signals come.
+  for (int hit = 0; std::getenv("UBP_TEST_XOL") != nullptr && hit < 16 * kProbedInstructions; ++hit) {
+    injector.next_hit();
+    injector.run_to(0, SIGTRAP);
+  }
   std::map<std::uint64_t, std::set<std::uint64_t>> left;  // by kind
   for (int hit = 0; hit < 3 * kProbedInstructions; ++hit) {
     const std::uint64_t kind = injector.next_hit();
@@ -280,7 +286,7 @@ TEST_CASE("signal_at_every_instruction_of_trap_path") {
   CHECK_MESSAGE(result.failure == "", result.failure);
   MESSAGE(result.reached << " of " << result.wanted << " instructions");
   CHECK(result.wanted > 1500);
-  CHECK(result.reached * 100 >= result.wanted * 95);  // some are passed only when a thread begins
+  CHECK(result.reached * 100 >= result.wanted * 90);  // some are passed only when a thread begins, or a slot is given for good
 }
 
 TEST_CASE("a second signal at every instruction on which the first one's handler is prepared") {

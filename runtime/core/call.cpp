@@ -35,26 +35,23 @@ void make() {
 
 void before_fork() {
   if (g_owner.load(std::memory_order_relaxed) == sys::gettid()) return;  // only this thread can have stored its own number
-  trap::t_in_runtime = true;
+  const trap::InRuntime in_runtime;
   if (!is_in_consumer()) {
     g_mutex.lock();
-  } else if (!g_mutex.try_lock()) {  // its holder may be waiting for this very consumer
-    trap::t_in_runtime = false;
-    return;
+  } else if (!g_mutex.try_lock()) {
+    return;  // its holder may be waiting for this very consumer
   }
   g_owner.store(sys::gettid(), std::memory_order_relaxed);
   g_is_forking.store(true, std::memory_order_relaxed);
-  trap::t_in_runtime = false;
 }
 
 void after_fork_in_parent() {
   if (!g_is_forking.load(std::memory_order_relaxed) || g_owner.load(std::memory_order_relaxed) != sys::gettid())
     return;  // under the lock
-  trap::t_in_runtime = true;
+  const trap::InRuntime in_runtime;
   g_is_forking.store(false, std::memory_order_relaxed);
   g_owner.store(0, std::memory_order_relaxed);
   g_mutex.unlock();
-  trap::t_in_runtime = false;
 }
 
 void after_fork_in_child() {
@@ -80,16 +77,14 @@ bool is_borrowed_memory() {
          !sys::is_process(g_process.pid);
 }
 
-Quiet::Quiet() : was_in_runtime_(trap::t_in_runtime) {
+Quiet::Quiet() {
   const std::uint64_t others = ~trap::kSynchronousSignals;  // SIGTRAP stays as it is: take_over() has to know
   sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, reinterpret_cast<long>(&others), reinterpret_cast<long>(&mask_), sizeof mask_);
-  trap::t_in_runtime = true;
   error_ = errno;
 }
 
 Quiet::~Quiet() {
   errno = error_;
-  trap::t_in_runtime = was_in_runtime_;
   // Taken over meanwhile, SIGTRAP is no longer blocked, whatever it was.
   sys::set_signal_mask(signals::has_taken_over() ? mask_ & ~(std::uint64_t{1} << (SIGTRAP - 1)) : mask_);
 }

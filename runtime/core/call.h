@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "runtime/core/registry.h"
+#include "runtime/trap/trap_state.h"
 
 namespace ubp::core {
 
@@ -20,8 +21,8 @@ class Quiet {
   Quiet& operator=(const Quiet&) = delete;
 
  private:
+  trap::InRuntime in_runtime_;
   std::uint64_t mask_;
-  bool was_in_runtime_;
   int error_;
 };
 

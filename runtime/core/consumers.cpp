@@ -47,9 +47,10 @@ std::atomic<const Consumers::List*>* g_lists = nullptr;  // by probepoint
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed) {
   const Consumers::List* const list = g_lists[point].load(std::memory_order_acquire);  // pairs with add(), remove()
   if (list == nullptr) return;                                                         // taken out since the hit
-  trap::t_in_runtime = true;                                                           // __errno_location may be probed
-  int& error = errno;
-  trap::t_in_runtime = false;
+  int& error = [&]() -> int& {
+    const trap::InRuntime in_runtime;  // __errno_location may be probed
+    return errno;
+  }();
   const int before = error;
   for (const Consumer& consumer : list->consumers) {
     std::uint64_t& count = task->counters[consumer.counter + (missed ? g_process.missed_offset : 0)];

@@ -199,6 +199,7 @@ bool arm(const Options& options) {
   MachineConfig config;
   config.slots = options.slots;
   config.policy = options.policy;
+  config.optimize = options.optimize;
   const bool forgives = options.missing == Missing::kWarn || options.missing == Missing::kIgnore;
   std::uint32_t flags = 0;
   if (forgives) flags |= UBP_PROBE_IGNORE_MISSING;

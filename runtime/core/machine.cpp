@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <stdexcept>
 
 #include "runtime/core/threads.h"
 #include "runtime/patch/poke.h"
@@ -117,14 +118,26 @@ std::optional<std::string> Machine::start(const MachineConfig& config, probes::C
   if (users == MAP_FAILED) throw std::bad_alloc();
   users_ = static_cast<std::uint16_t*>(users);
   g_process.table = table_->view();
-  catalog.set_armed(g_process.table);
+  catalog.set_armed(g_process.table, g_process.detours);
   g_process.pid = static_cast<std::uint32_t>(getpid());
   set_return_mode();
   trap::ubp_trap_text(&g_process.text_low, &g_process.text_high);
   g_process.keeps_stacks = std::any_of(catalog.modules().begin(), catalog.modules().end(), has_go_code);
   adopt_loading_thread();
-  has_membarrier_ = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) == 0;
+  detours_.start(config.optimize, capacity, [this] { synchronise(); });
+  register_membarrier();
+  if (g_process.keeps_stacks) detours_.stop();  // Go takes its signals from the kernel itself
   return std::nullopt;
+}
+
+// Without it no jump can be written: no thread can be made to see the steps in order.
+void Machine::register_membarrier() {
+  has_membarrier_ = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) == 0;
+  if (!has_membarrier_) detours_.stop();
+}
+
+void Machine::set_up_child() {
+  if (is_started()) register_membarrier();
 }
 
 std::optional<std::string> Machine::arm_own() {
@@ -207,6 +220,7 @@ Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog) {
       return probes::reason_text(probes::Reason::kNoRoom, decoder::Refusal::kNone, "");
     });
   }
+  clear_windows(points);
   Runs runs;
   for (std::uint32_t point = 0; point < points.size(); ++point) {
     const std::uint32_t index = table_->add(points[point]);
@@ -219,7 +233,51 @@ Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog) {
   }
   // Nothing else of the view changes once it is published. Pairs with nothing: the int3s that matter come later.
   __atomic_store_n(&g_process.table.count, table_->view().count, __ATOMIC_RELAXED);
+  make_detours(plan, runs, catalog);
   return runs;
+}
+
+void Machine::sort_by_address(std::vector<std::uint32_t>& indexes) const {
+  const auto before = [](std::uint32_t a, std::uint32_t b) {
+    return g_process.table.points[a].address < g_process.table.points[b].address;
+  };
+  if (!std::is_sorted(indexes.begin(), indexes.end(), before)) std::sort(indexes.begin(), indexes.end(), before);
+  indexes.erase(std::unique(indexes.begin(), indexes.end()), indexes.end());
+}
+
+// Takes out the jumps whose windows are about to hold a probepoint: an int3 there would be taken for its own.
+void Machine::clear_windows(const std::vector<xol::Displaced>& points) {
+  if (detours_.jumps() == 0) return;
+  std::vector<std::uint32_t> jumps;
+  for (const xol::Displaced& point : points) detours_.jumps_over(point.address, jumps);
+  sort_by_address(jumps);
+  if (auto denied = detours_.remove(jumps)) throw std::runtime_error(*denied);
+}
+
+void Machine::make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog) {
+  if (detours_.mode() == Optimize::kNever) return;
+  std::uint32_t last = ~0U;
+  for (const probes::Probe& probe : plan.probes()) {
+    if (probe.point < plan.first_point() || probe.point == last) continue;
+    last = probe.point;
+    const std::uint32_t index = index_of(runs, probe.point);
+    if (index < own_end_) continue;
+    const symbols::Module& module = catalog.modules()[probe.module];
+    const std::vector<symbols::Function>& functions = catalog.table_of(probe.module).functions();
+    const symbols::Function& function = functions[probe.function];
+    if (!detours_.wants(probe.offset)) {
+      detours_.leave(index);
+      continue;
+    }
+    const auto* next = &function;
+    while (next != functions.data() + functions.size() && next->address <= function.address) ++next;
+    const bool is_last = next == functions.data() + functions.size();
+    const probes::Code code = catalog.code_from(probe.module, function.address, is_last ? function.end : next->address);
+    const std::uint64_t own = (function.size != 0 ? function.address + function.size : function.end) - function.address;
+    const decoder::FunctionCode whole{code, static_cast<std::uint32_t>(std::min<std::uint64_t>(own, code.size()))};
+    detours_.make(index, whole, function.address + module.bias, probe.offset);
+  }
+  detours_.flush();
 }
 
 std::vector<probes::CodeRange> Machine::own_text() {
@@ -243,8 +301,22 @@ std::optional<std::string> Machine::commit(const Edit& edit) {
   std::vector<std::uint32_t> indexes = edit.uses_;
   indexes.insert(indexes.end(), edit.leaves_.begin(), edit.leaves_.end());
   const std::uint32_t before = armed_points_;
-  auto denied = write(indexes);
-  if (!denied) return std::nullopt;
+  sort_by_address(indexes);
+  std::vector<std::uint32_t> jumps;
+  for (const std::uint32_t index : indexes) {
+    const bool stays = (users_[index] & kMostUsers) != 0 && !g_process.table.points[index].has_consumers;
+    if (!stays && detours_.is_jump(index)) jumps.push_back(index);
+  }
+  auto denied = detours_.remove(jumps);
+  jumps.clear();
+  for (const std::uint32_t index : indexes) {
+    if ((users_[index] & kMostUsers) != 0 && detours_.is_ready(index)) jumps.push_back(index);
+  }
+  if (!denied) denied = write(indexes);
+  if (!denied) {
+    detours_.insert(jumps);  // denied: they stay as they are, and the report says so
+    return std::nullopt;
+  }
   armed_points_ = before;
   count_users(edit.uses_, -1);
   count_users(edit.leaves_, 1);
@@ -259,11 +331,7 @@ std::optional<std::string> Machine::write(std::vector<std::uint32_t>& indexes) {
   };
   std::erase_if(indexes, is_right);
   if (indexes.empty()) return std::nullopt;
-  const auto before = [&](std::uint32_t a, std::uint32_t b) {
-    return g_process.table.points[a].address < g_process.table.points[b].address;
-  };
-  if (!std::is_sorted(indexes.begin(), indexes.end(), before)) std::sort(indexes.begin(), indexes.end(), before);
-  indexes.erase(std::unique(indexes.begin(), indexes.end()), indexes.end());
+  sort_by_address(indexes);
   std::vector<patch::Byte> bytes;
   bytes.reserve(indexes.size());
   for (const std::uint32_t index : indexes) {
@@ -286,6 +354,14 @@ void Machine::synchronise() {
   ++synchronisations_;
 }
 
+std::array<std::uint64_t, kTiers> Machine::tiers() const {
+  std::array<std::uint64_t, kTiers> tiers{};
+  for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
+    if ((users_[index] & kArmed) != 0) ++tiers[static_cast<std::size_t>(detours_.reason(index))];
+  }
+  return tiers;
+}
+
 void Machine::retire_module(std::uint32_t module, const symbols::Module& where) {
   std::vector<Retired>& retired = retired_[module];
   for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
@@ -293,6 +369,7 @@ void Machine::retire_module(std::uint32_t module, const symbols::Module& where) 
     if (address < where.low() || address >= where.high()) continue;
     retired.push_back({index, address});
     table_->retire(index);
+    detours_.forget(index);
     if ((users_[index] & kArmed) != 0) --armed_points_;
     users_[index] &= static_cast<std::uint16_t>(~kArmed);
   }

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/core/detours.h"
 #include "runtime/core/process_memory.h"
 #include "runtime/probes/catalog.h"
 #include "runtime/probes/plan.h"
@@ -54,6 +55,7 @@ class Edit {
 struct MachineConfig {
   std::uint32_t slots = 64;  // per thread and area
   xol::Policy policy = xol::Policy::kThread;
+  Optimize optimize = Optimize::kNever;
   std::uint32_t probepoints = 0;        // most there can ever be
   std::uint32_t consumers = 0;          // counters for them
   bool leaves_blocked_threads = false;  // ParkedThreads
@@ -92,6 +94,11 @@ class Machine {
   std::optional<std::string> revive_module(std::uint32_t module);
 
   void set_consumers(std::uint32_t index, bool has_consumers) { table_->set_consumers(index, has_consumers); }
+  // Armed probepoints by what keeps them at their int3s, or does not.
+  std::array<std::uint64_t, kTiers> tiers() const;
+  const Detours& detours() const { return detours_; }
+  // A forked child.
+  void set_up_child();
   std::uint32_t own_points() const { return own_end_; }         // the first ones in the table
   std::uint32_t armed_points() const { return armed_points_; }  // by probes
   std::uint64_t synchronisations() const { return synchronisations_; }
@@ -99,8 +106,12 @@ class Machine {
 
  private:
   std::optional<std::string> write(std::vector<std::uint32_t>& indexes);
+  void clear_windows(const std::vector<xol::Displaced>& points);
+  void make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog);
+  void sort_by_address(std::vector<std::uint32_t>& indexes) const;
   void count_users(const std::vector<std::uint32_t>& indexes, int change);
   void synchronise();
+  void register_membarrier();
 
   static constexpr std::uint16_t kArmed = 0x8000, kWasArmed = 0x4000, kMostUsers = 0x3fff;
 
@@ -111,6 +122,7 @@ class Machine {
   std::optional<std::uint32_t> hook_;  // the probepoint at the dynamic linker's r_brk
   bool own_armed_ = false, watches_modules_ = false, leaves_blocked_threads_ = false;
   bool has_membarrier_ = false;
+  Detours detours_;
   std::uint32_t armed_points_ = 0;
   std::uint64_t synchronisations_ = 0;
   struct Retired {

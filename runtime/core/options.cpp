@@ -140,6 +140,19 @@ SetResult set_xol(Options& options, std::string_view value) {
   return not_one_of(value, "thread, probepoint, steal, adaptive");
 }
 
+SetResult set_optimize(Options& options, std::string_view value) {
+  if (value == "auto") {
+    options.optimize = Optimize::kAuto;
+  } else if (value == "always") {
+    options.optimize = Optimize::kAlways;
+  } else if (value == "never") {
+    options.optimize = Optimize::kNever;
+  } else {
+    return not_one_of(value, "auto, always, never");
+  }
+  return std::nullopt;
+}
+
 SetResult set_missing(Options& options, std::string_view value) {
   if (value == "error") {
     options.missing = Missing::kError;
@@ -203,6 +216,10 @@ constexpr Variable kVariables[] = {
      "where displaced instructions run: thread gives each thread its own slots, probepoint each probepoint one for ever, "
      "steal shares a fixed pool, adaptive is thread until a probepoint has been refilled often and gets one for ever",
      set_xol},
+    {"UBP_OPTIMIZE", "auto|always|never", "never",
+     "which probepoints a hit enters by a jump, without the kernel: auto function entries, always whatever can, never none; "
+     "the summary says what kept the others",
+     set_optimize},
     {"UBP_SLOTS", "1..4096", "64", "slots of each thread; of the pool for steal", set_slots},
     {"UBP_MISSING", "error|warn|ignore|pending", "arm nothing",
      "a probe that cannot be armed: by default nothing is armed and the program runs unprobed; error does "
@@ -219,7 +236,7 @@ constexpr Variable kVariables[] = {
 };
 
 // Documented names of later versions.
-constexpr std::string_view kPlannedNames[] = {"UBP_FORMAT", "UBP_OPTIMIZE", "UBP_FULL", "UBP_BUFFER"};
+constexpr std::string_view kPlannedNames[] = {"UBP_FORMAT", "UBP_FULL", "UBP_BUFFER"};
 
 constexpr std::string_view kPrefix = "UBP_";
 

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/core/detours.h"
 #include "runtime/report/report.h"
 #include "xol/shared_slots.h"
 
@@ -21,6 +22,7 @@ struct Options {
   std::string summary;         // UBP_SUMMARY; empty: none
   std::uint32_t slots = 64;    // UBP_SLOTS: 1..4096
   xol::Policy policy = xol::Policy::kThread;  // UBP_XOL
+  Optimize optimize = Optimize::kNever;     // UBP_OPTIMIZE=auto|always|never
   Missing missing = Missing::kNothing;      // UBP_MISSING=error|warn|ignore|pending
   report::Level log = report::Level::kWarning;  // UBP_LOG
   bool follow_exec = false;    // UBP_FOLLOW=fork,exec: "exec" keeps UBP's variables and LD_PRELOAD for children

@@ -100,7 +100,7 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
   // Whole pages a task: they are made accessible when it claims them, so that nothing is committed, locked in memory
   // (mlockall) or touched for tasks that never come.
   const std::uint64_t state_bytes = whole_pages(sizeof(trap::TaskState) + per_area * xol::kMaxAreas);
-  const std::uint64_t counter_bytes = whole_pages(2 * plan.points * sizeof(std::uint64_t));
+  const std::uint64_t counter_bytes = whole_pages(3 * plan.points * sizeof(std::uint64_t));
   const std::uint32_t shared = shared_slots(plan);
   const SharedTables tables(plan.policy, shared);
   const std::uint64_t all_tables = shared == 0 ? 0 : trap::kHeatEntries + xol::kMaxAreas * tables.bytes;
@@ -113,7 +113,11 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
     // Leave most of a limited address space (RLIMIT_AS) to the application.
     const std::uint64_t whole = bytes + 2 * layout.area_bytes * kLikelyAreas;
     if (whole > address_space_limit() / 8 && tasks > kFewestTasks) continue;
-    void* const memory = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    // Out of a jump's reach of the code, where detours want to lie: the kernel would put it right below the libraries.
+    constexpr std::uint64_t kFar = std::uint64_t{64} << 30;
+    const std::uint64_t here = whole_pages(reinterpret_cast<std::uint64_t>(trap::ubp_calibration_point));
+    void* const hint = here > 2 * kFar ? reinterpret_cast<void*>(here - kFar) : nullptr;
+    void* const memory = mmap(hint, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) continue;
     mprotect(memory, kPage, PROT_READ | PROT_WRITE);
     if (madvise(memory, bytes, MADV_WIPEONFORK) != 0) {
@@ -136,6 +140,7 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
     g_process.counters = at + kPage + states;
     g_process.counter_bytes = counter_bytes;
     g_process.missed_offset = plan.points;
+    g_process.optimised_offset = 2 * plan.points;
     g_process.stacks = reinterpret_cast<std::uint64_t>(at + kPage + states + counters);
     g_process.policy = plan.policy;
     if (shared != 0) {
@@ -268,10 +273,11 @@ double measure_hit_ns() {
   return static_cast<double>(groups[kGroups / 2]) / kHits;
 }
 
-std::vector<std::uint64_t> read_counters(bool missed) {
+std::vector<std::uint64_t> read_counters(Counted which) {
+  const std::uint64_t offsets[] = {0, g_process.missed_offset, g_process.optimised_offset};
   std::vector<std::uint64_t> sums(g_process.table.count, 0);
   for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
-    const std::uint64_t* const counters = g_process.counters_of(block) + (missed ? g_process.missed_offset : 0);
+    const std::uint64_t* const counters = g_process.counters_of(block) + offsets[static_cast<std::size_t>(which)];
     for (std::uint32_t point = 0; point < sums.size(); ++point) {
       sums[point] += __atomic_load_n(&counters[point], __ATOMIC_RELAXED);  // its owner may still count
     }

@@ -49,7 +49,8 @@ double measure_hit_ns();
 // has hit no other is not one of the threads seen.
 void read_slot_stats(std::uint32_t own_points, report::XolStats& stats);
 
-// Counters by probepoint, summed over all tasks: the hits, or the missed ones.
-std::vector<std::uint64_t> read_counters(bool missed);
+// Counters by probepoint, summed over all tasks: the hits that trapped, the missed ones, or those that went through detours.
+enum class Counted : std::uint8_t { kTrapped, kMissed, kOptimised };
+std::vector<std::uint64_t> read_counters(Counted which);
 
 }  // namespace ubp::core

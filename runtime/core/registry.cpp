@@ -220,6 +220,7 @@ Registry::Count Registry::counter(std::uint32_t index) const {
   for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
     const std::uint64_t* const counters = g_process.counters_of(block);
     count.recorded += __atomic_load_n(&counters[index], __ATOMIC_RELAXED);                          // its owner may still count
+    if (index < g_process.table.count) count.recorded += __atomic_load_n(&counters[index + g_process.optimised_offset], __ATOMIC_RELAXED);
     count.missed += __atomic_load_n(&counters[index + g_process.missed_offset], __ATOMIC_RELAXED);  // likewise
   }
   return count;
@@ -264,6 +265,7 @@ Registry::Count Registry::total(const Registration& registration) const {
 }
 
 void Registry::set_up_child() {
+  machine_.set_up_child();
   gone_ = {};
   for (auto& [id, registration] : registrations_) {
     registration->base.clear();

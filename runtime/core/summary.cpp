@@ -68,12 +68,26 @@ report::Summary Registry::summary(const std::string& program) const {
   if (!machine_.is_started()) return summary;
   const auto& modules = catalog_->modules();
   read_slot_stats(machine_.own_points(), summary.xol);
-  const std::vector<std::uint64_t> recorded = read_counters(false);
-  const std::vector<std::uint64_t> missed = has_consumers_ ? read_counters(true) : std::vector<std::uint64_t>(recorded.size());
+  std::vector<std::uint64_t> recorded = read_counters(Counted::kTrapped);
+  const std::vector<std::uint64_t> none(recorded.size());
+  const std::vector<std::uint64_t> missed = has_consumers_ ? read_counters(Counted::kMissed) : none;
+  const std::vector<std::uint64_t> optimised =
+      machine_.detours().mode() != Optimize::kNever ? read_counters(Counted::kOptimised) : none;
   summary.hit_cost_ns = measure_hit_ns();
   std::uint64_t traps = 0;
   for (std::size_t index = machine_.own_points(); index < recorded.size(); ++index) traps += recorded[index] + missed[index];
   summary.overhead_ns = summary.hit_cost_ns * static_cast<double>(traps);
+  for (std::size_t index = 0; index < recorded.size(); ++index) {
+    recorded[index] += optimised[index];
+    summary.optimised.hits += optimised[index];
+  }
+  summary.optimised.probepoints = machine_.detours().jumps();
+  summary.optimised.detour_bytes = machine_.detours().used_bytes();
+  const std::array<std::uint64_t, kTiers> tiers = machine_.tiers();
+  for (std::size_t tier = 0; tier < kTiers; ++tier) {
+    const std::string_view reason = tier_reason(static_cast<Tier>(tier));
+    if (tiers[tier] != 0 && !reason.empty()) summary.optimised.left.emplace_back(reason, tiers[tier]);
+  }
   report::Totals& totals = summary.totals;
   totals.probepoints_armed = machine_.armed_points();
   totals.recorded = gone_.recorded;

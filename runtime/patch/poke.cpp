@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <vector>
@@ -88,7 +89,22 @@ std::size_t write_all(std::span<const Byte> bytes) {
   return done;
 }
 
+std::string denied(int error) {
+  return std::string("cannot write program text: /proc/self/mem and mremap were both denied (") + std::strerror(error) + ")";
+}
+
 }  // namespace
+
+std::optional<std::string> write_block(std::uint64_t address, std::span<const std::uint8_t> bytes) {
+  if (ProcMem{}(address, bytes.data(), bytes.size())) return std::nullopt;
+  while (!bytes.empty()) {
+    const std::uint64_t size = std::min(bytes.size(), page_of(address) + kPage - address);
+    if (!replace_page(address, bytes.data(), size)) return denied(errno);
+    address += size;
+    bytes = bytes.subspan(size);
+  }
+  return std::nullopt;
+}
 
 std::optional<std::string> write_text(std::span<const Byte> bytes) {
   std::vector<Byte> before(bytes.begin(), bytes.end());
@@ -97,8 +113,7 @@ std::optional<std::string> write_text(std::span<const Byte> bytes) {
   if (done == bytes.size()) return std::nullopt;
   const int error = errno;
   write_all(std::span(before).first(done));
-  return std::string("cannot write program text: /proc/self/mem and mremap were both denied (") +
-         std::strerror(error) + ")";
+  return denied(error);
 }
 
 }  // namespace ubp::patch

@@ -14,6 +14,7 @@
 #include "runtime/probes/rseq.h"
 #include "runtime/probes/table.h"
 #include "runtime/symbols/symbols.h"
+#include "xol/detour_space.h"
 
 namespace ubp::probes {
 
@@ -65,8 +66,11 @@ class Catalog {
   void add_own_text(CodeRange range) { own_text_.push_back(range); }
   bool is_own_text(std::uint64_t address) const;
 
-  // From now on the text may hold the int3s of this table.
-  void set_armed(const TableView& table) { armed_ = table; }
+  // From now on the text may hold the int3s of this table, and jumps to these detours.
+  void set_armed(const TableView& table, const xol::DetourView& detours) {
+    armed_ = table;
+    detours_ = &detours;
+  }
 
  private:
   std::vector<symbols::Module> modules_;
@@ -76,6 +80,7 @@ class Catalog {
   mutable std::map<std::uint32_t, std::vector<CodeRange>> rseq_;
   std::vector<CodeRange> own_text_;
   TableView armed_;
+  const xol::DetourView* detours_ = nullptr;
 };
 
 }  // namespace ubp::probes

@@ -114,14 +114,16 @@ class Object {
     append_number(out_, value, 16);
     out_ += '"';
   }
-
- private:
-  void start(std::string_view key) {
+  // Begins a member, whose value is to follow in what it returns.
+  std::string& start(std::string_view key) {
     if (!is_empty_) out_ += ", ";
     is_empty_ = false;
     append_string(out_, key);
     out_ += ": ";
+    return out_;
   }
+
+ private:
 
   std::string& out_;
   bool is_empty_ = true;
@@ -156,6 +158,9 @@ void append_optimised(std::string& out, const OptimisedStats& optimised) {
   Object object(out);
   object.number("probepoints", optimised.probepoints);
   object.number("hits", optimised.hits);
+  object.number("detour_bytes", optimised.detour_bytes);
+  Object left(object.start("left"));
+  for (const auto& [reason, count] : optimised.left) left.number(reason, count);
 }
 
 void append_row(std::string& out, const RefusalRow& row) {

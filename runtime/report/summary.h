@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace ubp::report {
@@ -34,6 +35,8 @@ struct XolStats {
 struct OptimisedStats {
   std::uint64_t probepoints = 0;
   std::uint64_t hits = 0;
+  std::uint64_t detour_bytes = 0;
+  std::vector<std::pair<std::string, std::uint64_t>> left;  // why the others are int3s, and how many
 };
 
 struct RefusalRow {

@@ -54,6 +54,7 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
     next.consumed = kConsumed;
     return;
   }
+  SlowLane slow_lane;
   task->has_deferred = 0;
   task->consumer_frame = address_of(uc);
   const std::uint64_t mark = task->consumer.load(std::memory_order_relaxed);  // its own
@@ -66,6 +67,7 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
     next.may_be_fast = 0;
     return;
   }
+  slow_lane.leave();
   end_consuming(task);
   std::atomic_signal_fence(std::memory_order_seq_cst);  // from here on a signal finds no mark, and is not put off
   if (__atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) != 0) next.may_be_fast = 0;  // rt_sigreturn unblocks what was

@@ -13,12 +13,17 @@
 
 namespace ubp::trap {
 
-// Replaces `point`'s int3 through an open /proc/self/mem; leaves alone what is no int3 any more (or not mapped).
-[[gnu::always_inline]] inline bool restore_byte(long fd, const xol::Displaced& point) {
+// Replaces a probepoint's int3 or jump through an open /proc/self/mem; leaves alone what is neither any more (or not mapped).
+[[gnu::always_inline]] inline bool restore_text_of(long fd, std::uint32_t index) {
+  const xol::Displaced& point = g_process.table.points[index];
   const auto offset = static_cast<long>(point.address);
   std::uint8_t byte = 0;
   if (sys::call4(SYS_pread64, fd, reinterpret_cast<long>(&byte), 1, offset) != 1) return false;
-  return byte != 0xcc || sys::call4(SYS_pwrite64, fd, reinterpret_cast<long>(&point.first_byte), 1, offset) == 1;
+  if (byte == 0xcc) return sys::call4(SYS_pwrite64, fd, reinterpret_cast<long>(&point.first_byte), 1, offset) == 1;
+  const std::uint64_t entry = g_process.detours.entry_of(index);
+  if (entry == 0 || byte == point.first_byte || !xol::is_detour_jump(&byte)) return true;
+  const xol::DetourInfo& info = xol::detour_info(entry);
+  return sys::call4(SYS_pwrite64, fd, reinterpret_cast<long>(info.original), info.jump_bytes, offset) == info.jump_bytes;
 }
 
 // Opens /proc/self/mem for writing text; closed by the caller. A negative errno when it is denied.
@@ -31,7 +36,7 @@ namespace ubp::trap {
 [[gnu::always_inline]] inline void restore_text() {
   const long fd = open_memory();
   if (sys::failed(fd)) return;  // the core then shows the int3s
-  for (std::uint32_t point = 0; point < g_process.table.count; ++point) restore_byte(fd, g_process.table.points[point]);
+  for (std::uint32_t point = 0; point < g_process.table.count; ++point) restore_text_of(fd, point);
   sys::call4(SYS_close, fd);
 }
 

@@ -10,7 +10,7 @@
 // UBP's own words lie below the frame, at fixed distances from uc, so that whoever interrupts the trap path finds them:
 //
 //   uc-8    pretcode
-//   uc-112  Continuation (104): within the 128 bytes below rsp = uc, which the kernel leaves alone (red zone), so that it
+//   uc-120  Continuation (112): within the 128 bytes below rsp = uc, which the kernel leaves alone (red zone), so that it
 //           survives a signal just before rt_sigreturn
 //   uc-184  the five words IRETQ loads
 //   uc-192  stack top for the C++ part (16-byte aligned)
@@ -46,7 +46,7 @@
 #define UBP_SIGINFO_CODE 8
 #define UBP_SI_KERNEL 0x80
 
-#define UBP_CONT_OFFSET (-112)
+#define UBP_CONT_OFFSET (-120)
 #define UBP_CONT_RIP 8
 #define UBP_CONT_RSP 16
 #define UBP_CONT_RCX 24

@@ -16,8 +16,6 @@
 
 namespace ubp::trap {
 
-extern thread_local constinit TaskState* t_state __attribute__((tls_model("initial-exec")));
-
 inline constexpr std::uint64_t kVerifyGap = 65536;  // how far outside the verified range still extends it
 
 [[gnu::always_inline]] inline bool is_verified(const TaskState* task, std::uint64_t rsp) {

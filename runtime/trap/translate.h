@@ -20,9 +20,11 @@ struct Continuation {
   std::uint64_t may_be_fast;      // 0: the frame's mask differs from the present one
   std::uint64_t emulated;         // 1: after the store the displaced instruction has been executed
   std::uint64_t scratch;          // where the store goes when there is none to make
-  std::uint64_t index;            // of the probepoint; kLeftPool: none, the thread has left a pool's slot for origin
+  std::uint64_t index;            // of the probepoint; kLeftPool: none, the thread has left a pool's slot for origin;
+                                  // kAtBoundary: none, origin lies in a window
   TaskState* task;
   std::uint64_t consumed;         // Consumed: have the hit's consumers run?
+  std::uint64_t copy;             // in a detour, of the instruction at origin: where it is executed; 0: elsewhere
 };
 static_assert(offsetof(Continuation, rip) == UBP_CONT_RIP && offsetof(Continuation, rsp) == UBP_CONT_RSP);
 static_assert(offsetof(Continuation, rcx) == UBP_CONT_RCX && offsetof(Continuation, fast) == UBP_CONT_FAST);
@@ -30,7 +32,7 @@ static_assert(offsetof(Continuation, store_address) == UBP_CONT_STORE_ADDRESS);
 static_assert(offsetof(Continuation, store_value) == UBP_CONT_STORE_VALUE);
 static_assert(sizeof(Continuation) == -UBP_CONT_OFFSET - 8);
 
-inline constexpr std::uint64_t kLeftPool = ~std::uint64_t{0};
+inline constexpr std::uint64_t kLeftPool = ~std::uint64_t{0}, kAtBoundary = kLeftPool - 1;
 
 // kMissed: they must not run (the hit is made by a consumer), only be told.
 enum Consumed : std::uint64_t { kNotConsumed, kConsumed, kMissed };
@@ -49,6 +51,36 @@ enum Consumed : std::uint64_t { kNotConsumed, kConsumed, kMissed };
     return offset == point.length ? point.next() : 0;
   }
   return 0;
+}
+
+// An int3 of the jump tier's.
+struct Detoured {
+  std::uint64_t origin = 0;              // the original address it stands for
+  std::uint64_t copy = 0;                // its instruction's copy in the detour
+  std::uint32_t point = probes::kNotFound;  // at a detour's own int3: the probepoint that is hit
+};
+
+// Finds what the int3 that ends at `rip` stands for, when it is no probepoint's own: the slow way of a detour, or a boundary
+// in a window.
+[[gnu::always_inline]] inline bool find_detoured(std::uint64_t rip, Detoured& found) {
+  const xol::DetourView& detours = g_process.detours;
+  if (detours.entries == nullptr) return false;
+  if (detours.entry_around(rip) == rip) {
+    found.point = xol::detour_info(rip).point;
+    found.origin = g_process.table.address_of(found.point);
+    found.copy = rip + xol::kDetourCopies;
+    return found.origin != 0;
+  }
+  for (std::uint64_t back = 1; back < decoder::kJumpBytes + decoder::kMostPrefixes; ++back) {
+    const std::uint32_t index = g_process.table.find(rip - 1 - back);
+    if (index == probes::kNotFound) continue;
+    const std::uint64_t entry = detours.entry_of(index);
+    if (entry == 0) continue;
+    found.copy = xol::copy_at(entry, back);
+    found.origin = rip - 1;
+    if (found.copy != 0) return true;
+  }
+  return false;
 }
 
 [[gnu::always_inline]] inline Continuation& continuation(Context* uc) {
@@ -182,12 +214,37 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   return false;
 }
 
+// RIP in a detour: false when it is not. What the detour has spilled is in the thread's storage, since nothing of its own runs
+// between the detour and this.
+[[gnu::always_inline]] inline bool translate_detour(Context* uc, siginfo_t* info) {
+  const std::uint64_t entry = g_process.detours.entry_around(uc->rip);
+  if (entry == 0) return false;
+  const std::uint64_t origin = g_process.table.address_of(xol::detour_info(entry).point);
+  if (origin == 0) return false;  // its module is gone
+  const xol::DetourPosition position = xol::detour_position(entry, origin, uc->rip);
+  if (info != nullptr) fix_fault_address(info, uc->rip, position.rip);
+  if (position.spilled_rcx) uc->rcx = t_spilled.rcx;
+  if (position.spilled_rax) uc->rax = t_spilled.rax;
+  if (position.is_counted) {
+    resume_later(uc, origin, kConsumed);
+  } else {
+    set_rip(uc, position.rip);
+  }
+  return true;
+}
+
+// Whether RIP is in a detour, and none of the instructions that it stands for have been executed.
+[[gnu::always_inline]] inline bool is_before_copies(std::uint64_t rip) {
+  const std::uint64_t entry = g_process.detours.entry_around(rip);
+  return entry != 0 && rip <= entry + xol::kDetourCopies;
+}
+
 // Shows the original context in the frame of a handler that is about to run. info: that frame's, or null.
 [[gnu::always_inline]] inline void translate(Context* frame, siginfo_t* info) {
 #ifdef UBP_TEST_NO_TRANSLATION  // tests/preload/controls_test.cpp: handlers see, and return to, what they interrupted
   return;
 #endif
-  if (translate_slot(frame, info)) return;
+  if (translate_slot(frame, info) || translate_detour(frame, info)) return;
   const Range range = range_of(frame->rip);
   if (range == Range::kOutside || range == Range::kEntering) return;
   const Context* hit = interrupted_frame(frame);
@@ -202,14 +259,16 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
         return;
       }
       // Another's SIGTRAP must still be delivered, so its handler is not abandoned.
-      if (g_process.table.find(origin) == probes::kNotFound) return;
+      Detoured detoured;
+      const bool is_point = g_process.table.find(origin) != probes::kNotFound;
+      if (!is_point && !find_detoured(hit->rip, detoured)) return;
       copy_context(frame, hit);
-      set_rip(frame, origin);
+      set_rip(frame, is_point ? origin : detoured.origin);
       return;
     }
     case Range::kPending:
       copy_context(frame, hit);
-      if (next.index == kLeftPool) {
+      if (next.index >= kAtBoundary) {
         set_rip(frame, next.origin);
       } else {
         resume_later(frame, next.origin, next.consumed);
@@ -221,6 +280,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
         frame->rsp = next.rsp;
         frame->rcx = next.rcx;
         set_rip(frame, next.rip);
+        translate_detour(frame, nullptr);
       } else {
         resume_later(frame, next.origin, kConsumed);
       }

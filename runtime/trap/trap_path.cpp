@@ -18,7 +18,11 @@ namespace ubp::trap {
 constinit Process g_process;
 thread_local constinit bool t_in_runtime __attribute__((tls_model("initial-exec"))) = false;
 constinit AppHandlers g_handlers;
-thread_local constinit TaskState* t_state __attribute__((tls_model("initial-exec"))) = nullptr;
+namespace {
+constinit TaskState g_no_state{};  // of threads that have none
+}
+thread_local constinit TaskState* t_state __attribute__((tls_model("initial-exec"))) = &g_no_state;
+thread_local constinit Spilled t_spilled __attribute__((tls_model("initial-exec"))) = {};
 thread_local constinit AppTrap t_app_trap __attribute__((tls_model("initial-exec"))) = {};
 thread_local constinit AppStack t_app_stack __attribute__((tls_model("initial-exec"))) = {0, 0};
 
@@ -28,10 +32,10 @@ inline constexpr std::uint64_t kRetry = 1;
 
 // The thread gets no state: out of memory, or more tasks than blocks. The probepoint is taken out, so that the
 // program goes on as if it had never been armed.
-[[gnu::always_inline]] inline bool take_out(const xol::Displaced& point) {
+[[gnu::always_inline]] inline bool take_out(std::uint32_t point) {
   const long fd = open_memory();
   if (sys::failed(fd)) return false;
-  const bool done = restore_byte(fd, point);
+  const bool done = restore_text_of(fd, point);
   sys::call4(SYS_close, fd);
   return done;
 }
@@ -70,6 +74,7 @@ inline constexpr std::uint64_t kRetry = 1;
 // True when a frame's RIP may have to be translated: it lies in libubp or in slot memory.
 [[gnu::always_inline]] inline bool is_in_ubp(std::uint64_t rip) {
   if (rip - g_process.text_low < g_process.text_high - g_process.text_low) return true;
+  if (g_process.detours.chunk_of(rip) != nullptr) return true;
   for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
     if (rip - g_process.areas[area].rx < g_process.layout.area_bytes) return true;
     if (rip - g_process.permanent[area].base < g_process.permanent[area].bytes) return true;
@@ -100,8 +105,9 @@ extern "C" {
 // What the hit path does only now and then, out of its way: tests/checks/link_check looks at what is left, and finds no
 // locked instruction in it. Each in the range of its caller.
 UBP_RANGE("ubp_trap_a") TaskState* ubp_trap_find_task(std::uint64_t rsp) { return current_task(rsp); }
-UBP_RANGE("ubp_trap_a") bool ubp_trap_take_out(const xol::Displaced& point) {
-  if (!take_out(point)) return false;
+UBP_RANGE("ubp_trap_a") bool ubp_trap_find_detoured(std::uint64_t rip, Detoured& found) { return find_detoured(rip, found); }
+UBP_RANGE("ubp_trap_a") bool ubp_trap_take_out(std::uint32_t point, bool in_detour) {
+  if (!in_detour && !take_out(point)) return false;
   g_process.taken_out->fetch_add(1, std::memory_order_relaxed);  // a statistic
   return true;
 }
@@ -114,22 +120,32 @@ UBP_RANGE("ubp_trap_b") std::uint64_t ubp_trap_shared_slot(TaskState* task, std:
 // Range: uncounted. Returns the counter to increment, or none when the trap is not a probepoint's, or kRetry and a frame
 // to return from: the thread goes on at the probepoint, which was taken out, or hits it again.
 UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
-  const std::uint64_t origin = uc->rip - 1;
-  const std::uint32_t index = g_process.table.find(origin);
+  std::uint64_t origin = uc->rip - 1;
+  std::uint32_t index = g_process.table.find(origin);
   const std::uint64_t left_for = index == probes::kNotFound ? left_pool(origin) : 0;
-  if (index == probes::kNotFound && left_for == 0) return {0, uc};
+  Detoured detoured;
+  if (index == probes::kNotFound && left_for == 0) [[unlikely]] {
+    if (!ubp_trap_find_detoured(uc->rip, detoured)) return {0, uc};
+    origin = detoured.origin;
+    index = detoured.point;
+  }
   TaskState* task = known_task(uc->rsp);
   if (task == nullptr) [[unlikely]] task = ubp_trap_find_task(uc->rsp);
-  if (left_for != 0) {  // the hit was counted when the thread entered the slot
+  // Not a hit: it was counted when the thread entered the slot or the detour; or it jumped into a window.
+  const auto go_on = [&](std::uint64_t as) __attribute__((always_inline)) -> Decision {
     Continuation& next = continuation(uc);
-    next.origin = left_for;
-    next.index = kLeftPool;
+    next.origin = left_for != 0 ? left_for : origin;
+    next.index = as;
     next.task = task;
+    next.copy = detoured.copy;
     next.may_be_fast = 1;
     return {reinterpret_cast<std::uint64_t>(&next.scratch), uc};
-  }
+  };
+  if (left_for != 0) return go_on(kLeftPool);
+  if (index == probes::kNotFound) [[unlikely]] return go_on(kAtBoundary);
   if (task == nullptr) [[unlikely]] {
-    if (!ubp_trap_take_out(g_process.table.points[index])) return {0, uc};
+    if (!ubp_trap_take_out(index, detoured.copy != 0)) return {0, uc};
+    if (detoured.copy != 0) return go_on(kAtBoundary);  // the jump stays: it is not so easily taken out
     uc->rip = origin;
     return {kRetry, uc};
   }
@@ -138,6 +154,7 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
   next.origin = origin;
   next.index = index;
   next.task = task;
+  next.copy = detoured.copy;
   next.may_be_fast = 1;
   next.consumed = t_in_runtime ? kConsumed : kNotConsumed;
   if (t_in_runtime) [[unlikely]] return {reinterpret_cast<std::uint64_t>(&next.scratch), uc};  // counted nowhere
@@ -150,13 +167,17 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
       end_consuming(task);  // a consumer was left by longjmp, which none may do
     }
   }
+  const bool may_count_alone = detoured.copy != 0 && next.consumed == kNotConsumed && task == t_state;
+  if (may_count_alone && !g_process.shares_tls.load(std::memory_order_relaxed)) {  // set by this thread before it shares
+    task->fast = task->counters + g_process.optimised_offset;
+  }
   return {reinterpret_cast<std::uint64_t>(counter), uc};
 }
 
 // Range: pending. The hit is counted; finds where its displaced instruction is carried out.
 UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
   Continuation& next = continuation(uc);
-  if (next.index != kLeftPool && g_process.table.points[next.index].has_consumers && next.consumed != kConsumed) [[unlikely]] {
+  if (next.index < kAtBoundary && g_process.table.points[next.index].has_consumers && next.consumed != kConsumed) [[unlikely]] {
     ubp_trap_consume(uc);
     if (next.task == nullptr) {  // a child that a consumer has forked, and that can have no state: it hits again
       next.store_address = address_of(&next.scratch);
@@ -172,8 +193,8 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
   next.rsp = uc->rsp;
   next.rcx = uc->rcx;
   next.emulated = 0;
-  if (next.index == kLeftPool) [[unlikely]] {
-    next.rip = next.origin;
+  if (next.index >= kAtBoundary) [[unlikely]] {
+    next.rip = next.index == kAtBoundary ? next.copy : next.origin;
     next.emulated = 1;
     next.fast = can_return_fast(uc) ? 1 : 0;
     if (next.task != nullptr) next.task->held.store(0, std::memory_order_release);  // pairs with is_held
@@ -184,6 +205,12 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
     next.rip = g_process.on_modules_changed;
     next.emulated = 1;
     next.fast = can_return_fast(uc) ? 1 : 0;
+    return;
+  }
+  if (next.copy != 0) [[unlikely]] {
+    next.rip = next.copy;
+    next.emulated = 1;
+    next.fast = next.may_be_fast != 0 && can_return_fast(uc) ? 1 : 0;
     return;
   }
   switch (point.route) {
@@ -231,6 +258,7 @@ UBP_RANGE("ubp_trap_r") int ubp_trap_resume(Context* uc) {
   next.origin = origin;
   next.index = index;
   next.task = task;
+  next.copy = 0;
   next.may_be_fast = 0;  // the handler ran with a mask of its own
   next.consumed = uc->reserved[1];
   return 1;
@@ -267,6 +295,8 @@ UBP_RANGE("ubp_signal_s") Prepared ubp_signal_prepare(siginfo_t* info, Context* 
 UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) {
   const bool is_own = info->si_code == SI_QUEUE && reinterpret_cast<std::uint64_t>(info->si_value.sival_ptr) == UBP_ENTRY_MARK;
   if (is_own) return {0, uc};  // core/threads.cpp asked, and no longer waits
+  // A step inside a detour: the program sees one only where an instruction of its own has been executed.
+  if (info->si_code == TRAP_TRACE && is_before_copies(uc->rip)) return {0, uc};
   const std::uint64_t before = block_all();
   if (is_in_ubp(uc->rip)) uc = settle(uc);
   const std::uint64_t handler = g_handlers.handler[SIGTRAP].load(std::memory_order_acquire);  // pairs with sigaction

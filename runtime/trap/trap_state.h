@@ -12,6 +12,7 @@
 #include "runtime/probes/table.h"
 #include "runtime/trap/layout.h"
 #include "xol/area.h"
+#include "xol/detour_space.h"
 #include "xol/shared_slots.h"
 #include "xol/slot_cache.h"
 
@@ -47,7 +48,10 @@ struct TaskState {
   // [verified_low, verified_low + verified_bytes) skips the call. Small and contiguous, so that a task which borrows
   // this task's TLS (clone(CLONE_VM) without CLONE_SETTLS) and runs on another stack is told apart.
   std::uint64_t verified_low, verified_bytes;
-  std::uint64_t* counters;          // hits by probepoint index, then the missed ones
+  std::uint64_t* counters;          // hits by probepoint index, then the missed ones, then those through detours
+  // Where detours count: counters + Process::optimised_offset. 0: they leave the hit to the breakpoint tier, because the task
+  // has none yet (also a forked child's, whose states are wiped), is inside the runtime, or shares its TLS.
+  std::uint64_t* fast;
   std::uint64_t stack_tries;        // to put its signal frames on UBP's stack (frame.h)
   std::uint64_t slot_hits, misses, refills, evictions;
   std::atomic<std::uint64_t> held;  // policy steal: the pool's slot that the task may be in, area << 32 | slot, plus 1
@@ -128,6 +132,8 @@ struct Process {
   std::uint8_t* counters = nullptr;         // layout.blocks x counter_bytes
   std::uint64_t counter_bytes = 0;
   std::uint64_t missed_offset = 0;          // counters[missed_offset + i]: hits of probepoint i that its thread's consumers made
+  std::uint64_t optimised_offset = 0;       // counters[optimised_offset + i]: hits of probepoint i that went through its detour
+  xol::DetourView detours;
   void (*run_consumers)(Context*, TaskState*, std::uint32_t point, bool missed) = nullptr;  // core/consumers.cpp
   std::uint64_t stacks = 0;                 // layout.blocks x kOwnStackBytes
   std::atomic<std::uint32_t>* fork_state = nullptr;
@@ -169,6 +175,44 @@ struct Process {
 
 // Set while this thread runs libubp's own code at load and exit: what that code calls is no hit of the application's.
 extern thread_local constinit bool t_in_runtime __attribute__((tls_model("initial-exec")));
+
+// The thread's TaskState, or one that counts nothing: detours read it as it is.
+extern thread_local constinit TaskState* t_state __attribute__((tls_model("initial-exec")));
+// What a detour has spilled.
+struct Spilled {
+  std::uint64_t rcx, rax;
+};
+extern thread_local constinit Spilled t_spilled __attribute__((tls_model("initial-exec")));
+
+// Keeps the thread's detours from counting by themselves, as long as it lives: the breakpoint tier sees every hit.
+class SlowLane {
+ public:
+  [[gnu::always_inline]] SlowLane() : task_(t_state), fast_(task_->fast) { task_->fast = nullptr; }
+  [[gnu::always_inline]] ~SlowLane() { leave(); }
+  [[gnu::always_inline]] void leave() {
+    if (task_->tid.load(std::memory_order_relaxed) != 0) task_->fast = fast_;  // its own; 0: a forked child, wiped
+  }
+  SlowLane(const SlowLane&) = delete;
+  SlowLane& operator=(const SlowLane&) = delete;
+
+ private:
+  TaskState* task_;
+  std::uint64_t* fast_;
+};
+
+// While it lives, the thread runs libubp's own code: what that code calls is no hit.
+class InRuntime {
+ public:
+  InRuntime() : was_(t_in_runtime) { t_in_runtime = true; }
+  ~InRuntime() { t_in_runtime = was_; }
+  bool was() const { return was_; }
+  InRuntime(const InRuntime&) = delete;
+  InRuntime& operator=(const InRuntime&) = delete;
+
+ private:
+  SlowLane slow_lane_;
+  bool was_;
+};
 
 // The alternate stack that this thread's sigaltstack() set and reads back; size 0: none.
 struct AppStack {

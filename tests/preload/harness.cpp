@@ -88,6 +88,8 @@ std::vector<std::string> environment_of(const Invocation& invocation, const std:
   if (invocation.preload && invocation.summary) env.push_back("UBP_SUMMARY=" + folder + "/%p.json");
   const char* policy = std::getenv("UBP_TEST_XOL");
   if (invocation.preload && policy != nullptr) env.push_back(std::string("UBP_XOL=") + policy);
+  const char* optimize = std::getenv("UBP_TEST_OPTIMIZE");
+  if (invocation.preload && optimize != nullptr) env.push_back(std::string("UBP_OPTIMIZE=") + optimize);
   for (const auto& [name, value] : invocation.env) env.push_back(name + "=" + value);
   return env;
 }

@@ -42,7 +42,7 @@ Summary sample() {
   summary.program = "/usr/bin/app";
   summary.totals = {1, 2, 3, 4, 5, 6, 7, 8, 9};
   summary.xol = {"thread", 64, 10, 11, 12, 13, 14, 15};
-  summary.optimised = {16, 17};
+  summary.optimised = {16, 17, 18, {{"budget", 19}, {"neighbour", 20}}};
   summary.refusals = {{"libc.so.6", "memcpy+0x3", 0xa1b23, "mid-instruction: no"},
                       {"app", "g", 0, "rseq: no"}};
   summary.probes = {{"app:f", "uprobe", "app", "f", 0xffffffffffffffff, UINT64_MAX},
@@ -59,7 +59,7 @@ TEST_CASE("report json: the keys are the stable ones, in their order") {
                                         "recorded", "filtered", "missed", "dropped"});
   CHECK(keys_of(json["xol"]) == Keys{"policy", "slots_per_thread", "hits", "misses", "refills", "evictions",
                                      "area_bytes", "threads_seen"});
-  CHECK(keys_of(json["optimised"]) == Keys{"probepoints", "hits"});
+  CHECK(keys_of(json["optimised"]) == Keys{"probepoints", "hits", "detour_bytes", "left"});
   CHECK(keys_of(json["refusals"][0]) == Keys{"module", "symbol", "address", "reason"});
   CHECK(keys_of(json["probes"][0]) == Keys{"spec", "kind", "module", "symbol", "address", "hits"});
 }
@@ -76,7 +76,8 @@ TEST_CASE("report json: every value is where it belongs") {
   for (const char* key : {"hits", "misses", "refills", "evictions", "area_bytes", "threads_seen"}) {
     CHECK(json["xol"][key] == expected++);
   }
-  for (const auto& [key, value] : json["optimised"].items()) CHECK(value == expected++);
+  for (const char* key : {"probepoints", "hits", "detour_bytes"}) CHECK(json["optimised"][key] == expected++);
+  CHECK(json["optimised"]["left"] == OrderedJson::parse(R"({"budget":19,"neighbour":20})"));
   CHECK(json["refusals"].size() == 2);
   CHECK(json["refusals"][0]["address"] == "0xa1b23");
   CHECK(json["refusals"][1] ==

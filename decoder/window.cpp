@@ -20,78 +20,93 @@ bool can_move(const Instruction& instruction) {
   return instruction.route == Route::kEmulate && instruction.op.effect != Effect::kCallIndirect;
 }
 
+bool is_nop(const Instruction& instruction) { return instruction.route == Route::kEmulate && instruction.op.effect == Effect::kNone; }
+
 // Whether [begin, end) of the code is what compilers and assemblers fill gaps with.
 bool is_padding(std::span<const std::uint8_t> code, std::size_t begin, std::size_t end) {
   while (begin < end && begin < code.size()) {
     const Instruction instruction = instruction_at(code, begin);
-    const bool is_nop = instruction.route == Route::kEmulate && instruction.op.effect == Effect::kNone;
-    if (instruction.length == 0 || !(is_nop || code[begin] == 0xcc)) return false;
+    if (instruction.length == 0 || !(is_nop(instruction) || code[begin] == 0xcc)) return false;
     begin += instruction.length;
   }
   return begin >= end;
 }
 
-// Calls visit(offset, target) for all bytes that read as a direct branch or call, at offsets from the function's entry. Those
-// with short displacements only where they may reach [begin, end).
+// Calls visit(offset, target) for all bytes in [first, last) that read as a direct branch or call with a target in [begin, end).
+// Those with short displacements only where they may reach it. offset: the displacement's, or the short branch's.
 template <typename Visit>
-void for_each_lookalike(std::span<const std::uint8_t> code, std::uint32_t begin, std::uint32_t end, const Visit& visit) {
-  const auto size = static_cast<std::int64_t>(code.size());
-  for (std::int64_t at = 0; at + 4 <= size; ++at) {  // the displacement's place; the opcode before it is not looked at
+void for_each_lookalike(std::span<const std::uint8_t> code, std::uint32_t begin, std::uint32_t end, Bytes within, const Visit& visit) {
+  const auto last = static_cast<std::int64_t>(within.end);
+  for (std::int64_t at = within.begin; at + 4 <= last; ++at) {  // the displacement's place; the opcode before it is not looked at
     std::int32_t displacement;
     std::memcpy(&displacement, code.data() + at, sizeof displacement);
     const std::int64_t target = at + 4 + displacement;
-    if (target >= begin && target < end) visit(static_cast<std::uint32_t>(at));
+    if (target >= begin && target < end) visit(static_cast<std::uint32_t>(target));
   }
   constexpr std::int64_t kShortReach = 130;
-  for (std::int64_t at = std::max<std::int64_t>(begin - kShortReach, 0); at + 2 <= size && at < end + kShortReach; ++at) {
+  const std::int64_t first = std::max<std::int64_t>(within.begin, std::int64_t{begin} - kShortReach);
+  for (std::int64_t at = first; at + 2 <= last && at < std::int64_t{end} + kShortReach; ++at) {
     const std::uint8_t opcode = code[static_cast<std::size_t>(at)];
     if ((opcode & 0xf0) != 0x70 && opcode != 0xeb && (opcode & 0xfc) != 0xe0) continue;
     const std::int64_t target = at + 2 + static_cast<std::int8_t>(code[static_cast<std::size_t>(at) + 1]);
-    if (target >= begin && target < end) visit(static_cast<std::uint32_t>(at));
+    if (target >= begin && target < end) visit(static_cast<std::uint32_t>(target));
   }
 }
 
 }  // namespace
 
-Window find_window(const FunctionCode& function, std::uint32_t offset, std::uint32_t bytes) {
-  Window window;
-  std::uint32_t at = offset;
-  while (at - offset < bytes) {
-    if (at >= function.end) return window;
+Straight follow(const FunctionCode& function, std::uint32_t offset, std::size_t most, std::uint32_t bytes) {
+  Straight straight;
+  bool has_left = false;  // what comes now can only be what aligns something else
+  while (straight.parts.size() < most) {
+    const std::uint32_t at = offset + straight.length;
+    straight.stop = WindowProblem::kTooShort;
+    if (at >= function.end) return straight;
     const Instruction instruction = instruction_at(function.bytes.first(function.end), at);
-    if (instruction.length == 0 || !can_move(instruction)) {
-      window.problem = WindowProblem::kInstruction;
-      return window;
-    }
-    window.parts[window.count++] = {static_cast<std::uint8_t>(at - offset), instruction};
-    at += instruction.length;
-    if (instruction.ends_block) break;
+    if (has_left && !is_nop(instruction)) return straight;
+    straight.stop = WindowProblem::kInstruction;
+    if (instruction.length == 0 || !can_move(instruction)) return straight;
+    if (instruction.is_call && straight.length >= bytes) return straight;
+    straight.parts.push_back({straight.length, instruction});
+    straight.length += instruction.length;
+    straight.stop = WindowProblem::kNone;
+    has_left |= instruction.ends_block;
+    if (has_left && straight.length >= bytes) return straight;
   }
-  window.length = static_cast<std::uint8_t>(at - offset);
-  const bool is_covered = window.length >= bytes;
-  if (!is_covered && (at < function.end || !is_padding(function.bytes, at, offset + bytes))) return window;
-  window.problem = WindowProblem::kNone;
-  return window;
+  return straight;
 }
 
-bool is_branched_into(const FunctionCode& function, std::uint32_t begin, std::uint32_t end) {
-  const auto code = function.bytes.first(function.end);
-  std::vector<std::uint32_t> lookalikes;
-  for_each_lookalike(code, begin, end, [&](std::uint32_t at) { lookalikes.push_back(at); });
-  if (lookalikes.empty()) return false;
-  const Walk walk = walk_function(code, 0);
-  const auto leads_in = [&](const Decoded& decoded) {
-    const std::int64_t target = decoded.offset + decoded.instruction.target;
-    return decoded.instruction.has_target && target >= begin && target < end;
-  };
-  if (std::any_of(walk.reached.begin(), walk.reached.end(), leads_in)) return true;
-  std::vector<std::uint64_t> references;
-  return std::any_of(walk.gaps.begin(), walk.gaps.end(), [&](const Bytes& gap) {
-    const auto holds = [&](std::uint32_t at) { return at >= gap.begin && at < gap.end; };
-    if (std::none_of(lookalikes.begin(), lookalikes.end(), holds)) return false;
-    const std::vector<Decoded> decoded = decode_gap(code, gap, 0, references);
-    return decoded.empty() || std::any_of(decoded.begin(), decoded.end(), leads_in);
-  });
+WindowProblem window_problem(const FunctionCode& function, std::uint32_t offset, const Straight& straight, std::uint32_t bytes) {
+  if (straight.length >= bytes) return WindowProblem::kNone;
+  if (straight.stop == WindowProblem::kInstruction) return straight.stop;
+  const std::uint32_t end = offset + straight.length;
+  const bool is_at_end = end >= function.end && !straight.parts.empty();
+  return is_at_end && is_padding(function.bytes, end, offset + bytes) ? WindowProblem::kNone : WindowProblem::kTooShort;
+}
+
+bool BranchTargets::lead_into(std::uint32_t begin, std::uint32_t end) {
+  const auto code = function_.bytes.first(function_.end);
+  if (!sorted_) {
+    bool may = false;
+    for_each_lookalike(code, begin, end, {0, function_.end}, [&](std::uint32_t) { may = true; });
+    if (!may) return false;
+    std::vector<std::uint32_t>& targets = sorted_.emplace();
+    const auto add = [&](const Decoded& decoded) {
+      const std::int64_t target = decoded.offset + decoded.instruction.target;
+      if (decoded.instruction.has_target && target >= 0 && target < function_.end) targets.push_back(static_cast<std::uint32_t>(target));
+    };
+    const Walk walk = walk_function(code, 0);
+    std::for_each(walk.reached.begin(), walk.reached.end(), add);
+    std::vector<std::uint64_t> references;
+    for (const Bytes& gap : walk.gaps) {
+      const std::vector<Decoded> decoded = decode_gap(code, gap, 0, references);
+      std::for_each(decoded.begin(), decoded.end(), add);
+      if (decoded.empty()) for_each_lookalike(code, 0, function_.end, gap, [&](std::uint32_t target) { targets.push_back(target); });
+    }
+    std::sort(targets.begin(), targets.end());
+  }
+  const auto found = std::lower_bound(sorted_->begin(), sorted_->end(), begin);
+  return found != sorted_->end() && *found < end;
 }
 
 }  // namespace ubp::decoder

@@ -1,12 +1,14 @@
-// What a jump in place of an instruction displaces: the window, whole instructions of at least the jump's length.
+// What a jump in place of an instruction displaces: the window, whole instructions of at least the jump's length; and whether
+// anything branches into it.
 //
-// Pure data and pure functions. Context: load time or tests. Thread-safe: yes.
+// Context: load time or tests. Thread-safe: no state but BranchTargets'.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <vector>
 
 #include "decoder/instruction.h"
 
@@ -14,7 +16,6 @@ namespace ubp::decoder {
 
 inline constexpr std::uint32_t kJumpBytes = 5;     // jmp rel32
 inline constexpr std::uint32_t kMostPrefixes = 2;  // redundant ones in front of it
-inline constexpr std::uint32_t kMostWindow = kJumpBytes + kMostPrefixes - 1 + kMaxInstructionBytes;
 
 enum class WindowProblem : std::uint8_t {
   kNone,
@@ -23,29 +24,42 @@ enum class WindowProblem : std::uint8_t {
   kTarget,       // a branch leads into it
 };
 
-struct Window {
-  struct Part {
-    std::uint8_t offset = 0;  // from the window's start
-    Instruction instruction;
-  };
-  std::array<Part, kJumpBytes + kMostPrefixes> parts;
-  std::uint8_t count = 0;   // of parts
-  std::uint8_t length = 0;  // of the instructions; the jump may also cover dead padding behind them
-  WindowProblem problem = WindowProblem::kTooShort;
-};
-
 // A function, as far as its windows need to know it.
 struct FunctionCode {
   std::span<const std::uint8_t> bytes;  // from its entry up to where something else begins, dead padding included
   std::uint32_t end = 0;                // of them its own
 };
 
-// The window of `bytes` bytes, the jump's length, at `offset` in the function. Crosses no unconditional transfer and no
-// function's end, but for padding that nothing executes. Does not look for branches into it (is_branched_into).
-Window find_window(const FunctionCode& function, std::uint32_t offset, std::uint32_t bytes);
+// Instructions one behind the other, up to a transfer that is never passed.
+struct Straight {
+  struct Part {
+    std::uint32_t offset;  // from the first one
+    Instruction instruction;
+  };
+  std::vector<Part> parts;
+  std::uint32_t length = 0;
+  WindowProblem stop = WindowProblem::kNone;  // what came behind the last one; kNone: what leaves by itself, or enough
+};
 
-// Whether a direct branch or call anywhere in the function leads into its bytes [begin, end). Bytes that may be data count
-// as the branch they look like.
-bool is_branched_into(const FunctionCode& function, std::uint32_t begin, std::uint32_t end);
+// The instructions from `offset` in the function on that do the same from a detour, `most` at most. Behind `bytes` bytes, a
+// call ends them too: its copy would confuse the processor's prediction of returns. Within them, a transfer that is never passed
+// may be followed by the nops that align the next instruction.
+Straight follow(const FunctionCode& function, std::uint32_t offset, std::size_t most, std::uint32_t bytes);
+
+// Whether a jump of `bytes` bytes fits over them, with padding behind that nothing executes if need be. Does not look for
+// branches (BranchTargets).
+WindowProblem window_problem(const FunctionCode& function, std::uint32_t offset, const Straight& straight, std::uint32_t bytes);
+
+// Where the direct branches and calls of a function lead in itself. Bytes that may be data count as the branch they look like.
+class BranchTargets {
+ public:
+  explicit BranchTargets(const FunctionCode& function) : function_(function) {}
+  // Whether any leads into [begin, end).
+  bool lead_into(std::uint32_t begin, std::uint32_t end);
+
+ private:
+  const FunctionCode& function_;
+  std::optional<std::vector<std::uint32_t>> sorted_;  // made when a look at the bytes alone does not answer
+};
 
 }  // namespace ubp::decoder

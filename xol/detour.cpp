@@ -102,45 +102,62 @@ void write_copy_of(Writer& writer, const Instruction& instruction, std::uint64_t
 
 }  // namespace
 
-bool boundary_pattern(const decoder::Window& window, std::uint32_t prefixes, Pattern& pattern) {
+bool boundary_pattern(const DetourPlan& plan, std::uint32_t prefixes, std::uint32_t kept, std::span<const std::uint8_t> code,
+                      Pattern& pattern) {
   pattern = {};
-  for (std::uint32_t part = 1; part < window.count; ++part) {
-    const std::uint32_t offset = window.parts[part].offset;
-    if (offset >= decoder::kJumpBytes + prefixes) break;
+  const auto fix = [&](std::uint32_t offset, std::uint8_t value) {
     if (offset <= prefixes) return false;  // a prefix's, or the opcode's
     const std::uint32_t shift = 8 * (offset - prefixes - 1);
     pattern.mask |= 0xffU << shift;
-    pattern.value |= 0xccU << shift;
+    pattern.value |= std::uint32_t{value} << shift;
+    return true;
+  };
+  const std::uint32_t end = decoder::kJumpBytes + prefixes;
+  for (const DetourPlan::Part& part : plan.parts) {
+    if (part.offset != 0 && part.offset < std::min(end, kept) && !fix(part.offset, 0xcc)) return false;
+  }
+  for (std::uint32_t offset = kept; offset < end; ++offset) {
+    if (!fix(offset, code[offset])) return false;
   }
   return true;
 }
 
-std::uint32_t detour_bytes(const decoder::Window& window) {
-  std::uint32_t bytes = kDetourCopies + decoder::kJumpBytes;
-  for (std::uint32_t part = 0; part < window.count; ++part) bytes += copy_bytes(window.parts[part].instruction);
+bool reaches(const DetourPlan& plan, std::uint64_t origin, std::uint64_t entry, std::span<const std::uint8_t> code) {
+  return std::all_of(plan.parts.begin(), plan.parts.end(), [&](const DetourPlan::Part& part) {
+    const std::uint64_t address = origin + part.offset;
+    std::uint64_t target = address;
+    if (part.instruction.has_target) target += static_cast<std::uint64_t>(part.instruction.target);
+    if (part.instruction.route == Route::kSlot && part.instruction.rip_disp_offset != 0) {
+      const std::uint32_t field = load32(&code[part.offset + part.instruction.rip_disp_offset]);
+      target = address + part.instruction.length + static_cast<std::uint64_t>(std::int64_t{static_cast<std::int32_t>(field)});
+    }
+    return in_reach(entry, 0, address, target);
+  });
+}
+
+std::uint32_t detour_bytes(const DetourPlan& plan) {
+  std::uint32_t bytes = plan.parts.back().instruction.ends_block ? 0 : decoder::kJumpBytes;
+  for (const DetourPlan::Part& part : plan.parts) {
+    if (part.is_counted) bytes += part.offset == 0 ? kCountBytes : kLaterCountBytes;
+    bytes += copy_bytes(part.instruction);
+  }
   return bytes;
 }
 
-void write_detour(std::span<std::uint8_t> out, std::uint64_t entry, const decoder::Window& window, std::uint32_t prefixes,
-                  std::uint64_t origin, std::span<const std::uint8_t> code, std::uint32_t point, std::uint32_t counter,
-                  const DetourStorage& storage) {
-  DetourInfo info;
-  info.point = point;
-  info.jump_bytes = static_cast<std::uint8_t>(decoder::kJumpBytes + prefixes);
-  info.count = window.count;
-  info.length = window.length;
-  info.bytes = static_cast<std::uint8_t>(detour_bytes(window));
-  std::copy_n(code.begin(), info.jump_bytes, info.original);
+namespace {
 
-  Writer slow(out.subspan(sizeof info), entry - kDetourSlowBytes);
-  slow.storage(kLoad, kRcx, storage.rcx);
-  slow.bytes({0xcc});
+void write_slow_way(Writer& writer, const DetourStorage& storage) {
+  writer.storage(kLoad, kRcx, storage.rcx);
+  writer.bytes({0xcc});
+}
 
-  Writer writer(out.subspan(kDetourHead), entry);
+void write_count(Writer& writer, std::uint32_t counter, const DetourStorage& storage) {
+  const std::uint32_t begin = writer.size();
   writer.storage(kStore, kRcx, storage.rcx);
   writer.storage(kLoad, kRcx, storage.state);
-  writer.bytes({0x48, 0x8b, 0x49, storage.fast});                                                     // mov fast(%rcx),%rcx
-  writer.bytes({0xe3, static_cast<std::uint8_t>(-static_cast<int>(writer.size() + 2 + kDetourSlowBytes))});  // jrcxz slow
+  writer.bytes({0x48, 0x8b, 0x49, storage.fast});  // mov fast(%rcx),%rcx
+  const std::uint32_t to_slow = writer.size() + 2 - begin + kDetourSlowBytes;
+  writer.bytes({0xe3, static_cast<std::uint8_t>(-static_cast<int>(to_slow))});  // jrcxz slow
   writer.storage(kStore, kRax, storage.rax);
   writer.bytes({0x48, 0x8b, 0x81});  // mov counter(%rcx),%rax
   writer.word(counter);
@@ -149,15 +166,39 @@ void write_detour(std::span<std::uint8_t> out, std::uint64_t entry, const decode
   writer.word(counter);
   writer.storage(kLoad, kRax, storage.rax);
   writer.storage(kLoad, kRcx, storage.rcx);
-  for (std::uint32_t part = 0; part < window.count; ++part) {
-    const auto& [offset, instruction] = window.parts[part];
-    info.starts[part] = offset;
-    info.copies[part] = static_cast<std::uint8_t>(writer.size());
-    write_copy_of(writer, instruction, origin + offset, code.subspan(offset));
+}
+
+}  // namespace
+
+void write_detour(std::span<std::uint8_t> out, DetourInfo& info, const DetourPlan& plan, std::span<const std::uint8_t> code,
+                  const DetourStorage& storage) {
+  info.count = static_cast<std::uint8_t>(plan.parts.size());
+  info.length = static_cast<std::uint8_t>(plan.length);
+  info.bytes = static_cast<std::uint16_t>(detour_bytes(plan));
+  std::copy_n(code.begin(), info.jump_bytes, info.original);
+
+  Writer head(out, info.entry - kDetourHead);
+  head.quad(reinterpret_cast<std::uint64_t>(&info));
+  write_slow_way(head, storage);
+
+  Writer writer(out.subspan(kDetourHead), info.entry);
+  for (std::uint32_t number = 0; number < plan.parts.size(); ++number) {
+    const DetourPlan::Part& part = plan.parts[number];
+    if (part.is_counted) {
+      info.counted = static_cast<std::uint16_t>(info.counted | 1U << number);
+      if (number != 0) {
+        writer.bytes({0xeb, kDetourSlowBytes});
+        write_slow_way(writer, storage);
+      }
+      write_count(writer, part.counter, storage);
+    }
+    info.starts[number] = part.offset;
+    info.copies[number] = static_cast<std::uint16_t>(writer.size());
+    write_copy_of(writer, part.instruction, info.origin + part.offset, code.subspan(part.offset));
   }
+  if (plan.parts.back().instruction.ends_block) return;
   writer.bytes({0xe9});
-  writer.displacement_to(origin + window.length);
-  __builtin_memcpy(out.data(), &info, sizeof info);
+  writer.displacement_to(info.origin + plan.length);
 }
 
 void write_detour_jump(std::span<std::uint8_t> out, std::uint64_t origin, std::uint64_t entry) {

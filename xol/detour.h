@@ -1,20 +1,25 @@
 // The bytes of one detour, where an optimised probepoint's jump leads, and the way back from an address in it to the original
 // code.
 //
-//   DetourInfo    what it stands for: for whoever finds a thread inside
-//   slow:         restore rcx; int3                          the hit is the breakpoint tier's: see TaskState::fast
-//   entry ----->  spill rcx to the thread's own storage
-//                 rcx = the task's state; rcx = where it counts; zero: go to slow
-//                 spill rax; add one to the probepoint's counter, by lea: no flags; restore rax, rcx
-//                 copies of the window's instructions
-//                 jmp back behind the window
+//   | DetourInfo* |  what it stands for: for whoever finds a thread inside
+//   slow:            restore rcx; int3                       the hit is the breakpoint tier's: see TaskState::fast
+//   entry -------->  spill rcx to the thread's own storage
+//                    rcx = the task's state; rcx = where it counts; zero: go to slow
+//                    spill rax; add one to the probepoint's counter, by lea: no flags; restore rax, rcx
+//                    copy of the instruction
+//                    ... of the next one, with its own count before it if it is a probepoint too
+//                    jmp back behind the last one, unless that leaves by itself
+//
+// It stands for the instructions in the window (decoder/window.h) and for those behind it up to a jump or return, if that is
+// near: a taken jump less, and jumps are what a detour costs.
 //
 // The stack is not touched, so a red zone is safe and a small stack is enough. The spilled registers are restored by
 // detour_position() when a signal arrives in between: a handler's own hits may then spill over them.
 //
 // A jump to a target inside the window, or a thread that was on its way there when the jump was written, meets an int3: every
 // boundary inside the window is a 0xcc among the bytes of the jump's displacement (Pattern). The trap path sends it to the
-// instruction's copy.
+// instruction's copy, or, where a probepoint is, on as any hit. The window may also end before the jump does: the bytes from
+// there on are then those that were there, and the instructions behind the window are whole (instruction punning).
 //
 // Inline part: compiled into the trap path. detour.cpp: normal context.
 #pragma once
@@ -22,23 +27,39 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "decoder/window.h"
 #include "xol/slot_image.h"
 
 namespace ubp::xol {
 
+inline constexpr std::uint32_t kMostParts = 16;  // instructions a detour stands for
+inline constexpr std::uint32_t kMostJumpBytes = decoder::kJumpBytes + decoder::kMostPrefixes;
+
+// Written once, before anybody can be inside.
 struct DetourInfo {
-  std::uint32_t point = 0;          // the probepoint's index
-  std::uint8_t jump_bytes = 0;      // prefixes and all
-  std::uint8_t count = 0;           // instructions in the window
-  std::uint8_t length = 0;          // of them, together
-  std::uint8_t bytes = 0;           // of code, from the entry on
-  std::uint8_t starts[8] = {};      // where in the window each instruction begins
-  std::uint8_t copies[8] = {};      // where in the detour its copy begins; behind the last one's: the jump back
-  std::uint8_t original[8] = {};    // what the jump replaces
+  std::uint64_t entry = 0;
+  std::uint64_t origin = 0;             // of the jump, when the detour was made
+  std::uint32_t point = 0;              // the probepoint's index
+  std::uint16_t bytes = 0;              // of code, from the entry on
+  std::uint16_t counted = 0;            // a bit for each part: it is a probepoint, and counted here
+  std::uint8_t jump_bytes = 0;          // prefixes and all
+  std::uint8_t count = 0;               // parts
+  std::uint8_t length = 0;              // of the original instructions, together
+  std::uint8_t starts[kMostParts] = {};   // where each begins, from the origin on
+  std::uint16_t copies[kMostParts] = {};  // where its copy does, from the entry on
+  std::uint8_t original[kMostJumpBytes] = {};  // what the jump replaces
+
+  [[gnu::always_inline]] inline bool is_counted(std::uint32_t part) const { return (counted >> part & 1) != 0; }
+  // Whether an instruction begins so many bytes behind the origin, and which.
+  [[gnu::always_inline]] inline bool find_part(std::uint64_t offset, std::uint32_t& found) const {
+    for (found = 0; found < count; ++found) {
+      if (starts[found] == offset) return true;
+    }
+    return false;
+  }
 };
-static_assert(sizeof(DetourInfo) == 32);
 
 // Where in the thread's storage things are: offsets from %fs:0.
 struct DetourStorage {
@@ -48,46 +69,41 @@ struct DetourStorage {
 };
 
 inline constexpr std::uint32_t kDetourSlowBytes = 10;
-inline constexpr std::uint32_t kDetourHead = sizeof(DetourInfo) + kDetourSlowBytes;  // before the entry
-inline constexpr std::uint32_t kDetourSpilledRcx = 9, kDetourSpilledRax = 33, kDetourCounted = 51, kDetourRestoredRax = 60,
-                               kDetourCopies = 69;
+inline constexpr std::uint32_t kDetourHead = sizeof(DetourInfo*) + kDetourSlowBytes;  // before the entry
+// The code that counts, and how far it has come.
+inline constexpr std::uint32_t kSpilledRcx = 9, kSpilledRax = 33, kCounted = 51, kRestoredRax = 60, kCountBytes = 69;
+// Before a later part's: a jump over its own slow way.
+inline constexpr std::uint32_t kHopBytes = 2, kLaterCountBytes = kHopBytes + kDetourSlowBytes + kCountBytes;
 
-inline const DetourInfo& detour_info(std::uint64_t entry) {
-  return *reinterpret_cast<const DetourInfo*>(entry - kDetourHead);
-}
-
-// Where a thread stands whose RIP is in the detour of the probepoint at `origin`.
+// Where a thread stands whose RIP is in a detour.
 struct DetourPosition {
   std::uint64_t rip;                // what RIP would be without UBP
-  bool is_counted;                  // at the probepoint itself, whose hit is counted: only to be carried out
+  bool is_counted;                  // at a probepoint whose hit is counted: only to be carried out
   bool spilled_rcx, spilled_rax;    // the register's value is in the thread's storage
+  bool is_before;                   // of the first instruction: nothing has been executed since the jump
 };
 
-[[gnu::always_inline]] inline DetourPosition detour_position(std::uint64_t entry, std::uint64_t origin, std::uint64_t rip) {
-  const auto offset = static_cast<std::int64_t>(rip - entry);
-  if (offset < kDetourCopies) {
-    const bool is_slow = rip == entry - kDetourSlowBytes;
-    return {origin, offset >= kDetourCounted, is_slow || (offset >= kDetourSpilledRcx && offset <= kDetourRestoredRax),
-            offset >= kDetourSpilledRax && offset <= kDetourCounted};
-  }
-  const DetourInfo& info = detour_info(entry);
+[[gnu::always_inline]] inline DetourPosition detour_position(const DetourInfo& info, std::uint64_t origin, std::uint64_t rip) {
+  const auto offset = static_cast<std::int64_t>(rip - info.entry);
   std::uint32_t part = 0;
-  while (part + 1 < info.count && offset >= info.copies[part + 1]) ++part;
-  const std::uint64_t next = origin + (part + 1 < info.count ? info.starts[part + 1] : info.length);
-  if (offset == info.copies[part]) return {origin + info.starts[part], part == 0, false, false};
-  // In the middle of what stands for one instruction there are jumps alone, and in the end the one back.
-  const auto* at = reinterpret_cast<const std::uint8_t*>(rip);
-  if (at[0] != 0xe9) return {next, false, false, false};
-  return {rip + 5 + static_cast<std::uint64_t>(std::int64_t{static_cast<std::int32_t>(load32(at + 1))}), false, false, false};
-}
-
-// The copy of the instruction that begins `offset` bytes into the window; 0: none does.
-[[gnu::always_inline]] inline std::uint64_t copy_at(std::uint64_t entry, std::uint64_t offset) {
-  const DetourInfo& info = detour_info(entry);
-  for (std::uint32_t part = 0; part < info.count; ++part) {
-    if (info.starts[part] == offset) return entry + info.copies[part];
+  for (std::uint32_t next = 1; next < info.count; ++next) {
+    const std::int64_t begin = info.copies[next] - std::int64_t{info.is_counted(next) ? kLaterCountBytes : 0};
+    if (offset >= begin) part = next;
   }
-  return 0;
+  const std::uint64_t at = origin + info.starts[part];
+  const std::int64_t behind = offset - info.copies[part];
+  if (behind < 0) {  // counting
+    const std::int64_t done = behind + kCountBytes;
+    const bool is_slow = done == -std::int64_t{kDetourSlowBytes};
+    return {at, done >= kCounted, is_slow || (done >= kSpilledRcx && done <= kRestoredRax), done >= kSpilledRax && done <= kCounted, part == 0};
+  }
+  if (behind == 0) return {at, info.is_counted(part), false, false, part == 0};
+  // In the middle of what stands for one instruction there are jumps alone, and in the end the one back.
+  const auto* code = reinterpret_cast<const std::uint8_t*>(rip);
+  if (code[0] == 0xe9) {
+    return {rip + 5 + static_cast<std::uint64_t>(std::int64_t{static_cast<std::int32_t>(load32(code + 1))}), false, false, false, false};
+  }
+  return {origin + (part + 1 < info.count ? info.starts[part + 1] : info.length), false, false, false, false};
 }
 
 // What the four bytes of the jump's displacement must be.
@@ -95,17 +111,33 @@ struct Pattern {
   std::uint32_t mask = 0, value = 0;
 };
 
-// The pattern of a jump with so many prefixes over the window: an int3 at every boundary. False: there is none.
-bool boundary_pattern(const decoder::Window& window, std::uint32_t prefixes, Pattern& pattern);
+// What a detour is made of.
+struct DetourPlan {
+  struct Part {
+    std::uint8_t offset = 0;  // from the origin
+    decoder::Instruction instruction;
+    bool is_counted = false;
+    std::uint32_t counter = 0;  // bytes from TaskState::fast to its counter
+  };
+  std::vector<Part> parts;    // at most kMostParts; those of the window, and what follows
+  std::uint32_t length = 0;   // of the original instructions
+};
 
-// The size of the code of the window's detour, from the entry on.
-std::uint32_t detour_bytes(const decoder::Window& window);
+// The pattern of a jump with so many prefixes over the parts: an int3 at every boundary before `kept`, and from there on the
+// bytes of `code`. False: there is none.
+bool boundary_pattern(const DetourPlan& plan, std::uint32_t prefixes, std::uint32_t kept, std::span<const std::uint8_t> code,
+                      Pattern& pattern);
 
-// Writes the detour of a window, DetourInfo first. out: kDetourHead + detour_bytes(window) bytes; entry: the run-time address
-// of its entry; origin: of the window, in reach; point: the probepoint's index; counter: bytes from TaskState::fast to its
-// counter; code: the original bytes of the window, or as many as the jump covers, whichever is more.
-void write_detour(std::span<std::uint8_t> out, std::uint64_t entry, const decoder::Window& window, std::uint32_t prefixes,
-                  std::uint64_t origin, std::span<const std::uint8_t> code, std::uint32_t point, std::uint32_t counter,
+// Whether all that the copies refer to is in reach of a detour there.
+bool reaches(const DetourPlan& plan, std::uint64_t origin, std::uint64_t entry, std::span<const std::uint8_t> code);
+
+// The size of the detour's code, from the entry on.
+std::uint32_t detour_bytes(const DetourPlan& plan);
+
+// Writes the detour: what it stands for in `info`, whose entry, origin, point and jump_bytes are set, and its code.
+// out: kDetourHead + detour_bytes(plan) bytes, to run so that what follows the head is at info.entry; code: the original bytes,
+// plan.length or jump_bytes, whichever is more; info stays where it is for ever.
+void write_detour(std::span<std::uint8_t> out, DetourInfo& info, const DetourPlan& plan, std::span<const std::uint8_t> code,
                   const DetourStorage& storage);
 
 // The jump itself. out: decoder::kJumpBytes + prefixes bytes.

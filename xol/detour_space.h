@@ -25,13 +25,13 @@ inline constexpr std::uint32_t kMostChunks = 512;
 // What the trap path sees of them.
 struct DetourChunk {
   std::uint64_t base = 0;
-  const std::uint64_t* begins = nullptr;  // a bit for every byte: a DetourInfo begins there
+  const std::uint64_t* begins = nullptr;  // a bit for every byte: a detour's head begins there
 };
 
 struct DetourView {
   DetourChunk chunks[kMostChunks];
   std::uint32_t count = 0;
-  std::uint64_t* entries = nullptr;       // by probepoint: its detour's entry, for ever; 0: none was made
+  const DetourInfo** infos = nullptr;     // by probepoint: its latest detour, for ever; null: none was made
 
   [[gnu::always_inline]] inline const DetourChunk* chunk_of(std::uint64_t address) const {
     const std::uint32_t chunks_made = __atomic_load_n(&count, __ATOMIC_ACQUIRE);  // pairs with DetourSpace
@@ -40,22 +40,26 @@ struct DetourView {
     }
     return nullptr;
   }
-  // The entry of the detour that holds the address; 0: none does.
-  [[gnu::always_inline]] inline std::uint64_t entry_around(std::uint64_t address) const {
+  // The detour that holds the address, its slow way included; null: none does.
+  [[gnu::always_inline]] inline const DetourInfo* around(std::uint64_t address) const {
     const DetourChunk* const chunk = chunk_of(address);
-    if (chunk == nullptr) return 0;
-    const std::uint64_t offset = address - chunk->base;
-    constexpr std::uint64_t kFurthest = kDetourHead + 256;
-    for (std::uint64_t back = 0; back < kFurthest && back <= offset; ++back) {
-      const std::uint64_t at = offset - back;
-      if ((__atomic_load_n(&chunk->begins[at / 64], __ATOMIC_RELAXED) >> (at % 64) & 1) == 0) continue;
-      const std::uint64_t entry = chunk->base + at + kDetourHead;
-      return address < entry + detour_info(entry).bytes ? entry : 0;
+    if (chunk == nullptr) return nullptr;
+    constexpr std::uint64_t kBits = 64, kFurthest = 32;  // words back: no detour is longer
+    std::uint64_t last = address - chunk->base, word = last / kBits;
+    const auto load = [&]() __attribute__((always_inline)) { return __atomic_load_n(&chunk->begins[word], __ATOMIC_RELAXED); };  // whoever is inside sees its own
+    std::uint64_t bits = load() << (kBits - 1 - last % kBits);  // the bytes up to `last`, that one highest
+    for (std::uint64_t words = 0; bits == 0; ++words) {
+      if (word == 0 || words == kFurthest) return nullptr;
+      last = word * kBits - 1;
+      --word;
+      bits = load();
     }
-    return 0;
+    const std::uint64_t head = chunk->base + last - static_cast<std::uint64_t>(__builtin_clzll(bits));
+    const auto* info = reinterpret_cast<const DetourInfo*>(load64(reinterpret_cast<const std::uint8_t*>(head)));
+    return address < info->entry + info->bytes ? info : nullptr;
   }
-  [[gnu::always_inline]] inline std::uint64_t entry_of(std::uint32_t point) const {
-    return entries == nullptr ? 0 : __atomic_load_n(&entries[point], __ATOMIC_ACQUIRE);  // pairs with its publication
+  [[gnu::always_inline]] inline const DetourInfo* of(std::uint32_t point) const {
+    return infos == nullptr ? nullptr : __atomic_load_n(&infos[point], __ATOMIC_ACQUIRE);  // pairs with its publication
   }
 };
 

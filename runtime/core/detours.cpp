@@ -39,12 +39,24 @@ std::int32_t thread_offset(const void* address) {
   return static_cast<std::int32_t>(reinterpret_cast<std::uint64_t>(address) - thread);
 }
 
-// The highest bytes of a displacement that lead to where detours may lie, best first. A boundary at the highest byte needs
-// 0xcc, 870 MB below; a program at the bottom of the address space keeps the room for its heap.
+// The highest bytes of a displacement that lead to where detours may lie, best first. A program at the bottom of the address
+// space keeps the room for its heap; above libraries is the stack.
 std::span<const std::uint8_t> directions(std::uint64_t origin) {
-  static constexpr std::uint8_t kDown[] = {0xcc, 0xc4, 0xd4, 0xdc, 0x20, 0x30}, kUp[] = {0x60, 0x50, 0x40, 0x30, 0x20};
-  constexpr std::uint64_t kLow = std::uint64_t{1} << 30;
+  static constexpr std::uint8_t kDown[] = {0xcc, 0xc4, 0xd4, 0xdc, 0xe8}, kUp[] = {0x60, 0x50, 0x40, 0x30, 0x20};
+  constexpr std::uint64_t kLow = std::uint64_t{1} << 31;
   return origin < kLow ? std::span<const std::uint8_t>(kUp) : std::span<const std::uint8_t>(kDown);
+}
+// Whether one that a boundary asks for leads there too.
+bool is_direction(std::uint64_t origin, std::uint8_t highest) {
+  constexpr std::uint64_t kLow = std::uint64_t{1} << 31, kHigh = std::uint64_t{0x7e} << 40;
+  constexpr std::uint8_t kNearestUp = 0x10, kFurthestUp = 0x6f, kFurthestDown = 0x90;
+  if (highest >= kFurthestDown) return origin >= kLow;
+  return highest >= kNearestUp && highest <= kFurthestUp && origin < kHigh;
+}
+
+bool has_points(std::uint64_t begin, std::uint64_t end) {
+  while (begin < end && g_process.table.find(begin) == probes::kNotFound) ++begin;
+  return begin < end;
 }
 
 Tier tier_of(decoder::WindowProblem problem) {
@@ -61,11 +73,11 @@ Tier tier_of(decoder::WindowProblem problem) {
 struct Jump {
   std::uint64_t address;
   const xol::DetourInfo* info;
-  std::uint8_t bytes[kJumpBytes + kMostPrefixes];
+  std::uint8_t bytes[xol::kMostJumpBytes];
 
   explicit Jump(std::uint32_t index)
-      : address(g_process.table.points[index].address), info(&xol::detour_info(g_process.detours.entry_of(index))), bytes{} {
-    xol::write_detour_jump({bytes, info->jump_bytes}, address, g_process.detours.entry_of(index));
+      : address(g_process.table.points[index].address), info(g_process.detours.of(index)), bytes{} {
+    xol::write_detour_jump({bytes, info->jump_bytes}, address, info->entry);
   }
   bool is_boundary(std::uint32_t offset) const {
     return std::any_of(info->starts + 1, info->starts + info->count, [&](std::uint8_t start) { return start == offset; });
@@ -75,25 +87,32 @@ struct Jump {
 }  // namespace
 
 std::string_view tier_reason(Tier tier) {
-  static constexpr std::string_view kReasons[kTiers] = {"",          "",          "",           "not-entry",   "window-too-short", "instruction",
+  static constexpr std::string_view kReasons[kTiers] = {"", "", kJumpTier, kJumpTier, "not-entry", "window-too-short", "instruction",
                                                         "branch-target", "no-address", "budget", "neighbour", "consumer",    "unsupported"};
   return kReasons[static_cast<std::size_t>(tier)];
 }
 
 Detours::Detours() : space_(reserve_chunk) {}
 
-void Detours::start(Optimize optimize, std::size_t capacity, std::function<void()> synchronise) {
+void Detours::start(Optimize optimize, std::size_t capacity, std::function<void()> synchronise,
+                    std::function<bool(std::uint32_t)> is_armed) {
   optimize_ = optimize;
   if (optimize == Optimize::kNever) return;
-  void* const entries = mmap(nullptr, capacity * sizeof(std::uint64_t), PROT_READ | PROT_WRITE,
-                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (entries == MAP_FAILED) throw std::bad_alloc();
-  g_process.detours.entries = static_cast<std::uint64_t*>(entries);
+  void* const infos = mmap(nullptr, capacity * sizeof(void*), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (infos == MAP_FAILED) throw std::bad_alloc();
+  g_process.detours.infos = static_cast<const xol::DetourInfo**>(infos);
   budget_ = optimize == Optimize::kAuto ? kAutoBudget : kBudget;
   synchronise_ = std::move(synchronise);
+  is_armed_ = std::move(is_armed);
   static_assert(offsetof(trap::TaskState, fast) < 128);
   storage_ = {thread_offset(&trap::t_state), thread_offset(&trap::t_spilled.rcx), thread_offset(&trap::t_spilled.rax),
               offsetof(trap::TaskState, fast)};
+}
+
+void Detours::set(std::uint32_t index, Tier tier) {
+  if (tiers_.size() <= index) tiers_.resize(index + 1, Tier::kUnseen);
+  tiers_[index] = tier;
 }
 
 void Detours::stage(std::uint64_t address, std::span<const std::uint8_t> bytes) {
@@ -108,54 +127,122 @@ void Detours::stage(std::uint64_t address, std::span<const std::uint8_t> bytes) 
   }
 }
 
-Tier Detours::place(std::uint32_t index, const decoder::FunctionCode& function, std::uint64_t entry, std::uint32_t offset) {
-  const std::uint64_t origin = entry + offset;
-  Tier problem = Tier::kNoAddress;
+namespace {
+
+// What the detour of a jump is to execute and count: the window, which ends at `cut` or behind, then what follows as far as it
+// pays.
+xol::DetourPlan plan_detour(const decoder::Straight& straight, std::uint64_t origin, std::uint32_t jump_bytes, std::uint32_t cut) {
+  constexpr std::uint32_t kMostLength = 128;  // beyond, a jump back costs nothing against the rest
+  xol::DetourPlan plan;
+  std::size_t wanted = 0;  // parts that are needed, or worth having
+  for (const decoder::Straight::Part& part : straight.parts) {
+    const bool is_window = part.offset < cut;
+    if (!is_window && (cut < jump_bytes || part.offset + part.instruction.length > kMostLength)) break;
+    const std::uint32_t point = g_process.table.find(origin + part.offset);
+    const bool is_point = point != probes::kNotFound;
+    if (!is_window && is_point && g_process.table.points[point].has_consumers) break;
+    plan.parts.push_back({static_cast<std::uint8_t>(part.offset), part.instruction, is_point,
+                          static_cast<std::uint32_t>(point * sizeof(std::uint64_t))});
+    if (is_window || is_point || part.instruction.ends_block) wanted = plan.parts.size();
+  }
+  plan.parts.resize(wanted);
+  plan.length = plan.parts.back().offset + plan.parts.back().instruction.length;
+  return plan;
+}
+
+// Where the window of a jump may end, best first: before a call, which is best left where it is; behind the jump, if what is
+// there can all be moved; and before any instruction that is kept.
+std::vector<std::uint32_t> cuts(const decoder::Straight& straight, std::uint32_t jump_bytes, bool can_cover) {
+  std::vector<std::uint32_t> found;
+  for (const decoder::Straight::Part& part : straight.parts) {
+    if (part.instruction.is_call && part.offset != 0 && part.offset < jump_bytes) found.push_back(part.offset);
+  }
+  if (can_cover) found.push_back(jump_bytes);
+  if (!straight.parts.empty() && straight.length < jump_bytes) found.push_back(straight.length);
+  for (auto part = straight.parts.rbegin(); part != straight.parts.rend(); ++part) {
+    if (part->offset != 0 && part->offset < jump_bytes && !part->instruction.is_call) found.push_back(part->offset);
+  }
+  return found;
+}
+
+}  // namespace
+
+Tier Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset) {
+  const std::uint64_t origin = function.entry + offset;
+  const auto code = function.code.bytes.subspan(offset);
+  Tier problem = Tier::kReady;  // the first one met
+  const auto note = [&](Tier tier) { problem = problem == Tier::kReady ? tier : problem; };
   for (std::uint32_t prefixes = 0; prefixes <= kMostPrefixes; ++prefixes) {
     const std::uint32_t jump_bytes = kJumpBytes + prefixes;
-    const decoder::Window window = decoder::find_window(function, offset, jump_bytes);
-    if (window.problem != decoder::WindowProblem::kNone) return prefixes == 0 ? tier_of(window.problem) : problem;
-    if (decoder::is_branched_into(function, offset + 1, offset + std::min<std::uint32_t>(jump_bytes, window.length))) {
-      return Tier::kTarget;
-    }
-    xol::Pattern pattern;
-    if (!xol::boundary_pattern(window, prefixes, pattern)) return problem;
-    const std::uint32_t bytes = xol::detour_bytes(window);
-    constexpr std::uint32_t kHighest = 0xff000000;
-    for (const std::uint8_t direction : directions(origin)) {
-      const std::uint32_t highest = std::uint32_t{direction} << 24;
-      if ((pattern.mask & kHighest) != 0 && (pattern.value & kHighest) != highest) continue;
-      const xol::Pattern fixed{pattern.mask | kHighest, (pattern.value & ~kHighest) | highest};
-      const auto place = space_.place(origin + jump_bytes, fixed, bytes);
-      if (!place) continue;
-      std::uint8_t image[xol::kDetourHead + 256];
-      const auto counter = static_cast<std::uint32_t>(index * sizeof(std::uint64_t));
-      xol::write_detour({image, xol::kDetourHead + bytes}, *place, window, prefixes, origin, function.bytes.subspan(offset), index,
-                        counter, storage_);
-      stage(*place - xol::kDetourHead, {image, xol::kDetourHead + bytes});
-      made_.emplace_back(index, *place);
-      return Tier::kReady;
+    const decoder::Straight straight = decoder::follow(function.code, offset, xol::kMostParts, jump_bytes);
+    const decoder::WindowProblem window = decoder::window_problem(function.code, offset, straight, jump_bytes);
+    const bool can_cover = window == decoder::WindowProblem::kNone;
+    if (!can_cover) note(tier_of(window));
+    for (const std::uint32_t cut : cuts(straight, jump_bytes, can_cover)) {
+      if (cut < jump_bytes && (code.size() < jump_bytes || has_points(origin + cut, origin + jump_bytes))) continue;
+      if (function.targets.lead_into(offset + 1, offset + std::min(cut, straight.length))) {
+        note(Tier::kTarget);
+        continue;
+      }
+      const xol::DetourPlan plan = plan_detour(straight, origin, jump_bytes, cut);
+      xol::Pattern pattern;
+      if (!xol::boundary_pattern(plan, prefixes, cut, code, pattern)) continue;
+      if (const auto entry = find_place(origin, jump_bytes, plan, pattern, code)) {
+        xol::DetourInfo& info = infos_.emplace_back();
+        info.entry = *entry;
+        info.origin = origin;
+        info.point = index;
+        info.jump_bytes = static_cast<std::uint8_t>(jump_bytes);
+        std::vector<std::uint8_t> image(xol::kDetourHead + xol::detour_bytes(plan));
+        xol::write_detour(image, info, plan, code, storage_);
+        stage(info.entry - xol::kDetourHead, image);
+        made_.push_back(&info);
+        function.latest = index;
+        function.window_end = offset + jump_bytes;
+        function.covered_end = offset + plan.length;
+        return Tier::kReady;
+      }
     }
   }
-  
-  return problem;
+  return problem == Tier::kReady ? Tier::kNoAddress : problem;
+}
+
+std::optional<std::uint64_t> Detours::find_place(std::uint64_t origin, std::uint32_t jump_bytes, const xol::DetourPlan& plan,
+                                                 xol::Pattern pattern, std::span<const std::uint8_t> code) {
+  constexpr std::uint32_t kHighest = 0xff000000;
+  const auto try_highest = [&](std::uint8_t direction) -> std::optional<std::uint64_t> {
+    const std::uint32_t highest = std::uint32_t{direction} << 24;
+    const xol::Pattern fixed{pattern.mask | kHighest, (pattern.value & ~kHighest) | highest};
+    const auto entry = space_.place(origin + jump_bytes, fixed, xol::detour_bytes(plan));
+    return entry && xol::reaches(plan, origin, *entry, code) ? entry : std::nullopt;
+  };
+  if ((pattern.mask & kHighest) != 0) {
+    const auto highest = static_cast<std::uint8_t>(pattern.value >> 24);
+    return is_direction(origin, highest) ? try_highest(highest) : std::nullopt;
+  }
+  for (const std::uint8_t direction : directions(origin)) {
+    if (const auto entry = try_highest(direction)) return entry;
+  }
+  return std::nullopt;
 }
 
 void Detours::leave(std::uint32_t index) {
-  if (tiers_.size() <= index) tiers_.resize(index + 1, Tier::kUnseen);
-  if (tiers_[index] == Tier::kUnseen) tiers_[index] = Tier::kNotEntry;
+  if (tier(index) == Tier::kUnseen) set(index, Tier::kNotEntry);
 }
 
-void Detours::make(std::uint32_t index, const decoder::FunctionCode& function, std::uint64_t entry, std::uint32_t offset) {
-  if (tiers_.size() <= index) tiers_.resize(index + 1, Tier::kUnseen);
-  Tier& tier = tiers_[index];
-  if (tier != Tier::kUnseen && tier != Tier::kNotEntry) return;
-  if (is_stopped_) {
-    tier = Tier::kUnsupported;
-  } else if (space_.used_bytes() >= budget_) {
-    tier = Tier::kBudget;
+void Detours::make(std::uint32_t index, DetouredFunction& function, std::uint32_t offset) {
+  if (tier(index) != Tier::kUnseen && tier(index) != Tier::kNotEntry) return;
+  const bool is_covered =
+      offset < function.window_end || (offset < function.covered_end && !function.targets.lead_into(offset, offset + 1));
+  if (is_covered) {
+    set(index, Tier::kCovered);
+    covered_by_[index] = function.latest;
+  } else if (is_stopped_) {
+    set(index, Tier::kUnsupported);
+  } else if (used_bytes() >= budget_) {
+    set(index, Tier::kBudget);
   } else {
-    tier = place(index, function, entry, offset);
+    set(index, place(index, function, offset));
   }
   constexpr std::size_t kMostPages = 1024;
   if (pages_.size() >= kMostPages) flush();
@@ -164,43 +251,48 @@ void Detours::make(std::uint32_t index, const decoder::FunctionCode& function, s
 void Detours::flush() {
   bool is_denied = false;
   for (const auto& [address, page] : pages_) is_denied |= patch::write_block(address, page).has_value();
-  for (const auto& [index, entry] : made_) {
+  for (const xol::DetourInfo* info : made_) {
     if (is_denied) {
-      tiers_[index] = Tier::kUnsupported;
+      tiers_[info->point] = Tier::kUnsupported;
       continue;
     }
-    space_.publish(g_process.detours, entry);
-    __atomic_store_n(&g_process.detours.entries[index], entry, __ATOMIC_RELEASE);  // pairs with entry_of
+    space_.publish(g_process.detours, info->entry);
+    __atomic_store_n(&g_process.detours.infos[info->point], info, __ATOMIC_RELEASE);  // pairs with DetourView::of
   }
   pages_.clear();
   made_.clear();
   is_stopped_ |= is_denied;
 }
 
-bool Detours::has_neighbour(std::uint32_t index) const {
-  const std::uint64_t address = g_process.table.points[index].address;
-  const xol::DetourInfo& info = xol::detour_info(g_process.detours.entry_of(index));
-  for (std::uint64_t offset = 1; offset < info.jump_bytes; ++offset) {
-    if (g_process.table.find(address + offset) != probes::kNotFound) return true;
-  }
-  return false;
-}
-
-bool Detours::is_ready(std::uint32_t index) const {
-  return tier(index) == Tier::kReady && !is_stopped_ && reason(index) == Tier::kReady;
-}
-
 Tier Detours::reason(std::uint32_t index) const {
-  if (tier(index) != Tier::kReady) return tier(index);
-  if (g_process.table.points[index].has_consumers) return Tier::kConsumer;
-  return has_neighbour(index) ? Tier::kNeighbour : Tier::kReady;
+  const Tier now = tier(index);
+  if (now == Tier::kCovered) {
+    const std::uint32_t first = covered_by_.at(index);
+    return is_jump(first) ? Tier::kCovered : g_process.table.points[index].has_consumers ? Tier::kConsumer : reason(first);
+  }
+  if (now != Tier::kReady) return now;
+  const xol::DetourInfo& info = *g_process.detours.of(index);
+  const std::uint64_t origin = g_process.table.points[index].address;
+  for (std::uint32_t part = 0; part < info.count; ++part) {
+    if (!info.is_counted(part)) continue;
+    const std::uint32_t point = g_process.table.find(origin + info.starts[part]);
+    if (point == probes::kNotFound || g_process.table.points[point].has_consumers) return Tier::kConsumer;
+  }
+  std::uint32_t part = 0;
+  for (std::uint64_t offset = 1; offset < std::max<std::uint64_t>(info.jump_bytes, info.length); ++offset) {
+    if (g_process.table.find(origin + offset) == probes::kNotFound) continue;
+    if (!info.find_part(offset, part) || !info.is_counted(part)) return Tier::kNeighbour;
+  }
+  return Tier::kReady;
 }
 
 void Detours::jumps_over(std::uint64_t address, std::vector<std::uint32_t>& indexes) const {
-  for (std::uint64_t back = 1; back < kJumpBytes + kMostPrefixes; ++back) {
+  constexpr std::uint64_t kFurthest = 255;  // DetourInfo::length
+  for (std::uint64_t back = 1; back < kFurthest; ++back) {
     const std::uint32_t index = g_process.table.find(address - back);
     if (index == probes::kNotFound || !is_jump(index)) continue;
-    if (back < xol::detour_info(g_process.detours.entry_of(index)).jump_bytes) indexes.push_back(index);
+    const xol::DetourInfo& info = *g_process.detours.of(index);
+    if (back < std::max(info.jump_bytes, info.length)) indexes.push_back(index);
   }
 }
 
@@ -258,8 +350,10 @@ std::optional<std::string> Detours::remove(std::span<const std::uint32_t> indexe
   const auto rest = [](const Jump& jump, std::uint32_t offset) -> Value {
     return offset != 0 && !jump.is_boundary(offset) ? Value(jump.info->original[offset]) : std::nullopt;
   };
-  const auto boundary = [](const Jump& jump, std::uint32_t offset) -> Value {
-    return jump.is_boundary(offset) ? Value(jump.info->original[offset]) : std::nullopt;
+  const auto boundary = [&](const Jump& jump, std::uint32_t offset) -> Value {
+    if (!jump.is_boundary(offset)) return std::nullopt;
+    const std::uint32_t point = g_process.table.find(jump.address + offset);
+    return point != probes::kNotFound && is_armed_(point) ? 0xcc : jump.info->original[offset];
   };
   bool has_written = false;
   if (auto denied = write_bytes(indexes, first, has_written)) return denied;
@@ -277,7 +371,7 @@ void Detours::forget(std::uint32_t index) {
   if (tier(index) == Tier::kUnseen) return;
   jumps_ -= is_jump(index) ? 1 : 0;
   tiers_[index] = Tier::kUnseen;
-  __atomic_store_n(&g_process.detours.entries[index], 0, __ATOMIC_RELEASE);  // pairs with entry_of
+  __atomic_store_n(&g_process.detours.infos[index], nullptr, __ATOMIC_RELEASE);  // pairs with DetourView::of
 }
 
 }  // namespace ubp::core

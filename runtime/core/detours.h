@@ -9,19 +9,25 @@
 // A thread that stands at a boundary, or jumps there, meets an int3 at every one of these times, and the trap path sends it to
 // the instruction's copy in the detour. Detours are never freed or changed.
 //
+// A detour counts every probepoint among its instructions. Those need no jump of their own, unless something branches to them
+// (Tier::kCovered); their int3s stay, for whoever comes another way.
+//
 // Context: normal, under the registry's lock. Async-signal-safe: no. Thread-safe: no.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "decoder/window.h"
+#include "runtime/probes/catalog.h"
 #include "xol/detour_space.h"
 
 namespace ubp::core {
@@ -34,26 +40,45 @@ enum class Tier : std::uint8_t {
   kUnseen,       // nobody asked
   kReady,        // its detour waits
   kJump,
+  kCovered,      // counted in the detour of one before it, when that is a jump
   kNotEntry,     // kAuto optimises entries only
   kTooShort,     // as decoder::WindowProblem
   kInstruction,
   kTarget,
   kNoAddress,    // no address for the detour fits the boundaries
   kBudget,       // the memory for detours is used up
-  kNeighbour,    // another probepoint lies in the window
+  kNeighbour,    // a probepoint lies in the window that its detour does not know
   kConsumer,     // its hits run consumers
   kUnsupported,  // membarrier is denied, the text cannot be written, or code runs that keeps signals to itself
 };
-inline constexpr std::size_t kTiers = 12;
+inline constexpr std::size_t kTiers = 13;
 
-// "window-too-short", as the summary spells it; "" for kUnseen, kReady and kJump.
+// "window-too-short", as the summary spells it; kJumpTier for those reached by a jump, "" for those nobody asked about.
 std::string_view tier_reason(Tier tier);
+inline constexpr std::string_view kJumpTier = "jump";
+
+// A function whose probepoints are to have detours.
+struct DetouredFunction {
+  DetouredFunction(probes::Code bytes, std::uint64_t own_bytes, std::uint64_t at)
+      : storage(std::move(bytes)), code{storage, static_cast<std::uint32_t>(std::min<std::uint64_t>(own_bytes, storage.size()))},
+        targets(code), entry(at) {}
+  DetouredFunction(const DetouredFunction&) = delete;
+  DetouredFunction& operator=(const DetouredFunction&) = delete;
+
+  probes::Code storage;
+  decoder::FunctionCode code;
+  decoder::BranchTargets targets;
+  std::uint64_t entry;  // where it runs
+  // The detour made last: offsets in the function.
+  std::uint32_t latest = 0, window_end = 0, covered_end = 0;
+};
 
 class Detours {
  public:
   Detours();
-  // capacity: probepoints there can ever be. synchronise: makes every thread see what was written.
-  void start(Optimize optimize, std::size_t capacity, std::function<void()> synchronise);
+  // capacity: probepoints there can ever be. synchronise: makes every thread see what was written. is_armed: whether the
+  // probepoint's int3 is in.
+  void start(Optimize optimize, std::size_t capacity, std::function<void()> synchronise, std::function<bool(std::uint32_t)> is_armed);
   Optimize mode() const { return optimize_; }
   // From now on no jump is made; those that are stay.
   void stop() { is_stopped_ = true; }
@@ -61,16 +86,16 @@ class Detours {
   // Whether a probepoint so far into its function is to have a detour; if not: leave().
   bool wants(std::uint32_t offset) const { return optimize_ == Optimize::kAlways || offset == 0; }
   void leave(std::uint32_t index);
-  // Makes the detour of a probepoint that has none, at `offset` in its function, whose entry runs at `entry`.
-  void make(std::uint32_t index, const decoder::FunctionCode& function, std::uint64_t entry, std::uint32_t offset);
+  // Makes the detour of a probepoint that has none. For those of one function, in the order of their addresses.
+  void make(std::uint32_t index, DetouredFunction& function, std::uint32_t offset);
   // Writes what was made.
   void flush();
 
   bool is_jump(std::uint32_t index) const { return tier(index) == Tier::kJump; }
   // Whether insert() would change anything.
-  bool is_ready(std::uint32_t index) const;
+  bool is_ready(std::uint32_t index) const { return tier(index) == Tier::kReady && !is_stopped_ && reason(index) == Tier::kReady; }
   std::uint64_t jumps() const { return jumps_; }
-  // The jumps whose windows hold the address, behind their first byte, are appended.
+  // The jumps whose detours execute the instruction at an address, but not as their first, are appended.
   void jumps_over(std::uint64_t address, std::vector<std::uint32_t>& indexes) const;
 
   // Puts jumps in place of armed int3s, or the int3s back. indexes: sorted by address, each of them fit for it. Returns what
@@ -82,13 +107,15 @@ class Detours {
 
   // What keeps the probepoint now.
   Tier reason(std::uint32_t index) const;
-  std::uint64_t used_bytes() const { return space_.used_bytes(); }
+  std::uint64_t used_bytes() const { return space_.used_bytes() + infos_.size() * sizeof(xol::DetourInfo); }
 
  private:
   Tier tier(std::uint32_t index) const { return index < tiers_.size() ? tiers_[index] : Tier::kUnseen; }
-  Tier place(std::uint32_t index, const decoder::FunctionCode& function, std::uint64_t entry, std::uint32_t offset);
+  void set(std::uint32_t index, Tier tier);
+  Tier place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset);
+  std::optional<std::uint64_t> find_place(std::uint64_t origin, std::uint32_t jump_bytes, const xol::DetourPlan& plan,
+                                          xol::Pattern pattern, std::span<const std::uint8_t> code);
   void stage(std::uint64_t address, std::span<const std::uint8_t> bytes);
-  bool has_neighbour(std::uint32_t index) const;
 
   static constexpr std::uint64_t kPage = 4096;
   using Page = std::array<std::uint8_t, kPage>;
@@ -97,11 +124,14 @@ class Detours {
   bool is_stopped_ = false;
   std::uint64_t budget_ = 0;
   std::function<void()> synchronise_;
+  std::function<bool(std::uint32_t)> is_armed_;
   xol::DetourStorage storage_;
   xol::DetourSpace space_;
+  std::deque<xol::DetourInfo> infos_;                               // never moved or freed: the trap path may look
   std::vector<Tier> tiers_;
+  std::unordered_map<std::uint32_t, std::uint32_t> covered_by_;     // of Tier::kCovered: whose detour
   std::map<std::uint64_t, Page> pages_;                             // staged, by address
-  std::vector<std::pair<std::uint32_t, std::uint64_t>> made_;       // staged: index, entry
+  std::vector<const xol::DetourInfo*> made_;                        // staged
   std::uint64_t jumps_ = 0;
 };
 

@@ -124,7 +124,7 @@ std::optional<std::string> Machine::start(const MachineConfig& config, probes::C
   trap::ubp_trap_text(&g_process.text_low, &g_process.text_high);
   g_process.keeps_stacks = std::any_of(catalog.modules().begin(), catalog.modules().end(), has_go_code);
   adopt_loading_thread();
-  detours_.start(config.optimize, capacity, [this] { synchronise(); });
+  detours_.start(config.optimize, capacity, [this] { synchronise(); }, [this](std::uint32_t index) { return (users_[index] & kArmed) != 0; });
   register_membarrier();
   if (g_process.keeps_stacks) detours_.stop();  // Go takes its signals from the kernel itself
   return std::nullopt;
@@ -256,26 +256,34 @@ void Machine::clear_windows(const std::vector<xol::Displaced>& points) {
 
 void Machine::make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog) {
   if (detours_.mode() == Optimize::kNever) return;
-  std::uint32_t last = ~0U;
+  std::vector<const probes::Probe*> probes;  // one for each new probepoint, by address
   for (const probes::Probe& probe : plan.probes()) {
-    if (probe.point < plan.first_point() || probe.point == last) continue;
-    last = probe.point;
-    const std::uint32_t index = index_of(runs, probe.point);
+    if (probe.point >= plan.first_point() && (probes.empty() || probes.back()->point != probe.point)) probes.push_back(&probe);
+  }
+  const auto before = [](const probes::Probe* a, const probes::Probe* b) { return a->point < b->point; };
+  if (!std::is_sorted(probes.begin(), probes.end(), before)) std::sort(probes.begin(), probes.end(), before);
+  std::optional<DetouredFunction> detoured;
+  const symbols::Function* detoured_function = nullptr;
+  for (const probes::Probe* probe : probes) {
+    const std::uint32_t index = index_of(runs, probe->point);
     if (index < own_end_) continue;
-    const symbols::Module& module = catalog.modules()[probe.module];
-    const std::vector<symbols::Function>& functions = catalog.table_of(probe.module).functions();
-    const symbols::Function& function = functions[probe.function];
-    if (!detours_.wants(probe.offset)) {
+    if (!detours_.wants(probe->offset)) {
       detours_.leave(index);
       continue;
     }
-    const auto* next = &function;
-    while (next != functions.data() + functions.size() && next->address <= function.address) ++next;
-    const bool is_last = next == functions.data() + functions.size();
-    const probes::Code code = catalog.code_from(probe.module, function.address, is_last ? function.end : next->address);
-    const std::uint64_t own = (function.size != 0 ? function.address + function.size : function.end) - function.address;
-    const decoder::FunctionCode whole{code, static_cast<std::uint32_t>(std::min<std::uint64_t>(own, code.size()))};
-    detours_.make(index, whole, function.address + module.bias, probe.offset);
+    const symbols::Module& module = catalog.modules()[probe->module];
+    const std::vector<symbols::Function>& functions = catalog.table_of(probe->module).functions();
+    const symbols::Function& function = functions[probe->function];
+    if (detoured_function != &function) {
+      detoured_function = &function;
+      const auto* next = &function;
+      while (next != functions.data() + functions.size() && next->address <= function.address) ++next;
+      const bool is_last = next == functions.data() + functions.size();
+      const std::uint64_t own = (function.size != 0 ? function.address + function.size : function.end) - function.address;
+      detoured.emplace(catalog.code_from(probe->module, function.address, is_last ? function.end : next->address), own,
+                       function.address + module.bias);
+    }
+    detours_.make(index, *detoured, probe->offset);
   }
   detours_.flush();
 }
@@ -302,16 +310,19 @@ std::optional<std::string> Machine::commit(const Edit& edit) {
   indexes.insert(indexes.end(), edit.leaves_.begin(), edit.leaves_.end());
   const std::uint32_t before = armed_points_;
   sort_by_address(indexes);
+  // Out come the jumps that are no longer wanted, and those over what changes; in again what can be.
   std::vector<std::uint32_t> jumps;
   for (const std::uint32_t index : indexes) {
+    if (detours_.jumps() == 0) break;
     const bool stays = (users_[index] & kMostUsers) != 0 && !g_process.table.points[index].has_consumers;
     if (!stays && detours_.is_jump(index)) jumps.push_back(index);
+    detours_.jumps_over(g_process.table.points[index].address, jumps);
   }
+  sort_by_address(jumps);
   auto denied = detours_.remove(jumps);
-  jumps.clear();
-  for (const std::uint32_t index : indexes) {
-    if ((users_[index] & kMostUsers) != 0 && detours_.is_ready(index)) jumps.push_back(index);
-  }
+  jumps.insert(jumps.end(), indexes.begin(), indexes.end());
+  sort_by_address(jumps);
+  std::erase_if(jumps, [&](std::uint32_t index) { return (users_[index] & kMostUsers) == 0 || !detours_.is_ready(index); });
   if (!denied) denied = write(indexes);
   if (!denied) {
     detours_.insert(jumps);  // denied: they stay as they are, and the report says so
@@ -352,6 +363,10 @@ void Machine::synchronise() {
   if (!has_membarrier_) return;
   syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
   ++synchronisations_;
+}
+
+std::string_view Machine::tier_name(std::uint32_t index) const {
+  return detours_.mode() == Optimize::kNever ? std::string_view() : tier_reason(detours_.reason(index));
 }
 
 std::array<std::uint64_t, kTiers> Machine::tiers() const {

@@ -96,6 +96,8 @@ class Machine {
   void set_consumers(std::uint32_t index, bool has_consumers) { table_->set_consumers(index, has_consumers); }
   // Armed probepoints by what keeps them at their int3s, or does not.
   std::array<std::uint64_t, kTiers> tiers() const;
+  // "jump", or what keeps the probepoint at its int3; "" where nothing does, or nobody asked.
+  std::string_view tier_name(std::uint32_t index) const;
   const Detours& detours() const { return detours_; }
   // A forked child.
   void set_up_child();

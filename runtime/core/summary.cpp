@@ -81,12 +81,12 @@ report::Summary Registry::summary(const std::string& program) const {
     recorded[index] += optimised[index];
     summary.optimised.hits += optimised[index];
   }
-  summary.optimised.probepoints = machine_.detours().jumps();
   summary.optimised.detour_bytes = machine_.detours().used_bytes();
   const std::array<std::uint64_t, kTiers> tiers = machine_.tiers();
   for (std::size_t tier = 0; tier < kTiers; ++tier) {
     const std::string_view reason = tier_reason(static_cast<Tier>(tier));
-    if (tiers[tier] != 0 && !reason.empty()) summary.optimised.left.emplace_back(reason, tiers[tier]);
+    if (reason == kJumpTier) summary.optimised.probepoints += tiers[tier];
+    if (tiers[tier] != 0 && !reason.empty() && reason != kJumpTier) summary.optimised.left.emplace_back(reason, tiers[tier]);
   }
   report::Totals& totals = summary.totals;
   totals.probepoints_armed = machine_.armed_points();
@@ -118,7 +118,7 @@ report::Summary Registry::summary(const std::string& program) const {
       }
       const spec::Item& item = registration->items[probe.item];
       summary.probes.push_back({item.text, std::string(spec::kind_name(item.kind)), modules[probe.module].name,
-                                symbol_of(*catalog_, probe), address, hits});
+                                symbol_of(*catalog_, probe), address, hits, machine_.tier_name(index)});
     }
   }
   totals.hits = totals.recorded + totals.missed;

@@ -80,20 +80,19 @@ Code Catalog::code_from(std::uint32_t module, std::uint64_t address, std::uint64
   constexpr std::size_t kMost = std::size_t{1} << 20;  // of a function without a known end
   std::vector<std::uint8_t> copy(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(std::min(text.size(), kMost)));
   // A jump may begin before the text asked for.
-  const bool has_jumps = detours_->entries != nullptr;
-  constexpr std::ptrdiff_t kBefore = decoder::kJumpBytes + decoder::kMostPrefixes - 1;
+  const bool has_jumps = detours_->infos != nullptr;
+  constexpr std::ptrdiff_t kBefore = xol::kMostJumpBytes - 1;
   const auto size = static_cast<std::ptrdiff_t>(copy.size());
   for (std::ptrdiff_t at = has_jumps ? -kBefore : 0; at < size; ++at) {
     if (at >= 0 && copy[static_cast<std::size_t>(at)] != 0xcc && !(has_jumps && xol::is_detour_jump(text.data() + at))) continue;
     const std::uint32_t point = armed_.find(reinterpret_cast<std::uint64_t>(text.data() + at));
     if (point == kNotFound) continue;
-    const std::uint64_t entry = detours_->entry_of(point);
+    const xol::DetourInfo* const info = detours_->of(point);
     if (text.data()[at] == 0xcc) {
       if (at >= 0) copy[static_cast<std::size_t>(at)] = armed_.points[point].first_byte;
-    } else if (entry != 0 && xol::is_detour_jump(text.data() + at)) {  // (or the first byte was one already: the same bytes)
-      const xol::DetourInfo& info = xol::detour_info(entry);
-      for (std::ptrdiff_t offset = 0; offset < info.jump_bytes; ++offset) {
-        if (at + offset >= 0 && at + offset < size) copy[static_cast<std::size_t>(at + offset)] = info.original[offset];
+    } else if (info != nullptr && xol::is_detour_jump(text.data() + at)) {  // (or the first byte was one already: the same bytes)
+      for (std::ptrdiff_t offset = 0; offset < info->jump_bytes; ++offset) {
+        if (at + offset >= 0 && at + offset < size) copy[static_cast<std::size_t>(at + offset)] = info->original[offset];
       }
     }
   }

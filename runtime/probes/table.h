@@ -41,7 +41,7 @@ struct TableView {
     }
   }
   // The address of a probepoint, which may go at any time (retire()); 0: it has.
-  std::uint64_t address_of(std::uint32_t index) const {
+  [[gnu::always_inline]] inline std::uint64_t address_of(std::uint32_t index) const {
     return __atomic_load_n(reinterpret_cast<const std::uint64_t*>(&points[index]), __ATOMIC_RELAXED) & xol::kAddressMask;  // one word
   }
 };

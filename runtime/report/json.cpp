@@ -179,6 +179,7 @@ void append_row(std::string& out, const ProbeRow& row) {
   object.text("symbol", row.symbol);
   object.address("address", row.address);
   object.number("hits", row.hits);
+  if (!row.tier.empty()) object.text("tier", row.tier);
 }
 
 // One row a line, so that line tools (grep, diff) work on the file too.

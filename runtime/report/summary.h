@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -49,6 +50,7 @@ struct ProbeRow {
   std::string spec, kind, module, symbol;
   std::uint64_t address = 0;    // ELF virtual address
   std::uint64_t hits = 0;
+  std::string_view tier = {};   // "jump", or why it is an int3; refers to constants. Empty: the tier is off
 };
 
 struct Summary {

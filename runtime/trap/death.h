@@ -20,10 +20,9 @@ namespace ubp::trap {
   std::uint8_t byte = 0;
   if (sys::call4(SYS_pread64, fd, reinterpret_cast<long>(&byte), 1, offset) != 1) return false;
   if (byte == 0xcc) return sys::call4(SYS_pwrite64, fd, reinterpret_cast<long>(&point.first_byte), 1, offset) == 1;
-  const std::uint64_t entry = g_process.detours.entry_of(index);
-  if (entry == 0 || byte == point.first_byte || !xol::is_detour_jump(&byte)) return true;
-  const xol::DetourInfo& info = xol::detour_info(entry);
-  return sys::call4(SYS_pwrite64, fd, reinterpret_cast<long>(info.original), info.jump_bytes, offset) == info.jump_bytes;
+  const xol::DetourInfo* const info = g_process.detours.of(index);
+  if (info == nullptr || byte == point.first_byte || !xol::is_detour_jump(&byte)) return true;
+  return sys::call4(SYS_pwrite64, fd, reinterpret_cast<long>(info->original), info->jump_bytes, offset) == info->jump_bytes;
 }
 
 // Opens /proc/self/mem for writing text; closed by the caller. A negative errno when it is denied.

@@ -94,7 +94,7 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
 
 // Makes the pages of a block accessible: its state, counters and stack, its slots in both views of every area. Idempotent.
 [[gnu::always_inline]] inline bool open_block(std::uint32_t block) {
-  const auto open = [](std::uint64_t address, std::uint64_t bytes) {
+  const auto open = [](std::uint64_t address, std::uint64_t bytes) __attribute__((always_inline)) {
     const std::uint64_t low = address & ~(xol::kPageBytes - 1);
     const std::uint64_t high = (address + bytes + xol::kPageBytes - 1) & ~(xol::kPageBytes - 1);
     return !sys::failed(

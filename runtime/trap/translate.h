@@ -64,21 +64,26 @@ struct Detoured {
 // in a window.
 [[gnu::always_inline]] inline bool find_detoured(std::uint64_t rip, Detoured& found) {
   const xol::DetourView& detours = g_process.detours;
-  if (detours.entries == nullptr) return false;
-  if (detours.entry_around(rip) == rip) {
-    found.point = xol::detour_info(rip).point;
-    found.origin = g_process.table.address_of(found.point);
-    found.copy = rip + xol::kDetourCopies;
-    return found.origin != 0;
+  if (detours.infos == nullptr) return false;
+  if (const xol::DetourInfo* const info = detours.around(rip)) {
+    for (std::uint32_t part = 0; part < info->count; ++part) {
+      if (!info->is_counted(part) || info->entry + info->copies[part] - xol::kCountBytes != rip) continue;
+      found.origin = info->origin + info->starts[part];
+      found.point = g_process.table.find(found.origin);
+      found.copy = info->entry + info->copies[part];
+      return found.point != probes::kNotFound;
+    }
+    return false;
   }
-  for (std::uint64_t back = 1; back < decoder::kJumpBytes + decoder::kMostPrefixes; ++back) {
+  for (std::uint64_t back = 1; back < xol::kMostJumpBytes; ++back) {
     const std::uint32_t index = g_process.table.find(rip - 1 - back);
     if (index == probes::kNotFound) continue;
-    const std::uint64_t entry = detours.entry_of(index);
-    if (entry == 0) continue;
-    found.copy = xol::copy_at(entry, back);
+    const xol::DetourInfo* const info = detours.of(index);
+    std::uint32_t part = 0;
+    if (info == nullptr || back >= info->jump_bytes || !info->find_part(back, part)) continue;
+    found.copy = info->entry + info->copies[part];
     found.origin = rip - 1;
-    if (found.copy != 0) return true;
+    return true;
   }
   return false;
 }
@@ -217,26 +222,24 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 // RIP in a detour: false when it is not. What the detour has spilled is in the thread's storage, since nothing of its own runs
 // between the detour and this.
 [[gnu::always_inline]] inline bool translate_detour(Context* uc, siginfo_t* info) {
-  const std::uint64_t entry = g_process.detours.entry_around(uc->rip);
-  if (entry == 0) return false;
-  const std::uint64_t origin = g_process.table.address_of(xol::detour_info(entry).point);
-  if (origin == 0) return false;  // its module is gone
-  const xol::DetourPosition position = xol::detour_position(entry, origin, uc->rip);
+  const xol::DetourInfo* const detour = g_process.detours.around(uc->rip);
+  if (detour == nullptr) return false;
+  const xol::DetourPosition position = xol::detour_position(*detour, detour->origin, uc->rip);
   if (info != nullptr) fix_fault_address(info, uc->rip, position.rip);
   if (position.spilled_rcx) uc->rcx = t_spilled.rcx;
   if (position.spilled_rax) uc->rax = t_spilled.rax;
   if (position.is_counted) {
-    resume_later(uc, origin, kConsumed);
+    resume_later(uc, position.rip, kConsumed);
   } else {
     set_rip(uc, position.rip);
   }
   return true;
 }
 
-// Whether RIP is in a detour, and none of the instructions that it stands for have been executed.
+// Whether RIP is in a detour, none of whose instructions have been executed.
 [[gnu::always_inline]] inline bool is_before_copies(std::uint64_t rip) {
-  const std::uint64_t entry = g_process.detours.entry_around(rip);
-  return entry != 0 && rip <= entry + xol::kDetourCopies;
+  const xol::DetourInfo* const detour = g_process.detours.around(rip);
+  return detour != nullptr && xol::detour_position(*detour, detour->origin, rip).is_before;
 }
 
 // Shows the original context in the frame of a handler that is about to run. info: that frame's, or null.

@@ -83,7 +83,8 @@ TEST_CASE("slot_longjmp: siglongjmp out of a handler leaves no mark behind") {
       CHECK(hits(summary, "cycle_" + std::to_string(i)) == static_cast<std::uint64_t>(said["jumps"]));
     }
     // A thread that still believed itself nested would have used permanent slots in the quiet phase.
-    CHECK(xol(summary, "hits") >= static_cast<std::uint64_t>(said["quiet"]) - 10);
+    const auto jumped = summary["optimised"]["hits"].get<std::uint64_t>();
+    CHECK(xol(summary, "hits") + jumped >= static_cast<std::uint64_t>(said["quiet"]) - 10);
     CHECK(adds_up(summary));
   }
 }

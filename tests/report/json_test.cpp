@@ -46,7 +46,7 @@ Summary sample() {
   summary.refusals = {{"libc.so.6", "memcpy+0x3", 0xa1b23, "mid-instruction: no"},
                       {"app", "g", 0, "rseq: no"}};
   summary.probes = {{"app:f", "uprobe", "app", "f", 0xffffffffffffffff, UINT64_MAX},
-                    {"app:g", "uprobe", "app", "g", 0x20, 0}};
+                    {"app:g", "uprobe", "app", "g", 0x20, 0, "jump"}};
   return summary;
 }
 
@@ -87,7 +87,7 @@ TEST_CASE("report json: every value is where it belongs") {
   CHECK(json["probes"][0]["hits"].get<std::uint64_t>() == UINT64_MAX);
   CHECK(json["probes"][1] ==
         OrderedJson::parse(
-            R"({"spec":"app:g","kind":"uprobe","module":"app","symbol":"g","address":"0x20","hits":0})"));
+            R"({"spec":"app:g","kind":"uprobe","module":"app","symbol":"g","address":"0x20","hits":0,"tier":"jump"})"));
 }
 
 TEST_CASE("report json: nothing to tell is valid too, and the file ends in a newline") {

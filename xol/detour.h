@@ -37,7 +37,7 @@ namespace ubp::xol {
 inline constexpr std::uint32_t kMostParts = 16;  // instructions a detour stands for
 inline constexpr std::uint32_t kMostJumpBytes = decoder::kJumpBytes + decoder::kMostPrefixes;
 
-// Written once, before anybody can be inside.
+// Written once, before anybody can be inside, but for is_active.
 struct DetourInfo {
   std::uint64_t entry = 0;
   std::uint64_t origin = 0;             // of the jump, when the detour was made
@@ -47,6 +47,7 @@ struct DetourInfo {
   std::uint8_t jump_bytes = 0;          // prefixes and all
   std::uint8_t count = 0;               // parts
   std::uint8_t length = 0;              // of the original instructions, together
+  std::uint8_t is_active = 0;           // the jump is in: it counts all that is to be counted (relaxed: both ways are right)
   std::uint8_t starts[kMostParts] = {};   // where each begins, from the origin on
   std::uint16_t copies[kMostParts] = {};  // where its copy does, from the entry on
   std::uint8_t original[kMostJumpBytes] = {};  // what the jump replaces

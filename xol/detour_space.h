@@ -31,7 +31,7 @@ struct DetourChunk {
 struct DetourView {
   DetourChunk chunks[kMostChunks];
   std::uint32_t count = 0;
-  const DetourInfo** infos = nullptr;     // by probepoint: its latest detour, for ever; null: none was made
+  const DetourInfo** infos = nullptr;     // by probepoint: its latest detour, or the one that covers it; null: none was made
 
   [[gnu::always_inline]] inline const DetourChunk* chunk_of(std::uint64_t address) const {
     const std::uint32_t chunks_made = __atomic_load_n(&count, __ATOMIC_ACQUIRE);  // pairs with DetourSpace
@@ -60,6 +60,13 @@ struct DetourView {
   }
   [[gnu::always_inline]] inline const DetourInfo* of(std::uint32_t point) const {
     return infos == nullptr ? nullptr : __atomic_load_n(&infos[point], __ATOMIC_ACQUIRE);  // pairs with its publication
+  }
+  // Where a probepoint's instruction is executed by an active detour in which it is not the first; 0: nowhere.
+  [[gnu::always_inline]] inline std::uint64_t covered_copy(std::uint32_t point, std::uint64_t address) const {
+    const DetourInfo* const info = of(point);
+    std::uint32_t part = 0;
+    if (info == nullptr || info->origin == address || __atomic_load_n(&info->is_active, __ATOMIC_RELAXED) == 0) return 0;
+    return info->find_part(address - info->origin, part) ? info->entry + info->copies[part] : 0;
   }
 };
 

@@ -237,6 +237,7 @@ void Detours::make(std::uint32_t index, DetouredFunction& function, std::uint32_
   if (is_covered) {
     set(index, Tier::kCovered);
     covered_by_[index] = function.latest;
+    newly_covered_.push_back(index);
   } else if (is_stopped_) {
     set(index, Tier::kUnsupported);
   } else if (used_bytes() >= budget_) {
@@ -259,6 +260,11 @@ void Detours::flush() {
     space_.publish(g_process.detours, info->entry);
     __atomic_store_n(&g_process.detours.infos[info->point], info, __ATOMIC_RELEASE);  // pairs with DetourView::of
   }
+  for (const std::uint32_t index : newly_covered_) {
+    const xol::DetourInfo* const info = g_process.detours.of(covered_by_.at(index));
+    __atomic_store_n(&g_process.detours.infos[index], info, __ATOMIC_RELEASE);  // likewise
+  }
+  newly_covered_.clear();
   pages_.clear();
   made_.clear();
   is_stopped_ |= is_denied;
@@ -315,6 +321,11 @@ std::optional<std::string> write_bytes(std::span<const std::uint32_t> indexes, c
 
 using Value = std::optional<std::uint8_t>;
 
+void set_active(std::uint32_t index, bool is_active) {
+  const std::uint8_t value = is_active ? 1 : 0;
+  __atomic_store_n(&const_cast<xol::DetourInfo*>(g_process.detours.of(index))->is_active, value, __ATOMIC_RELAXED);
+}
+
 }  // namespace
 
 std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexes) {
@@ -339,13 +350,17 @@ std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexe
     return denied;
   }
   synchronise_();
-  for (const std::uint32_t index : indexes) tiers_[index] = Tier::kJump;
+  for (const std::uint32_t index : indexes) {
+    tiers_[index] = Tier::kJump;
+    set_active(index, true);
+  }
   jumps_ += indexes.size();
   return std::nullopt;
 }
 
 std::optional<std::string> Detours::remove(std::span<const std::uint32_t> indexes) {
   if (indexes.empty()) return std::nullopt;
+  for (const std::uint32_t index : indexes) set_active(index, false);
   const auto first = [](const Jump&, std::uint32_t offset) -> Value { return offset == 0 ? Value(0xcc) : std::nullopt; };
   const auto rest = [](const Jump& jump, std::uint32_t offset) -> Value {
     return offset != 0 && !jump.is_boundary(offset) ? Value(jump.info->original[offset]) : std::nullopt;

@@ -132,6 +132,7 @@ class Detours {
   std::unordered_map<std::uint32_t, std::uint32_t> covered_by_;     // of Tier::kCovered: whose detour
   std::map<std::uint64_t, Page> pages_;                             // staged, by address
   std::vector<const xol::DetourInfo*> made_;                        // staged
+  std::vector<std::uint32_t> newly_covered_;                        // likewise
   std::uint64_t jumps_ = 0;
 };
 

@@ -116,7 +116,7 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
     // Out of a jump's reach of the code, where detours want to lie: the kernel would put it right below the libraries.
     constexpr std::uint64_t kFar = std::uint64_t{64} << 30;
     const std::uint64_t here = whole_pages(reinterpret_cast<std::uint64_t>(trap::ubp_calibration_point));
-    void* const hint = here > 2 * kFar ? reinterpret_cast<void*>(here - kFar) : nullptr;
+    void* const hint = here > kFar + bytes ? reinterpret_cast<void*>(here - kFar - bytes) : nullptr;
     void* const memory = mmap(hint, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) continue;
     mprotect(memory, kPage, PROT_READ | PROT_WRITE);

@@ -207,6 +207,7 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
     next.fast = can_return_fast(uc) ? 1 : 0;
     return;
   }
+  if (next.copy == 0) next.copy = g_process.detours.covered_copy(static_cast<std::uint32_t>(next.index), next.origin);
   if (next.copy != 0) [[unlikely]] {
     next.rip = next.copy;
     next.emulated = 1;

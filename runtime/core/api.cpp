@@ -254,6 +254,7 @@ ubp_status ubp_init(const ubp_config* config) {
   if (config != nullptr) {
     if (const ubp_status status = check_size(config)) return status;
     const bool is_good = config->slots <= 4096 && config->policy <= UBP_POLICY_ADAPTIVE && config->max_probepoints <= 1u << 24 &&
+                         config->optimize <= UBP_OPTIMIZE_NEVER && config->reserved == 0 &&
                          (config->flags & ~std::uint32_t{UBP_CONFIG_LEAVE_BLOCKED_THREADS}) == 0;
     if (!is_good) return UBP_E_INVALID;
     machine.leaves_blocked_threads = (config->flags & UBP_CONFIG_LEAVE_BLOCKED_THREADS) != 0;
@@ -262,6 +263,8 @@ ubp_status ubp_init(const ubp_config* config) {
     constexpr ubp::xol::Policy kPolicies[] = {ubp::xol::Policy::kThread, ubp::xol::Policy::kThread, ubp::xol::Policy::kProbepoint,
                                               ubp::xol::Policy::kSteal, ubp::xol::Policy::kAdaptive};
     machine.policy = kPolicies[config->policy];
+    constexpr Optimize kModes[] = {Optimize::kAuto, Optimize::kAuto, Optimize::kAlways, Optimize::kNever};
+    machine.optimize = kModes[config->optimize];
   }
   return guarded([&] { return initialise(machine, true); });
 }

@@ -18,6 +18,7 @@ using trap::g_process;
 
 namespace {
 
+constexpr std::uint32_t kMostLength = 128;  // of what a detour stands for; beyond, a jump back costs nothing against the rest
 constexpr std::uint64_t kAutoBudget = std::uint64_t{64} << 20, kBudget = std::uint64_t{1} << 30;
 
 bool reserve_chunk(std::uint64_t base) {
@@ -132,7 +133,6 @@ namespace {
 // What the detour of a jump is to execute and count: the window, which ends at `cut` or behind, then what follows as far as it
 // pays.
 xol::DetourPlan plan_detour(const decoder::Straight& straight, std::uint64_t origin, std::uint32_t jump_bytes, std::uint32_t cut) {
-  constexpr std::uint32_t kMostLength = 128;  // beyond, a jump back costs nothing against the rest
   xol::DetourPlan plan;
   std::size_t wanted = 0;  // parts that are needed, or worth having
   for (const decoder::Straight::Part& part : straight.parts) {
@@ -292,14 +292,34 @@ Tier Detours::reason(std::uint32_t index) const {
   return Tier::kReady;
 }
 
-void Detours::jumps_over(std::uint64_t address, std::vector<std::uint32_t>& indexes) const {
-  constexpr std::uint64_t kFurthest = 255;  // DetourInfo::length
+namespace {
+
+// Calls visit(index, info, offset) for the detours that begin before an address and reach it, or whose jumps do.
+template <typename Visit>
+void for_each_over(std::uint64_t address, const Visit& visit) {
+  constexpr std::uint64_t kFurthest = kMostLength + decoder::kMaxInstructionBytes;
   for (std::uint64_t back = 1; back < kFurthest; ++back) {
     const std::uint32_t index = g_process.table.find(address - back);
-    if (index == probes::kNotFound || !is_jump(index)) continue;
-    const xol::DetourInfo& info = *g_process.detours.of(index);
-    if (back < std::max(info.jump_bytes, info.length)) indexes.push_back(index);
+    const xol::DetourInfo* const info = index == probes::kNotFound ? nullptr : g_process.detours.of(index);
+    if (info != nullptr && info->point == index && back < std::max(info->jump_bytes, info->length)) visit(index, *info, back);
   }
+}
+
+}  // namespace
+
+void Detours::jumps_over(std::uint64_t address, std::vector<std::uint32_t>& indexes) const {
+  for_each_over(address, [&](std::uint32_t index, const xol::DetourInfo&, std::uint64_t) {
+    if (is_jump(index)) indexes.push_back(index);
+  });
+}
+
+void Detours::take_stale(std::uint64_t address, std::vector<std::uint32_t>& indexes) {
+  for_each_over(address, [&](std::uint32_t index, const xol::DetourInfo& info, std::uint64_t offset) {
+    std::uint32_t part = 0;
+    if (tier(index) != Tier::kReady || (info.find_part(offset, part) && info.is_counted(part))) return;
+    set(index, Tier::kUnseen);
+    indexes.push_back(index);
+  });
 }
 
 namespace {

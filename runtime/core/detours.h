@@ -98,6 +98,10 @@ class Detours {
   // The jumps whose detours execute the instruction at an address, but not as their first, are appended.
   void jumps_over(std::uint64_t address, std::vector<std::uint32_t>& indexes) const;
 
+  // The probepoints whose detours execute the instruction at an address without counting it, are appended, to be made again.
+  void take_stale(std::uint64_t address, std::vector<std::uint32_t>& indexes);
+  bool has_any() const { return !infos_.empty(); }
+
   // Puts jumps in place of armed int3s, or the int3s back. indexes: sorted by address, each of them fit for it. Returns what
   // was denied: then none of them is a jump.
   std::optional<std::string> insert(std::span<const std::uint32_t> indexes);

@@ -221,6 +221,7 @@ Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog) {
     });
   }
   clear_windows(points);
+  const std::uint32_t first_new = table_->view().count;
   Runs runs;
   for (std::uint32_t point = 0; point < points.size(); ++point) {
     const std::uint32_t index = table_->add(points[point]);
@@ -233,7 +234,7 @@ Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog) {
   }
   // Nothing else of the view changes once it is published. Pairs with nothing: the int3s that matter come later.
   __atomic_store_n(&g_process.table.count, table_->view().count, __ATOMIC_RELAXED);
-  make_detours(plan, runs, catalog);
+  make_detours(plan, runs, catalog, first_new);
   return runs;
 }
 
@@ -252,38 +253,60 @@ void Machine::clear_windows(const std::vector<xol::Displaced>& points) {
   for (const xol::Displaced& point : points) detours_.jumps_over(point.address, jumps);
   sort_by_address(jumps);
   if (auto denied = detours_.remove(jumps)) throw std::runtime_error(*denied);
+  cleared_.insert(cleared_.end(), jumps.begin(), jumps.end());
 }
 
-void Machine::make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog) {
+// Of the new probepoints, and again of those whose detours do not know one of them.
+void Machine::make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog, std::uint32_t first_new) {
   if (detours_.mode() == Optimize::kNever) return;
-  std::vector<const probes::Probe*> probes;  // one for each new probepoint, by address
+  struct Wanted {
+    std::uint32_t index, module, offset;
+    const symbols::Function* function;
+  };
+  std::vector<Wanted> wanted;
+  std::uint32_t last = ~0U;
   for (const probes::Probe& probe : plan.probes()) {
-    if (probe.point >= plan.first_point() && (probes.empty() || probes.back()->point != probe.point)) probes.push_back(&probe);
-  }
-  const auto before = [](const probes::Probe* a, const probes::Probe* b) { return a->point < b->point; };
-  if (!std::is_sorted(probes.begin(), probes.end(), before)) std::sort(probes.begin(), probes.end(), before);
-  std::optional<DetouredFunction> detoured;
-  const symbols::Function* detoured_function = nullptr;
-  for (const probes::Probe* probe : probes) {
-    const std::uint32_t index = index_of(runs, probe->point);
+    if (probe.point < plan.first_point() || probe.point == last) continue;
+    last = probe.point;
+    const std::uint32_t index = index_of(runs, probe.point);
     if (index < own_end_) continue;
-    if (!detours_.wants(probe->offset)) {
+    if (detours_.wants(probe.offset)) {
+      wanted.push_back({index, probe.module, probe.offset, &catalog.table_of(probe.module).functions()[probe.function]});
+    } else {
       detours_.leave(index);
-      continue;
     }
-    const symbols::Module& module = catalog.modules()[probe->module];
-    const std::vector<symbols::Function>& functions = catalog.table_of(probe->module).functions();
-    const symbols::Function& function = functions[probe->function];
-    if (detoured_function != &function) {
-      detoured_function = &function;
-      const auto* next = &function;
-      while (next != functions.data() + functions.size() && next->address <= function.address) ++next;
-      const bool is_last = next == functions.data() + functions.size();
-      const std::uint64_t own = (function.size != 0 ? function.address + function.size : function.end) - function.address;
-      detoured.emplace(catalog.code_from(probe->module, function.address, is_last ? function.end : next->address), own,
-                       function.address + module.bias);
+  }
+  std::vector<std::uint32_t> stale;
+  for (std::uint32_t index = first_new; detours_.has_any() && index < g_process.table.count; ++index) {
+    detours_.take_stale(g_process.table.points[index].address, stale);
+  }
+  for (const std::uint32_t index : stale) {
+    const std::uint64_t address = g_process.table.points[index].address;
+    const auto module = catalog.module_at(address);
+    if (!module) continue;
+    const std::uint64_t elf_address = address - catalog.modules()[*module].bias;
+    if (const symbols::Function* function = catalog.table_of(*module).containing(elf_address)) {
+      wanted.push_back({index, *module, static_cast<std::uint32_t>(elf_address - function->address), function});
     }
-    detours_.make(index, *detoured, probe->offset);
+  }
+  const auto before = [](const Wanted& a, const Wanted& b) {
+    return g_process.table.points[a.index].address < g_process.table.points[b.index].address;
+  };
+  if (!std::is_sorted(wanted.begin(), wanted.end(), before)) std::sort(wanted.begin(), wanted.end(), before);
+  std::optional<DetouredFunction> detoured;
+  const symbols::Function* present = nullptr;
+  for (const auto& [index, module_index, offset, function] : wanted) {
+    if (present != function) {
+      present = function;
+      const symbols::Module& module = catalog.modules()[module_index];
+      const std::vector<symbols::Function>& functions = catalog.table_of(module_index).functions();
+      const symbols::Function *next = function, *const end = functions.data() + functions.size();
+      while (next != end && next->address <= function->address) ++next;
+      const std::uint64_t own = (function->size != 0 ? function->address + function->size : function->end) - function->address;
+      detoured.emplace(catalog.code_from(module_index, function->address, next == end ? function->end : next->address), own,
+                       function->address + module.bias);
+    }
+    detours_.make(index, *detoured, offset);
   }
   detours_.flush();
 }
@@ -321,6 +344,8 @@ std::optional<std::string> Machine::commit(const Edit& edit) {
   sort_by_address(jumps);
   auto denied = detours_.remove(jumps);
   jumps.insert(jumps.end(), indexes.begin(), indexes.end());
+  jumps.insert(jumps.end(), cleared_.begin(), cleared_.end());
+  cleared_.clear();
   sort_by_address(jumps);
   std::erase_if(jumps, [&](std::uint32_t index) { return (users_[index] & kMostUsers) == 0 || !detours_.is_ready(index); });
   if (!denied) denied = write(indexes);

@@ -55,7 +55,7 @@ class Edit {
 struct MachineConfig {
   std::uint32_t slots = 64;  // per thread and area
   xol::Policy policy = xol::Policy::kThread;
-  Optimize optimize = Optimize::kNever;
+  Optimize optimize = Optimize::kAuto;
   std::uint32_t probepoints = 0;        // most there can ever be
   std::uint32_t consumers = 0;          // counters for them
   bool leaves_blocked_threads = false;  // ParkedThreads
@@ -109,7 +109,7 @@ class Machine {
  private:
   std::optional<std::string> write(std::vector<std::uint32_t>& indexes);
   void clear_windows(const std::vector<xol::Displaced>& points);
-  void make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog);
+  void make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog, std::uint32_t first_new);
   void sort_by_address(std::vector<std::uint32_t>& indexes) const;
   void count_users(const std::vector<std::uint32_t>& indexes, int change);
   void synchronise();
@@ -125,6 +125,7 @@ class Machine {
   bool own_armed_ = false, watches_modules_ = false, leaves_blocked_threads_ = false;
   bool has_membarrier_ = false;
   Detours detours_;
+  std::vector<std::uint32_t> cleared_;  // jumps that came out for new probepoints, and may go in again
   std::uint32_t armed_points_ = 0;
   std::uint64_t synchronisations_ = 0;
   struct Retired {

@@ -216,7 +216,7 @@ constexpr Variable kVariables[] = {
      "where displaced instructions run: thread gives each thread its own slots, probepoint each probepoint one for ever, "
      "steal shares a fixed pool, adaptive is thread until a probepoint has been refilled often and gets one for ever",
      set_xol},
-    {"UBP_OPTIMIZE", "auto|always|never", "never",
+    {"UBP_OPTIMIZE", "auto|always|never", "auto",
      "which probepoints a hit enters by a jump, without the kernel: auto function entries, always whatever can, never none; "
      "the summary says what kept the others",
      set_optimize},

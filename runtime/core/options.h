@@ -22,7 +22,7 @@ struct Options {
   std::string summary;         // UBP_SUMMARY; empty: none
   std::uint32_t slots = 64;    // UBP_SLOTS: 1..4096
   xol::Policy policy = xol::Policy::kThread;  // UBP_XOL
-  Optimize optimize = Optimize::kNever;     // UBP_OPTIMIZE=auto|always|never
+  Optimize optimize = Optimize::kAuto;      // UBP_OPTIMIZE=auto|always|never
   Missing missing = Missing::kNothing;      // UBP_MISSING=error|warn|ignore|pending
   report::Level log = report::Level::kWarning;  // UBP_LOG
   bool follow_exec = false;    // UBP_FOLLOW=fork,exec: "exec" keeps UBP's variables and LD_PRELOAD for children

@@ -115,6 +115,7 @@ class Registry {
   void note_base(Registration& registration, const Runs& runs, std::uint32_t point) const;
   void note_done(Registration& registration) const;
   Count total(const Registration& registration) const;
+  report::OptimisedStats optimised_stats() const;
   Count count_at(const Registration& registration, std::uint32_t point, const Count& now) const;
   Consumer consumer_of(std::uint64_t id, const Registration& registration) const;
   bool give_counter(Registration& registration);

@@ -49,6 +49,9 @@ void Registry::read(ubp_stats& stats) const {
   stats.area_bytes = xol.area_bytes;
   stats.threads_seen = xol.threads_seen;
   stats.synchronisations = machine_.synchronisations();
+  const report::OptimisedStats optimised = optimised_stats();
+  stats.optimised_probepoints = optimised.probepoints;
+  stats.optimised_hits = optimised.hits;
 }
 
 std::optional<Problem> Registry::problem(std::uint64_t id, std::size_t index) const {
@@ -57,6 +60,20 @@ std::optional<Problem> Registry::problem(std::uint64_t id, std::size_t index) co
   index -= registration.forgiven.size();
   if (index < registration.refused.size()) return problem_of(registration.refused[index]);
   return std::nullopt;
+}
+
+report::OptimisedStats Registry::optimised_stats() const {
+  report::OptimisedStats stats;
+  if (!machine_.is_started() || machine_.detours().mode() == Optimize::kNever) return stats;
+  for (const std::uint64_t hits : read_counters(Counted::kOptimised)) stats.hits += hits;
+  stats.detour_bytes = machine_.detours().used_bytes();
+  const std::array<std::uint64_t, kTiers> tiers = machine_.tiers();
+  for (std::size_t tier = 0; tier < kTiers; ++tier) {
+    const std::string_view reason = tier_reason(static_cast<Tier>(tier));
+    if (reason == kJumpTier) stats.probepoints += tiers[tier];
+    if (tiers[tier] != 0 && !reason.empty() && reason != kJumpTier) stats.left.emplace_back(reason, tiers[tier]);
+  }
+  return stats;
 }
 
 report::Summary Registry::summary(const std::string& program) const {
@@ -77,17 +94,8 @@ report::Summary Registry::summary(const std::string& program) const {
   std::uint64_t traps = 0;
   for (std::size_t index = machine_.own_points(); index < recorded.size(); ++index) traps += recorded[index] + missed[index];
   summary.overhead_ns = summary.hit_cost_ns * static_cast<double>(traps);
-  for (std::size_t index = 0; index < recorded.size(); ++index) {
-    recorded[index] += optimised[index];
-    summary.optimised.hits += optimised[index];
-  }
-  summary.optimised.detour_bytes = machine_.detours().used_bytes();
-  const std::array<std::uint64_t, kTiers> tiers = machine_.tiers();
-  for (std::size_t tier = 0; tier < kTiers; ++tier) {
-    const std::string_view reason = tier_reason(static_cast<Tier>(tier));
-    if (reason == kJumpTier) summary.optimised.probepoints += tiers[tier];
-    if (tiers[tier] != 0 && !reason.empty() && reason != kJumpTier) summary.optimised.left.emplace_back(reason, tiers[tier]);
-  }
+  for (std::size_t index = 0; index < recorded.size(); ++index) recorded[index] += optimised[index];
+  summary.optimised = optimised_stats();
   report::Totals& totals = summary.totals;
   totals.probepoints_armed = machine_.armed_points();
   totals.recorded = gone_.recorded;

@@ -73,6 +73,14 @@ typedef enum ubp_policy {
   UBP_POLICY_ADAPTIVE = 4    /* the thread's cache, and write-once slots for what is refilled too often */
 } ubp_policy;
 
+/* Which probepoints are reached by a jump, without the kernel; see the README, "The jump tier". */
+typedef enum ubp_optimize {
+  UBP_OPTIMIZE_DEFAULT = 0,
+  UBP_OPTIMIZE_AUTO = 1,     /* function entries (the default) */
+  UBP_OPTIMIZE_ALWAYS = 2,   /* every probepoint that can have one */
+  UBP_OPTIMIZE_NEVER = 3     /* none: every hit is a trap */
+} ubp_optimize;
+
 enum {
   /* A thread that blocks SIGTRAP for good (it waits in sigwait(), or a sanitizer made it) does not stop the first registration.
    * Such a thread must meet no probe: the kernel ends a program that executes an int3 while SIGTRAP is blocked. */
@@ -85,6 +93,8 @@ typedef struct ubp_config {
   uint32_t policy;          /* ubp_policy */
   uint32_t flags;           /* UBP_CONFIG_* */
   uint32_t max_probepoints; /* distinct addresses ever probed: 1..16777216; 0: 1048576. Address space only until used */
+  uint32_t optimize;        /* ubp_optimize */
+  uint32_t reserved;        /* 0 */
 } ubp_config;
 
 /* What a registration found wrong. A caller that passes one sets struct_size; the rest is written on errors. */
@@ -148,6 +158,7 @@ typedef struct ubp_stats {
   uint64_t area_bytes;                                /* slot memory in use */
   uint64_t threads_seen;                              /* threads that hit a probe */
   uint64_t synchronisations;                          /* times that all threads were made to see patched text */
+  uint64_t optimised_probepoints, optimised_hits;     /* reached by a jump now; hits without a trap since the start */
 } ubp_stats;
 
 /* ---- The runtime ------------------------------------------------------------------------------------------------- */

@@ -187,10 +187,12 @@ extern thread_local constinit Spilled t_spilled __attribute__((tls_model("initia
 // Keeps the thread's detours from counting by themselves, as long as it lives: the breakpoint tier sees every hit.
 class SlowLane {
  public:
-  [[gnu::always_inline]] SlowLane() : task_(t_state), fast_(task_->fast) { task_->fast = nullptr; }
+  [[gnu::always_inline]] SlowLane() : task_(t_state), fast_(task_->fast) {
+    if (fast_ != nullptr) task_->fast = nullptr;  // what threads without a state share is never written
+  }
   [[gnu::always_inline]] ~SlowLane() { leave(); }
   [[gnu::always_inline]] void leave() {
-    if (task_->tid.load(std::memory_order_relaxed) != 0) task_->fast = fast_;  // its own; 0: a forked child, wiped
+    if (fast_ != nullptr && task_->tid.load(std::memory_order_relaxed) != 0) task_->fast = fast_;  // its own; 0: a forked child, wiped
   }
   SlowLane(const SlowLane&) = delete;
   SlowLane& operator=(const SlowLane&) = delete;

@@ -120,7 +120,7 @@ TEST_CASE("errors say what, where and what to do") {
   CHECK(ubp::Probe::create(ubp::Target::address(static_cast<const void*>(nullptr))).status() == UBP_E_INVALID);
   CHECK(ubp::Probe::create(ubp::Target::symbol("nolib", "f")).status() == UBP_E_NOT_FOUND);
   CHECK(ubp::Probe::create(ubp::Target::symbol("", "")).status() == UBP_E_INVALID);
-  CHECK(ubp::Session::start({0, 5000, 0, 0, 0}).status() == UBP_E_INVALID);
+  CHECK(ubp::Session::start({0, 5000, 0, 0, 0, 0, 0}).status() == UBP_E_INVALID);
   CHECK(ubp::stats()->probes == 0);
 }
 

@@ -119,8 +119,7 @@ TEST_CASE("shutdown puts the text back byte for byte; nothing works after it; in
   CHECK(ubp_unregister(g_early) == UBP_E_STALE);
   probe = add("libfx_target:target_add; libc:malloc");
   CHECK(text_of(add_text) != add_before);
-  CHECK(text_of(add_text)[0] == 0xcc);
-  CHECK(text_of(libc_text)[0] == 0xcc);
+  CHECK(text_of(libc_text) != malloc_before);
   target_add(1, 1);
   CHECK(read(probe).hits >= 1);
   CHECK(ubp_shutdown() == UBP_OK);

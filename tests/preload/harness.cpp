@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -88,8 +89,13 @@ std::vector<std::string> environment_of(const Invocation& invocation, const std:
   if (invocation.preload && invocation.summary) env.push_back("UBP_SUMMARY=" + folder + "/%p.json");
   const char* policy = std::getenv("UBP_TEST_XOL");
   if (invocation.preload && policy != nullptr) env.push_back(std::string("UBP_XOL=") + policy);
+  const auto names = [&](const char* name) {
+    return std::any_of(invocation.env.begin(), invocation.env.end(), [&](const auto& entry) { return entry.first == name; });
+  };
   const char* optimize = std::getenv("UBP_TEST_OPTIMIZE");
-  if (invocation.preload && optimize != nullptr) env.push_back(std::string("UBP_OPTIMIZE=") + optimize);
+  if (invocation.preload && invocation.summary && !names("UBP_OPTIMIZE")) {
+    env.push_back(std::string("UBP_OPTIMIZE=") + (optimize != nullptr ? optimize : "never"));
+  }
   for (const auto& [name, value] : invocation.env) env.push_back(name + "=" + value);
   return env;
 }

@@ -7,7 +7,7 @@
 //   UBP_TEST_FIXTURES  the folder of the fixture programs
 //   UBP_TEST_CONTROLS  the folder of the control libraries
 //   UBP_TEST_XOL       when set, the slot policy of every probed run that names none
-//   UBP_TEST_OPTIMIZE  when set, UBP_OPTIMIZE of every probed run that names none
+//   UBP_TEST_OPTIMIZE  UBP_OPTIMIZE of every probed run that names none and has a summary; else never
 //   UBP_TEST_LONG      when set, counts are those of the text (10^6 for every thread), not the scaled
 //   ones
 #pragma once

@@ -46,6 +46,7 @@ class Tracee {
     setenv("LD_PRELOAD", lib.c_str(), 1);
     setenv("UBP_PROBES", ("insn:probed; insn:probed_leaf" + cycle).c_str(), 1);
     setenv("UBP_SLOTS", "4", 1);
+    setenv("UBP_OPTIMIZE", "never", 1);
     setenv("UBP_OUTPUT", "/dev/null", 1);
     setenv("UBP_SUMMARY", files.summary.c_str(), 1);
     if (std::freopen(files.out.c_str(), "w", stdout) == nullptr) _exit(98);

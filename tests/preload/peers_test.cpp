@@ -58,7 +58,7 @@ TEST_CASE("rip_relative_prologue: load, address, comparison") {
   check_function("rip_compare", {1, 1, 1, 1});
 }
 
-TEST_CASE("a jump over a lock prefix: both ways into the instruction") {
+TEST_CASE("optimise_lock_prefix_skip: a jump over a lock prefix, both ways into the instruction") {
   const nlohmann::json summary = check("lock_skip; lock_skip+0x2; lock_skip+0x4");
   CHECK(hits(summary, "lock_skip+0x4") == kCalls / 2);  // the locked way; the other one enters behind the prefix
 }

@@ -29,7 +29,7 @@ struct Files {
 
 class Tracee {
  public:
-  Tracee(long calls, const std::string& lib, const Files& files) {
+  Tracee(long calls, const std::string& lib, const Files& files, const char* optimize = "never") {
     std::fflush(nullptr);
     pid_ = fork();
     if (pid_ != 0) {
@@ -46,7 +46,7 @@ class Tracee {
     setenv("LD_PRELOAD", lib.c_str(), 1);
     setenv("UBP_PROBES", ("insn:probed; insn:probed_leaf" + cycle).c_str(), 1);
     setenv("UBP_SLOTS", "4", 1);
-    setenv("UBP_OPTIMIZE", "never", 1);
+    setenv("UBP_OPTIMIZE", optimize, 1);
     setenv("UBP_OUTPUT", "/dev/null", 1);
     setenv("UBP_SUMMARY", files.summary.c_str(), 1);
     if (std::freopen(files.out.c_str(), "w", stdout) == nullptr) _exit(98);
@@ -76,6 +76,7 @@ class Tracee {
     ::kill(pid_, SIGKILL);
     waitpid(pid_, &status_, 0);
   }
+  pid_t pid() const { return pid_; }
   bool has_watch() const { return has_watch_; }
   // Where the program's file is mapped first.
   std::uint64_t base() const {
@@ -268,6 +269,63 @@ Result inject_two(long calls, std::size_t depth) {
   return result;
 }
 
+// Where the tracee has code of no file: slots and detours.
+bool is_unnamed_code(const std::vector<std::string>& maps, std::uint64_t address) {
+  for (const std::string& line : maps) {
+    char* end = nullptr;
+    const std::uint64_t low = std::strtoull(line.c_str(), &end, 16), high = std::strtoull(end + 1, &end, 16);
+    if (address >= low && address < high) return line.find(" r-xp 00000000 00:00") != line.npos;
+  }
+  return false;
+}
+
+// One signal at every instruction of the detours that one call passes.
+Result inject_into_detours(long calls, const std::string& lib) {
+  const Files files;
+  Tracee tracee(calls, lib, files, "always");
+  const std::uint64_t probed = tracee.base() + static_cast<std::uint64_t>(numbers(run_plain({fixture("fx_inject")}).out)["offset"]);
+  int signal = 0;
+  // Until the task is about to execute an address; false when it has ended. Its own traps it gets.
+  const auto run_to = [&](std::uint64_t address, int first) {
+    tracee.watch(address);
+    signal = tracee.go(first);
+    while (signal != 0 && !(signal == SIGTRAP && !tracee.is_breakpoint() && tracee.registers().rip == address)) {
+      signal = tracee.go(signal == SIGTRAP && !tracee.is_breakpoint() ? 0 : signal);
+    }
+    if (signal != 0) tracee.watch(0);
+    return signal != 0;
+  };
+  Result result;
+  std::set<std::uint64_t> path;
+  for (int call = 0; call < 4; ++call) {  // the first ones trap
+    if (!run_to(probed, 0)) return {0, 0, "the program ended early"};
+    const auto maps = lines(read_file("/proc/" + std::to_string(tracee.pid()) + "/maps"));
+    for (int step = 0; step < 600; ++step) {
+      signal = tracee.step(signal == SIGTRAP && tracee.is_breakpoint() ? SIGTRAP : 0);
+      const std::uint64_t rip = tracee.registers().rip;
+      if (call == 3 && is_unnamed_code(maps, rip)) path.insert(rip);
+      if (step > 8 && rip >= tracee.base() && rip < tracee.base() + 0x10000 && rip - probed > 64) break;  // back in main
+    }
+  }
+  result.wanted = path.size();
+  long sent = 0;
+  bool is_running = true;
+  while (is_running && !path.empty()) {
+    const std::uint64_t address = *path.begin();
+    path.erase(path.begin());
+    is_running = run_to(address, sent == 0 ? 0 : SIGUSR1);
+    if (!is_running) break;
+    ++result.reached;
+    ++sent;
+  }
+  if (is_running) {
+    signal = tracee.go(SIGUSR1);
+    while (signal != 0) signal = tracee.go(signal);
+  }
+  result.failure = verdict(tracee, files, calls, sent);
+  return result;
+}
+
 // Says why, and returns true, where debug registers cannot be set (some sandboxes).
 bool lacks_debug_registers() {
   const Files files;
@@ -290,6 +348,15 @@ TEST_CASE("signal_at_every_instruction_of_trap_path") {
   CHECK(result.reached * 100 >= result.wanted * 90);  // some are passed only when a thread begins, or a slot is given for good
 }
 
+TEST_CASE("signal_at_every_instruction_of_detour") {
+  if (lacks_debug_registers()) return;
+  const Result result = inject_into_detours(2000, library());
+  CHECK_MESSAGE(result.failure == "", result.failure);
+  MESSAGE(result.reached << " of " << result.wanted << " instructions");
+  CHECK(result.wanted > 60);
+  CHECK(result.reached == result.wanted);
+}
+
 TEST_CASE("a second signal at every instruction on which the first one's handler is prepared") {
   if (lacks_debug_registers()) return;
   for (const std::size_t depth : {60, 150}) {
@@ -305,4 +372,5 @@ TEST_CASE("a second signal at every instruction on which the first one's handler
 TEST_CASE("control: without the translation of interrupted contexts the same signals do harm") {
   if (lacks_debug_registers()) return;
   CHECK(inject_everywhere(800, control("no_translation")).failure != "");
+  CHECK(inject_into_detours(800, control("no_translation")).failure != "");
 }

@@ -277,6 +277,7 @@ Tier Detours::reason(std::uint32_t index) const {
     return is_jump(first) ? Tier::kCovered : g_process.table.points[index].has_consumers ? Tier::kConsumer : reason(first);
   }
   if (now != Tier::kReady) return now;
+  if (is_stopped_) return Tier::kUnsupported;
   const xol::DetourInfo& info = *g_process.detours.of(index);
   const std::uint64_t origin = g_process.table.points[index].address;
   for (std::uint32_t part = 0; part < info.count; ++part) {

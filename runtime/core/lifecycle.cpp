@@ -29,6 +29,13 @@ void on_modules_changed() {
   }
 }
 
+// Detours keep what they spill in the TLS: two tasks on one would restore each other's registers.
+void before_sharing_tls() {
+  const Quiet quiet;
+  const Call call;
+  if (call.status() == UBP_OK) interface().registry.leave_jump_tier();
+}
+
 }  // namespace
 
 report::Summary summary(const std::string& program) {
@@ -74,6 +81,7 @@ ubp_status initialise(const MachineConfig& config, bool is_embedding) {
   }
   state.is_initialised = true;
   trap::g_process.on_modules_changed = reinterpret_cast<std::uint64_t>(&on_modules_changed);
+  trap::g_process.before_sharing_tls = &before_sharing_tls;
   return UBP_OK;
 }
 

@@ -136,6 +136,16 @@ void Machine::register_membarrier() {
   if (!has_membarrier_) detours_.stop();
 }
 
+void Machine::leave_jump_tier() {
+  detours_.stop();
+  std::vector<std::uint32_t> jumps;
+  for (std::uint32_t index = own_end_; detours_.jumps() != 0 && index < g_process.table.count; ++index) {
+    if (detours_.is_jump(index)) jumps.push_back(index);
+  }
+  sort_by_address(jumps);
+  detours_.remove(jumps);  // denied: there is no other way
+}
+
 void Machine::set_up_child() {
   if (is_started()) register_membarrier();
 }

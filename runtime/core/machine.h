@@ -99,6 +99,8 @@ class Machine {
   // "jump", or what keeps the probepoint at its int3; "" where nothing does, or nobody asked.
   std::string_view tier_name(std::uint32_t index) const;
   const Detours& detours() const { return detours_; }
+  // Takes all jumps out, for good.
+  void leave_jump_tier();
   // A forked child.
   void set_up_child();
   std::uint32_t own_points() const { return own_end_; }         // the first ones in the table

@@ -78,6 +78,8 @@ class Registry {
   void modules_changed(bool just_mapped);
   // Takes the runtime's own int3s out, when no probe is left.
   std::optional<std::string> rest();
+  // From now on every hit is a trap.
+  void leave_jump_tier() { machine_.leave_jump_tier(); }
   // A forked child counts from zero.
   void set_up_child();
   // For UBP_LOG=info: what the registration cost.

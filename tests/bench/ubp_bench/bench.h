@@ -14,7 +14,7 @@ struct Outcome {
   double processor_ns = 0;             // of all processors, per call: other work on the machine is not in it
   std::vector<std::uint64_t> calls;    // by thread
   std::uint64_t wrong = 0;
-  std::map<std::string, std::uint64_t> xol, totals;
+  std::map<std::string, std::uint64_t> xol, totals, optimised;
   std::string error;                   // "" when all went well
 };
 
@@ -37,6 +37,9 @@ double slot_ns(const std::string& policy, int cycle, int threads);
 
 // The functions of points.S.
 extern "C" long bench_emulated(long), bench_nop5(long), bench_slot(long), bench_syscall(long);
+extern "C" long bench_long(long), bench_floor(long);
+extern "C" __thread std::uint64_t* bench_counters;  // where bench_floor counts: bench_counters[kFloorCounter]
+inline constexpr int kFloorCounter = 128;
 extern "C" long (*const bench_points[4096])(long);
 inline constexpr int kPoints = 4096;
 

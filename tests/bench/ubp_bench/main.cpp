@@ -1,6 +1,6 @@
 // ubp-bench: what a hit costs, side by side in one run, and how the slot policies behave under contention.
 //
-//   ubp-bench [--json] [--repeat N] [--ms N]       the table: medians of N rounds, the rows taking turns
+//   ubp-bench [--json] [--repeat N] [--ms N]       the tables: medians of N rounds, the rows taking turns
 //   ubp-bench stress --threads T --probepoints K --slots N --xol POLICY --seconds S [--pattern uniform|random|zipf|phase] [--json]
 //
 // Options --library PATH: another libubp.so than the one beside this program.
@@ -47,7 +47,7 @@ std::uint64_t file_offset(long (*function)(long), std::uint64_t plus = 0) {
 }
 
 struct Row {
-  std::string name;
+  std::string name, over;  // over: it is of the jump tier's table; the row of the unprobed call
   std::function<double(int threads, std::string& error)> measure;  // processor time per call, nanoseconds
   std::vector<double> one, two;
   std::string error;
@@ -59,9 +59,65 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+constexpr const char *kLong = "unprobed call", *kShort = "unprobed call, short function", *kFloor = "detour by hand: the floor";
+
+const Row& find(const std::vector<Row>& rows, const std::string& name) {
+  return *std::find_if(rows.begin(), rows.end(), [&](const Row& row) { return row.name == name; });
+}
+
+// What a row costs over another one, which was measured next to it in each round.
+double median_over(const std::vector<double>& values, const std::vector<double>& base) {
+  std::vector<double> over;
+  for (std::size_t i = 0; i < std::min(values.size(), base.size()); ++i) over.push_back(values[i] - base[i]);
+  return median(over);
+}
+
+double quotient(double dividend, double divisor) { return divisor > 0 ? dividend / divisor : 0; }
+
+// The jump tier beside the floor: what they cost over the unprobed call. json: not nullptr: there instead.
+void print_jumps(const std::vector<Row>& rows, nlohmann::json* json) {
+  if (json == nullptr) {
+    std::printf("\n%-38s %12s %8s %12s %8s %8s\n", "over the unprobed call, medians", "1 thread ns", "ratio", "2 threads ns",
+                "ratio", "2 to 1");
+  }
+  const Row& floor = find(rows, kFloor);
+  const auto over = [&](const Row& row) {
+    const Row& base = find(rows, row.over);
+    return std::pair(median_over(row.one, base.one), median_over(row.two, base.two));
+  };
+  const auto [floor_one, floor_two] = over(floor);
+  for (const Row& row : rows) {
+    if (row.over.empty()) continue;
+    const auto [one, two] = over(row);
+    const double one_ratio = quotient(one, floor_one), two_ratio = quotient(two, floor_two), scaling = quotient(two, one);
+    std::map<std::string, double> faster;
+    for (const Row& kernel : rows) {
+      if (kernel.name.starts_with("kernel") && !kernel.one.empty()) faster[kernel.name] = quotient(median(kernel.one), one);
+    }
+    if (json != nullptr) {
+      json->push_back({{"name", row.name + ", over the unprobed call"}, {"one_thread_ns", one}, {"two_threads_ns", two},
+                       {"one_thread_to_floor", one_ratio}, {"two_threads_to_floor", two_ratio}, {"two_threads_to_one", scaling},
+                       {"times_faster", faster}, {"error", row.error}});
+      continue;
+    }
+    if (!row.error.empty()) continue;  // said above
+    std::printf("%-38s %12.2f %8.3f %12.2f %8.3f %8.3f\n", row.name.c_str(), one, one_ratio, two, two_ratio, scaling);
+    if (row.name == kFloor) continue;
+    for (const auto& [name, times] : faster) std::printf("  %.0f times faster than %s\n", times, name.c_str());
+  }
+}
+
+// Whether all hits were jumps, or none. A thread's first one is a trap, which makes its counters.
+bool is_of_tier(const Outcome& outcome, const std::string& optimize, std::uint64_t calls) {
+  const auto jumped = outcome.optimised.find("hits");
+  if (jumped == outcome.optimised.end()) return false;
+  return optimize == "never" ? jumped->second == 0 : jumped->second + outcome.calls.size() >= calls;
+}
+
 int print_table(const std::string& library, int repeat, int ms, bool as_json) {
   const auto worker = [&](const std::string& mode, std::map<std::string, std::string> environment, std::uint64_t uprobe = 0, int count = 1,
                           const std::string& pattern = "uniform") {
+    if (!environment.empty()) environment.try_emplace("UBP_OPTIMIZE", "never");  // the breakpoint tier, unless it says so
     return [=](int threads, std::string& error) {
       const Outcome outcome =
           run({{mode, std::to_string(threads), std::to_string(ms), std::to_string(count), pattern}, environment, library, uprobe});
@@ -70,11 +126,17 @@ int print_table(const std::string& library, int repeat, int ms, bool as_json) {
       const bool is_probed = !environment.empty() || uprobe != 0;
       const auto counted = outcome.totals.find(uprobe != 0 ? "kernel" : "hits");
       if (error.empty() && is_probed && (counted == outcome.totals.end() || counted->second != calls)) error = "the counts differ";
+      if (error.empty() && outcome.wrong != 0) error = "a function did not do what it should";
+      const auto tier = environment.find("UBP_OPTIMIZE");
+      const bool is_told = tier != environment.end();
+      if (error.empty() && is_told && !is_of_tier(outcome, tier->second, calls)) error = "hits were of the other tier";
       return outcome.processor_ns;
     };
   };
   std::vector<Row> rows;
-  const auto add = [&](std::string name, auto measure) { rows.push_back({std::move(name), measure, {}, {}, {}}); };
+  const auto add = [&](std::string name, auto measure, std::string over = "") {
+    rows.push_back({std::move(name), std::move(over), measure, {}, {}, {}});
+  };
   add("empty SIGTRAP handler, sigreturn", worker("empty", {}));
   add("the same, user-mode return", worker("empty_fast", {}));
   for (std::string policy : {"thread", "probepoint", "steal", "adaptive"}) {
@@ -85,6 +147,11 @@ int print_table(const std::string& library, int repeat, int ms, bool as_json) {
     add("ubp " + policy + ": system call", worker("syscall", {{"UBP_XOL", policy}, {"UBP_PROBES", "bench_syscall+0x5"}}));
   }
   add("getpid, unprobed", worker("syscall", {}));
+  add(kLong, worker("long", {}));
+  add(kFloor, worker("floor", {}), kLong);
+  add("jump: counted hit", worker("long", {{"UBP_OPTIMIZE", "auto"}, {"UBP_PROBES", "bench_long"}}), kLong);
+  add(kShort, worker("nop5", {}));
+  add("jump: counted hit, short function", worker("nop5", {{"UBP_OPTIMIZE", "auto"}, {"UBP_PROBES", "bench_nop5"}}), kShort);
   add("kernel uprobe: emulated (nop)", worker("emulated", {}, file_offset(&bench_emulated)));
   add("kernel uprobe: nop5", worker("nop5", {}, file_offset(&bench_nop5)));
   add("kernel uprobe: single-stepped (lea)", worker("slot", {}, file_offset(&bench_slot)));
@@ -117,6 +184,7 @@ int print_table(const std::string& library, int repeat, int ms, bool as_json) {
       std::printf("%-38s %12.1f %8.3f %12.1f %8.3f\n", row.name.c_str(), one, one / base_one, two, two / base_two);
     }
   }
+  print_jumps(rows, as_json ? &json : nullptr);
   if (as_json) std::printf("%s\n", json.dump(1).c_str());
   return failed != 0;
 }
@@ -124,7 +192,8 @@ int print_table(const std::string& library, int repeat, int ms, bool as_json) {
 int stress(const std::string& library, int threads, int points, int slots, const std::string& policy, double seconds,
            const std::string& pattern, bool as_json) {
   const Outcome outcome = run({{"points", std::to_string(threads), std::to_string(static_cast<int>(seconds * 1000)), std::to_string(points), pattern},
-                               {{"UBP_XOL", policy}, {"UBP_SLOTS", std::to_string(slots)}, {"UBP_PROBES", "point_*"}},
+                               {{"UBP_XOL", policy}, {"UBP_SLOTS", std::to_string(slots)}, {"UBP_PROBES", "point_*"},
+                                {"UBP_OPTIMIZE", "never"}},
                                library, 0});
   if (!outcome.error.empty()) {
     std::fprintf(stderr, "ubp-bench: error: %s\n", outcome.error.c_str());

@@ -11,8 +11,53 @@
 .endm
 
 FUNCTION bench_emulated, nop
-FUNCTION bench_nop5, nopl 0(%rax,%rax,1)
+FUNCTION bench_nop5, .byte 0x0f, 0x1f, 0x44, 0, 0   /* nopl 0(%rax,%rax,1) would be assembled to 4 bytes */
 FUNCTION bench_slot, lea 1(%rdi), %rax
+
+/* The jump tier: a function too long to be executed in its detour to the end, so that this jumps back. */
+.macro LONG name, insn:vararg
+  .balign 64
+  .globl \name
+  .type \name, @function
+\name:
+  \insn
+.L\name\()_behind:
+  .rept 16
+  nop
+  .endr
+  ret
+  .size \name, . - \name
+.endm
+
+LONG bench_long, .byte 0x0f, 0x1f, 0x44, 0, 0
+LONG bench_floor, {disp32} jmp .Ldetour
+
+/* The floor of the jump tier: bench_long with the least detour that counts for its thread, written by hand. */
+  .balign 64
+.Ldetour:
+  movq %rcx, %fs:bench_rcx@tpoff
+  movq %fs:bench_counters@tpoff, %rcx
+  movq %rax, %fs:bench_rax@tpoff
+  movq 1024(%rcx), %rax
+  leaq 1(%rax), %rax
+  movq %rax, 1024(%rcx)
+  movq %fs:bench_rax@tpoff, %rax
+  movq %fs:bench_rcx@tpoff, %rcx
+  .byte 0x0f, 0x1f, 0x44, 0, 0
+  {disp32} jmp .Lbench_floor_behind
+
+  .section .tbss, "awT", @nobits
+  .balign 8
+  .globl bench_counters
+  .type bench_counters, @object
+  .size bench_counters, 8
+bench_counters:
+  .zero 8
+bench_rcx:
+  .zero 8
+bench_rax:
+  .zero 8
+  .text
 
   .balign 64
   .globl bench_syscall

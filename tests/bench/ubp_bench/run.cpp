@@ -111,6 +111,9 @@ Outcome run(const Run& run) {
         if (value.is_number()) outcome.xol[key] = value;
       }
       for (const auto& [key, value] : json["totals"].items()) outcome.totals[key] = value;
+      for (const auto& [key, value] : json["optimised"].items()) {
+        if (value.is_number()) outcome.optimised[key] = value;
+      }
     }
   }
   unlink(summary);

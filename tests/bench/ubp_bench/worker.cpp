@@ -78,6 +78,8 @@ int work(const std::vector<std::string>& arguments) {
   if (mode == "empty_fast") install(&bench_empty_fast);
   long (*const function)(long) = mode == "emulated"  ? &bench_emulated
                                  : mode == "nop5"    ? &bench_nop5
+                                 : mode == "long"    ? &bench_long
+                                 : mode == "floor"   ? &bench_floor
                                  : mode == "syscall" ? &bench_syscall
                                                      : &bench_slot;
   std::atomic<bool> go{false}, stop{false};
@@ -88,7 +90,8 @@ int work(const std::vector<std::string>& arguments) {
   for (int t = 0; t < threads; ++t) {
     all.emplace_back([&, t] {
       const auto order = sequence(pattern, count, static_cast<unsigned>(t) + 1);
-      std::uint64_t own = 0, bad = 0;
+      std::uint64_t own = 0, bad = 0, counters[kFloorCounter + 8] = {};
+      bench_counters = counters;
       ++ready;
       while (!go.load(std::memory_order_acquire)) std::this_thread::yield();
       if (mode == "empty" || mode == "empty_fast") {
@@ -111,6 +114,7 @@ int work(const std::vector<std::string>& arguments) {
           own += 16;
         }
       }
+      if (mode == "floor") bad += counters[kFloorCounter] != own;
       calls[static_cast<std::size_t>(t)] = own;
       wrong += bad;
     });

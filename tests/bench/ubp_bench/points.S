@@ -30,11 +30,13 @@ FUNCTION bench_slot, lea 1(%rdi), %rax
 .endm
 
 LONG bench_long, .byte 0x0f, 0x1f, 0x44, 0, 0
-LONG bench_floor, {disp32} jmp .Ldetour
+LONG bench_floor, {disp32} jmp .Ldetour_bench_floor
+LONG bench_floor_far, {disp32} jmp .Ldetour_bench_floor_far
 
 /* The floor of the jump tier: bench_long with the least detour that counts for its thread, written by hand. */
+.macro DETOUR name
   .balign 64
-.Ldetour:
+.Ldetour_\name:
   movq %rcx, %fs:bench_rcx@tpoff
   movq %fs:bench_counters@tpoff, %rcx
   movq %rax, %fs:bench_rax@tpoff
@@ -44,7 +46,10 @@ LONG bench_floor, {disp32} jmp .Ldetour
   movq %fs:bench_rax@tpoff, %rax
   movq %fs:bench_rcx@tpoff, %rcx
   .byte 0x0f, 0x1f, 0x44, 0, 0
-  {disp32} jmp .Lbench_floor_behind
+  {disp32} jmp .L\name\()_behind
+.endm
+
+DETOUR bench_floor
 
   .section .tbss, "awT", @nobits
   .balign 8
@@ -92,6 +97,8 @@ bench_points:
     POINT %i
     .set i, i + 1
   .endr
+
+DETOUR bench_floor_far              /* far from its function, as all of UBP's: that costs */
 
 /* The floor: a SIGTRAP handler that does nothing, and leaves in user mode as the trap path does. r15 of the frame: 96. */
   .globl bench_empty_fast

@@ -76,12 +76,13 @@ int work(const std::vector<std::string>& arguments) {
   }
   if (mode == "empty") install(&on_trap);
   if (mode == "empty_fast") install(&bench_empty_fast);
-  long (*const function)(long) = mode == "emulated"  ? &bench_emulated
-                                 : mode == "nop5"    ? &bench_nop5
-                                 : mode == "long"    ? &bench_long
-                                 : mode == "floor"   ? &bench_floor
-                                 : mode == "syscall" ? &bench_syscall
-                                                     : &bench_slot;
+  long (*const function)(long) = mode == "emulated"    ? &bench_emulated
+                                 : mode == "nop5"      ? &bench_nop5
+                                 : mode == "long"      ? &bench_long
+                                 : mode == "floor"     ? &bench_floor
+                                 : mode == "floor_far" ? &bench_floor_far
+                                 : mode == "syscall"   ? &bench_syscall
+                                                       : &bench_slot;
   std::atomic<bool> go{false}, stop{false};
   std::atomic<int> ready{0};
   std::vector<std::uint64_t> calls(static_cast<std::size_t>(threads));
@@ -114,7 +115,7 @@ int work(const std::vector<std::string>& arguments) {
           own += 16;
         }
       }
-      if (mode == "floor") bad += counters[kFloorCounter] != own;
+      if (mode.starts_with("floor")) bad += counters[kFloorCounter] != own;
       calls[static_cast<std::size_t>(t)] = own;
       wrong += bad;
     });

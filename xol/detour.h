@@ -6,6 +6,7 @@
 //   entry -------->  spill rcx to the thread's own storage
 //                    rcx = the task's state; rcx = where it counts; zero: go to slow
 //                    spill rax; add one to the probepoint's counter, by lea: no flags; restore rax, rcx
+//                    (with consumers: all that they could change to DetourSave, on UBP's stack; call; all back)
 //                    copy of the instruction
 //                    ... of the next one, with its own count before it if it is a probepoint too
 //                    jmp back behind the last one, unless that leaves by itself
@@ -35,12 +36,44 @@
 namespace ubp::xol {
 
 inline constexpr std::uint32_t kMostParts = 16;  // instructions a detour stands for
+// Before the entry: the pointer to its info, and the slow way.
+inline constexpr std::uint32_t kDetourSlowBytes = 10;
+inline constexpr std::uint32_t kDetourHead = sizeof(void*) + kDetourSlowBytes;  // before the entry
+// The code that counts, and how far it has come.
+inline constexpr std::uint32_t kSpilledRcx = 9, kSpilledRax = 33, kCounted = 51, kRestoredRax = 60, kCountBytes = 69;
+// Before a later part's: a jump over its own slow way.
+inline constexpr std::uint32_t kHopBytes = 2, kLaterCountBytes = kHopBytes + kDetourSlowBytes + kCountBytes;
 inline constexpr std::uint32_t kMostJumpBytes = decoder::kJumpBytes + decoder::kMostPrefixes;
 
-// Written once, before anybody can be inside, but for is_active.
+// What a detour saves around its consumers, at the top of the task's own stack, where no signal frame comes.
+struct DetourSave {
+  std::uint64_t rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11, rbx, rbp, r12, r13, r14, r15, rsp;
+  std::uint64_t status;     // ah: the status flags but OF; al: OF
+  std::uint64_t eflags;
+  std::uint64_t mask;       // the thread's signal mask, when signals were put off (trap/consume.h)
+  std::uint64_t padding[13];
+  alignas(64) std::uint8_t xmm[16][16];
+  alignas(64) std::uint8_t image[5120];  // XSAVE's; its header is never written but by XSAVE, and begins as zeros
+};
+inline constexpr std::uint64_t kDetourSaveBytes = 8192;
+static_assert(sizeof(DetourSave) <= kDetourSaveBytes && offsetof(DetourSave, image) % 64 == 0);
+
+// What a probepoint's consumers ask for.
+struct ConsumerNeeds {
+  bool reads = false;     // registers
+  bool modifies = false;  // them
+  bool xmm = false;       // they change these,
+  bool all_fp = false;    // or any vector or floating-point state
+  bool covers(const ConsumerNeeds& other) const {
+    return reads >= other.reads && modifies >= other.modifies && all_fp >= other.all_fp && (all_fp || xmm >= other.xmm);
+  }
+};
+
+// Written once, before anybody can be inside, but for is_active and previous.
 struct DetourInfo {
   std::uint64_t entry = 0;
   std::uint64_t origin = 0;             // of the jump, when the detour was made
+  const DetourInfo* previous = nullptr; // an earlier detour of the same probepoint
   std::uint32_t point = 0;              // the probepoint's index
   std::uint16_t bytes = 0;              // of code, from the entry on
   std::uint16_t counted = 0;            // a bit for each part: it is a probepoint, and counted here
@@ -51,8 +84,16 @@ struct DetourInfo {
   std::uint8_t starts[kMostParts] = {};   // where each begins, from the origin on
   std::uint16_t copies[kMostParts] = {};  // where its copy does, from the entry on
   std::uint8_t original[kMostJumpBytes] = {};  // what the jump replaces
+  // Its consumers' part, before the first copy: where all is saved, and where they have run; the signal mask is restored behind
+  // the copies. 0: it has none.
+  std::uint16_t saved = 0, consumed = 0, late = 0;
+  std::uint8_t modifies = 0;            // they may change registers that calls keep
 
   [[gnu::always_inline]] inline bool is_counted(std::uint32_t part) const { return (counted >> part & 1) != 0; }
+  // Where the code that counts a part begins; its slow way ends there.
+  [[gnu::always_inline]] inline std::uint32_t count_begin(std::uint32_t part) const {
+    return part == 0 ? 0 : copies[part] - kCountBytes;
+  }
   // Whether an instruction begins so many bytes behind the origin, and which.
   [[gnu::always_inline]] inline bool find_part(std::uint64_t offset, std::uint32_t& found) const {
     for (found = 0; found < count; ++found) {
@@ -69,12 +110,6 @@ struct DetourStorage {
   std::uint8_t fast = 0;            // offset of TaskState::fast, below 128
 };
 
-inline constexpr std::uint32_t kDetourSlowBytes = 10;
-inline constexpr std::uint32_t kDetourHead = sizeof(DetourInfo*) + kDetourSlowBytes;  // before the entry
-// The code that counts, and how far it has come.
-inline constexpr std::uint32_t kSpilledRcx = 9, kSpilledRax = 33, kCounted = 51, kRestoredRax = 60, kCountBytes = 69;
-// Before a later part's: a jump over its own slow way.
-inline constexpr std::uint32_t kHopBytes = 2, kLaterCountBytes = kHopBytes + kDetourSlowBytes + kCountBytes;
 
 // Where a thread stands whose RIP is in a detour.
 struct DetourPosition {
@@ -82,6 +117,8 @@ struct DetourPosition {
   bool is_counted;                  // at a probepoint whose hit is counted: only to be carried out
   bool spilled_rcx, spilled_rax;    // the register's value is in the thread's storage
   bool is_before;                   // of the first instruction: nothing has been executed since the jump
+  bool is_saved = false;            // every register is in DetourSave
+  bool is_consumed = true;          // its consumers have run, if it has any
 };
 
 [[gnu::always_inline]] inline DetourPosition detour_position(const DetourInfo& info, std::uint64_t origin, std::uint64_t rip) {
@@ -92,7 +129,11 @@ struct DetourPosition {
     if (offset >= begin) part = next;
   }
   const std::uint64_t at = origin + info.starts[part];
-  const std::int64_t behind = offset - info.copies[part];
+  if (info.late != 0 && (offset >= info.late || (part == 0 && offset >= kCounted && offset < info.copies[0]))) {
+    const bool is_saved = offset >= info.saved;
+    return {origin, true, !is_saved, !is_saved, true, is_saved, offset >= info.consumed};
+  }
+  const std::int64_t behind = info.late != 0 && part == 0 && offset < kCounted ? offset - std::int64_t{kCountBytes} : offset - info.copies[part];
   if (behind < 0) {  // counting
     const std::int64_t done = behind + kCountBytes;
     const bool is_slow = done == -std::int64_t{kDetourSlowBytes};
@@ -132,14 +173,24 @@ bool boundary_pattern(const DetourPlan& plan, std::uint32_t prefixes, std::uint3
 // Whether all that the copies refer to is in reach of a detour there.
 bool reaches(const DetourPlan& plan, std::uint64_t origin, std::uint64_t entry, std::span<const std::uint8_t> code);
 
+// How the runtime calls a detour's consumers: run(save, task, info); and where things are in a task's state.
+struct DetourConsumers {
+  ConsumerNeeds needs;
+  std::uint64_t run = 0;
+  std::uint32_t stack = 0, deferred = 0, mark = 0, frame = 0, counters = 0;  // offsets in TaskState, below 128
+  std::uint32_t fast = 0;              // bytes from its counters to where detours count
+  std::uint64_t components = 0;        // of XSAVE; 0: there is none
+  bool compacts = false;               // XSAVEC can be had
+};
+
 // The size of the detour's code, from the entry on.
-std::uint32_t detour_bytes(const DetourPlan& plan);
+std::uint32_t detour_bytes(const DetourPlan& plan, const DetourConsumers* consumers);
 
 // Writes the detour: what it stands for in `info`, whose entry, origin, point and jump_bytes are set, and its code.
 // out: kDetourHead + detour_bytes(plan) bytes, to run so that what follows the head is at info.entry; code: the original bytes,
-// plan.length or jump_bytes, whichever is more; info stays where it is for ever.
+// plan.length or jump_bytes, whichever is more; info stays where it is for ever; consumers: null where there are none.
 void write_detour(std::span<std::uint8_t> out, DetourInfo& info, const DetourPlan& plan, std::span<const std::uint8_t> code,
-                  const DetourStorage& storage);
+                  const DetourStorage& storage, const DetourConsumers* consumers);
 
 // The jump itself. out: decoder::kJumpBytes + prefixes bytes.
 void write_detour_jump(std::span<std::uint8_t> out, std::uint64_t origin, std::uint64_t entry);

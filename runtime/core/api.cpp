@@ -100,9 +100,13 @@ ubp_status check_options(const ubp_options* options, Request& request) {
   if (options == nullptr) return UBP_OK;
   if (const ubp_status status = check_size(options)) return status;
   constexpr std::uint32_t kKnown =
-      UBP_PROBE_DISABLED | UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_PENDING | UBP_PROBE_IGNORE_MISSING;
+      UBP_PROBE_DISABLED | UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_PENDING | UBP_PROBE_IGNORE_MISSING | UBP_PROBE_SSE_ONLY |
+      UBP_PROBE_NO_REGISTERS;
+  constexpr std::uint32_t kOfConsumers = UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_SSE_ONLY | UBP_PROBE_NO_REGISTERS;
   if ((options->flags & ~kKnown) != 0 || options->reserved != 0) return UBP_E_INVALID;
-  if (options->consumer == nullptr && (options->flags & (UBP_PROBE_MODIFY | UBP_PROBE_NO_FP)) != 0) return UBP_E_INVALID;
+  if (options->consumer == nullptr && (options->flags & kOfConsumers) != 0) return UBP_E_INVALID;
+  const bool contradicts = (options->flags & UBP_PROBE_MODIFY) != 0 && (options->flags & UBP_PROBE_NO_REGISTERS) != 0;
+  if (contradicts) return UBP_E_INVALID;
   request.flags = options->flags;
   request.consumer = options->consumer;
   request.data = options->data;

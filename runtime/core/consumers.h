@@ -9,21 +9,19 @@
 #include <cstdint>
 #include <vector>
 
+#include "runtime/core/consumer_list.h"
 #include "runtime/core/machine.h"
 #include "runtime/include/ubp.h"
 
 namespace ubp::core {
 
-struct Consumer {
-  ubp_consumer function;
-  void* data;
-  ubp_probe* probe;
-  std::uint32_t counter;  // among the task counters: its hits, and the missed ones
-  std::uint32_t flags;    // UBP_PROBE_*
-};
+// What a consumer registered with these flags asks for.
+xol::ConsumerNeeds needs_of(std::uint32_t flags);
 
 class Consumers {
  public:
+  // Of all those at a probepoint.
+  static xol::ConsumerNeeds needs(std::uint32_t index);
   // capacity: probepoints. Throws std::bad_alloc.
   void start(std::uint32_t capacity);
 
@@ -31,13 +29,12 @@ class Consumers {
   // the last, and then wait() before anything it used goes.
   void add(Machine& machine, const Runs& runs, const Consumer& consumer);
   void remove(Machine& machine, const Runs& runs, const ubp_probe* probe);
-  // Returns when no task runs a list that was taken out before, and deletes those lists.
-  void wait();
-
-  struct List;  // of one probepoint
+  // Returns when no task runs a list that was taken out before, and deletes those lists. synchronise: makes every thread see
+  // what was written.
+  void wait(Machine& machine);
 
  private:
-  std::vector<const List*> retired_;
+  std::vector<const ConsumerList*> retired_;
 };
 
 }  // namespace ubp::core

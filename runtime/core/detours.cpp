@@ -1,12 +1,14 @@
 // Making detours, and jumps to them. See detours.h.
 #include "runtime/core/detours.h"
 
+#include <cpuid.h>
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cstring>
 #include <new>
 
+#include "runtime/core/consumer_list.h"
 #include "runtime/patch/poke.h"
 #include "runtime/trap/trap_state.h"
 
@@ -50,9 +52,28 @@ std::span<const std::uint8_t> directions(std::uint64_t origin) {
 // Whether one that a boundary asks for leads there too.
 bool is_direction(std::uint64_t origin, std::uint8_t highest) {
   constexpr std::uint64_t kLow = std::uint64_t{1} << 31, kHigh = std::uint64_t{0x7e} << 40;
-  constexpr std::uint8_t kNearestUp = 0x10, kFurthestUp = 0x6f, kFurthestDown = 0x90;
+  constexpr std::uint8_t kNearestUp = 0x0f, kFurthestUp = 0x7e, kFurthestDown = 0x90;  // jcc rel32 begins with 0x0f
   if (highest >= kFurthestDown) return origin >= kLow;
   return highest >= kNearestUp && highest <= kFurthestUp && origin < kHigh;
+}
+
+// What XSAVE is to save for consumers that may touch anything. False: it cannot, or not in the room there is. The tile registers
+// need permission, and the protection keys' is no register of theirs. Source: SDM volume 1, chapter 13.
+bool find_components(xol::DetourConsumers& consumers) {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kOsxsave = 1u << 27, kXsavec = 1u << 1;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kOsxsave) == 0) return false;
+  unsigned low = 0, high = 0;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  constexpr std::uint64_t kLeftOut = (1u << 9) | (3u << 17);
+  consumers.components = (std::uint64_t{high} << 32 | low) & ~kLeftOut;
+  consumers.compacts = __get_cpuid_count(0xd, 1, &a, &b, &c, &d) != 0 && (a & kXsavec) != 0;
+  std::uint64_t size = 512 + 64;
+  for (unsigned component = 2; component < 63; ++component) {
+    if ((consumers.components >> component & 1) == 0 || __get_cpuid_count(0xd, component, &a, &b, &c, &d) == 0) continue;
+    size = std::max<std::uint64_t>(size, std::uint64_t{b} + a);  // the standard format's offset and size: the longer one
+  }
+  return size <= sizeof(xol::DetourSave::image);
 }
 
 bool has_points(std::uint64_t begin, std::uint64_t end) {
@@ -95,8 +116,7 @@ std::string_view tier_reason(Tier tier) {
 
 Detours::Detours() : space_(reserve_chunk) {}
 
-void Detours::start(Optimize optimize, std::size_t capacity, std::function<void()> synchronise,
-                    std::function<bool(std::uint32_t)> is_armed) {
+void Detours::start(Optimize optimize, std::size_t capacity, Callbacks callbacks) {
   optimize_ = optimize;
   if (optimize == Optimize::kNever) return;
   void* const infos = mmap(nullptr, capacity * sizeof(void*), PROT_READ | PROT_WRITE,
@@ -104,8 +124,7 @@ void Detours::start(Optimize optimize, std::size_t capacity, std::function<void(
   if (infos == MAP_FAILED) throw std::bad_alloc();
   g_process.detours.infos = static_cast<const xol::DetourInfo**>(infos);
   budget_ = optimize == Optimize::kAuto ? kAutoBudget : kBudget;
-  synchronise_ = std::move(synchronise);
-  is_armed_ = std::move(is_armed);
+  callbacks_ = std::move(callbacks);
   static_assert(offsetof(trap::TaskState, fast) < 128);
   storage_ = {thread_offset(&trap::t_state), thread_offset(&trap::t_spilled.rcx), thread_offset(&trap::t_spilled.rax),
               offsetof(trap::TaskState, fast)};
@@ -167,7 +186,7 @@ std::vector<std::uint32_t> cuts(const decoder::Straight& straight, std::uint32_t
 
 }  // namespace
 
-Tier Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset) {
+Tier Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset, const xol::DetourConsumers* consumers) {
   const std::uint64_t origin = function.entry + offset;
   const auto code = function.code.bytes.subspan(offset);
   Tier problem = Tier::kReady;  // the first one met
@@ -187,14 +206,15 @@ Tier Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32
       const xol::DetourPlan plan = plan_detour(straight, origin, jump_bytes, cut);
       xol::Pattern pattern;
       if (!xol::boundary_pattern(plan, prefixes, cut, code, pattern)) continue;
-      if (const auto entry = find_place(origin, jump_bytes, plan, pattern, code)) {
+      const std::uint32_t bytes = xol::detour_bytes(plan, consumers);
+      if (const auto entry = find_place(origin, jump_bytes, plan, bytes, pattern, code)) {
         xol::DetourInfo& info = infos_.emplace_back();
         info.entry = *entry;
         info.origin = origin;
         info.point = index;
         info.jump_bytes = static_cast<std::uint8_t>(jump_bytes);
-        std::vector<std::uint8_t> image(xol::kDetourHead + xol::detour_bytes(plan));
-        xol::write_detour(image, info, plan, code, storage_);
+        std::vector<std::uint8_t> image(xol::kDetourHead + bytes);
+        xol::write_detour(image, info, plan, code, storage_, consumers);
         stage(info.entry - xol::kDetourHead, image);
         made_.push_back(&info);
         function.latest = index;
@@ -208,12 +228,12 @@ Tier Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32
 }
 
 std::optional<std::uint64_t> Detours::find_place(std::uint64_t origin, std::uint32_t jump_bytes, const xol::DetourPlan& plan,
-                                                 xol::Pattern pattern, std::span<const std::uint8_t> code) {
+                                                 std::uint32_t bytes, xol::Pattern pattern, std::span<const std::uint8_t> code) {
   constexpr std::uint32_t kHighest = 0xff000000;
   const auto try_highest = [&](std::uint8_t direction) -> std::optional<std::uint64_t> {
     const std::uint32_t highest = std::uint32_t{direction} << 24;
     const xol::Pattern fixed{pattern.mask | kHighest, (pattern.value & ~kHighest) | highest};
-    const auto entry = space_.place(origin + jump_bytes, fixed, xol::detour_bytes(plan));
+    const auto entry = space_.place(origin + jump_bytes, fixed, bytes);
     return entry && xol::reaches(plan, origin, *entry, code) ? entry : std::nullopt;
   };
   if ((pattern.mask & kHighest) != 0) {
@@ -243,10 +263,47 @@ void Detours::make(std::uint32_t index, DetouredFunction& function, std::uint32_
   } else if (used_bytes() >= budget_) {
     set(index, Tier::kBudget);
   } else {
-    set(index, place(index, function, offset));
+    set(index, place(index, function, offset, nullptr));
   }
   constexpr std::size_t kMostPages = 1024;
   if (pages_.size() >= kMostPages) flush();
+}
+
+void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function, const xol::ConsumerNeeds& needs) {
+  const auto [first, last] = for_consumers_.equal_range(index);
+  const bool has_one = std::any_of(first, last, [&](const auto& made) { return made.second.needs.covers(needs); });
+  if (has_one || is_stopped_ || used_bytes() >= budget_ || tier(index) == Tier::kUnseen) return;
+  xol::DetourConsumers consumers;
+  consumers.needs = needs;
+  consumers.run = reinterpret_cast<std::uint64_t>(&run_detour_consumers);
+  consumers.stack = offsetof(trap::TaskState, consumer_stack);
+  consumers.deferred = offsetof(trap::TaskState, has_deferred);
+  consumers.mark = offsetof(trap::TaskState, consumer);
+  consumers.frame = offsetof(trap::TaskState, consumer_frame);
+  consumers.counters = offsetof(trap::TaskState, counters);
+  consumers.fast = static_cast<std::uint32_t>(g_process.optimised_offset * sizeof(std::uint64_t));
+  if (needs.all_fp && !find_components(consumers)) return;
+  const std::size_t made = made_.size();
+  place(index, function, 0, &consumers);
+  if (made_.size() == made) return;
+  for_consumers_.emplace(index, ForConsumers{needs, made_.back()});
+}
+
+// The detour that does for the consumers that a probepoint has now; null: none was made.
+const xol::DetourInfo* Detours::with_consumers(std::uint32_t index) const {
+  const auto [first, last] = for_consumers_.equal_range(index);
+  const xol::ConsumerNeeds needs = callbacks_.needs(index);
+  const auto found = std::find_if(first, last, [&](const auto& made) { return made.second.needs.covers(needs); });
+  return found != last ? found->second.info : nullptr;
+}
+
+// Makes the detour that the probepoint needs now the one that its jump leads to.
+void Detours::choose(std::uint32_t index) {
+  const auto counting = counting_.find(index);
+  if (counting == counting_.end()) return;  // there is only one
+  const bool has_consumers = g_process.table.points[index].has_consumers;
+  const xol::DetourInfo* const info = has_consumers ? with_consumers(index) : counting->second;
+  __atomic_store_n(&g_process.detours.infos[index], info, __ATOMIC_RELEASE);  // pairs with DetourView::of
 }
 
 void Detours::flush() {
@@ -258,6 +315,14 @@ void Detours::flush() {
       continue;
     }
     space_.publish(g_process.detours, info->entry);
+    const xol::DetourInfo* const present = g_process.detours.of(info->point);
+    const bool is_own = present != nullptr && present->point == info->point;
+    const_cast<xol::DetourInfo*>(info)->previous = is_own ? present : nullptr;
+    if (info->late != 0) {
+      counting_.try_emplace(info->point, present);
+      continue;
+    }
+    if (const auto other = counting_.find(info->point); other != counting_.end()) other->second = info;
     __atomic_store_n(&g_process.detours.infos[info->point], info, __ATOMIC_RELEASE);  // pairs with DetourView::of
   }
   for (const std::uint32_t index : newly_covered_) {
@@ -278,9 +343,14 @@ Tier Detours::reason(std::uint32_t index) const {
   }
   if (now != Tier::kReady) return now;
   if (is_stopped_) return Tier::kUnsupported;
-  const xol::DetourInfo& info = *g_process.detours.of(index);
+  const bool has_consumers = g_process.table.points[index].has_consumers;
+  const auto counting = counting_.find(index);
+  const xol::DetourInfo* const chosen =
+      has_consumers ? with_consumers(index) : counting != counting_.end() ? counting->second : g_process.detours.of(index);
+  if (chosen == nullptr) return Tier::kConsumer;
+  const xol::DetourInfo& info = *chosen;
   const std::uint64_t origin = g_process.table.points[index].address;
-  for (std::uint32_t part = 0; part < info.count; ++part) {
+  for (std::uint32_t part = has_consumers ? 1 : 0; part < info.count; ++part) {
     if (!info.is_counted(part)) continue;
     const std::uint32_t point = g_process.table.find(origin + info.starts[part]);
     if (point == probes::kNotFound || g_process.table.points[point].has_consumers) return Tier::kConsumer;
@@ -358,19 +428,20 @@ std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexe
     return offset != 0 && !jump.is_boundary(offset) ? Value(jump.bytes[offset]) : std::nullopt;
   };
   const auto first = [](const Jump& jump, std::uint32_t offset) -> Value { return offset == 0 ? Value(jump.bytes[0]) : std::nullopt; };
+  for (const std::uint32_t index : indexes) choose(index);
   bool has_written = false;
   auto denied = write_bytes(indexes, guard, has_written);
-  if (!denied && has_written) synchronise_();
+  if (!denied && has_written) callbacks_.synchronise();
   if (!denied) denied = write_bytes(indexes, rest, has_written);
   if (!denied) {
-    synchronise_();
+    callbacks_.synchronise();
     denied = write_bytes(indexes, first, has_written);
   }
   if (denied) {
     is_stopped_ = true;
     return denied;
   }
-  synchronise_();
+  callbacks_.synchronise();
   for (const std::uint32_t index : indexes) {
     tiers_[index] = Tier::kJump;
     set_active(index, true);
@@ -389,17 +460,17 @@ std::optional<std::string> Detours::remove(std::span<const std::uint32_t> indexe
   const auto boundary = [&](const Jump& jump, std::uint32_t offset) -> Value {
     if (!jump.is_boundary(offset)) return std::nullopt;
     const std::uint32_t point = g_process.table.find(jump.address + offset);
-    return point != probes::kNotFound && is_armed_(point) ? 0xcc : jump.info->original[offset];
+    return point != probes::kNotFound && callbacks_.is_armed(point) ? 0xcc : jump.info->original[offset];
   };
   bool has_written = false;
   if (auto denied = write_bytes(indexes, first, has_written)) return denied;
   for (const std::uint32_t index : indexes) tiers_[index] = Tier::kReady;
   jumps_ -= indexes.size();
-  synchronise_();
+  callbacks_.synchronise();
   if (auto denied = write_bytes(indexes, rest, has_written)) return denied;
-  synchronise_();
+  callbacks_.synchronise();
   if (auto denied = write_bytes(indexes, boundary, has_written)) return denied;
-  if (has_written) synchronise_();
+  if (has_written) callbacks_.synchronise();
   return std::nullopt;
 }
 
@@ -407,6 +478,8 @@ void Detours::forget(std::uint32_t index) {
   if (tier(index) == Tier::kUnseen) return;
   jumps_ -= is_jump(index) ? 1 : 0;
   tiers_[index] = Tier::kUnseen;
+  for_consumers_.erase(index);
+  counting_.erase(index);
   __atomic_store_n(&g_process.detours.infos[index], nullptr, __ATOMIC_RELEASE);  // pairs with DetourView::of
 }
 

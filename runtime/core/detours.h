@@ -78,7 +78,13 @@ class Detours {
   Detours();
   // capacity: probepoints there can ever be. synchronise: makes every thread see what was written. is_armed: whether the
   // probepoint's int3 is in.
-  void start(Optimize optimize, std::size_t capacity, std::function<void()> synchronise, std::function<bool(std::uint32_t)> is_armed);
+  // needs: what the consumers of a probepoint ask for.
+  struct Callbacks {
+    std::function<void()> synchronise;
+    std::function<bool(std::uint32_t)> is_armed;
+    std::function<xol::ConsumerNeeds(std::uint32_t)> needs;
+  };
+  void start(Optimize optimize, std::size_t capacity, Callbacks callbacks);
   Optimize mode() const { return optimize_; }
   // From now on no jump is made; those that are stay.
   void stop() { is_stopped_ = true; }
@@ -88,6 +94,8 @@ class Detours {
   void leave(std::uint32_t index);
   // Makes the detour of a probepoint that has none. For those of one function, in the order of their addresses.
   void make(std::uint32_t index, DetouredFunction& function, std::uint32_t offset);
+  // Makes the detour that a function's entry needs for consumers, where it has none that does. Others trap.
+  void make_for_consumers(std::uint32_t index, DetouredFunction& function, const xol::ConsumerNeeds& needs);
   // Writes what was made.
   void flush();
 
@@ -116,8 +124,10 @@ class Detours {
  private:
   Tier tier(std::uint32_t index) const { return index < tiers_.size() ? tiers_[index] : Tier::kUnseen; }
   void set(std::uint32_t index, Tier tier);
-  Tier place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset);
-  std::optional<std::uint64_t> find_place(std::uint64_t origin, std::uint32_t jump_bytes, const xol::DetourPlan& plan,
+  Tier place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset, const xol::DetourConsumers* consumers);
+  const xol::DetourInfo* with_consumers(std::uint32_t index) const;
+  void choose(std::uint32_t index);
+  std::optional<std::uint64_t> find_place(std::uint64_t origin, std::uint32_t jump_bytes, const xol::DetourPlan& plan, std::uint32_t bytes,
                                           xol::Pattern pattern, std::span<const std::uint8_t> code);
   void stage(std::uint64_t address, std::span<const std::uint8_t> bytes);
 
@@ -127,12 +137,17 @@ class Detours {
   Optimize optimize_ = Optimize::kNever;
   bool is_stopped_ = false;
   std::uint64_t budget_ = 0;
-  std::function<void()> synchronise_;
-  std::function<bool(std::uint32_t)> is_armed_;
+  Callbacks callbacks_;
   xol::DetourStorage storage_;
   xol::DetourSpace space_;
   std::deque<xol::DetourInfo> infos_;                               // never moved or freed: the trap path may look
   std::vector<Tier> tiers_;
+  struct ForConsumers {
+    xol::ConsumerNeeds needs;
+    const xol::DetourInfo* info;
+  };
+  std::unordered_multimap<std::uint32_t, ForConsumers> for_consumers_;  // by probepoint
+  std::unordered_map<std::uint32_t, const xol::DetourInfo*> counting_;  // of those: their other detour
   std::unordered_map<std::uint32_t, std::uint32_t> covered_by_;     // of Tier::kCovered: whose detour
   std::map<std::uint64_t, Page> pages_;                             // staged, by address
   std::vector<const xol::DetourInfo*> made_;                        // staged

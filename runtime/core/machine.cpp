@@ -14,6 +14,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "runtime/core/consumers.h"
 #include "runtime/core/threads.h"
 #include "runtime/patch/poke.h"
 #include "runtime/probes/gate_sites.h"
@@ -124,7 +125,8 @@ std::optional<std::string> Machine::start(const MachineConfig& config, probes::C
   trap::ubp_trap_text(&g_process.text_low, &g_process.text_high);
   g_process.keeps_stacks = std::any_of(catalog.modules().begin(), catalog.modules().end(), has_go_code);
   adopt_loading_thread();
-  detours_.start(config.optimize, capacity, [this] { synchronise(); }, [this](std::uint32_t index) { return (users_[index] & kArmed) != 0; });
+  detours_.start(config.optimize, capacity,
+                 {[this] { synchronise(); }, [this](std::uint32_t index) { return (users_[index] & kArmed) != 0; }, Consumers::needs});
   register_membarrier();
   if (g_process.keeps_stacks) detours_.stop();  // Go takes its signals from the kernel itself
   return std::nullopt;
@@ -191,7 +193,7 @@ std::optional<std::string> Machine::disarm_own() {
   return denied;
 }
 
-Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog) {
+Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog, const xol::ConsumerNeeds* needs) {
   // Each module's probepoints get the area that serves the module, or are refused.
   std::vector<xol::Displaced>& points = plan.points();
   std::map<std::uint32_t, std::optional<std::uint32_t>> areas;
@@ -244,7 +246,7 @@ Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog) {
   }
   // Nothing else of the view changes once it is published. Pairs with nothing: the int3s that matter come later.
   __atomic_store_n(&g_process.table.count, table_->view().count, __ATOMIC_RELAXED);
-  make_detours(plan, runs, catalog, first_new);
+  make_detours(plan, runs, catalog, first_new, needs);
   return runs;
 }
 
@@ -267,7 +269,8 @@ void Machine::clear_windows(const std::vector<xol::Displaced>& points) {
 }
 
 // Of the new probepoints, and again of those whose detours do not know one of them.
-void Machine::make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog, std::uint32_t first_new) {
+void Machine::make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog, std::uint32_t first_new,
+                           const xol::ConsumerNeeds* needs) {
   if (detours_.mode() == Optimize::kNever) return;
   struct Wanted {
     std::uint32_t index, module, offset;
@@ -317,6 +320,10 @@ void Machine::make_detours(probes::Plan& plan, const Runs& runs, const probes::C
                        function->address + module.bias);
     }
     detours_.make(index, *detoured, offset);
+    if (needs == nullptr || offset != 0) continue;
+    const xol::ConsumerNeeds others = Consumers::needs(index);
+    detours_.make_for_consumers(index, *detoured, {needs->reads || others.reads, needs->modifies || others.modifies,
+                                                   needs->xmm || others.xmm, needs->all_fp || others.all_fp});
   }
   detours_.flush();
 }

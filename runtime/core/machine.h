@@ -76,8 +76,8 @@ class Machine {
   void watch_modules() { watches_modules_ = true; }
 
   // Gives the plan's points areas and permanent slots, and refuses those that can have none; then takes them into the
-  // table.
-  Runs add(probes::Plan& plan, const probes::Catalog& catalog);
+  // table. needs: of their consumer; null: it has none.
+  Runs add(probes::Plan& plan, const probes::Catalog& catalog, const xol::ConsumerNeeds* needs);
   std::size_t room() const { return table_->room(); }
   // Whether the probepoint was ever armed: if not, its counters are zero.
   bool was_armed(std::uint32_t index) const { return (users_[index] & kWasArmed) != 0; }
@@ -105,16 +105,18 @@ class Machine {
   void set_up_child();
   std::uint32_t own_points() const { return own_end_; }         // the first ones in the table
   std::uint32_t armed_points() const { return armed_points_; }  // by probes
+  // Makes every thread see what was written.
+  void synchronise();
   std::uint64_t synchronisations() const { return synchronisations_; }
   std::uint64_t table_bytes() const { return table_ != nullptr ? table_->bytes() : 0; }
 
  private:
   std::optional<std::string> write(std::vector<std::uint32_t>& indexes);
   void clear_windows(const std::vector<xol::Displaced>& points);
-  void make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog, std::uint32_t first_new);
+  void make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog, std::uint32_t first_new,
+                    const xol::ConsumerNeeds* needs);
   void sort_by_address(std::vector<std::uint32_t>& indexes) const;
   void count_users(const std::vector<std::uint32_t>& indexes, int change);
-  void synchronise();
   void register_membarrier();
 
   static constexpr std::uint16_t kArmed = 0x8000, kWasArmed = 0x4000, kMostUsers = 0x3fff;

@@ -116,7 +116,8 @@ std::optional<std::uint64_t> Registry::prepare(std::vector<spec::Item> items, st
 // Takes what the plan has just resolved into the table and the registration.
 void Registry::take(Registration& registration) {
   probes::Plan& plan = *registration.plan;
-  Runs runs = machine_.add(plan, *catalog_);
+  const xol::ConsumerNeeds needs = needs_of(registration.request.flags);
+  Runs runs = machine_.add(plan, *catalog_, registration.request.consumer != nullptr ? &needs : nullptr);
   append(registration.runs, runs);
   registration.points = plan.first_point() + static_cast<std::uint32_t>(plan.points().size());
   append(registration.probes, plan.probes());
@@ -180,7 +181,7 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
     const bool stops = changes && aim.is_enabled == denied.has_value();
     if (stops && registration.request.consumer != nullptr) consumers_.remove(machine_, registration.runs, handle_of(id));
   }
-  consumers_.wait();
+  consumers_.wait(machine_);
   for (auto& [id, aim] : aims) {
     Registration& registration = *aim.registration;
     if (!denied && aim.is_enabled != registration.is_enabled) {

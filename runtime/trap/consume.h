@@ -8,7 +8,7 @@
 //
 // Synchronization protocol (with core/consumers.cpp). The task marks itself (consumer odd), fences, and reads the list of
 // consumers; whoever takes a consumer out changes the list, fences, and waits until every task it finds marked has moved
-// on. So a task either sees the new list or is waited for.
+// on. So a task either sees the new list or is waited for. Detours do not fence: whoever waits makes every thread do so.
 //
 // Inline and free of libc: compiled into the trap path (the pending range; defer(): the entering range). The callbacks run
 // on the stack the frame lies on: UBP's own (frame.h), of which they have at least 32 KiB.
@@ -86,6 +86,7 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
   if (is_synchronous || is_death || signal == SIGABRT) return false;    // abort() does not wait
   TaskState* const task = consuming_task(uc->rsp);
   if (task == nullptr) return false;
+  if (task->has_deferred == 0) reinterpret_cast<xol::DetourSave*>(task->consumer_stack)->mask = uc->mask;  // for a detour's end
   task->has_deferred = 1;
   sys::set_signal_mask(~kSynchronousSignals);
   uc->mask |= ~kSynchronousSignals;

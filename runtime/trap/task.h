@@ -143,6 +143,7 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
       TaskState* task = g_process.state(used);
       task->block = used;
       task->counters = g_process.counters_of(used);
+      task->consumer_stack = g_process.stack_end(used);
       task->tid.store(who.key, std::memory_order_release);  // pairs with take_over
       return task;
     }

@@ -67,7 +67,7 @@ struct Detoured {
   if (detours.infos == nullptr) return false;
   if (const xol::DetourInfo* const info = detours.around(rip)) {
     for (std::uint32_t part = 0; part < info->count; ++part) {
-      if (!info->is_counted(part) || info->entry + info->copies[part] - xol::kCountBytes != rip) continue;
+      if (!info->is_counted(part) || info->entry + info->count_begin(part) != rip) continue;
       found.origin = info->origin + info->starts[part];
       found.point = g_process.table.find(found.origin);
       found.copy = info->entry + info->copies[part];
@@ -78,12 +78,14 @@ struct Detoured {
   for (std::uint64_t back = 1; back < xol::kMostJumpBytes; ++back) {
     const std::uint32_t index = g_process.table.find(rip - 1 - back);
     if (index == probes::kNotFound) continue;
-    const xol::DetourInfo* const info = detours.of(index);
-    std::uint32_t part = 0;
-    if (info == nullptr || back >= info->jump_bytes || !info->find_part(back, part)) continue;
-    found.copy = info->entry + info->copies[part];
-    found.origin = rip - 1;
-    return true;
+    // An earlier detour's jump may have had another window: a thread is late.
+    for (const xol::DetourInfo* info = detours.of(index); info != nullptr; info = info->previous) {
+      std::uint32_t part = 0;
+      if (rip - 1 - info->origin != back || back >= info->jump_bytes || !info->find_part(back, part)) continue;
+      found.copy = info->entry + info->copies[part];
+      found.origin = rip - 1;
+      return true;
+    }
   }
   return false;
 }
@@ -219,6 +221,31 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   return false;
 }
 
+// What a detour has saved around its consumers. Registers that calls keep have their values, but for what consumers changed.
+[[gnu::always_inline]] inline void restore_saved(Context* uc, std::uint64_t save_address, bool modifies) {
+  const auto& save = *reinterpret_cast<const xol::DetourSave*>(save_address);
+  uc->rax = save.rax;
+  uc->rcx = save.rcx;
+  uc->rdx = save.rdx;
+  uc->rsi = save.rsi;
+  uc->rdi = save.rdi;
+  uc->r8 = save.r8;
+  uc->r9 = save.r9;
+  uc->r10 = save.r10;
+  uc->r11 = save.r11;
+  uc->rsp = save.rsp;
+  if (modifies) {
+    uc->rbx = save.rbx;
+    uc->rbp = save.rbp;
+    uc->r12 = save.r12;
+    uc->r13 = save.r13;
+    uc->r14 = save.r14;
+    uc->r15 = save.r15;
+  }
+  constexpr std::uint64_t kStatus = 0xd5, kOverflow = 0x800;  // SF ZF AF PF CF, as LAHF has them
+  uc->eflags = (uc->eflags & ~(kStatus | kOverflow)) | (save.status >> 8 & kStatus) | ((save.status & 1) != 0 ? kOverflow : 0);
+}
+
 // RIP in a detour: false when it is not. What the detour has spilled is in the thread's storage, since nothing of its own runs
 // between the detour and this.
 [[gnu::always_inline]] inline bool translate_detour(Context* uc, siginfo_t* info) {
@@ -228,8 +255,9 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   if (info != nullptr) fix_fault_address(info, uc->rip, position.rip);
   if (position.spilled_rcx) uc->rcx = t_spilled.rcx;
   if (position.spilled_rax) uc->rax = t_spilled.rax;
+  if (position.is_saved) restore_saved(uc, uc->rip == detour->entry + detour->saved ? uc->rcx : uc->rsp, detour->modifies != 0);
   if (position.is_counted) {
-    resume_later(uc, position.rip, kConsumed);
+    resume_later(uc, position.rip, position.is_consumed ? kConsumed : kNotConsumed);
   } else {
     set_rip(uc, position.rip);
   }

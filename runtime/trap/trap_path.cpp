@@ -297,7 +297,7 @@ UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) 
   const bool is_own = info->si_code == SI_QUEUE && reinterpret_cast<std::uint64_t>(info->si_value.sival_ptr) == UBP_ENTRY_MARK;
   if (is_own) return {0, uc};  // core/threads.cpp asked, and no longer waits
   // A step inside a detour: the program sees one only where an instruction of its own has been executed.
-  if (info->si_code == TRAP_TRACE && is_before_copies(uc->rip)) return {0, uc};
+  if (info->si_code == TRAP_TRACE && (is_before_copies(uc->rip) || consuming_task(uc->rsp) != nullptr)) return {0, uc};
   const std::uint64_t before = block_all();
   if (is_in_ubp(uc->rip)) uc = settle(uc);
   const std::uint64_t handler = g_handlers.handler[SIGTRAP].load(std::memory_order_acquire);  // pairs with sigaction

@@ -59,6 +59,7 @@ struct TaskState {
   std::atomic<std::uint64_t> consumer;  // odd while the task runs consumers (consume.h)
   std::uint64_t consumer_frame;     // the ucontext of the hit whose consumers it runs
   std::uint64_t has_deferred;       // a signal arrived meanwhile and is pending
+  std::uint64_t consumer_stack;     // where detours run consumers: below its DetourSave
   // Then, per area: geometry.slots tags and geometry.sets hands (see caches()).
 };
 
@@ -165,6 +166,8 @@ struct Process {
   }
   // The lowest address of a task's own stack, as the kernel is told.
   std::uint64_t stack_of(std::uint32_t block) const { return stacks + block * kOwnStackBytes + xol::kPageBytes; }
+  // The end of what signal frames may use of it; the rest is a DetourSave.
+  std::uint64_t stack_end(std::uint32_t block) const { return stack_of(block) + kOwnStackBytes - xol::kPageBytes - xol::kDetourSaveBytes; }
   bool is_own_stack(std::uint64_t address) const { return address - stacks < layout.blocks * kOwnStackBytes; }
   // The task's cache of one area.
   [[gnu::always_inline]] inline xol::SlotCache cache(TaskState* task, std::uint32_t area) const {

@@ -13,7 +13,7 @@ namespace {
 Outcome run_with(const std::string& library, std::vector<std::string> argv, const std::string& probes,
                  const std::string& slots) {
   return run({.argv = std::move(argv),
-              .env = {{"LD_PRELOAD", library}, {"UBP_PROBES", probes}, {"UBP_SLOTS", slots}},
+              .env = {{"LD_PRELOAD", library}, {"UBP_PROBES", probes}, {"UBP_SLOTS", slots}, {"UBP_OPTIMIZE", "never"}},
               .preload = false,
               .timeout_s = 30});
 }

@@ -20,13 +20,18 @@ bool can_move(const Instruction& instruction) {
   return instruction.route == Route::kEmulate && instruction.op.effect != Effect::kCallIndirect;
 }
 
-bool is_nop(const Instruction& instruction) { return instruction.route == Route::kEmulate && instruction.op.effect == Effect::kNone; }
+// endbr64 is none: something may jump there.
+bool is_nop(std::span<const std::uint8_t> code, std::size_t at, const Instruction& instruction) {
+  static constexpr std::uint8_t kEndbr64[] = {0xf3, 0x0f, 0x1e, 0xfa};
+  const bool is_endbr = code.size() - at >= 4 && std::equal(std::begin(kEndbr64), std::end(kEndbr64), code.begin() + static_cast<std::ptrdiff_t>(at));
+  return instruction.route == Route::kEmulate && instruction.op.effect == Effect::kNone && !is_endbr;
+}
 
 // Whether [begin, end) of the code is what compilers and assemblers fill gaps with.
 bool is_padding(std::span<const std::uint8_t> code, std::size_t begin, std::size_t end) {
   while (begin < end && begin < code.size()) {
     const Instruction instruction = instruction_at(code, begin);
-    if (instruction.length == 0 || !(is_nop(instruction) || code[begin] == 0xcc)) return false;
+    if (instruction.length == 0 || !(is_nop(code, begin, instruction) || code[begin] == 0xcc)) return false;
     begin += instruction.length;
   }
   return begin >= end;
@@ -63,7 +68,7 @@ Straight follow(const FunctionCode& function, std::uint32_t offset, std::size_t 
     straight.stop = WindowProblem::kTooShort;
     if (at >= function.end) return straight;
     const Instruction instruction = instruction_at(function.bytes.first(function.end), at);
-    if (has_left && !is_nop(instruction)) return straight;
+    if (has_left && !is_nop(function.bytes, at, instruction)) return straight;
     straight.stop = WindowProblem::kInstruction;
     if (instruction.length == 0 || !can_move(instruction)) return straight;
     if (instruction.is_call && straight.length >= bytes) return straight;
@@ -80,7 +85,8 @@ WindowProblem window_problem(const FunctionCode& function, std::uint32_t offset,
   if (straight.length >= bytes) return WindowProblem::kNone;
   if (straight.stop == WindowProblem::kInstruction) return straight.stop;
   const std::uint32_t end = offset + straight.length;
-  const bool is_at_end = end >= function.end && !straight.parts.empty();
+  const auto leaves = [](const Straight::Part& part) { return part.instruction.ends_block; };
+  const bool is_at_end = end >= function.end && std::any_of(straight.parts.begin(), straight.parts.end(), leaves);
   return is_at_end && is_padding(function.bytes, end, offset + bytes) ? WindowProblem::kNone : WindowProblem::kTooShort;
 }
 

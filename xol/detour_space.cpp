@@ -65,7 +65,7 @@ std::optional<std::uint64_t> DetourSpace::place(std::uint64_t from, Pattern patt
   const bool is_contiguous = (pattern.mask & 0xffffff) == 0;
   std::uint64_t relative = next_match(std::uint64_t{pattern.value} & 0xff000000, pattern);
   const std::uint64_t first = origin + relative - kDetourHead;
-  while (relative != kEnd && (relative & 0xff000000) == (pattern.value & 0xff000000)) {
+  while (relative >> 32 == 0 && (relative & 0xff000000) == (pattern.value & 0xff000000)) {
     const std::uint64_t begin = origin + relative - kDetourHead, base = begin & ~(kChunkBytes - 1), offset = begin - base;
     const auto go_to = [&](std::uint64_t address) { relative = next_match(address + kDetourHead - origin, pattern); };
     Chunk* const chunk = chunk_at(base);

@@ -25,7 +25,12 @@ struct ConsumerList {
 
 extern const ConsumerList** g_consumer_lists;  // by probepoint; null: none
 extern std::int64_t g_errno_offset;            // of errno, from %fs:0
-extern void (*g_leaves)(void* task);           // tells a thread sanitizer what the trap path orders; null: there is none
+// A thread sanitizer does not see what is not compiled for it. Null: there is none.
+struct SanitizerHooks {
+  void (*acquire)(void*) = nullptr;
+  void (*release)(void*) = nullptr;
+};
+extern SanitizerHooks g_sanitizer;
 
 // Called by the trap path, and by detours with what they saved, with the task marked (trap/consume.h).
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed);

@@ -89,7 +89,7 @@ void Consumers::start(std::uint32_t capacity) {
   g_consumer_lists = static_cast<const ConsumerList**>(memory);
   g_process.run_consumers = &run_consumers;
 #ifdef __SANITIZE_THREAD__
-  g_leaves = &__tsan_release;
+  g_sanitizer = {&__tsan_acquire, &__tsan_release};
 #endif
 }
 

@@ -18,6 +18,8 @@ using decoder::kJumpBytes;
 using decoder::kMostPrefixes;
 using trap::g_process;
 
+using Jump = DetourJump;
+
 namespace {
 
 constexpr std::uint32_t kMostLength = 128;  // of what a detour stands for; beyond, a jump back costs nothing against the rest
@@ -91,13 +93,15 @@ Tier tier_of(decoder::WindowProblem problem) {
   return Tier::kInstruction;
 }
 
+}  // namespace
+
 // One jump over its window.
-struct Jump {
+struct DetourJump {
   std::uint64_t address;
   const xol::DetourInfo* info;
   std::uint8_t bytes[xol::kMostJumpBytes];
 
-  explicit Jump(std::uint32_t index)
+  explicit DetourJump(std::uint32_t index)
       : address(g_process.table.points[index].address), info(g_process.detours.of(index)), bytes{} {
     xol::write_detour_jump({bytes, info->jump_bytes}, address, info->entry);
   }
@@ -105,8 +109,6 @@ struct Jump {
     return std::any_of(info->starts + 1, info->starts + info->count, [&](std::uint8_t start) { return start == offset; });
   }
 };
-
-}  // namespace
 
 std::string_view tier_reason(Tier tier) {
   static constexpr std::string_view kReasons[kTiers] = {"", "", kJumpTier, kJumpTier, "not-entry", "window-too-short", "instruction",
@@ -343,6 +345,10 @@ Tier Detours::reason(std::uint32_t index) const {
   }
   if (now != Tier::kReady) return now;
   if (is_stopped_) return Tier::kUnsupported;
+  for (std::uint64_t back = 1; back < xol::kMostJumpBytes; ++back) {  // it may lie in a jump that came later
+    const std::uint32_t before = g_process.table.find(g_process.table.points[index].address - back);
+    if (before != probes::kNotFound && is_jump(before) && back < g_process.detours.of(before)->jump_bytes) return Tier::kCovered;
+  }
   const bool has_consumers = g_process.table.points[index].has_consumers;
   const auto counting = counting_.find(index);
   const xol::DetourInfo* const chosen =
@@ -384,6 +390,44 @@ void Detours::jumps_over(std::uint64_t address, std::vector<std::uint32_t>& inde
   });
 }
 
+namespace {
+
+// Calls visit(index) for the probepoints behind the first byte of what may be a probepoint's jump.
+template <typename Visit>
+void for_each_within(std::uint32_t index, const Visit& visit) {
+  const xol::DetourInfo* const info = g_process.detours.of(index);
+  if (info == nullptr || info->point != index) return;
+  for (std::uint64_t offset = 1; offset < xol::kMostJumpBytes; ++offset) {
+    const std::uint32_t point = g_process.table.find(info->origin + offset);
+    if (point != probes::kNotFound) visit(point);
+  }
+}
+
+}  // namespace
+
+void Detours::jumps_within(std::uint32_t index, std::vector<std::uint32_t>& indexes) const {
+  for_each_within(index, [&](std::uint32_t point) {
+    if (is_jump(point)) indexes.push_back(point);
+  });
+}
+
+void Detours::points_within(std::uint32_t index, std::vector<std::uint32_t>& indexes) const {
+  for_each_within(index, [&](std::uint32_t point) {
+    if (tier(point) == Tier::kReady) indexes.push_back(point);
+  });
+}
+
+void Detours::drop_overlapping(std::vector<std::uint32_t>& indexes) {
+  std::uint64_t end = 0;
+  std::erase_if(indexes, [&](std::uint32_t index) {
+    choose(index);
+    const xol::DetourInfo& info = *g_process.detours.of(index);
+    if (info.origin < end) return true;
+    end = info.origin + info.jump_bytes;
+    return false;
+  });
+}
+
 void Detours::take_stale(std::uint64_t address, std::vector<std::uint32_t>& indexes) {
   for_each_over(address, [&](std::uint32_t index, const xol::DetourInfo& info, std::uint64_t offset) {
     std::uint32_t part = 0;
@@ -419,6 +463,13 @@ void set_active(std::uint32_t index, bool is_active) {
 
 }  // namespace
 
+// What stands behind a jump's first byte without it.
+std::optional<std::uint8_t> Detours::original_at(const DetourJump& jump, std::uint32_t offset) const {
+  if (offset == 0) return std::nullopt;
+  const std::uint32_t point = g_process.table.find(jump.address + offset);
+  return point != probes::kNotFound && callbacks_.is_armed(point) ? 0xcc : jump.info->original[offset];
+}
+
 std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexes) {
   if (indexes.empty()) return std::nullopt;
   const auto guard = [](const Jump& jump, std::uint32_t offset) -> Value {
@@ -428,7 +479,6 @@ std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexe
     return offset != 0 && !jump.is_boundary(offset) ? Value(jump.bytes[offset]) : std::nullopt;
   };
   const auto first = [](const Jump& jump, std::uint32_t offset) -> Value { return offset == 0 ? Value(jump.bytes[0]) : std::nullopt; };
-  for (const std::uint32_t index : indexes) choose(index);
   bool has_written = false;
   auto denied = write_bytes(indexes, guard, has_written);
   if (!denied && has_written) callbacks_.synchronise();
@@ -439,6 +489,7 @@ std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexe
   }
   if (denied) {
     is_stopped_ = true;
+    write_bytes(indexes, [&](const Jump& jump, std::uint32_t offset) { return original_at(jump, offset); }, has_written);
     return denied;
   }
   callbacks_.synchronise();
@@ -447,6 +498,7 @@ std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexe
     set_active(index, true);
   }
   jumps_ += indexes.size();
+  has_jumped_ = true;
   return std::nullopt;
 }
 
@@ -457,11 +509,7 @@ std::optional<std::string> Detours::remove(std::span<const std::uint32_t> indexe
   const auto rest = [](const Jump& jump, std::uint32_t offset) -> Value {
     return offset != 0 && !jump.is_boundary(offset) ? Value(jump.info->original[offset]) : std::nullopt;
   };
-  const auto boundary = [&](const Jump& jump, std::uint32_t offset) -> Value {
-    if (!jump.is_boundary(offset)) return std::nullopt;
-    const std::uint32_t point = g_process.table.find(jump.address + offset);
-    return point != probes::kNotFound && callbacks_.is_armed(point) ? 0xcc : jump.info->original[offset];
-  };
+  const auto boundary = [&](const Jump& jump, std::uint32_t offset) { return jump.is_boundary(offset) ? original_at(jump, offset) : std::nullopt; };
   bool has_written = false;
   if (auto denied = write_bytes(indexes, first, has_written)) return denied;
   for (const std::uint32_t index : indexes) tiers_[index] = Tier::kReady;

@@ -73,6 +73,8 @@ struct DetouredFunction {
   std::uint32_t latest = 0, window_end = 0, covered_end = 0;
 };
 
+struct DetourJump;  // detours.cpp
+
 class Detours {
  public:
   Detours();
@@ -103,14 +105,21 @@ class Detours {
   // Whether insert() would change anything.
   bool is_ready(std::uint32_t index) const { return tier(index) == Tier::kReady && !is_stopped_ && reason(index) == Tier::kReady; }
   std::uint64_t jumps() const { return jumps_; }
+  bool has_jumped() const { return has_jumped_; }  // some probepoint ever was a jump
   // The jumps whose detours execute the instruction at an address, but not as their first, are appended.
   void jumps_over(std::uint64_t address, std::vector<std::uint32_t>& indexes) const;
 
+  // The jumps, or the probepoints that could be some, in the window of a probepoint that has a detour, are appended.
+  void jumps_within(std::uint32_t index, std::vector<std::uint32_t>& indexes) const;
+  void points_within(std::uint32_t index, std::vector<std::uint32_t>& indexes) const;
+  // Of probepoints sorted by address, keeps the first of those whose jumps would overlap.
+  void drop_overlapping(std::vector<std::uint32_t>& indexes);
   // The probepoints whose detours execute the instruction at an address without counting it, are appended, to be made again.
   void take_stale(std::uint64_t address, std::vector<std::uint32_t>& indexes);
   bool has_any() const { return !infos_.empty(); }
 
-  // Puts jumps in place of armed int3s, or the int3s back. indexes: sorted by address, each of them fit for it. Returns what
+  // Puts jumps in place of armed int3s, or the int3s back. indexes: sorted by address, each of them fit for it, as
+  // drop_overlapping() leaves them. Returns what
   // was denied: then none of them is a jump.
   std::optional<std::string> insert(std::span<const std::uint32_t> indexes);
   std::optional<std::string> remove(std::span<const std::uint32_t> indexes);
@@ -124,6 +133,7 @@ class Detours {
  private:
   Tier tier(std::uint32_t index) const { return index < tiers_.size() ? tiers_[index] : Tier::kUnseen; }
   void set(std::uint32_t index, Tier tier);
+  std::optional<std::uint8_t> original_at(const DetourJump& jump, std::uint32_t offset) const;
   Tier place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset, const xol::DetourConsumers* consumers);
   const xol::DetourInfo* with_consumers(std::uint32_t index) const;
   void choose(std::uint32_t index);
@@ -135,7 +145,7 @@ class Detours {
   using Page = std::array<std::uint8_t, kPage>;
 
   Optimize optimize_ = Optimize::kNever;
-  bool is_stopped_ = false;
+  bool is_stopped_ = false, has_jumped_ = false;
   std::uint64_t budget_ = 0;
   Callbacks callbacks_;
   xol::DetourStorage storage_;

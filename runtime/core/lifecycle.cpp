@@ -29,7 +29,8 @@ void on_modules_changed() {
   }
 }
 
-// Detours keep what they spill in the TLS: two tasks on one would restore each other's registers.
+// Detours keep what they spill in the TLS: two tasks on one would restore each other's registers, and what a program makes by itself
+// has no place for it.
 void before_sharing_tls() {
   const Quiet quiet;
   const Call call;

@@ -316,7 +316,8 @@ void Machine::make_detours(probes::Plan& plan, const Runs& runs, const probes::C
       const symbols::Function *next = function, *const end = functions.data() + functions.size();
       while (next != end && next->address <= function->address) ++next;
       const std::uint64_t own = (function->size != 0 ? function->address + function->size : function->end) - function->address;
-      detoured.emplace(catalog.code_from(module_index, function->address, next == end ? function->end : next->address), own,
+      const std::uint64_t code_end = catalog.next_rseq(module_index, function->address, next == end ? function->end : next->address);
+      detoured.emplace(catalog.code_from(module_index, function->address, code_end), own,
                        function->address + module.bias);
     }
     detours_.make(index, *detoured, offset);
@@ -357,14 +358,18 @@ std::optional<std::string> Machine::commit(const Edit& edit) {
     const bool stays = (users_[index] & kMostUsers) != 0 && !g_process.table.points[index].has_consumers;
     if (!stays && detours_.is_jump(index)) jumps.push_back(index);
     detours_.jumps_over(g_process.table.points[index].address, jumps);
+    detours_.jumps_within(index, jumps);
   }
+  for (const std::uint32_t index : cleared_) detours_.jumps_within(index, jumps);
   sort_by_address(jumps);
   auto denied = detours_.remove(jumps);
   jumps.insert(jumps.end(), indexes.begin(), indexes.end());
   jumps.insert(jumps.end(), cleared_.begin(), cleared_.end());
   cleared_.clear();
+  for (std::size_t i = 0, count = jumps.size(); i < count; ++i) detours_.points_within(jumps[i], jumps);
   sort_by_address(jumps);
   std::erase_if(jumps, [&](std::uint32_t index) { return (users_[index] & kMostUsers) == 0 || !detours_.is_ready(index); });
+  detours_.drop_overlapping(jumps);
   if (!denied) denied = write(indexes);
   if (!denied) {
     detours_.insert(jumps);  // denied: they stay as they are, and the report says so

@@ -79,8 +79,8 @@ class Machine {
   // table. needs: of their consumer; null: it has none.
   Runs add(probes::Plan& plan, const probes::Catalog& catalog, const xol::ConsumerNeeds* needs);
   std::size_t room() const { return table_->room(); }
-  // Whether the probepoint was ever armed: if not, its counters are zero.
-  bool was_armed(std::uint32_t index) const { return (users_[index] & kWasArmed) != 0; }
+  // Whether the probepoint was ever armed, or may have been counted by a detour: if not, its counters are zero.
+  bool may_have_counted(std::uint32_t index) const { return (users_[index] & kWasArmed) != 0 || detours_.has_jumped(); }
   std::uint32_t first_consumer_counter() const { return first_consumer_counter_; }
   // libubp's code, where it is part of the executable.
   static std::vector<probes::CodeRange> own_text();

@@ -230,7 +230,7 @@ Registry::Count Registry::counter(std::uint32_t index) const {
 // The probe counts from here on, at the points of these runs, the first of which is `point`.
 void Registry::note_base(Registration& registration, const Runs& runs, std::uint32_t point) const {
   for_each_index(runs, [&](std::uint32_t index) {
-    const Count now = machine_.was_armed(index) ? counter(index) : Count{};
+    const Count now = machine_.may_have_counted(index) ? counter(index) : Count{};
     if (!(now == Count{}) || !registration.base.empty()) {
       registration.base.resize(registration.points);
       registration.base[point] = now;

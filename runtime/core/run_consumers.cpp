@@ -7,13 +7,14 @@ namespace ubp::core {
 
 const ConsumerList** g_consumer_lists = nullptr;
 std::int64_t g_errno_offset = 0;
-void (*g_leaves)(void* task) = nullptr;
+SanitizerHooks g_sanitizer;
 
 namespace {
 
 void run(trap::Context* uc, xol::DetourSave* save, trap::TaskState* task, std::uint32_t point, bool missed) {
   const ConsumerList* const list = __atomic_load_n(&g_consumer_lists[point], __ATOMIC_ACQUIRE);  // pairs with Consumers
   if (list == nullptr) return;                                                                   // taken out since the hit
+  if (g_sanitizer.acquire != nullptr) g_sanitizer.acquire(&g_consumer_lists[point]);
   std::uint64_t thread;
   asm("mov %%fs:0, %0" : "=r"(thread));
   int& error = *reinterpret_cast<int*>(thread + static_cast<std::uint64_t>(g_errno_offset));
@@ -29,7 +30,7 @@ void run(trap::Context* uc, xol::DetourSave* save, trap::TaskState* task, std::u
     consumer->function(&context, consumer->data);
   }
   error = before;
-  if (g_leaves != nullptr) g_leaves(task);
+  if (g_sanitizer.release != nullptr) g_sanitizer.release(task);
 }
 
 }  // namespace

@@ -67,11 +67,19 @@ const FunctionTable& Catalog::table_of(std::uint32_t module) const {
   return found->second;
 }
 
-bool Catalog::is_in_rseq(std::uint32_t module, std::uint64_t address) const {
+const std::vector<CodeRange>& Catalog::rseq_of(std::uint32_t module) const {
   auto found = rseq_.find(module);
   if (found == rseq_.end()) found = rseq_.emplace(module, rseq_sections(modules_[module])).first;
-  return std::any_of(found->second.begin(), found->second.end(),
-                     [&](const CodeRange& section) { return address >= section.begin && address < section.end; });
+  return found->second;
+}
+
+bool Catalog::is_in_rseq(std::uint32_t module, std::uint64_t address) const { return next_rseq(module, address, address + 1) == address; }
+
+std::uint64_t Catalog::next_rseq(std::uint32_t module, std::uint64_t begin, std::uint64_t end) const {
+  for (const CodeRange& section : rseq_of(module)) {
+    if (section.begin < end && section.end > begin) end = std::max(begin, section.begin);
+  }
+  return end;
 }
 
 Code Catalog::code_from(std::uint32_t module, std::uint64_t address, std::uint64_t end) const {

@@ -57,6 +57,8 @@ class Catalog {
   // Reads the module's symbol tables when first asked. Throws as symbols::FunctionTable::load does.
   const symbols::FunctionTable& table_of(std::uint32_t module) const;
   bool is_in_rseq(std::uint32_t module, std::uint64_t address) const;
+  // Where the first restartable sequence in [begin, end) begins; `end`: there is none.
+  std::uint64_t next_rseq(std::uint32_t module, std::uint64_t begin, std::uint64_t end) const;
   // The same as text_from, as it was before any int3.
   Code code_from(std::uint32_t module, std::uint64_t address, std::uint64_t end) const;
   // The module that holds a run-time address; probepoints always lie in one.
@@ -77,6 +79,7 @@ class Catalog {
   std::vector<bool> present_;
   std::uint64_t generation_;
   mutable std::map<std::uint32_t, symbols::FunctionTable> tables_;
+  const std::vector<CodeRange>& rseq_of(std::uint32_t module) const;
   mutable std::map<std::uint32_t, std::vector<CodeRange>> rseq_;
   std::vector<CodeRange> own_text_;
   TableView armed_;

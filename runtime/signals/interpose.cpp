@@ -290,8 +290,8 @@ UBP_EXPORT int clone(int (*function)(void*), void* stack, int flags, void* argum
   void* const tls = va_arg(list, void*);
   void* const child_tid = va_arg(list, void*);
   va_end(list);
-  if ((flags & CLONE_VM) != 0 && (flags & (CLONE_SETTLS | CLONE_VFORK)) == 0) {
-    ubp::trap::g_process.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
+  if ((flags & CLONE_VM) != 0 && (flags & CLONE_VFORK) == 0) {
+    if ((flags & CLONE_SETTLS) == 0) ubp::trap::g_process.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
     if (ubp::trap::g_process.before_sharing_tls != nullptr) ubp::trap::g_process.before_sharing_tls();
   }
   return UBP_REAL(clone)(function, stack, flags, argument, parent_tid, tls, child_tid);

@@ -13,16 +13,19 @@
 
 namespace ubp::trap {
 
-// Replaces a probepoint's int3 or jump through an open /proc/self/mem; leaves alone what is neither any more (or not mapped).
-[[gnu::always_inline]] inline bool restore_text_of(long fd, std::uint32_t index) {
+// Replaces a probepoint's jump, or its int3, through an open /proc/self/mem; leaves alone what is neither any more (or not mapped).
+[[gnu::always_inline]] inline bool restore_jump(long fd, std::uint32_t index) {
+  const xol::DetourInfo* const info = g_process.detours.of(index);
+  if (info == nullptr || info->point != index || __atomic_load_n(&info->is_active, __ATOMIC_RELAXED) == 0) return true;
+  const auto offset = static_cast<long>(g_process.table.points[index].address);
+  return sys::call4(SYS_pwrite64, fd, reinterpret_cast<long>(info->original), info->jump_bytes, offset) == info->jump_bytes;
+}
+[[gnu::always_inline]] inline bool restore_byte(long fd, std::uint32_t index) {
   const xol::Displaced& point = g_process.table.points[index];
   const auto offset = static_cast<long>(point.address);
   std::uint8_t byte = 0;
   if (sys::call4(SYS_pread64, fd, reinterpret_cast<long>(&byte), 1, offset) != 1) return false;
-  if (byte == 0xcc) return sys::call4(SYS_pwrite64, fd, reinterpret_cast<long>(&point.first_byte), 1, offset) == 1;
-  const xol::DetourInfo* const info = g_process.detours.of(index);
-  if (info == nullptr || byte == point.first_byte || !xol::is_detour_jump(&byte)) return true;
-  return sys::call4(SYS_pwrite64, fd, reinterpret_cast<long>(info->original), info->jump_bytes, offset) == info->jump_bytes;
+  return byte != 0xcc || sys::call4(SYS_pwrite64, fd, reinterpret_cast<long>(&point.first_byte), 1, offset) == 1;
 }
 
 // Opens /proc/self/mem for writing text; closed by the caller. A negative errno when it is denied.
@@ -35,7 +38,8 @@ namespace ubp::trap {
 [[gnu::always_inline]] inline void restore_text() {
   const long fd = open_memory();
   if (sys::failed(fd)) return;  // the core then shows the int3s
-  for (std::uint32_t point = 0; point < g_process.table.count; ++point) restore_text_of(fd, point);
+  for (std::uint32_t point = 0; point < g_process.table.count; ++point) restore_jump(fd, point);  // first: int3s are among their bytes
+  for (std::uint32_t point = 0; point < g_process.table.count; ++point) restore_byte(fd, point);
   sys::call4(SYS_close, fd);
 }
 

@@ -35,7 +35,7 @@ inline constexpr std::uint64_t kRetry = 1;
 [[gnu::always_inline]] inline bool take_out(std::uint32_t point) {
   const long fd = open_memory();
   if (sys::failed(fd)) return false;
-  const bool done = restore_text_of(fd, point);
+  const bool done = restore_byte(fd, point);
   sys::call4(SYS_close, fd);
   return done;
 }
@@ -144,6 +144,7 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
   if (left_for != 0) return go_on(kLeftPool);
   if (index == probes::kNotFound) [[unlikely]] return go_on(kAtBoundary);
   if (task == nullptr) [[unlikely]] {
+    if (detoured.copy == 0) detoured.copy = g_process.detours.covered_copy(index, origin);  // its byte may be a jump's
     if (!ubp_trap_take_out(index, detoured.copy != 0)) return {0, uc};
     if (detoured.copy != 0) return go_on(kAtBoundary);  // the jump stays: it is not so easily taken out
     uc->rip = origin;

@@ -173,6 +173,81 @@ TEST_CASE("overlapping_windows: probes that come and go inside another's window"
   CHECK(std::memcmp(text_of(narrow), text_of(narrow_copy), 8) == 0);
 }
 
+TEST_CASE("overlapping_windows: two probes, and an entry behind both; the later address first; one that waits disabled") {
+  ubp_probe* second = add("libfx_optimise:narrow+2");
+  for (int i = 0; i < 100; ++i) CHECK(narrow(i) == i + 7);
+  ubp_probe* first = add("libfx_optimise:narrow");
+  for (int i = 0; i < 100; ++i) {
+    CHECK(narrow(i) == i + 7);
+    CHECK(enter(text_of(narrow) + 2, i) == i + 7);
+    CHECK(enter(text_of(narrow) + 4, i) == i + 7);
+  }
+  CHECK(hits(first) == 100);
+  CHECK(hits(second) == 300);
+  CHECK(ubp_unregister(first) == UBP_OK);
+  for (int i = 0; i < 100; ++i) CHECK(narrow(i) == i + 7);
+  CHECK(hits(second) == 400);
+  CHECK(ubp_unregister(second) == UBP_OK);
+  CHECK(std::memcmp(text_of(narrow), text_of(narrow_copy), 8) == 0);
+
+  ubp_options options{};
+  options.struct_size = sizeof options;
+  options.flags = UBP_PROBE_DISABLED;
+  REQUIRE(ubp_register("libfx_optimise:narrow+4", &options, &second, nullptr) == UBP_OK);
+  first = add("libfx_optimise:narrow");
+  for (int i = 0; i < 100; ++i) CHECK(narrow(i) == i + 7);
+  CHECK(hits(second) == 0);
+  CHECK(ubp_enable(second) == UBP_OK);
+  CHECK(narrow(1) == 8);
+  CHECK(hits(second) == 1);
+  CHECK(hits(first) == 101);
+  CHECK(ubp_unregister(first) == UBP_OK);
+  CHECK(ubp_unregister(second) == UBP_OK);
+  CHECK(std::memcmp(text_of(narrow), text_of(narrow_copy), 8) == 0);
+}
+
+TEST_CASE("detours of consumers: every kind sees the same, and leaves all as it was") {
+  struct Seen {
+    std::uint64_t argument = 0, sum = 0;
+    long runs = 0;
+  };
+  const auto consumer = [](const ubp_context* hit, void* data) {
+    Seen& seen = *static_cast<Seen*>(data);
+    ++seen.runs;
+    seen.argument = ubp_context_argument(hit, 0);
+    if (ubp_context_register(hit, UBP_RSP) != 0) seen.sum += ubp_context_register(hit, UBP_RDI);
+  };
+  const std::uint32_t kinds[] = {0, UBP_PROBE_SSE_ONLY, UBP_PROBE_NO_FP, UBP_PROBE_NO_FP | UBP_PROBE_MODIFY,
+                                 UBP_PROBE_NO_FP | UBP_PROBE_NO_REGISTERS};
+  for (const std::uint32_t kind : kinds) {
+    CAPTURE(kind);
+    Seen seen;
+    ubp_options options{};
+    options.struct_size = sizeof options;
+    options.flags = kind;
+    options.consumer = consumer;
+    options.data = &seen;
+    ubp_probe* probe = nullptr;
+    REQUIRE(ubp_register("libfx_optimise:narrow", &options, &probe, nullptr) == UBP_OK);
+    CHECK(stats().optimised_probepoints == 1);
+    const std::uint64_t before = stats().optimised_hits;
+    double vector = 1.5;
+    asm volatile("" : "+x"(vector));
+    for (int i = 0; i < 1000; ++i) {
+      CHECK(narrow(i) == i + 7);
+      vector += 1;
+    }
+    CHECK(vector == 1001.5);
+    CHECK(seen.runs == 1000);
+    CHECK(hits(probe) == 1000);
+    CHECK(stats().optimised_hits >= before + 999);  // a thread's first hit traps
+    const bool reads = (kind & UBP_PROBE_NO_REGISTERS) == 0;
+    CHECK(seen.argument == (reads ? 999 : 0));
+    CHECK(seen.sum == (reads ? 499500 : 0));
+    CHECK(ubp_unregister(probe) == UBP_OK);
+  }
+}
+
 TEST_CASE("a consumer at a jump's probepoint, and inside its window: every hit is consumed") {
   static std::atomic<long> runs;
   runs = 0;

@@ -1,0 +1,64 @@
+// Windows: what a jump may displace, and what leads into it.
+#include "decoder/window.h"
+
+#include <doctest/doctest.h>
+
+#include <vector>
+
+namespace ubp::decoder {
+namespace {
+
+using Bytes = std::vector<std::uint8_t>;
+
+// The problem of a five-byte jump at the start of `code`, of which `own` bytes are the function's.
+WindowProblem problem(const Bytes& code, std::uint32_t own) {
+  const FunctionCode function{code, own};
+  return window_problem(function, 0, follow(function, 0, 16, kJumpBytes), kJumpBytes);
+}
+
+}  // namespace
+
+TEST_CASE("window: whole instructions, up to what leaves") {
+  const Bytes code = {0x55, 0x48, 0x89, 0xe5, 0x31, 0xc0, 0x5d, 0xc3};  // push; mov; xor; pop; ret
+  const FunctionCode function{code, 8};
+  const Straight straight = follow(function, 0, 16, kJumpBytes);
+  REQUIRE(straight.parts.size() == 5);
+  CHECK(straight.parts[1].offset == 1);
+  CHECK(straight.parts[2].offset == 4);
+  CHECK(straight.length == 8);
+  CHECK(problem(code, 8) == WindowProblem::kNone);
+}
+
+TEST_CASE("window: padding behind a return is free, somebody's code is not") {
+  CHECK(problem({0x89, 0xf8, 0xc3, 0x90, 0x90}, 3) == WindowProblem::kNone);               // mov; ret | nop; nop
+  CHECK(problem({0x89, 0xf8, 0xc3, 0x55, 0xc3}, 3) == WindowProblem::kTooShort);           // mov; ret | push; ret
+  CHECK(problem({0xc3, 0xf3, 0x0f, 0x1e, 0xfa}, 1) == WindowProblem::kTooShort);           // ret | endbr64
+  CHECK(problem({0x89, 0xf8, 0xff, 0xc0, 0x90, 0x90}, 4) == WindowProblem::kTooShort);     // falls into the padding
+  CHECK(problem({0xeb, 0x04, 0x66, 0x90, 0x66, 0x90, 0xc3}, 7) == WindowProblem::kNone);   // jmp; nops that nothing executes
+  CHECK(problem({0x0f, 0x05, 0x90, 0x90, 0x90}, 5) == WindowProblem::kInstruction);        // syscall
+}
+
+TEST_CASE("window: behind the jump's bytes a call ends it") {
+  const Bytes code = {0x48, 0x83, 0xec, 0x08, 0x31, 0xc0, 0xe8, 0, 0, 0, 0, 0xc3};
+  const FunctionCode function{code, 12};
+  CHECK(follow(function, 0, 16, kJumpBytes).length == 6);
+  CHECK(follow(function, 4, 16, kJumpBytes).length == 8);  // inside, it may be
+}
+
+TEST_CASE("window: branches into it") {
+  // 1: xor %eax,%eax; 2: inc %eax; cmp %edi,%eax; jl 2b; ret
+  const Bytes code = {0x31, 0xc0, 0xff, 0xc0, 0x39, 0xf8, 0x7c, 0xfa, 0xc3};
+  const FunctionCode function{code, 9};
+  BranchTargets targets(function);
+  CHECK(targets.lead_into(1, 5));
+  CHECK(targets.lead_into(2, 3));
+  CHECK_FALSE(targets.lead_into(3, 8));
+  CHECK_FALSE(targets.lead_into(0, 2));
+  // A byte pair that only looks like a branch, in an immediate.
+  const Bytes immediate = {0xb8, 0x7c, 0xfd, 0x00, 0x00, 0xc3};
+  const FunctionCode other{immediate, 6};
+  BranchTargets none(other);
+  CHECK_FALSE(none.lead_into(0, 6));
+}
+
+}  // namespace ubp::decoder

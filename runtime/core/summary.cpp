@@ -138,11 +138,15 @@ std::string Registry::costs(std::uint64_t id) const {
   const Registration& registration = *registrations_.at(id);
   const std::uint64_t bytes =
       arena_bytes() + machine_.table_bytes() + registration.points * (sizeof(std::uint64_t) + sizeof(std::uint16_t));
-  return fmt::format(
+  std::string text = fmt::format(
       "{} probepoints: resolve {:.2f} ms, decode {:.2f} ms, slots and table {:.2f} ms, arm {:.2f} ms; {:.1f} bytes a probepoint "
       "(one counting thread)",
       registration.points, ms(registration.resolve_ns), ms(registration.decode_ns), ms(registration.prepare_ns), ms(arm_ns_),
       static_cast<double>(bytes) / std::max(registration.points, 1U));
+  const report::OptimisedStats optimised = optimised_stats();
+  if (machine_.detours().mode() != Optimize::kNever) text += fmt::format("; {} reached by jumps", optimised.probepoints);
+  for (const auto& [reason, count] : optimised.left) text += fmt::format(", {} {}", count, reason);
+  return text;
 }
 
 }  // namespace ubp::core

@@ -310,7 +310,9 @@ void Detours::choose(std::uint32_t index) {
 
 void Detours::flush() {
   bool is_denied = false;
-  for (const auto& [address, page] : pages_) is_denied |= patch::write_block(address, page).has_value();
+  std::vector<patch::Page> pages;
+  for (const auto& [address, page] : pages_) pages.push_back({address, page.data()});
+  is_denied = patch::write_pages(pages).has_value();
   for (const xol::DetourInfo* info : made_) {
     if (is_denied) {
       tiers_[info->point] = Tier::kUnsupported;
@@ -470,7 +472,7 @@ std::optional<std::uint8_t> Detours::original_at(const DetourJump& jump, std::ui
   return point != probes::kNotFound && callbacks_.is_armed(point) ? 0xcc : jump.info->original[offset];
 }
 
-std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexes) {
+std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexes, bool is_alone) {
   if (indexes.empty()) return std::nullopt;
   const auto guard = [](const Jump& jump, std::uint32_t offset) -> Value {
     return jump.is_boundary(offset) ? Value(0xcc) : std::nullopt;
@@ -479,13 +481,17 @@ std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexe
     return offset != 0 && !jump.is_boundary(offset) ? Value(jump.bytes[offset]) : std::nullopt;
   };
   const auto first = [](const Jump& jump, std::uint32_t offset) -> Value { return offset == 0 ? Value(jump.bytes[0]) : std::nullopt; };
+  const auto whole = [](const Jump& jump, std::uint32_t offset) -> Value { return jump.bytes[offset]; };
   bool has_written = false;
-  auto denied = write_bytes(indexes, guard, has_written);
-  if (!denied && has_written) callbacks_.synchronise();
-  if (!denied) denied = write_bytes(indexes, rest, has_written);
-  if (!denied) {
-    callbacks_.synchronise();
-    denied = write_bytes(indexes, first, has_written);
+  std::optional<std::string> denied;
+  if (is_alone) {
+    denied = write_bytes(indexes, whole, has_written);
+  } else {
+    denied = write_bytes(indexes, guard, has_written);
+    if (!denied && has_written) callbacks_.synchronise();
+    if (!denied) denied = write_bytes(indexes, rest, has_written);
+    if (!denied) callbacks_.synchronise();
+    if (!denied) denied = write_bytes(indexes, first, has_written);
   }
   if (denied) {
     is_stopped_ = true;
@@ -502,7 +508,7 @@ std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexe
   return std::nullopt;
 }
 
-std::optional<std::string> Detours::remove(std::span<const std::uint32_t> indexes) {
+std::optional<std::string> Detours::remove(std::span<const std::uint32_t> indexes, bool is_alone) {
   if (indexes.empty()) return std::nullopt;
   for (const std::uint32_t index : indexes) set_active(index, false);
   const auto first = [](const Jump&, std::uint32_t offset) -> Value { return offset == 0 ? Value(0xcc) : std::nullopt; };
@@ -511,10 +517,16 @@ std::optional<std::string> Detours::remove(std::span<const std::uint32_t> indexe
   };
   const auto boundary = [&](const Jump& jump, std::uint32_t offset) { return jump.is_boundary(offset) ? original_at(jump, offset) : std::nullopt; };
   bool has_written = false;
-  if (auto denied = write_bytes(indexes, first, has_written)) return denied;
+  const auto whole = [&](const Jump& jump, std::uint32_t offset) { return offset == 0 ? Value(0xcc) : original_at(jump, offset); };
+  if (is_alone) {
+    if (auto denied = write_bytes(indexes, whole, has_written)) return denied;
+  } else if (auto denied = write_bytes(indexes, first, has_written)) {
+    return denied;
+  }
   for (const std::uint32_t index : indexes) tiers_[index] = Tier::kReady;
   jumps_ -= indexes.size();
   callbacks_.synchronise();
+  if (is_alone) return std::nullopt;
   if (auto denied = write_bytes(indexes, rest, has_written)) return denied;
   callbacks_.synchronise();
   if (auto denied = write_bytes(indexes, boundary, has_written)) return denied;

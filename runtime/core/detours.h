@@ -120,9 +120,9 @@ class Detours {
 
   // Puts jumps in place of armed int3s, or the int3s back. indexes: sorted by address, each of them fit for it, as
   // drop_overlapping() leaves them. Returns what
-  // was denied: then none of them is a jump.
-  std::optional<std::string> insert(std::span<const std::uint32_t> indexes);
-  std::optional<std::string> remove(std::span<const std::uint32_t> indexes);
+  // was denied: then none of them is a jump. is_alone: no other thread runs, so that one step does.
+  std::optional<std::string> insert(std::span<const std::uint32_t> indexes, bool is_alone);
+  std::optional<std::string> remove(std::span<const std::uint32_t> indexes, bool is_alone);
   // The module is gone, and the text with it.
   void forget(std::uint32_t index);
 

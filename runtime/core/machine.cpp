@@ -145,7 +145,7 @@ void Machine::leave_jump_tier() {
     if (detours_.is_jump(index)) jumps.push_back(index);
   }
   sort_by_address(jumps);
-  detours_.remove(jumps);  // denied: there is no other way
+  detours_.remove(jumps, false);  // denied: there is no other way
 }
 
 void Machine::set_up_child() {
@@ -264,7 +264,7 @@ void Machine::clear_windows(const std::vector<xol::Displaced>& points) {
   std::vector<std::uint32_t> jumps;
   for (const xol::Displaced& point : points) detours_.jumps_over(point.address, jumps);
   sort_by_address(jumps);
-  if (auto denied = detours_.remove(jumps)) throw std::runtime_error(*denied);
+  if (auto denied = detours_.remove(jumps, is_only_thread())) throw std::runtime_error(*denied);
   cleared_.insert(cleared_.end(), jumps.begin(), jumps.end());
 }
 
@@ -362,7 +362,8 @@ std::optional<std::string> Machine::commit(const Edit& edit) {
   }
   for (const std::uint32_t index : cleared_) detours_.jumps_within(index, jumps);
   sort_by_address(jumps);
-  auto denied = detours_.remove(jumps);
+  const bool is_alone = detours_.mode() != Optimize::kNever && is_only_thread();
+  auto denied = detours_.remove(jumps, is_alone);
   jumps.insert(jumps.end(), indexes.begin(), indexes.end());
   jumps.insert(jumps.end(), cleared_.begin(), cleared_.end());
   cleared_.clear();
@@ -372,7 +373,7 @@ std::optional<std::string> Machine::commit(const Edit& edit) {
   detours_.drop_overlapping(jumps);
   if (!denied) denied = write(indexes);
   if (!denied) {
-    detours_.insert(jumps);  // denied: they stay as they are, and the report says so
+    detours_.insert(jumps, is_alone);  // denied: they stay as they are, and the report says so
     return std::nullopt;
   }
   armed_points_ = before;

@@ -106,6 +106,10 @@ void ask(std::uint32_t tid) {
 
 }  // namespace
 
+bool is_only_thread() {
+  return other_threads().empty() && access("/proc/self/task", R_OK) == 0;
+}
+
 std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
   if (other_threads().empty()) return std::nullopt;
   trap::KernelSigaction act{}, old{};

@@ -11,6 +11,9 @@
 
 namespace ubp::core {
 
+// Whether the process has no other thread now.
+bool is_only_thread();
+
 class ParkedThreads {
  public:
   ParkedThreads() = default;

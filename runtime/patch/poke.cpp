@@ -5,7 +5,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <vector>
@@ -13,7 +12,7 @@
 namespace ubp::patch {
 namespace {
 
-constexpr std::uint64_t kPage = 4096;
+constexpr std::uint64_t kPage = kPageBytes;
 constexpr std::uint64_t kMaxRun = 64 * kPage;
 
 std::uint64_t page_of(std::uint64_t address) { return address & ~(kPage - 1); }
@@ -95,13 +94,10 @@ std::string denied(int error) {
 
 }  // namespace
 
-std::optional<std::string> write_block(std::uint64_t address, std::span<const std::uint8_t> bytes) {
-  if (ProcMem{}(address, bytes.data(), bytes.size())) return std::nullopt;
-  while (!bytes.empty()) {
-    const std::uint64_t size = std::min(bytes.size(), page_of(address) + kPage - address);
-    if (!replace_page(address, bytes.data(), size)) return denied(errno);
-    address += size;
-    bytes = bytes.subspan(size);
+std::optional<std::string> write_pages(std::span<const Page> pages) {
+  const ProcMem memory;
+  for (const Page& page : pages) {
+    if (!memory(page.address, page.bytes, kPage) && !replace_page(page.address, page.bytes, kPage)) return denied(errno);
   }
   return std::nullopt;
 }

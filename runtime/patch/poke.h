@@ -25,7 +25,12 @@ struct Byte {
 // Source: proc(5), mremap(2); single-byte int3 patching needs no handshake (SDM volume 3, cross-modifying code).
 std::optional<std::string> write_text(std::span<const Byte> bytes);
 
-// The same for neighbouring bytes.
-std::optional<std::string> write_block(std::uint64_t address, std::span<const std::uint8_t> bytes);
+// The same for whole pages.
+struct Page {
+  std::uint64_t address;
+  const std::uint8_t* bytes;  // kPageBytes
+};
+inline constexpr std::uint64_t kPageBytes = 4096;
+std::optional<std::string> write_pages(std::span<const Page> pages);
 
 }  // namespace ubp::patch

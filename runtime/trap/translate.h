@@ -255,7 +255,11 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   if (info != nullptr) fix_fault_address(info, uc->rip, position.rip);
   if (position.spilled_rcx) uc->rcx = t_spilled.rcx;
   if (position.spilled_rax) uc->rax = t_spilled.rax;
-  if (position.is_saved) restore_saved(uc, uc->rip == detour->entry + detour->saved ? uc->rcx : uc->rsp, detour->modifies != 0);
+  if (position.is_saved) {
+    // The stack begins at a page; a word of it may be in use.
+    const std::uint64_t stack = uc->rip == detour->entry + detour->saved ? uc->rcx : (uc->rsp + xol::kPageBytes - 1) & ~(xol::kPageBytes - 1);
+    restore_saved(uc, stack, detour->modifies != 0);
+  }
   if (position.is_counted) {
     resume_later(uc, position.rip, position.is_consumed ? kConsumed : kNotConsumed);
   } else {

@@ -47,7 +47,7 @@ class Writer {
   std::uint32_t used_ = 0;
 };
 
-constexpr std::uint8_t kLoad = 0x8b, kStore = 0x89, kRax = 0, kRcx = 1, kRsp = 4, kRsi = 6;
+constexpr std::uint8_t kLoad = 0x8b, kStore = 0x89, kRax = 0, kRcx = 1, kRdx = 2, kRsp = 4, kRsi = 6, kRdi = 7, kR15 = 15;
 
 bool is_short_branch(Effect effect) {
   return effect == Effect::kLoop || effect == Effect::kLoopEqual || effect == Effect::kLoopNotEqual || effect == Effect::kJumpRcxZero;
@@ -142,41 +142,50 @@ void write_slow_way(Writer& writer, const DetourStorage& storage) {
   writer.bytes({0xcc});
 }
 
-void write_count(Writer& writer, std::uint32_t counter, const DetourStorage& storage) {
+// Spills rcx, and loads where the task counts; to the slow way where it does not.
+void write_entry(Writer& writer, const DetourStorage& storage) {
   const std::uint32_t begin = writer.size();
   writer.storage(kStore, kRcx, storage.rcx);
   writer.storage(kLoad, kRcx, storage.state);
   writer.bytes({0x48, 0x8b, 0x49, storage.fast});  // mov fast(%rcx),%rcx
   const std::uint32_t to_slow = writer.size() + 2 - begin + kDetourSlowBytes;
   writer.bytes({0xe3, static_cast<std::uint8_t>(-static_cast<int>(to_slow))});  // jrcxz slow
+}
+
+void write_count(Writer& writer, std::uint32_t counter, const DetourStorage& storage) {
+  write_entry(writer, storage);
   writer.storage(kStore, kRax, storage.rax);
   writer.bytes({0x48, 0x8b, 0x81});  // mov counter(%rcx),%rax
   writer.word(counter);
   writer.bytes({0x48, 0x8d, 0x40, 0x01});  // lea 1(%rax),%rax
   writer.bytes({0x48, 0x89, 0x81});        // mov %rax,counter(%rcx)
   writer.word(counter);
+  writer.storage(kLoad, kRax, storage.rax);
+  writer.storage(kLoad, kRcx, storage.rcx);
 }
 
-// An instruction with a register, numbered as the hardware does, and disp32 from a base register below r8 (not rsp: SIB).
+// An instruction with a register, numbered as the hardware does, and a displacement from a base register below r8.
 void with_memory(Writer& writer, std::initializer_list<std::uint8_t> opcode, std::uint8_t reg, std::uint8_t base, std::uint32_t offset,
                  bool wide = true) {
   const auto rex = static_cast<std::uint8_t>((wide ? 0x48 : 0x40) | (reg >= 8 ? 4 : 0));
+  const bool is_short = offset < 128;
   if (rex != 0x40) writer.bytes({rex});
   writer.bytes(opcode);
-  writer.bytes({static_cast<std::uint8_t>(0x80 | (reg & 7) << 3 | base)});
-  if (base == kRsp) writer.bytes({0x24});
-  writer.word(offset);
+  writer.bytes({static_cast<std::uint8_t>((is_short ? 0x40 : 0x80) | (reg & 7) << 3 | base)});
+  if (base == kRsp) writer.bytes({0x24});  // SIB
+  if (is_short) {
+    writer.bytes({static_cast<std::uint8_t>(offset)});
+  } else {
+    writer.word(offset);
+  }
 }
 
-struct Saved {
-  std::uint8_t reg;
-  std::uint32_t offset;
-};
-#define UBP_SAVED(number, name) {number, offsetof(DetourSave, name)}
-constexpr Saved kCallClobbered[] = {UBP_SAVED(2, rdx), UBP_SAVED(6, rsi), UBP_SAVED(7, rdi), UBP_SAVED(8, r8),
-                                    UBP_SAVED(9, r9),  UBP_SAVED(10, r10), UBP_SAVED(11, r11)};
-constexpr Saved kCallKept[] = {UBP_SAVED(3, rbx), UBP_SAVED(5, rbp), UBP_SAVED(12, r12), UBP_SAVED(13, r13), UBP_SAVED(14, r14), UBP_SAVED(15, r15)};
-#undef UBP_SAVED
+constexpr std::uint8_t kCallClobbered[] = {kRdx, kRsi, kRdi, 8, 9, 10, 11};  // but rax and rcx
+constexpr std::uint8_t kCallKept[] = {3, 5, 12, 13, 14};                     // rbx, rbp, ..., but r15 and rsp
+
+void save_register(Writer& writer, std::uint8_t reg, std::uint8_t base, std::uint8_t opcode) {
+  with_memory(writer, {opcode}, reg, base, static_cast<std::uint32_t>(offsetof(DetourSave, registers) + reg * sizeof(std::uint64_t)));
+}
 
 void write_vectors(Writer& writer, const DetourConsumers& consumers, bool restores) {
   if (consumers.needs.all_fp) {
@@ -197,70 +206,88 @@ void write_vectors(Writer& writer, const DetourConsumers& consumers, bool restor
   }
 }
 
-// Behind the count, with rax and rcx spilled: saves, calls and restores all. It is at the task's own stack from `saved` on.
-void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& consumers, const DetourStorage& storage) {
+// Saves all, counts, marks the task, calls the consumers and restores all. It is on the task's own stack in between. The stack
+// pointer is kept in r15: through memory, it would tie each hit to the one before.
+void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& consumers, std::uint32_t counter, const DetourStorage& storage) {
+  const auto here = [&] { return static_cast<std::uint16_t>(writer.size()); };
+  const auto saved = [&](std::uint8_t opcode, std::uint8_t reg, std::size_t offset, bool wide = true) {
+    with_memory(writer, {opcode}, reg, kRsp, static_cast<std::uint32_t>(offset), wide);
+  };
+  write_entry(writer, storage);
   writer.storage(kLoad, kRcx, storage.state);
   with_memory(writer, {kLoad}, kRcx, kRcx, consumers.stack);
-  writer.bytes({0x9f, 0x0f, 0x90, 0xc0});  // lahf; seto %al
+  save_register(writer, kRax, kRcx, kStore);
+  info.rax_saved = here();
+  writer.bytes({0x9f, 0x0f, 0x90, 0xc0});            // lahf; seto %al
   with_memory(writer, {kStore}, kRax, kRcx, offsetof(DetourSave, status));
-  writer.storage(kLoad, kRax, storage.rax);
-  with_memory(writer, {kStore}, kRax, kRcx, offsetof(DetourSave, rax));
   writer.storage(kLoad, kRax, storage.rcx);
-  with_memory(writer, {kStore}, kRax, kRcx, offsetof(DetourSave, rcx));
-  for (const auto& [reg, offset] : kCallClobbered) with_memory(writer, {kStore}, reg, kRcx, offset);
+  with_memory(writer, {kStore}, kRax, kRcx, offsetof(DetourSave, registers[kRcx]));
+  for (const std::uint8_t reg : kCallClobbered) save_register(writer, reg, kRcx, kStore);
   if (consumers.needs.reads) {
-    for (const auto& [reg, offset] : kCallKept) with_memory(writer, {kStore}, reg, kRcx, offset);
+    for (const std::uint8_t reg : kCallKept) save_register(writer, reg, kRcx, kStore);
   }
-  with_memory(writer, {kStore}, kRsp, kRcx, offsetof(DetourSave, rsp));
-  info.saved = static_cast<std::uint16_t>(writer.size());
-  writer.bytes({0x48, 0x89, 0xcc});  // mov %rcx,%rsp
-  if (consumers.needs.reads) {
-    writer.bytes({0x9c});                                                       // pushfq
-    with_memory(writer, {0x8f}, 0, kRsp, offsetof(DetourSave, eflags), false);  // popq: the address is rsp's after the pop
-  }
+  save_register(writer, kRsp, kRcx, kStore);
+  save_register(writer, kR15, kRcx, kStore);
+  info.saved = here();
+  writer.bytes({0x49, 0x89, 0xe7, 0x48, 0x89, 0xcc});  // mov %rsp,%r15; mov %rcx,%rsp
   write_vectors(writer, consumers, false);
-  writer.storage(kLoad, kRsi, storage.state);
-  const auto clear = [&](std::uint32_t offset) {
-    with_memory(writer, {0xc7}, 0, kRsi, offset);  // movq $0
-    writer.word(0);
-  };
-  clear(storage.fast);
-  clear(consumers.deferred);
-  with_memory(writer, {kStore}, kRsp, kRsi, consumers.frame);
-  with_memory(writer, {0x83}, 0, kRsi, consumers.mark);  // addq $1
-  writer.bytes({1});
-  writer.bytes({0x48, 0x89, 0xe7, 0x48, 0xba});          // mov %rsp,%rdi; mov $info,%rdx
-  writer.quad(reinterpret_cast<std::uint64_t>(&info));
-  writer.bytes({0x48, 0xb8});
-  writer.quad(consumers.run);
-  writer.bytes({0xff, 0xd0});                            // call *%rax
-  info.consumed = static_cast<std::uint16_t>(writer.size());
-  info.modifies = consumers.needs.modifies ? 1 : 0;
-  write_vectors(writer, consumers, true);
-  writer.storage(kLoad, kRsi, storage.state);
-  with_memory(writer, {0x83}, 7, kRsi, 0, false);        // cmpl $0, the tid: a forked child's states are wiped
-  writer.bytes({0, 0x74, 0});                            // je: it has no mark, and counts slowly first
-  const std::uint32_t jump = writer.size();
-  with_memory(writer, {kLoad}, kRax, kRsi, consumers.counters);
-  writer.bytes({0x48, 0x05});                            // add $fast,%rax
-  writer.word(consumers.fast);
-  with_memory(writer, {kStore}, kRax, kRsi, storage.fast);
-  with_memory(writer, {0x83}, 0, kRsi, consumers.mark);
-  writer.bytes({1});
-  with_memory(writer, {0x83}, 7, kRsi, consumers.deferred);
-  writer.bytes({0, 0x0f, 0x85});                         // cmpq $0; jne late
+  saved(kLoad, kRsi, offsetof(DetourSave, task));
+  saved(kLoad, kRdx, offsetof(DetourSave, counters));
+  with_memory(writer, {kLoad}, kRcx, kRdx, counter);
+  writer.bytes({0x48, 0xff, 0xc1, 0x48, 0x89, 0xc8, 0x48, 0xc1, 0xe0, kMarkBits, 0x48, 0x83, 0xc8, kDetourMark});
+  with_memory(writer, {kStore}, kRax, kRsi, consumers.mark);   // inc %rcx; mov %rcx,%rax; shl; or; store
+  with_memory(writer, {kStore}, kRcx, kRdx, counter);
+  info.hit_counted = here();
+  with_memory(writer, {0xc7}, 0, kRsi, storage.fast);          // movq $0
   writer.word(0);
-  info.late = static_cast<std::uint16_t>(writer.size()); // filled in by write_late()
-  *writer.back(writer.size() - jump + 1) = static_cast<std::uint8_t>(writer.size() - jump);
-  with_memory(writer, {kLoad}, kRax, kRsp, offsetof(DetourSave, status));
-  writer.bytes({0x04, 0x7f, 0x9e});                      // add $0x7f,%al: sets OF as it was; sahf
-  for (const auto& [reg, offset] : kCallClobbered) with_memory(writer, {kLoad}, reg, kRsp, offset);
+  writer.bytes({0x64, 0x8b, 0x04, 0x25});                      // mov errno,%eax
+  writer.word(static_cast<std::uint32_t>(consumers.error));
+  saved(kStore, kRax, offsetof(DetourSave, error), false);
+  writer.bytes({0x48, 0xb8});                                  // mov $list,%rax
+  writer.quad(consumers.list);
+  writer.bytes({0x48, 0x8b, 0x00, 0x48, 0x85, 0xc0, 0x74, 0}); // mov (%rax),%rax; test; jz: taken out since the hit
+  const std::uint32_t loop = writer.size();
+  saved(kStore, kRax, offsetof(DetourSave, context[2]));
+  saved(kLoad, kRdx, offsetof(DetourSave, counters));
+  with_memory(writer, {kLoad}, kRcx, kRax, consumers.counter);
+  writer.bytes({0x48, 0xff, 0x04, 0x0a});                      // incq (%rdx,%rcx)
+  saved(0x8d, kRdi, offsetof(DetourSave, context));            // lea
+  with_memory(writer, {kLoad}, kRsi, kRax, consumers.data);
+  with_memory(writer, {0xff}, 2, kRax, consumers.function, false);  // call
+  saved(kLoad, kRax, offsetof(DetourSave, context[2]));
+  with_memory(writer, {kLoad}, kRax, kRax, consumers.next);
+  writer.bytes({0x48, 0x85, 0xc0, 0x75, 0});                   // test; jnz loop
+  *writer.back(1) = static_cast<std::uint8_t>(loop - writer.size());
+  *writer.back(writer.size() - loop + 1) = static_cast<std::uint8_t>(writer.size() - loop);
+  info.consumed = here();
+  info.modifies = consumers.needs.modifies ? 1 : 0;
+  saved(kLoad, kRax, offsetof(DetourSave, error), false);
+  writer.bytes({0x64, 0x3b, 0x04, 0x25});              // cmp errno,%eax; je: a store costs more
+  writer.word(static_cast<std::uint32_t>(consumers.error));
+  writer.bytes({0x74, 8, 0x64, 0x89, 0x04, 0x25});     // mov %eax,errno
+  writer.word(static_cast<std::uint32_t>(consumers.error));
+  write_vectors(writer, consumers, true);
+  saved(kLoad, kRsi, offsetof(DetourSave, task));
+  with_memory(writer, {kLoad}, kRax, kRsi, consumers.optimised);  // 0 in a forked child, whose states are wiped
+  with_memory(writer, {kStore}, kRax, kRsi, storage.fast);
+  with_memory(writer, {0xc7}, 0, kRsi, consumers.mark);
+  writer.word(0);
+  with_memory(writer, {0x83}, 7, kRsi, consumers.deferred);
+  writer.bytes({0, 0x0f, 0x85});                       // cmpq $0; jne late
+  writer.word(0);
+  info.late = here();                                  // filled in by write_late()
+  saved(kLoad, kRax, offsetof(DetourSave, status));
+  writer.bytes({0x04, 0x7f, 0x9e});                    // add $0x7f,%al: sets OF as it was; sahf
+  for (const std::uint8_t reg : kCallClobbered) save_register(writer, reg, kRsp, kLoad);
   if (consumers.needs.modifies) {
-    for (const auto& [reg, offset] : kCallKept) with_memory(writer, {kLoad}, reg, kRsp, offset);
+    for (const std::uint8_t reg : kCallKept) save_register(writer, reg, kRsp, kLoad);
   }
-  with_memory(writer, {kLoad}, kRax, kRsp, offsetof(DetourSave, rax));
-  with_memory(writer, {kLoad}, kRcx, kRsp, offsetof(DetourSave, rcx));
-  with_memory(writer, {kLoad}, kRsp, kRsp, offsetof(DetourSave, rsp));
+  save_register(writer, kRax, kRsp, kLoad);
+  writer.bytes({0x48, 0x89, 0xe1});                    // mov %rsp,%rcx
+  info.restored = here();
+  writer.bytes({0x4c, 0x89, 0xfc});                    // mov %r15,%rsp
+  save_register(writer, kR15, kRcx, kLoad);
+  save_register(writer, kRcx, kRcx, kLoad);
 }
 
 // Signals were put off: sets the thread's mask as it was, so that they come now.
@@ -282,12 +309,13 @@ std::uint32_t detour_bytes(const DetourPlan& plan, const DetourConsumers* consum
     std::uint8_t scratch[1024];
     DetourInfo info;
     Writer writer(scratch, 0);
-    write_consumers(writer, info, *consumers, {});
+    write_consumers(writer, info, *consumers, plan.parts.front().counter, {});
     write_late(writer, info);
-    bytes += writer.size() - (kCountBytes - kCounted);
+    bytes += writer.size();
   }
   for (const DetourPlan::Part& part : plan.parts) {
-    if (part.is_counted) bytes += part.offset == 0 ? kCountBytes : kLaterCountBytes;
+    const bool is_first = part.offset == 0;
+    if (part.is_counted && !(is_first && consumers != nullptr)) bytes += is_first ? kCountBytes : kLaterCountBytes;
     bytes += copy_bytes(part.instruction);
   }
   return bytes;
@@ -313,12 +341,10 @@ void write_detour(std::span<std::uint8_t> out, DetourInfo& info, const DetourPla
         writer.bytes({0xeb, kDetourSlowBytes});
         write_slow_way(writer, storage);
       }
-      write_count(writer, part.counter, storage);
       if (number == 0 && consumers != nullptr) {
-        write_consumers(writer, info, *consumers, storage);
+        write_consumers(writer, info, *consumers, part.counter, storage);
       } else {
-        writer.storage(kLoad, kRax, storage.rax);
-        writer.storage(kLoad, kRcx, storage.rcx);
+        write_count(writer, part.counter, storage);
       }
     }
     info.starts[number] = part.offset;

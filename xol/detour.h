@@ -47,16 +47,32 @@ inline constexpr std::uint32_t kMostJumpBytes = decoder::kJumpBytes + decoder::k
 
 // What a detour saves around its consumers, at the top of the task's own stack, where no signal frame comes.
 struct DetourSave {
-  std::uint64_t rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11, rbx, rbp, r12, r13, r14, r15, rsp;
-  std::uint64_t status;     // ah: the status flags but OF; al: OF
-  std::uint64_t eflags;
-  std::uint64_t mask;       // the thread's signal mask, when signals were put off (trap/consume.h)
-  std::uint64_t padding[13];
+  std::uint64_t registers[16];  // numbered as the hardware does
+  std::uint64_t status;         // ah: the status flags but OF; al: OF
+  std::uint64_t error;          // errno
+  std::uint64_t mask;           // the thread's signal mask, when signals were put off (trap/consume.h)
+  // What consumers are passed: core/consumer_list.h. Only the last word changes: the consumer that runs.
+  std::uint64_t context[3];
+  std::uint64_t task, counters; // the task's state, and where its detours count; they never change
   alignas(64) std::uint8_t xmm[16][16];
   alignas(64) std::uint8_t image[5120];  // XSAVE's; its header is never written but by XSAVE, and begins as zeros
 };
-inline constexpr std::uint64_t kDetourSaveBytes = 8192;
-static_assert(sizeof(DetourSave) <= kDetourSaveBytes && offsetof(DetourSave, image) % 64 == 0);
+inline constexpr std::uint64_t kDetourSaveBytes = 8192;  // room for it, whole pages
+// It begins so far into the first one: a processor takes addresses that are alike in their low 12 bits for the same at first, and
+// much else begins with its page.
+inline constexpr std::uint64_t kDetourSaveSkew = 1088;
+// Where it is, for a stack pointer that is at its begin or a word or two below.
+[[gnu::always_inline]] inline std::uint64_t detour_save_at(std::uint64_t rsp) {
+  constexpr std::uint64_t kPage = 4096;
+  return ((rsp - kDetourSaveSkew + kPage - 1) & ~(kPage - 1)) + kDetourSaveSkew;
+}
+
+// RFLAGS with the status flags as a DetourSave has them.
+[[gnu::always_inline]] inline std::uint64_t with_status(std::uint64_t flags, std::uint64_t status) {
+  constexpr std::uint64_t kInAh = 0xd5, kOverflow = 0x800;  // SF ZF AF PF CF: SDM volume 2, LAHF
+  return (flags & ~(kInAh | kOverflow)) | (status >> 8 & kInAh) | ((status & 1) != 0 ? kOverflow : 0);
+}
+static_assert(kDetourSaveSkew + sizeof(DetourSave) <= kDetourSaveBytes && (kDetourSaveSkew + offsetof(DetourSave, image)) % 64 == 0);
 
 // What a probepoint's consumers ask for.
 struct ConsumerNeeds {
@@ -66,6 +82,9 @@ struct ConsumerNeeds {
   bool all_fp = false;    // or any vector or floating-point state
   bool covers(const ConsumerNeeds& other) const {
     return reads >= other.reads && modifies >= other.modifies && all_fp >= other.all_fp && (all_fp || xmm >= other.xmm);
+  }
+  ConsumerNeeds operator|(const ConsumerNeeds& other) const {
+    return {reads || other.reads, modifies || other.modifies, xmm || other.xmm, all_fp || other.all_fp};
   }
 };
 
@@ -84,9 +103,9 @@ struct DetourInfo {
   std::uint8_t starts[kMostParts] = {};   // where each begins, from the origin on
   std::uint16_t copies[kMostParts] = {};  // where its copy does, from the entry on
   std::uint8_t original[kMostJumpBytes] = {};  // what the jump replaces
-  // Its consumers' part, before the first copy: where all is saved, and where they have run; the signal mask is restored behind
-  // the copies. 0: it has none.
-  std::uint16_t saved = 0, consumed = 0, late = 0;
+  // Its consumers' part, before the first copy: how far it has come; all but rax_saved have all saved. The signal mask is restored
+  // behind the copies. 0: it has none.
+  std::uint16_t rax_saved = 0, saved = 0, hit_counted = 0, consumed = 0, restored = 0, late = 0;
   std::uint8_t modifies = 0;            // they may change registers that calls keep
 
   [[gnu::always_inline]] inline bool is_counted(std::uint32_t part) const { return (counted >> part & 1) != 0; }
@@ -117,9 +136,19 @@ struct DetourPosition {
   bool is_counted;                  // at a probepoint whose hit is counted: only to be carried out
   bool spilled_rcx, spilled_rax;    // the register's value is in the thread's storage
   bool is_before;                   // of the first instruction: nothing has been executed since the jump
-  bool is_saved = false;            // every register is in DetourSave
+  // Of a detour with consumers: every register, or rax alone, is in the DetourSave, to which rcx points, or else rsp.
+  bool is_saved = false, is_rax_saved = false, is_save_in_rcx = false;
   bool is_consumed = true;          // its consumers have run, if it has any
 };
+
+// In the consumers' part.
+[[gnu::always_inline]] inline DetourPosition consumers_position(const DetourInfo& info, std::uint64_t origin, std::int64_t offset) {
+  constexpr int kSwitchBytes = 6;  // to UBP's stack, once all is saved
+  const bool is_saved = offset >= info.saved, is_late = offset >= info.late;
+  const bool is_save_in_rcx = offset < info.saved + kSwitchBytes || (!is_late && offset >= info.restored);
+  const bool is_rax_saved = !is_saved && offset >= info.rax_saved, has_rcx_spilled = !is_saved && offset >= kSpilledRcx;
+  return {origin, offset >= info.hit_counted, has_rcx_spilled, false, true, is_saved, is_rax_saved, is_save_in_rcx, offset >= info.consumed};
+}
 
 [[gnu::always_inline]] inline DetourPosition detour_position(const DetourInfo& info, std::uint64_t origin, std::uint64_t rip) {
   const auto offset = static_cast<std::int64_t>(rip - info.entry);
@@ -129,11 +158,8 @@ struct DetourPosition {
     if (offset >= begin) part = next;
   }
   const std::uint64_t at = origin + info.starts[part];
-  if (info.late != 0 && (offset >= info.late || (part == 0 && offset >= kCounted && offset < info.copies[0]))) {
-    const bool is_saved = offset >= info.saved;
-    return {origin, true, !is_saved, !is_saved, true, is_saved, offset >= info.consumed};
-  }
-  const std::int64_t behind = info.late != 0 && part == 0 && offset < kCounted ? offset - std::int64_t{kCountBytes} : offset - info.copies[part];
+  if (info.late != 0 && (offset >= info.late || (offset >= 0 && offset < info.copies[0]))) return consumers_position(info, origin, offset);
+  const std::int64_t behind = offset - (info.late != 0 && part == 0 && offset < 0 ? std::int64_t{kCountBytes} : info.copies[part]);
   if (behind < 0) {  // counting
     const std::int64_t done = behind + kCountBytes;
     const bool is_slow = done == -std::int64_t{kDetourSlowBytes};
@@ -173,15 +199,19 @@ bool boundary_pattern(const DetourPlan& plan, std::uint32_t prefixes, std::uint3
 // Whether all that the copies refer to is in reach of a detour there.
 bool reaches(const DetourPlan& plan, std::uint64_t origin, std::uint64_t entry, std::span<const std::uint8_t> code);
 
-// How the runtime calls a detour's consumers: run(save, task, info); and where things are in a task's state.
+// How a detour calls its consumers, and where things are in a task's state and in a consumer (bytes).
 struct DetourConsumers {
   ConsumerNeeds needs;
-  std::uint64_t run = 0;
-  std::uint32_t stack = 0, deferred = 0, mark = 0, frame = 0, counters = 0;  // offsets in TaskState, below 128
-  std::uint32_t fast = 0;              // bytes from its counters to where detours count
+  std::uint64_t list = 0;              // where the pointer to the first consumer is
+  std::uint32_t function = 0, data = 0, next = 0, counter = 0;    // in a consumer
+  std::uint32_t stack = 0, deferred = 0, mark = 0, optimised = 0; // in TaskState
+  std::int32_t error = 0;              // of errno, from %fs:0
   std::uint64_t components = 0;        // of XSAVE; 0: there is none
   bool compacts = false;               // XSAVEC can be had
 };
+// What a task's mark holds while a detour runs consumers; above it, a number that changes from hit to hit.
+inline constexpr std::uint8_t kDetourMark = 5;
+inline constexpr int kMarkBits = 8;
 
 // The size of the detour's code, from the entry on.
 std::uint32_t detour_bytes(const DetourPlan& plan, const DetourConsumers* consumers);

@@ -9,38 +9,28 @@
 
 namespace ubp::core {
 
+// One consumer at one probepoint. Immutable once published.
 struct Consumer {
   ubp_consumer function;
   void* data;
+  const Consumer* next;   // at the same probepoint; null: none
+  std::int64_t counter;   // bytes from TaskState::optimised to the counter of its hits; missed_offset further, of the missed ones
   ubp_probe* probe;
-  std::uint32_t counter;  // among the task counters: its hits, and the missed ones
   std::uint32_t flags;    // UBP_PROBE_*
+  std::uint32_t point;    // index of the probepoint
 };
 
-// Immutable once published.
-struct ConsumerList {
-  std::uint32_t count;
-  const Consumer* consumers;
-};
+extern const Consumer** g_consumers;     // by probepoint: the first one; null: none
+extern std::int64_t g_errno_offset;      // of errno, from %fs:0
 
-extern const ConsumerList** g_consumer_lists;  // by probepoint; null: none
-extern std::int64_t g_errno_offset;            // of errno, from %fs:0
-// A thread sanitizer does not see what is not compiled for it. Null: there is none.
-struct SanitizerHooks {
-  void (*acquire)(void*) = nullptr;
-  void (*release)(void*) = nullptr;
-};
-extern SanitizerHooks g_sanitizer;
-
-// Called by the trap path, and by detours with what they saved, with the task marked (trap/consume.h).
+// Called by the trap path with the task marked (trap/consume.h). Detours do the same in machine code (xol/detour.cpp).
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed);
-void run_detour_consumers(xol::DetourSave* save, trap::TaskState* task, const xol::DetourInfo* info);
 
 }  // namespace ubp::core
 
 struct ubp_context {
-  ubp::trap::Context* registers;      // of a trap,
-  ubp::xol::DetourSave* save;         // or of a detour; both null: the consumer wants none
-  std::uint64_t ip;
+  ubp::trap::Context* registers;      // of a trap; null:
+  ubp::xol::DetourSave* save;         // of a detour
   const ubp::core::Consumer* consumer;
 };
+static_assert(sizeof(ubp_context) == sizeof(ubp::xol::DetourSave::context) && offsetof(ubp_context, consumer) == 2 * sizeof(void*));

@@ -1,9 +1,9 @@
-// Who is called at a hit: lists of consumers by probepoint, read by the trap path without a lock.
+// Who is called at a hit: lists of consumers by probepoint, read by the trap path and by detours without a lock.
 //
 // The protocol is trap/consume.h's. Lists are immutable: a change makes a new one, and the old one is deleted when no task
 // can be reading it.
 //
-// Context: normal, under the registry's lock; run_consumers(): the trap path. Async-signal-safe: no.
+// Context: normal, under the registry's lock. Async-signal-safe: no.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +34,7 @@ class Consumers {
   void wait(Machine& machine);
 
  private:
-  std::vector<const ConsumerList*> retired_;
+  std::vector<const Consumer*> retired_;
 };
 
 }  // namespace ubp::core

@@ -44,16 +44,17 @@ std::int32_t thread_offset(const void* address) {
   return static_cast<std::int32_t>(reinterpret_cast<std::uint64_t>(address) - thread);
 }
 
+constexpr std::uint64_t kLow = std::uint64_t{1} << 31;  // programs that are no PIE lie below
+
 // The highest bytes of a displacement that lead to where detours may lie, best first. A program at the bottom of the address
 // space keeps the room for its heap; above libraries is the stack.
 std::span<const std::uint8_t> directions(std::uint64_t origin) {
   static constexpr std::uint8_t kDown[] = {0xcc, 0xc4, 0xd4, 0xdc, 0xe8}, kUp[] = {0x60, 0x50, 0x40, 0x30, 0x20};
-  constexpr std::uint64_t kLow = std::uint64_t{1} << 31;
   return origin < kLow ? std::span<const std::uint8_t>(kUp) : std::span<const std::uint8_t>(kDown);
 }
 // Whether one that a boundary asks for leads there too.
 bool is_direction(std::uint64_t origin, std::uint8_t highest) {
-  constexpr std::uint64_t kLow = std::uint64_t{1} << 31, kHigh = std::uint64_t{0x7e} << 40;
+  constexpr std::uint64_t kHigh = std::uint64_t{0x7e} << 40;
   constexpr std::uint8_t kNearestUp = 0x0f, kFurthestUp = 0x7e, kFurthestDown = 0x90;  // jcc rel32 begins with 0x0f
   if (highest >= kFurthestDown) return origin >= kLow;
   return highest >= kNearestUp && highest <= kFurthestUp && origin < kHigh;
@@ -277,13 +278,16 @@ void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function
   if (has_one || is_stopped_ || used_bytes() >= budget_ || tier(index) == Tier::kUnseen) return;
   xol::DetourConsumers consumers;
   consumers.needs = needs;
-  consumers.run = reinterpret_cast<std::uint64_t>(&run_detour_consumers);
+  consumers.list = reinterpret_cast<std::uint64_t>(&g_consumers[index]);
+  consumers.function = offsetof(Consumer, function);
+  consumers.data = offsetof(Consumer, data);
+  consumers.next = offsetof(Consumer, next);
+  consumers.counter = offsetof(Consumer, counter);
   consumers.stack = offsetof(trap::TaskState, consumer_stack);
   consumers.deferred = offsetof(trap::TaskState, has_deferred);
   consumers.mark = offsetof(trap::TaskState, consumer);
-  consumers.frame = offsetof(trap::TaskState, consumer_frame);
-  consumers.counters = offsetof(trap::TaskState, counters);
-  consumers.fast = static_cast<std::uint32_t>(g_process.optimised_offset * sizeof(std::uint64_t));
+  consumers.optimised = offsetof(trap::TaskState, optimised);
+  consumers.error = static_cast<std::int32_t>(g_errno_offset);
   if (needs.all_fp && !find_components(consumers)) return;
   const std::size_t made = made_.size();
   place(index, function, 0, &consumers);

@@ -322,9 +322,7 @@ void Machine::make_detours(probes::Plan& plan, const Runs& runs, const probes::C
     }
     detours_.make(index, *detoured, offset);
     if (needs == nullptr || offset != 0) continue;
-    const xol::ConsumerNeeds others = Consumers::needs(index);
-    detours_.make_for_consumers(index, *detoured, {needs->reads || others.reads, needs->modifies || others.modifies,
-                                                   needs->xmm || others.xmm, needs->all_fp || others.all_fp});
+    detours_.make_for_consumers(index, *detoured, *needs | Consumers::needs(index));
   }
   detours_.flush();
 }

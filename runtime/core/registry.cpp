@@ -139,8 +139,8 @@ bool Registry::give_counter(Registration& registration) {
 }
 
 Consumer Registry::consumer_of(std::uint64_t id, const Registration& registration) const {
-  return {registration.request.consumer, registration.request.data, handle_of(id), registration.counter,
-          registration.request.flags};
+  const auto from_optimised = static_cast<std::int64_t>(registration.counter) - static_cast<std::int64_t>(g_process.optimised_offset);
+  return {registration.request.consumer, registration.request.data, nullptr, from_optimised * 8, handle_of(id), registration.request.flags, 0};
 }
 
 std::optional<std::string> Registry::apply(std::span<const Operation> operations) {

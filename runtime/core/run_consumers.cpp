@@ -1,44 +1,83 @@
-// Calling a hit's consumers. Compiled without vector registers (meson.build): a detour saves none for consumers that touch none.
+// Calling a hit's consumers, and what they see of it. Compiled without vector registers (meson.build): a consumer that says that it
+// touches none may call all this.
 //
-// Context: the trap path, and detours. Calls nothing but the consumers. Async-signal-safe: as they are.
+// Context: the trap path, and consumers. Calls nothing but the consumers. Async-signal-safe: as they are.
 #include "runtime/core/consumer_list.h"
+#include "xol/sys.h"
 
 namespace ubp::core {
 
-const ConsumerList** g_consumer_lists = nullptr;
+const Consumer** g_consumers = nullptr;
 std::int64_t g_errno_offset = 0;
-SanitizerHooks g_sanitizer;
 
-namespace {
-
-void run(trap::Context* uc, xol::DetourSave* save, trap::TaskState* task, std::uint32_t point, bool missed) {
-  const ConsumerList* const list = __atomic_load_n(&g_consumer_lists[point], __ATOMIC_ACQUIRE);  // pairs with Consumers
-  if (list == nullptr) return;                                                                   // taken out since the hit
-  if (g_sanitizer.acquire != nullptr) g_sanitizer.acquire(&g_consumer_lists[point]);
+void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed) {
   std::uint64_t thread;
   asm("mov %%fs:0, %0" : "=r"(thread));
   int& error = *reinterpret_cast<int*>(thread + static_cast<std::uint64_t>(g_errno_offset));
   const int before = error;
   const std::uint64_t offset = missed ? trap::g_process.missed_offset : 0;
-  const std::uint64_t ip = trap::g_process.table.address_of(point);
-  for (const Consumer *consumer = list->consumers, *const end = consumer + list->count; consumer != end; ++consumer) {
-    std::uint64_t& count = task->counters[consumer->counter + offset];
+  std::uint64_t* const counters = task->optimised + offset;  // a forked child's state is wiped
+  const Consumer* consumer = __atomic_load_n(&g_consumers[point], __ATOMIC_ACQUIRE);  // pairs with Consumers; null: taken out since the hit
+  for (; consumer != nullptr; consumer = consumer->next) {
+    std::uint64_t& count = counters[consumer->counter / 8];
     __atomic_store_n(&count, count + 1, __ATOMIC_RELAXED);  // the task's own; read by others at any time
-    if (missed) continue;
-    const bool reads = (consumer->flags & UBP_PROBE_NO_REGISTERS) == 0;
-    const ubp_context context{reads ? uc : nullptr, reads ? save : nullptr, ip, consumer};
-    consumer->function(&context, consumer->data);
+    const ubp_context context{uc, nullptr, consumer};
+    if (!missed) consumer->function(&context, consumer->data);
   }
   error = before;
-  if (g_sanitizer.release != nullptr) g_sanitizer.release(task);
+}
+
+namespace {
+
+// Where a register is in a trap's context, from r8 on, by the hardware's numbers.
+constexpr std::uint8_t kInContext[16] = {13, 14, 12, 11, 15, 10, 9, 8, 0, 1, 2, 3, 4, 5, 6, 7};
+static_assert(offsetof(trap::Context, rdi) == offsetof(trap::Context, r8) + 8 * 8 && offsetof(trap::Context, rsp) == offsetof(trap::Context, r8) + 15 * 8);
+static_assert(offsetof(trap::Context, rax) == offsetof(trap::Context, r8) + 13 * 8 && offsetof(trap::Context, rbx) == offsetof(trap::Context, r8) + 11 * 8);
+
+std::uint64_t* register_of(const ubp_context& hit, unsigned id) {
+  if (id >= 16 || (hit.consumer->flags & UBP_PROBE_NO_REGISTERS) != 0) return nullptr;
+  return hit.save != nullptr ? &hit.save->registers[id] : &hit.registers->r8 + kInContext[id];
+}
+
+std::uint64_t value_of(const ubp_context& hit, unsigned id) {
+  const std::uint64_t* const value = register_of(hit, id);
+  return value != nullptr ? *value : 0;
 }
 
 }  // namespace
 
-void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed) { run(uc, nullptr, task, point, missed); }
+}  // namespace ubp::core
 
-void run_detour_consumers(xol::DetourSave* save, trap::TaskState* task, const xol::DetourInfo* info) {
-  run(nullptr, save, task, info->point, false);
+using namespace ubp::core;
+
+uint64_t ubp_context_ip(const ubp_context* context) { return ubp::trap::g_process.table.address_of(context->consumer->point); }
+
+uint64_t ubp_context_register(const ubp_context* context, ubp_register_id id) { return value_of(*context, static_cast<unsigned>(id)); }
+
+uint64_t ubp_context_flags(const ubp_context* context) {
+  if ((context->consumer->flags & UBP_PROBE_NO_REGISTERS) != 0) return 0;
+  if (context->save == nullptr) return context->registers->eflags;
+  // The other flags are the thread's still: no function changes them for its caller (psABI, 3.2.1).
+  std::uint64_t flags;
+  asm volatile("pushfq; popq %0" : "=r"(flags)::"memory");
+  return ubp::xol::with_status(flags, context->save->status);
 }
 
-}  // namespace ubp::core
+uint32_t ubp_context_thread_id(const ubp_context*) { return ubp::sys::gettid(); }
+
+uint64_t ubp_context_argument(const ubp_context* context, unsigned index) {
+  constexpr std::uint8_t kInRegisters[] = {UBP_RDI, UBP_RSI, UBP_RDX, UBP_RCX, UBP_R8, UBP_R9};
+  if (index < 6) return value_of(*context, kInRegisters[index]);
+  const std::uint64_t rsp = value_of(*context, UBP_RSP);
+  return rsp != 0 ? reinterpret_cast<const std::uint64_t*>(rsp)[index - 5] : 0;  // [0]: the return address
+}
+
+ubp_probe* ubp_context_probe(const ubp_context* context) { return context->consumer->probe; }
+
+ubp_status ubp_context_set_register(const ubp_context* context, ubp_register_id id, uint64_t value) {
+  std::uint64_t* const place = register_of(*context, static_cast<unsigned>(id));
+  if (place == nullptr || id == UBP_RSP) return UBP_E_INVALID;
+  if ((context->consumer->flags & UBP_PROBE_MODIFY) == 0) return UBP_E_REFUSED;
+  *place = value;
+  return UBP_OK;
+}

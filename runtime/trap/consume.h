@@ -6,9 +6,12 @@
 // rt_sigreturn that restores the thread's own mask. The signals of faults, and abort(), are not put off: they are the callback's own.
 // A hit that a callback makes is missed: counted, told to the consumers' accounts, and displaced as any other.
 //
-// Synchronization protocol (with core/consumers.cpp). The task marks itself (consumer odd), fences, and reads the list of
-// consumers; whoever takes a consumer out changes the list, fences, and waits until every task it finds marked has moved
-// on. So a task either sees the new list or is waited for. Detours do not fence: whoever waits makes every thread do so.
+// Synchronization protocol (with core/consumers.cpp). The task marks itself, fences, and reads the list of consumers; whoever takes
+// a consumer out changes the list, fences, and waits until every task it finds marked has moved on. So a task either sees the
+// new list or is waited for. Detours do not fence: whoever waits makes every thread do so.
+//
+// The mark holds how often the probepoint was hit, lest the next hit's be taken for it. (It may come again at another probepoint:
+// once for each. The wait is then longer, not endless.)
 //
 // Inline and free of libc: compiled into the trap path (the pending range; defer(): the entering range). The callbacks run
 // on the stack the frame lies on: UBP's own (frame.h), of which they have at least 32 KiB.
@@ -21,17 +24,24 @@ namespace ubp::trap {
 inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
 
 [[gnu::always_inline]] inline bool is_consuming(const TaskState* task) {
-  return (task->consumer.load(std::memory_order_relaxed) & 1) != 0;  // its own, but for defer() in a handler above it
+  return task->consumer.load(std::memory_order_relaxed) != 0;  // its own, but for defer() in a handler above it
 }
 
 // Whether a context with this stack pointer was called by the task's consumer.
 [[gnu::always_inline]] inline bool is_below(const TaskState* task, std::uint64_t rsp) {
-  return task->consumer_frame - rsp < kOwnStackBytes;
+  const bool is_detour = (task->consumer.load(std::memory_order_relaxed) & 0xff) == xol::kDetourMark;  // likewise
+  return (is_detour ? task->consumer_stack : task->consumer_frame) - rsp < kOwnStackBytes;
 }
 
 [[gnu::always_inline]] inline void end_consuming(TaskState* task) {
-  const std::uint64_t mark = task->consumer.load(std::memory_order_relaxed);  // its own
-  task->consumer.store(mark + 1, std::memory_order_release);                  // pairs with the wait in core/consumers.cpp
+  task->consumer.store(0, std::memory_order_release);  // pairs with the wait in core/consumers.cpp
+}
+
+// Whether signals were put off.
+[[gnu::always_inline]] inline bool take_deferred(TaskState* task) {
+  if (__atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) == 0) return false;
+  __atomic_store_n(&task->has_deferred, 0, __ATOMIC_RELAXED);  // its own
+  return true;
 }
 
 // The task that runs a consumer in a context with this stack pointer; nullptr: none does.
@@ -55,10 +65,10 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
     return;
   }
   SlowLane slow_lane;
-  task->has_deferred = 0;
   task->consumer_frame = address_of(uc);
-  const std::uint64_t mark = task->consumer.load(std::memory_order_relaxed);  // its own
-  task->consumer.store(mark + 1, std::memory_order_relaxed);
+  constexpr std::uint64_t kTrapMark = 1;
+  static_assert(kTrapMark != xol::kDetourMark);
+  task->consumer.store(task->counters[point] << xol::kMarkBits | kTrapMark, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the one in core/consumers.cpp
   g_process.run_consumers(uc, task, point, false);
   next.consumed = kConsumed;
@@ -70,7 +80,7 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
   slow_lane.leave();
   end_consuming(task);
   std::atomic_signal_fence(std::memory_order_seq_cst);  // from here on a signal finds no mark, and is not put off
-  if (__atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) != 0) next.may_be_fast = 0;  // rt_sigreturn unblocks what was
+  if (take_deferred(task)) next.may_be_fast = 0;  // rt_sigreturn unblocks what was
   send_pending_trap();
 }
 

@@ -143,7 +143,12 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
       TaskState* task = g_process.state(used);
       task->block = used;
       task->counters = g_process.counters_of(used);
-      task->consumer_stack = g_process.stack_end(used);
+      task->optimised = task->counters + g_process.optimised_offset;
+      task->consumer_stack = g_process.stack_end(used) + xol::kDetourSaveSkew;
+      auto* const save = reinterpret_cast<xol::DetourSave*>(task->consumer_stack);
+      save->context[1] = task->consumer_stack;
+      save->task = reinterpret_cast<std::uint64_t>(task);
+      save->counters = reinterpret_cast<std::uint64_t>(task->optimised);
       task->tid.store(who.key, std::memory_order_release);  // pairs with take_over
       return task;
     }

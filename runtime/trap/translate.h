@@ -222,28 +222,14 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 }
 
 // What a detour has saved around its consumers. Registers that calls keep have their values, but for what consumers changed.
-[[gnu::always_inline]] inline void restore_saved(Context* uc, std::uint64_t save_address, bool modifies) {
-  const auto& save = *reinterpret_cast<const xol::DetourSave*>(save_address);
-  uc->rax = save.rax;
-  uc->rcx = save.rcx;
-  uc->rdx = save.rdx;
-  uc->rsi = save.rsi;
-  uc->rdi = save.rdi;
-  uc->r8 = save.r8;
-  uc->r9 = save.r9;
-  uc->r10 = save.r10;
-  uc->r11 = save.r11;
-  uc->rsp = save.rsp;
-  if (modifies) {
-    uc->rbx = save.rbx;
-    uc->rbp = save.rbp;
-    uc->r12 = save.r12;
-    uc->r13 = save.r13;
-    uc->r14 = save.r14;
-    uc->r15 = save.r15;
+[[gnu::always_inline]] inline void restore_saved(Context* uc, const xol::DetourSave& save, bool modifies) {
+  std::uint64_t* const registers[16] = {&uc->rax, &uc->rcx, &uc->rdx, &uc->rbx, &uc->rsp, &uc->rbp, &uc->rsi, &uc->rdi,
+                                        &uc->r8,  &uc->r9,  &uc->r10, &uc->r11, &uc->r12, &uc->r13, &uc->r14, &uc->r15};
+  constexpr std::uint32_t kNotSaved = 1u << 3 | 1u << 5 | 7u << 12;  // rbx, rbp, r12, r13, r14
+  for (std::uint32_t reg = 0; reg < 16; ++reg) {
+    if (modifies || (kNotSaved >> reg & 1) == 0) *registers[reg] = save.registers[reg];
   }
-  constexpr std::uint64_t kStatus = 0xd5, kOverflow = 0x800;  // SF ZF AF PF CF, as LAHF has them
-  uc->eflags = (uc->eflags & ~(kStatus | kOverflow)) | (save.status >> 8 & kStatus) | ((save.status & 1) != 0 ? kOverflow : 0);
+  uc->eflags = xol::with_status(uc->eflags, save.status);
 }
 
 // RIP in a detour: false when it is not. What the detour has spilled is in the thread's storage, since nothing of its own runs
@@ -253,13 +239,12 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   if (detour == nullptr) return false;
   const xol::DetourPosition position = xol::detour_position(*detour, detour->origin, uc->rip);
   if (info != nullptr) fix_fault_address(info, uc->rip, position.rip);
+  const auto* const save = reinterpret_cast<const xol::DetourSave*>(
+      position.is_save_in_rcx || !position.is_saved ? uc->rcx : xol::detour_save_at(uc->rsp));
+  if (position.is_rax_saved) uc->rax = save->registers[0];
   if (position.spilled_rcx) uc->rcx = t_spilled.rcx;
   if (position.spilled_rax) uc->rax = t_spilled.rax;
-  if (position.is_saved) {
-    // The stack begins at a page; a word of it may be in use.
-    const std::uint64_t stack = uc->rip == detour->entry + detour->saved ? uc->rcx : (uc->rsp + xol::kPageBytes - 1) & ~(xol::kPageBytes - 1);
-    restore_saved(uc, stack, detour->modifies != 0);
-  }
+  if (position.is_saved) restore_saved(uc, *save, detour->modifies != 0);
   if (position.is_counted) {
     resume_later(uc, position.rip, position.is_consumed ? kConsumed : kNotConsumed);
   } else {

@@ -166,11 +166,12 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
       counter += g_process.missed_offset;
     } else {
       end_consuming(task);  // a consumer was left by longjmp, which none may do
+      take_deferred(task);
     }
   }
   const bool may_count_alone = detoured.copy != 0 && next.consumed == kNotConsumed && task == t_state;
   if (may_count_alone && !g_process.shares_tls.load(std::memory_order_relaxed)) {  // set by this thread before it shares
-    task->fast = task->counters + g_process.optimised_offset;
+    task->fast = task->optimised;
   }
   return {reinterpret_cast<std::uint64_t>(counter), uc};
 }

@@ -49,16 +49,17 @@ struct TaskState {
   // this task's TLS (clone(CLONE_VM) without CLONE_SETTLS) and runs on another stack is told apart.
   std::uint64_t verified_low, verified_bytes;
   std::uint64_t* counters;          // hits by probepoint index, then the missed ones, then those through detours
-  // Where detours count: counters + Process::optimised_offset. 0: they leave the hit to the breakpoint tier, because the task
-  // has none yet (also a forked child's, whose states are wiped), is inside the runtime, or shares its TLS.
+  std::uint64_t* optimised;         // counters + Process::optimised_offset
+  // Where detours count: optimised. 0: they leave the hit to the breakpoint tier, because the task has none yet (also a forked
+  // child's, whose states are wiped), is inside the runtime, or shares its TLS.
   std::uint64_t* fast;
   std::uint64_t stack_tries;        // to put its signal frames on UBP's stack (frame.h)
   std::uint64_t slot_hits, misses, refills, evictions;
   std::atomic<std::uint64_t> held;  // policy steal: the pool's slot that the task may be in, area << 32 | slot, plus 1
   std::uint64_t turn;               // policy steal: where it looks for a slot next
-  std::atomic<std::uint64_t> consumer;  // odd while the task runs consumers (consume.h)
-  std::uint64_t consumer_frame;     // the ucontext of the hit whose consumers it runs
-  std::uint64_t has_deferred;       // a signal arrived meanwhile and is pending
+  std::atomic<std::uint64_t> consumer;  // not 0 while the task runs consumers (consume.h)
+  std::uint64_t consumer_frame;     // the ucontext of the hit whose consumers it runs, unless a detour does
+  std::uint64_t has_deferred;       // a signal arrived meanwhile and is pending; 0 at other times
   std::uint64_t consumer_stack;     // where detours run consumers: below its DetourSave
   // Then, per area: geometry.slots tags and geometry.sets hands (see caches()).
 };

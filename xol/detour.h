@@ -52,11 +52,13 @@ struct DetourSave {
   std::uint64_t error;          // errno
   std::uint64_t mask;           // the thread's signal mask, when signals were put off (trap/consume.h)
   // What consumers are passed: core/consumer_list.h. Only the last word changes: the consumer that runs.
-  std::uint64_t context[3];
-  std::uint64_t task, counters; // the task's state, and where its detours count; they never change
+  std::uint64_t context[4];
+  std::uint64_t counters;       // where the task's detours count; it never changes
   alignas(64) std::uint8_t xmm[16][16];
   alignas(64) std::uint8_t image[5120];  // XSAVE's; its header is never written but by XSAVE, and begins as zeros
 };
+// The third: the task's state.
+inline constexpr std::size_t kContextTask = 2, kContextConsumer = 3;
 inline constexpr std::uint64_t kDetourSaveBytes = 8192;  // room for it, whole pages
 // It begins so far into the first one: a processor takes addresses that are alike in their low 12 bits for the same at first, and
 // much else begins with its page.
@@ -74,17 +76,22 @@ inline constexpr std::uint64_t kDetourSaveSkew = 1088;
 }
 static_assert(kDetourSaveSkew + sizeof(DetourSave) <= kDetourSaveBytes && (kDetourSaveSkew + offsetof(DetourSave, image)) % 64 == 0);
 
+// What a detour writes into a task's ring: runtime/record/rings.h.
+inline constexpr std::uint32_t kRingRecords = 65536, kRecordBytes = 24, kRecordPoint = 8, kRecordCounter = 12, kRecordTask = 16;
+
 // What a probepoint's consumers ask for.
 struct ConsumerNeeds {
   bool reads = false;     // registers
   bool modifies = false;  // them
   bool xmm = false;       // they change these,
   bool all_fp = false;    // or any vector or floating-point state
+  std::uint32_t recorder = 0;  // there is only one, and it records: its counter
   bool covers(const ConsumerNeeds& other) const {
-    return reads >= other.reads && modifies >= other.modifies && all_fp >= other.all_fp && (all_fp || xmm >= other.xmm);
+    return (recorder == 0 || recorder == other.recorder) && reads >= other.reads && modifies >= other.modifies && all_fp >= other.all_fp &&
+           (all_fp || xmm >= other.xmm);
   }
   ConsumerNeeds operator|(const ConsumerNeeds& other) const {
-    return {reads || other.reads, modifies || other.modifies, xmm || other.xmm, all_fp || other.all_fp};
+    return {reads || other.reads, modifies || other.modifies, xmm || other.xmm, all_fp || other.all_fp, 0};
   }
 };
 
@@ -104,8 +111,10 @@ struct DetourInfo {
   std::uint16_t copies[kMostParts] = {};  // where its copy does, from the entry on
   std::uint8_t original[kMostJumpBytes] = {};  // what the jump replaces
   // Its consumers' part, before the first copy: how far it has come; all but rax_saved have all saved. The signal mask is restored
-  // behind the copies. 0: it has none.
-  std::uint16_t rax_saved = 0, saved = 0, hit_counted = 0, consumed = 0, restored = 0, late = 0;
+  // behind the copies. Where it records, `saved` means rdx, and the way of a record without room begins at `full` and has counted
+  // it at full_counted.
+  enum class Kind : std::uint8_t { kCounts, kConsumers, kRecords } kind = Kind::kCounts;
+  std::uint16_t rax_saved = 0, saved = 0, hit_counted = 0, consumed = 0, restored = 0, late = 0, full = 0, full_counted = 0;
   std::uint8_t modifies = 0;            // they may change registers that calls keep
 
   [[gnu::always_inline]] inline bool is_counted(std::uint32_t part) const { return (counted >> part & 1) != 0; }
@@ -125,7 +134,7 @@ struct DetourInfo {
 // Where in the thread's storage things are: offsets from %fs:0.
 struct DetourStorage {
   std::int32_t state = 0;           // pointer to the task's state
-  std::int32_t rcx = 0, rax = 0;    // spilled
+  std::int32_t rcx = 0, rax = 0, rdx = 0;  // spilled
   std::uint8_t fast = 0;            // offset of TaskState::fast, below 128
 };
 
@@ -135,7 +144,8 @@ struct DetourPosition {
   std::uint64_t rip;                // what RIP would be without UBP
   bool is_counted;                  // at a probepoint whose hit is counted: only to be carried out
   bool spilled_rcx, spilled_rax;    // the register's value is in the thread's storage
-  bool is_before;                   // of the first instruction: nothing has been executed since the jump
+  bool spilled_rdx = false;         // likewise
+  bool is_before = false;           // of the first instruction: nothing has been executed since the jump
   // Of a detour with consumers: every register, or rax alone, is in the DetourSave, to which rcx points, or else rsp.
   bool is_saved = false, is_rax_saved = false, is_save_in_rcx = false;
   bool is_consumed = true;          // its consumers have run, if it has any
@@ -147,7 +157,11 @@ struct DetourPosition {
   const bool is_saved = offset >= info.saved, is_late = offset >= info.late;
   const bool is_save_in_rcx = offset < info.saved + kSwitchBytes || (!is_late && offset >= info.restored);
   const bool is_rax_saved = !is_saved && offset >= info.rax_saved, has_rcx_spilled = !is_saved && offset >= kSpilledRcx;
-  return {origin, offset >= info.hit_counted, has_rcx_spilled, false, true, is_saved, is_rax_saved, is_save_in_rcx, offset >= info.consumed};
+  return {origin, offset >= info.hit_counted, has_rcx_spilled, false, false, true, is_saved, is_rax_saved, is_save_in_rcx, offset >= info.consumed};
+}
+[[gnu::always_inline]] inline DetourPosition record_position(const DetourInfo& info, std::uint64_t origin, std::int64_t offset) {
+  const bool is_recorded = offset >= info.full ? offset >= info.full_counted : offset >= info.consumed;
+  return {origin, offset >= info.hit_counted, offset >= kSpilledRcx, offset >= info.rax_saved, offset >= info.saved, true, false, false, false, is_recorded};
 }
 
 [[gnu::always_inline]] inline DetourPosition detour_position(const DetourInfo& info, std::uint64_t origin, std::uint64_t rip) {
@@ -158,20 +172,22 @@ struct DetourPosition {
     if (offset >= begin) part = next;
   }
   const std::uint64_t at = origin + info.starts[part];
-  if (info.late != 0 && (offset >= info.late || (offset >= 0 && offset < info.copies[0]))) return consumers_position(info, origin, offset);
-  const std::int64_t behind = offset - (info.late != 0 && part == 0 && offset < 0 ? std::int64_t{kCountBytes} : info.copies[part]);
+  const bool counts = info.kind == DetourInfo::Kind::kCounts, is_first = offset >= 0 && offset < info.copies[0];
+  if (info.kind == DetourInfo::Kind::kConsumers && (offset >= info.late || is_first)) return consumers_position(info, origin, offset);
+  if (info.kind == DetourInfo::Kind::kRecords && is_first) return record_position(info, origin, offset);
+  const std::int64_t behind = offset - (!counts && part == 0 && offset < 0 ? std::int64_t{kCountBytes} : info.copies[part]);
   if (behind < 0) {  // counting
     const std::int64_t done = behind + kCountBytes;
     const bool is_slow = done == -std::int64_t{kDetourSlowBytes};
-    return {at, done >= kCounted, is_slow || (done >= kSpilledRcx && done <= kRestoredRax), done >= kSpilledRax && done <= kCounted, part == 0};
+    return {at, done >= kCounted, is_slow || (done >= kSpilledRcx && done <= kRestoredRax), done >= kSpilledRax && done <= kCounted, false, part == 0};
   }
-  if (behind == 0) return {at, info.is_counted(part), false, false, part == 0};
+  if (behind == 0) return {at, info.is_counted(part), false, false, false, part == 0};
   // In the middle of what stands for one instruction there are jumps alone, and in the end the one back.
   const auto* code = reinterpret_cast<const std::uint8_t*>(rip);
   if (code[0] == 0xe9) {
-    return {rip + 5 + static_cast<std::uint64_t>(std::int64_t{static_cast<std::int32_t>(load32(code + 1))}), false, false, false, false};
+    return {rip + 5 + static_cast<std::uint64_t>(std::int64_t{static_cast<std::int32_t>(load32(code + 1))}), false, false, false};
   }
-  return {origin + (part + 1 < info.count ? info.starts[part + 1] : info.length), false, false, false, false};
+  return {origin + (part + 1 < info.count ? info.starts[part + 1] : info.length), false, false, false};
 }
 
 // What the four bytes of the jump's displacement must be.
@@ -199,12 +215,15 @@ bool boundary_pattern(const DetourPlan& plan, std::uint32_t prefixes, std::uint3
 // Whether all that the copies refer to is in reach of a detour there.
 bool reaches(const DetourPlan& plan, std::uint64_t origin, std::uint64_t entry, std::span<const std::uint8_t> code);
 
-// How a detour calls its consumers, and where things are in a task's state and in a consumer (bytes).
+// How a detour calls its consumers, or records, and where things are in a task's state and in a consumer (bytes).
 struct DetourConsumers {
   ConsumerNeeds needs;
   std::uint64_t list = 0;              // where the pointer to the first consumer is
   std::uint32_t function = 0, data = 0, next = 0, counter = 0;    // in a consumer
   std::uint32_t stack = 0, deferred = 0, mark = 0, optimised = 0; // in TaskState
+  std::uint32_t tid = 0, ring = 0, head = 0, limit = 0;           // likewise
+  std::uint32_t point = 0;             // the probepoint's index
+  std::uint32_t dropped = 0;           // from where the task counts to what a recorder drops
   std::int32_t error = 0;              // of errno, from %fs:0
   std::uint64_t components = 0;        // of XSAVE; 0: there is none
   bool compacts = false;               // XSAVEC can be had

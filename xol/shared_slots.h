@@ -23,6 +23,7 @@
 #include <cstdint>
 
 #include "xol/slot_cache.h"
+#include "xol/sys.h"
 
 namespace ubp::xol {
 
@@ -63,7 +64,7 @@ struct SharedSlots {
     const std::uint64_t mine = (std::uint64_t{point} + 1) << 32 | slot;
     for (std::uint64_t at = hash(point) & index_mask;; at = (at + 1) & index_mask) {
       std::uint64_t entry = 0;
-      if (index[at].compare_exchange_strong(entry, mine, std::memory_order_acq_rel)) return slot;  // pairs with find()
+      if (sys::exchange_if(index[at], entry, mine, __ATOMIC_ACQ_REL)) return slot;  // pairs with find()
       if (entry >> 32 == std::uint64_t{point} + 1) return static_cast<std::uint32_t>(entry);
     }
   }
@@ -87,7 +88,7 @@ struct SharedSlots {
       const std::uint32_t slot = first + (turn + look) % geometry.ways;
       std::uint32_t present = points[slot].load(std::memory_order_relaxed);  // the exchange decides
       if (present == kBusy || (look < geometry.ways && present != 0)) continue;
-      if (!points[slot].compare_exchange_strong(present, kBusy, std::memory_order_seq_cst)) continue;
+      if (!sys::exchange_if(points[slot], present, kBusy, __ATOMIC_SEQ_CST)) continue;
       if (present == 0 || !is_held(slot)) {
         was = present;
         return slot;

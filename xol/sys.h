@@ -8,9 +8,18 @@
 #include <signal.h>
 #include <sys/syscall.h>
 
+#include <atomic>
 #include <cstdint>
 
 namespace ubp::sys {
+
+// word.compare_exchange_strong(expected, desired), without the functions that libstdc++'s may leave out of line.
+template <typename T>
+[[gnu::always_inline]] inline bool exchange_if(std::atomic<T>& word, T& expected, T desired, int order) {
+  static_assert(sizeof word == sizeof(T));
+  const int on_failure = order == __ATOMIC_ACQ_REL ? __ATOMIC_ACQUIRE : order;
+  return __atomic_compare_exchange_n(reinterpret_cast<T*>(&word), &expected, desired, false, order, on_failure);
+}
 
 [[gnu::always_inline]] inline long call6(long number, long a, long b, long c, long d, long e, long f) {
   long result;

@@ -101,14 +101,15 @@ ubp_status check_options(const ubp_options* options, Request& request) {
   if (const ubp_status status = check_size(options)) return status;
   constexpr std::uint32_t kKnown =
       UBP_PROBE_DISABLED | UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_PENDING | UBP_PROBE_IGNORE_MISSING | UBP_PROBE_SSE_ONLY |
-      UBP_PROBE_NO_REGISTERS;
+      UBP_PROBE_NO_REGISTERS | UBP_PROBE_RECORD;
   constexpr std::uint32_t kOfConsumers = UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_SSE_ONLY | UBP_PROBE_NO_REGISTERS;
+  const bool records = (options->flags & UBP_PROBE_RECORD) != 0;
   if ((options->flags & ~kKnown) != 0 || options->reserved != 0) return UBP_E_INVALID;
   if (options->consumer == nullptr && (options->flags & kOfConsumers) != 0) return UBP_E_INVALID;
   const bool contradicts = (options->flags & UBP_PROBE_MODIFY) != 0 && (options->flags & UBP_PROBE_NO_REGISTERS) != 0;
-  if (contradicts) return UBP_E_INVALID;
-  request.flags = options->flags;
-  request.consumer = options->consumer;
+  if (contradicts || (records && options->consumer != nullptr)) return UBP_E_INVALID;
+  request.flags = options->flags | (records ? UBP_PROBE_NO_FP | UBP_PROBE_NO_REGISTERS : 0);
+  request.consumer = records ? record_hit : options->consumer;
   request.data = options->data;
   return UBP_OK;
 }
@@ -344,6 +345,17 @@ ubp_status ubp_read(ubp_stats* stats) {
     interface().registry.read(*stats);
     return UBP_OK;
   });
+}
+
+ubp_status ubp_drain(ubp_record_visitor visit, void* data) {
+  if (visit == nullptr) return UBP_E_INVALID;
+  std::vector<ubp_record> records;
+  const ubp_status status = inside([&]() -> ubp_status {
+    records = interface().registry.drain();
+    return UBP_OK;
+  });
+  for (const ubp_record& record : records) visit(&record, data);
+  return status;
 }
 
 ubp_status ubp_flush() {

@@ -35,7 +35,7 @@ void make() {
 
 void before_fork() {
   if (g_owner.load(std::memory_order_relaxed) == sys::gettid()) return;  // only this thread can have stored its own number
-  const trap::InRuntime in_runtime;
+  const Quiet quiet;
   if (!is_in_consumer()) {
     g_mutex.lock();
   } else if (!g_mutex.try_lock()) {
@@ -48,7 +48,7 @@ void before_fork() {
 void after_fork_in_parent() {
   if (!g_is_forking.load(std::memory_order_relaxed) || g_owner.load(std::memory_order_relaxed) != sys::gettid())
     return;  // under the lock
-  const trap::InRuntime in_runtime;
+  const Quiet quiet;
   g_is_forking.store(false, std::memory_order_relaxed);
   g_owner.store(0, std::memory_order_relaxed);
   g_mutex.unlock();
@@ -80,11 +80,13 @@ bool is_borrowed_memory() {
 Quiet::Quiet() {
   const std::uint64_t others = ~trap::kSynchronousSignals;  // SIGTRAP stays as it is: take_over() has to know
   sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, reinterpret_cast<long>(&others), reinterpret_cast<long>(&mask_), sizeof mask_);
+  in_runtime_.emplace();
   error_ = errno;
 }
 
 Quiet::~Quiet() {
   errno = error_;
+  in_runtime_.reset();
   // Taken over meanwhile, SIGTRAP is no longer blocked, whatever it was.
   sys::set_signal_mask(signals::has_taken_over() ? mask_ & ~(std::uint64_t{1} << (SIGTRAP - 1)) : mask_);
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "runtime/core/registry.h"
 #include "runtime/trap/trap_state.h"
@@ -21,7 +22,7 @@ class Quiet {
   Quiet& operator=(const Quiet&) = delete;
 
  private:
-  trap::InRuntime in_runtime_;
+  std::optional<trap::InRuntime> in_runtime_;  // within the time that signals are blocked: a handler's hits count
   std::uint64_t mask_;
   int error_;
 };

@@ -25,12 +25,17 @@ extern std::int64_t g_errno_offset;      // of errno, from %fs:0
 
 // Called by the trap path with the task marked (trap/consume.h). Detours do the same in machine code (xol/detour.cpp).
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed);
+// The consumer of a probe that records. What it drops it counts at the probe's counter, optimised_offset further.
+void record_hit(const ubp_context* context, void* data);
 
 }  // namespace ubp::core
 
 struct ubp_context {
   ubp::trap::Context* registers;      // of a trap; null:
   ubp::xol::DetourSave* save;         // of a detour
+  ubp::trap::TaskState* task;
   const ubp::core::Consumer* consumer;
 };
-static_assert(sizeof(ubp_context) == sizeof(ubp::xol::DetourSave::context) && offsetof(ubp_context, consumer) == 2 * sizeof(void*));
+static_assert(sizeof(ubp_context) == sizeof(ubp::xol::DetourSave::context));
+static_assert(offsetof(ubp_context, task) == ubp::xol::kContextTask * sizeof(void*));
+static_assert(offsetof(ubp_context, consumer) == ubp::xol::kContextConsumer * sizeof(void*));

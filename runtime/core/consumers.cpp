@@ -68,9 +68,8 @@ void replace(std::uint32_t index, const Consumer* first) {
   __atomic_store_n(&g_consumers[index], first, __ATOMIC_RELEASE);  // pairs with run_consumers()
 }
 
-}  // namespace
-
-xol::ConsumerNeeds needs_of(std::uint32_t flags) {
+xol::ConsumerNeeds needs_of(const Consumer& consumer) {
+  const std::uint32_t flags = consumer.flags;
   xol::ConsumerNeeds needs;
   needs.reads = (flags & UBP_PROBE_NO_REGISTERS) == 0;
   needs.modifies = (flags & UBP_PROBE_MODIFY) != 0;
@@ -79,10 +78,18 @@ xol::ConsumerNeeds needs_of(std::uint32_t flags) {
   return needs;
 }
 
-xol::ConsumerNeeds Consumers::needs(std::uint32_t index) {
+}  // namespace
+
+xol::ConsumerNeeds Consumers::needs(std::uint32_t index, const Consumer* added) {
+  const Consumer* const first = g_consumers != nullptr ? g_consumers[index] : nullptr;
+  const Consumer* const only = first == nullptr ? added : first->next == nullptr && added == nullptr ? first : nullptr;
   xol::ConsumerNeeds all;
-  const Consumer* consumer = g_consumers != nullptr ? g_consumers[index] : nullptr;
-  for (; consumer != nullptr; consumer = consumer->next) all = all | needs_of(consumer->flags);
+  if (only != nullptr && (only->flags & UBP_PROBE_RECORD) != 0) {
+    all.recorder = static_cast<std::uint32_t>(static_cast<std::uint64_t>(only->counter / 8) + g_process.optimised_offset);
+    return all;
+  }
+  if (added != nullptr) all = needs_of(*added);
+  for (const Consumer* consumer = first; consumer != nullptr; consumer = consumer->next) all = all | needs_of(*consumer);
   return all;
 }
 
@@ -100,7 +107,7 @@ void Consumers::start(std::uint32_t capacity) {
 
 void Consumers::add(Machine& machine, const Runs& runs, const Consumer& consumer) {
   Consumer added = consumer;
-  watch(added);
+  if ((consumer.flags & UBP_PROBE_RECORD) == 0) watch(added);
   for_each_index(runs, [&](std::uint32_t index) {
     const Consumer* const old = g_consumers[index];  // written under the caller's lock only
     if (old != nullptr) retired_.push_back(old);

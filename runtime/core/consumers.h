@@ -15,13 +15,10 @@
 
 namespace ubp::core {
 
-// What a consumer registered with these flags asks for.
-xol::ConsumerNeeds needs_of(std::uint32_t flags);
-
 class Consumers {
  public:
-  // Of all those at a probepoint.
-  static xol::ConsumerNeeds needs(std::uint32_t index);
+  // What those at a probepoint ask for, and perhaps one more.
+  static xol::ConsumerNeeds needs(std::uint32_t index, const Consumer* added);
   // capacity: probepoints. Throws std::bad_alloc.
   void start(std::uint32_t capacity);
 

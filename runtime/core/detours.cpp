@@ -130,7 +130,7 @@ void Detours::start(Optimize optimize, std::size_t capacity, Callbacks callbacks
   callbacks_ = std::move(callbacks);
   static_assert(offsetof(trap::TaskState, fast) < 128);
   storage_ = {thread_offset(&trap::t_state), thread_offset(&trap::t_spilled.rcx), thread_offset(&trap::t_spilled.rax),
-              offsetof(trap::TaskState, fast)};
+              thread_offset(&trap::t_spilled.rdx), offsetof(trap::TaskState, fast)};
 }
 
 void Detours::set(std::uint32_t index, Tier tier) {
@@ -274,7 +274,9 @@ void Detours::make(std::uint32_t index, DetouredFunction& function, std::uint32_
 
 void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function, const xol::ConsumerNeeds& needs) {
   const auto [first, last] = for_consumers_.equal_range(index);
-  const bool has_one = std::any_of(first, last, [&](const auto& made) { return made.second.needs.covers(needs); });
+  const bool has_one = std::any_of(first, last, [&](const auto& made) {
+    return made.second.needs.recorder == needs.recorder && made.second.needs.covers(needs);
+  });
   if (has_one || is_stopped_ || used_bytes() >= budget_ || tier(index) == Tier::kUnseen) return;
   xol::DetourConsumers consumers;
   consumers.needs = needs;
@@ -288,6 +290,12 @@ void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function
   consumers.mark = offsetof(trap::TaskState, consumer);
   consumers.optimised = offsetof(trap::TaskState, optimised);
   consumers.error = static_cast<std::int32_t>(g_errno_offset);
+  consumers.tid = offsetof(trap::TaskState, tid);
+  consumers.ring = offsetof(trap::TaskState, ring);
+  consumers.head = offsetof(trap::TaskState, ring_head);
+  consumers.limit = offsetof(trap::TaskState, ring_limit);
+  consumers.point = index;
+  consumers.dropped = static_cast<std::uint32_t>(needs.recorder * sizeof(std::uint64_t));
   if (needs.all_fp && !find_components(consumers)) return;
   const std::size_t made = made_.size();
   place(index, function, 0, &consumers);
@@ -299,8 +307,12 @@ void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function
 const xol::DetourInfo* Detours::with_consumers(std::uint32_t index) const {
   const auto [first, last] = for_consumers_.equal_range(index);
   const xol::ConsumerNeeds needs = callbacks_.needs(index);
-  const auto found = std::find_if(first, last, [&](const auto& made) { return made.second.needs.covers(needs); });
-  return found != last ? found->second.info : nullptr;
+  const xol::DetourInfo* best = nullptr;
+  for (auto made = first; made != last; ++made) {
+    const auto& [its_needs, info] = made->second;
+    if (its_needs.covers(needs) && (best == nullptr || its_needs.recorder == needs.recorder)) best = info;
+  }
+  return best;
 }
 
 // Makes the detour that the probepoint needs now the one that its jump leads to.
@@ -326,7 +338,7 @@ void Detours::flush() {
     const xol::DetourInfo* const present = g_process.detours.of(info->point);
     const bool is_own = present != nullptr && present->point == info->point;
     const_cast<xol::DetourInfo*>(info)->previous = is_own ? present : nullptr;
-    if (info->late != 0) {
+    if (info->kind != xol::DetourInfo::Kind::kCounts) {
       counting_.try_emplace(info->point, present);
       continue;
     }

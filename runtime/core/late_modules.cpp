@@ -49,7 +49,7 @@ void Registry::arm_module(std::uint64_t id, Registration& registration, std::uin
   }
   const std::size_t wanted = plan.points().size(), room = machine_.room();
   const std::size_t runs = registration.runs.size();
-  take(registration);
+  take(id, registration);
   if (wanted > room) {
     say(Level::kWarning, fmt::format("{} of {} probepoints in {} are refused: only {} can be added while the program runs",
                                      registration.refused.size() - refused, wanted, catalog_->modules()[module].name, room));

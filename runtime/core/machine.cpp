@@ -126,7 +126,8 @@ std::optional<std::string> Machine::start(const MachineConfig& config, probes::C
   g_process.keeps_stacks = std::any_of(catalog.modules().begin(), catalog.modules().end(), has_go_code);
   adopt_loading_thread();
   detours_.start(config.optimize, capacity,
-                 {[this] { synchronise(); }, [this](std::uint32_t index) { return (users_[index] & kArmed) != 0; }, Consumers::needs});
+                 {[this] { synchronise(); }, [this](std::uint32_t index) { return (users_[index] & kArmed) != 0; },
+                  [](std::uint32_t index) { return Consumers::needs(index, nullptr); }});
   register_membarrier();
   if (g_process.keeps_stacks) detours_.stop();  // Go takes its signals from the kernel itself
   return std::nullopt;
@@ -193,7 +194,7 @@ std::optional<std::string> Machine::disarm_own() {
   return denied;
 }
 
-Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog, const xol::ConsumerNeeds* needs) {
+Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog, const Consumer* consumer) {
   // Each module's probepoints get the area that serves the module, or are refused.
   std::vector<xol::Displaced>& points = plan.points();
   std::map<std::uint32_t, std::optional<std::uint32_t>> areas;
@@ -246,7 +247,7 @@ Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog, const xol:
   }
   // Nothing else of the view changes once it is published. Pairs with nothing: the int3s that matter come later.
   __atomic_store_n(&g_process.table.count, table_->view().count, __ATOMIC_RELAXED);
-  make_detours(plan, runs, catalog, first_new, needs);
+  make_detours(plan, runs, catalog, first_new, consumer);
   return runs;
 }
 
@@ -270,7 +271,7 @@ void Machine::clear_windows(const std::vector<xol::Displaced>& points) {
 
 // Of the new probepoints, and again of those whose detours do not know one of them.
 void Machine::make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog, std::uint32_t first_new,
-                           const xol::ConsumerNeeds* needs) {
+                           const Consumer* consumer) {
   if (detours_.mode() == Optimize::kNever) return;
   struct Wanted {
     std::uint32_t index, module, offset;
@@ -321,8 +322,7 @@ void Machine::make_detours(probes::Plan& plan, const Runs& runs, const probes::C
                        function->address + module.bias);
     }
     detours_.make(index, *detoured, offset);
-    if (needs == nullptr || offset != 0) continue;
-    detours_.make_for_consumers(index, *detoured, *needs | Consumers::needs(index));
+    if (consumer != nullptr && offset == 0) detours_.make_for_consumers(index, *detoured, Consumers::needs(index, consumer));
   }
   detours_.flush();
 }

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/core/consumer_list.h"
 #include "runtime/core/detours.h"
 #include "runtime/core/process_memory.h"
 #include "runtime/probes/catalog.h"
@@ -76,8 +77,8 @@ class Machine {
   void watch_modules() { watches_modules_ = true; }
 
   // Gives the plan's points areas and permanent slots, and refuses those that can have none; then takes them into the
-  // table. needs: of their consumer; null: it has none.
-  Runs add(probes::Plan& plan, const probes::Catalog& catalog, const xol::ConsumerNeeds* needs);
+  // table. consumer: theirs; null: it has none.
+  Runs add(probes::Plan& plan, const probes::Catalog& catalog, const Consumer* consumer);
   std::size_t room() const { return table_->room(); }
   // Whether the probepoint was ever armed, or may have been counted by a detour: if not, its counters are zero.
   bool may_have_counted(std::uint32_t index) const { return (users_[index] & kWasArmed) != 0 || detours_.has_jumped(); }
@@ -114,7 +115,7 @@ class Machine {
   std::optional<std::string> write(std::vector<std::uint32_t>& indexes);
   void clear_windows(const std::vector<xol::Displaced>& points);
   void make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog, std::uint32_t first_new,
-                    const xol::ConsumerNeeds* needs);
+                    const Consumer* consumer);
   void sort_by_address(std::vector<std::uint32_t>& indexes) const;
   void count_users(const std::vector<std::uint32_t>& indexes, int change);
   void register_membarrier();

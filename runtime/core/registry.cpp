@@ -8,6 +8,7 @@
 
 #include "runtime/core/process_memory.h"
 #include "runtime/core/stopwatch.h"
+#include "runtime/trap/task.h"
 #include "runtime/trap/trap_state.h"
 
 namespace ubp::core {
@@ -94,16 +95,13 @@ std::optional<std::uint64_t> Registry::prepare(std::vector<spec::Item> items, st
       problem.message = std::move(*denied);
       return std::nullopt;
     }
-    take(registration);
+    if (request.consumer != nullptr && !give_counter(registration, problem)) return std::nullopt;
+    take(next_id_, registration);
   }
   append(registration.refused, plan.refused());
   if (registration.points == 0 && !plan.has_pending() && !registration.refused.empty()) {
     problem = problem_of(registration.refused.front());
-    return std::nullopt;
-  }
-  if (request.consumer != nullptr && machine_.is_started() && !give_counter(registration)) {
-    problem.status = UBP_E_NO_ROOM;
-    problem.message = "too many probes with consumers";
+    take_counter(registration);
     return std::nullopt;
   }
   registration.items = plan.items();
@@ -114,28 +112,44 @@ std::optional<std::uint64_t> Registry::prepare(std::vector<spec::Item> items, st
 }
 
 // Takes what the plan has just resolved into the table and the registration.
-void Registry::take(Registration& registration) {
+void Registry::take(std::uint64_t id, Registration& registration) {
   probes::Plan& plan = *registration.plan;
-  const xol::ConsumerNeeds needs = needs_of(registration.request.flags);
-  Runs runs = machine_.add(plan, *catalog_, registration.request.consumer != nullptr ? &needs : nullptr);
+  const Consumer consumer = consumer_of(id, registration);
+  Runs runs = machine_.add(plan, *catalog_, registration.request.consumer != nullptr ? &consumer : nullptr);
   append(registration.runs, runs);
   registration.points = plan.first_point() + static_cast<std::uint32_t>(plan.points().size());
   append(registration.probes, plan.probes());
   append(registration.refused, plan.refused());
 }
 
-bool Registry::give_counter(Registration& registration) {
+bool Registry::give_counter(Registration& registration, Problem& problem) {
+  const bool records = (registration.request.flags & UBP_PROBE_RECORD) != 0;
+  if (records && !record::make_rings()) {
+    problem.status = UBP_E_NO_MEMORY;
+    problem.message = "cannot get address space for records";
+    return false;
+  }
   if (!free_counters_.empty()) {
     registration.counter = free_counters_.back();
     free_counters_.pop_back();
   } else if (next_counter_ < end_of_counters_) {
     registration.counter = next_counter_++;
   } else {
+    problem.status = UBP_E_NO_ROOM;
+    problem.message = "too many probes with consumers";
     return false;
   }
   has_consumers_ = true;
+  registration.since = __rdtsc();
+  if (records) recorders_.insert_or_assign(registration.counter, next_id_);
   registration.counter_base = counter(registration.counter);
   return true;
+}
+
+void Registry::take_counter(Registration& registration) {
+  if (registration.counter == 0) return;
+  free_counters_.push_back(registration.counter);
+  recorders_.erase(registration.counter);
 }
 
 Consumer Registry::consumer_of(std::uint64_t id, const Registration& registration) const {
@@ -182,6 +196,7 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
     if (stops && registration.request.consumer != nullptr) consumers_.remove(machine_, registration.runs, handle_of(id));
   }
   consumers_.wait(machine_);
+  const Standing records = standing();
   for (auto& [id, aim] : aims) {
     Registration& registration = *aim.registration;
     if (!denied && aim.is_enabled != registration.is_enabled) {
@@ -189,8 +204,8 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
       registration.is_enabled = aim.is_enabled;
     }
     if (denied ? !aim.is_new : !aim.is_gone) continue;
-    gone_ += total(registration);
-    if (registration.counter != 0) free_counters_.push_back(registration.counter);
+    gone_ += total(registration, records);
+    take_counter(registration);
     registrations_.erase(id);
   }
   arm_ns_ = watch.lap_ns();
@@ -221,7 +236,8 @@ Registry::Count Registry::counter(std::uint32_t index) const {
   for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
     const std::uint64_t* const counters = g_process.counters_of(block);
     count.recorded += __atomic_load_n(&counters[index], __ATOMIC_RELAXED);                          // its owner may still count
-    if (index < g_process.table.count) count.recorded += __atomic_load_n(&counters[index + g_process.optimised_offset], __ATOMIC_RELAXED);
+    const std::uint64_t third = __atomic_load_n(&counters[index + g_process.optimised_offset], __ATOMIC_RELAXED);  // likewise
+    (index < g_process.table.count ? count.recorded : count.dropped) += third;
     count.missed += __atomic_load_n(&counters[index + g_process.missed_offset], __ATOMIC_RELAXED);  // likewise
   }
   return count;
@@ -255,14 +271,62 @@ Registry::Count Registry::count_at(const Registration& registration, std::uint32
   return count;
 }
 
-Registry::Count Registry::total(const Registration& registration) const {
-  if (registration.counter != 0) return counter(registration.counter) - registration.counter_base;
+Registry::Count Registry::total(const Registration& registration, const Standing& standing) const {
+  if (registration.counter != 0) {
+    Count count = counter(registration.counter) - registration.counter_base;
+    if (registration.records()) {  // detours count no record but by the ring's head
+      const auto found = standing.find(&registration);
+      count.recorded = registration.drained + (found != standing.end() ? found->second : 0);
+    }
+    return count;
+  }
   Count sum;
   std::uint32_t point = 0;
   for_each_index(registration.runs, [&](std::uint32_t index) {
     sum += count_at(registration, point++, registration.is_enabled ? counter(index) : Count{});
   });
   return sum;
+}
+
+Registry::Registration* Registry::recorder_of(const record::Record& record, std::uint64_t& id) const {
+  const auto found = recorders_.find(record.counter);
+  const auto its = found != recorders_.end() ? registrations_.find(found->second) : registrations_.end();
+  if (its == registrations_.end()) return nullptr;
+  id = its->first;
+  Registration& registration = *its->second;
+  // Else it is an earlier probe's, whose counter it had; or of one that was on its way when that probe went.
+  const bool is_its = record.time >= registration.since && std::any_of(registration.runs.begin(), registration.runs.end(), [&](const Run& run) {
+    return record.point - run.first_index < run.count;
+  });
+  return is_its ? &registration : nullptr;
+}
+
+Registry::Standing Registry::standing() const {
+  Standing standing;
+  std::uint64_t id = 0;
+  if (recorders_.empty()) return standing;
+  record::read(false, [&](const record::Record& record) {
+    if (const Registration* const registration = recorder_of(record, id)) ++standing[registration];
+  });
+  return standing;
+}
+
+std::vector<ubp_record> Registry::drain() {
+  std::vector<ubp_record> records;
+  std::size_t count = 0;
+  record::read(false, [&](const record::Record&) { ++count; });
+  records.reserve(count + record::kRingRecords);  // before any is taken
+  const record::Clock clock;
+  record::read(true, [&](const record::Record& record) {
+    std::uint64_t id = 0;
+    Registration* const registration = recorder_of(record, id);
+    if (registration == nullptr) return;
+    ++registration->drained;
+    records.push_back({clock.nanoseconds(record.time), g_process.table.address_of(record.point), handle_of(id),
+                       record.task & ~(trap::kGuest | trap::kOtherNamespace), 0});
+  });
+  std::stable_sort(records.begin(), records.end(), [](const ubp_record& a, const ubp_record& b) { return a.time_ns < b.time_ns; });
+  return records;
 }
 
 void Registry::set_up_child() {
@@ -272,6 +336,7 @@ void Registry::set_up_child() {
     registration->base.clear();
     registration->done.clear();
     registration->counter_base = {};
+    registration->drained = 0;
   }
 }
 

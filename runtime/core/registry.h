@@ -14,11 +14,14 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "runtime/core/consumers.h"
 #include "runtime/core/machine.h"
 #include "runtime/include/ubp.h"
+#include "runtime/record/rings.h"
 #include "runtime/report/summary.h"
 
 namespace ubp::core {
@@ -36,7 +39,7 @@ struct Problem {
 
 struct Request {
   std::uint32_t flags = 0;  // UBP_PROBE_*
-  ubp_consumer consumer = nullptr;
+  ubp_consumer consumer = nullptr;  // also of a probe that records
   void* data = nullptr;
   bool is_environment = false;  // UBP_PROBES: lives until the process ends
 };
@@ -68,6 +71,8 @@ class Registry {
 
   void read(std::uint64_t id, ubp_probe_stats& stats) const;
   void read(ubp_stats& stats) const;
+  // Takes the records, sorted by time.
+  std::vector<ubp_record> drain();
   std::optional<Problem> problem(std::uint64_t id, std::size_t index) const;
   report::Summary summary(const std::string& program) const;
   std::vector<std::uint64_t> ids(bool of_environment) const;
@@ -87,9 +92,12 @@ class Registry {
 
  private:
   struct Count {
-    std::uint64_t recorded = 0, missed = 0;
-    Count& operator+=(const Count& other) { return recorded += other.recorded, missed += other.missed, *this; }
-    Count operator-(const Count& other) const { return {recorded - other.recorded, missed - other.missed}; }
+    std::uint64_t recorded = 0, missed = 0, dropped = 0;
+    std::uint64_t hits() const { return recorded + missed + dropped; }
+    Count& operator+=(const Count& other) {
+      return recorded += other.recorded, missed += other.missed, dropped += other.dropped, *this;
+    }
+    Count operator-(const Count& other) const { return {recorded - other.recorded, missed - other.missed, dropped - other.dropped}; }
     bool operator==(const Count&) const = default;
   };
   struct Registration {
@@ -103,24 +111,33 @@ class Registry {
     Request request;
     std::uint32_t counter = 0;  // the consumer's, and what it held when it was given; 0: none
     Count counter_base;
+    std::uint64_t since = 0, drained = 0;  // of one that records: the timestamp when it was made; records that were taken
+    bool records() const { return counter != 0 && (request.flags & UBP_PROBE_RECORD) != 0; }
     bool is_enabled = false;
     std::vector<Count> base, done;                               // by point: counters when enabled, hits before; empty: zeros
     std::int64_t resolve_ns = 0, decode_ns = 0, prepare_ns = 0;  // what it took
   };
 
+  // Who made a record; null: it is gone.
+  Registration* recorder_of(const record::Record& record, std::uint64_t& id) const;
+  using Standing = std::unordered_map<const Registration*, std::uint64_t>;
+  // How many records stand in the rings.
+  Standing standing() const;
+
   std::optional<Problem> judge(probes::Plan& plan, Registration& registration, std::vector<probes::Mistake> mistakes) const;
   Problem problem_of(const probes::Mistake& mistake) const;
   Problem problem_of(const probes::Refused& refused) const;
   std::optional<std::string> start(std::size_t probepoints, bool has_pending);
-  void take(Registration& registration);
+  void take_counter(Registration& registration);
+  void take(std::uint64_t id, Registration& registration);
   Count counter(std::uint32_t index) const;
   void note_base(Registration& registration, const Runs& runs, std::uint32_t point) const;
   void note_done(Registration& registration) const;
-  Count total(const Registration& registration) const;
+  Count total(const Registration& registration, const Standing& standing) const;
   report::OptimisedStats optimised_stats() const;
   Count count_at(const Registration& registration, std::uint32_t point, const Count& now) const;
   Consumer consumer_of(std::uint64_t id, const Registration& registration) const;
-  bool give_counter(Registration& registration);
+  bool give_counter(Registration& registration, Problem& problem);
   void arm_module(std::uint64_t id, Registration& registration, std::uint32_t module);
 
   MachineConfig config_;
@@ -131,6 +148,7 @@ class Registry {
   std::uint64_t next_id_ = 1;
   std::uint32_t loaded_modules_ = 0;  // in the catalog when the first probe was registered
   std::vector<std::uint32_t> free_counters_;
+  std::unordered_map<std::uint32_t, std::uint64_t> recorders_;  // ids by their counter
   std::uint32_t next_counter_ = 0, end_of_counters_ = 0;
   bool has_consumers_ = false;  // some probe ever had one
   Count gone_;                  // of probes that were unregistered

@@ -3,7 +3,7 @@
 //
 // Context: the trap path, and consumers. Calls nothing but the consumers. Async-signal-safe: as they are.
 #include "runtime/core/consumer_list.h"
-#include "xol/sys.h"
+#include "runtime/record/rings.h"
 
 namespace ubp::core {
 
@@ -21,10 +21,19 @@ void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point
   for (; consumer != nullptr; consumer = consumer->next) {
     std::uint64_t& count = counters[consumer->counter / 8];
     __atomic_store_n(&count, count + 1, __ATOMIC_RELAXED);  // the task's own; read by others at any time
-    const ubp_context context{uc, nullptr, consumer};
+    const ubp_context context{uc, nullptr, task, consumer};
     if (!missed) consumer->function(&context, consumer->data);
   }
   error = before;
+}
+
+void record_hit(const ubp_context* context, void*) {
+  const Consumer& consumer = *context->consumer;
+  const std::uint64_t offset = trap::g_process.optimised_offset;
+  const auto counter = static_cast<std::uint64_t>(consumer.counter / 8) + offset;
+  if (record::write(context->task, consumer.point, static_cast<std::uint32_t>(counter))) return;
+  std::uint64_t& dropped = context->task->optimised[counter];
+  __atomic_store_n(&dropped, dropped + 1, __ATOMIC_RELAXED);  // the task's own; read by others at any time
 }
 
 namespace {

@@ -19,11 +19,12 @@ std::uint64_t pending_of(const std::unique_ptr<probes::Plan>& plan) { return pla
 
 void Registry::read(std::uint64_t id, ubp_probe_stats& stats) const {
   const Registration& registration = *registrations_.at(id);
-  const Count count = total(registration);
+  const Count count = total(registration, registration.records() ? standing() : Standing{});
   stats.recorded = count.recorded;
   stats.missed = count.missed;
-  stats.filtered = stats.dropped = 0;
-  stats.hits = count.recorded + count.missed;
+  stats.dropped = count.dropped;
+  stats.filtered = 0;
+  stats.hits = count.hits();
   stats.probepoints = registration.points;
   stats.probes = registration.probes.size();
   stats.refused = registration.refused.size();
@@ -33,15 +34,17 @@ void Registry::read(std::uint64_t id, ubp_probe_stats& stats) const {
 
 void Registry::read(ubp_stats& stats) const {
   Count all = gone_;
-  for (const auto& [id, registration] : registrations_) all += total(*registration);
+  const Standing records = standing();
+  for (const auto& [id, registration] : registrations_) all += total(*registration, records);
   report::XolStats xol;
   read_slot_stats(machine_.own_points(), xol);
   stats.probes = registrations_.size();
   stats.probepoints = machine_.armed_points();
   stats.recorded = all.recorded;
   stats.missed = all.missed + xol.taken_out;
-  stats.filtered = stats.dropped = 0;
-  stats.hits = stats.recorded + stats.missed;
+  stats.dropped = all.dropped;
+  stats.filtered = 0;
+  stats.hits = all.hits() + xol.taken_out;
   stats.slot_hits = xol.hits;
   stats.misses = xol.misses;
   stats.refills = xol.refills;
@@ -100,6 +103,7 @@ report::Summary Registry::summary(const std::string& program) const {
   totals.probepoints_armed = machine_.armed_points();
   totals.recorded = gone_.recorded;
   totals.missed = gone_.missed + summary.xol.taken_out;
+  totals.dropped = gone_.dropped;
   for (const auto& [id, registration] : registrations_) {
     for (const probes::Refused& refused : registration->refused) {
       summary.refusals.push_back({modules[refused.module].name, refused.symbol, refused.address, refused.reason});
@@ -107,11 +111,14 @@ report::Summary Registry::summary(const std::string& program) const {
     totals.refused += registration->refused.size();
     totals.probes_requested += registration->refused.size() + registration->probes.size();
     totals.pending += pending_of(registration->plan);
+    const std::uint64_t dropped = registration->records() ? (counter(registration->counter) - registration->counter_base).dropped : 0;
+    totals.dropped += dropped;
+    totals.recorded -= dropped;  // its probepoints' hits, below
     summary.probes.reserve(summary.probes.size() + registration->probes.size());
     std::map<std::tuple<std::string, std::uint32_t, std::uint64_t>, std::size_t> late_rows;  // path, item, address -> row
     for (const probes::Probe& probe : registration->probes) {
       const std::uint32_t index = index_of(registration->runs, probe.point);
-      const Count count = count_at(*registration, probe.point, {recorded[index], missed[index]});
+      const Count count = count_at(*registration, probe.point, {recorded[index], missed[index], 0});
       const std::uint64_t hits = count.recorded + count.missed;
       totals.recorded += count.recorded;
       totals.missed += count.missed;
@@ -129,7 +136,7 @@ report::Summary Registry::summary(const std::string& program) const {
                                 symbol_of(*catalog_, probe), address, hits, machine_.tier_name(index)});
     }
   }
-  totals.hits = totals.recorded + totals.missed;
+  totals.hits = totals.recorded + totals.missed + totals.dropped;
   return summary;
 }
 

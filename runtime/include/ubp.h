@@ -125,8 +125,22 @@ enum {
   UBP_PROBE_PENDING = 1u << 3,       /* also in modules that are loaded later, as [missing=pending] on every item */
   UBP_PROBE_IGNORE_MISSING = 1u << 4, /* items that are not found are left out; ubp_probe_refusal() lists them */
   UBP_PROBE_SSE_ONLY = 1u << 5,      /* of those registers it touches xmm0 to xmm15 alone, by no AVX instruction */
-  UBP_PROBE_NO_REGISTERS = 1u << 6   /* the consumer reads no register, flags or argument of the hit: they read as 0 */
+  UBP_PROBE_NO_REGISTERS = 1u << 6,  /* the consumer reads no register, flags or argument of the hit: they read as 0 */
+  UBP_PROBE_RECORD = 1u << 7         /* no consumer: each hit is recorded with its time, for ubp_drain() */
 };
+
+/* One hit of a probe with UBP_PROBE_RECORD. */
+typedef struct ubp_record {
+  uint64_t time_ns;   /* on CLOCK_MONOTONIC's scale, from the processor's timestamp counter: to order what happened, and for
+                         distances; it may be off by what that counter drifts against the clock since the last ubp_drain() */
+  uint64_t address;   /* run-time address of the probed instruction */
+  ubp_probe* probe;
+  uint32_t thread_id; /* the kernel's, as gettid() */
+  uint32_t reserved;
+} ubp_record;
+
+/* data: as passed to ubp_drain(). The record is valid until it returns. */
+typedef void (*ubp_record_visitor)(const ubp_record* record, void* data);
 
 typedef struct ubp_options {
   size_t struct_size;
@@ -140,7 +154,7 @@ typedef struct ubp_options {
 typedef struct ubp_probe_stats {
   size_t struct_size;
   uint64_t hits;
-  uint64_t recorded;    /* counted, and its consumer run */
+  uint64_t recorded;    /* counted, and its consumer run, or its record written */
   uint64_t filtered;    /* a predicate said no */
   uint64_t missed;      /* made by a consumer, whose own hits run none */
   uint64_t dropped;     /* no room for the record */
@@ -230,6 +244,12 @@ ubp_status ubp_probe_refusal(ubp_probe* probe, size_t index, ubp_refusal* refusa
 
 /* Counts of the whole process. Returns as ubp_probe_read(). */
 ubp_status ubp_read(ubp_stats* stats);
+
+/* Takes the records of every thread and calls visit(record, data) for each, by time. A thread holds 65536 records; those that find no
+ * room until somebody drains are dropped, and counted as such. The records of a probe that is unregistered are gone.
+ * visit: not NULL; may call this interface; memory for all records is taken before the first call. Returns UBP_OK, also when there
+ * were none; UBP_E_INVALID, UBP_E_NO_MEMORY, or the common ones. */
+ubp_status ubp_drain(ubp_record_visitor visit, void* data);
 
 /* Writes the report and the summary as they are now to UBP_OUTPUT and UBP_SUMMARY, where the environment asked for them in
  * files; at exit they are written again. Returns UBP_OK, also when there is nothing to write; UBP_E_SYSTEM: a file could

@@ -50,7 +50,7 @@ inline constexpr std::uint64_t kVerifyGap = 65536;  // how far outside the verif
       sys::call4(SYS_sched_yield, 0);
       continue;
     }
-    if (seen == 0 && !word.compare_exchange_strong(seen, mine, std::memory_order_acquire)) continue;
+    if (seen == 0 && !sys::exchange_if(word, seen, mine, __ATOMIC_ACQUIRE)) continue;
 #ifndef UBP_TEST_SHARED_AFTER_FORK  // tests/preload/controls_test.cpp: the child keeps its parent's pages
     for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
       const xol::Area& views = g_process.areas[area];
@@ -126,7 +126,7 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
   const auto take_over = [&](std::uint32_t block) __attribute__((always_inline)) -> TaskState* {
     TaskState* task = g_process.state(block);
     std::uint32_t owner = task->tid.load(std::memory_order_acquire);  // pairs with the owner's stores
-    if (!is_dead(owner) || !task->tid.compare_exchange_strong(owner, who.key, std::memory_order_acq_rel)) return nullptr;
+    if (!is_dead(owner) || !sys::exchange_if(task->tid, owner, who.key, __ATOMIC_ACQ_REL)) return nullptr;
     task->verified_bytes = 0;
     task->stack_tries = 0;
     return task;
@@ -139,7 +139,7 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
   }
   while (used < limit) {
     if (!open_block(used)) return nullptr;
-    if (g_process.high_water->compare_exchange_strong(used, used + 1, std::memory_order_acq_rel)) {
+    if (sys::exchange_if(*g_process.high_water, used, used + 1, __ATOMIC_ACQ_REL)) {
       TaskState* task = g_process.state(used);
       task->block = used;
       task->counters = g_process.counters_of(used);
@@ -147,7 +147,7 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
       task->consumer_stack = g_process.stack_end(used) + xol::kDetourSaveSkew;
       auto* const save = reinterpret_cast<xol::DetourSave*>(task->consumer_stack);
       save->context[1] = task->consumer_stack;
-      save->task = reinterpret_cast<std::uint64_t>(task);
+      save->context[xol::kContextTask] = reinterpret_cast<std::uint64_t>(task);
       save->counters = reinterpret_cast<std::uint64_t>(task->optimised);
       task->tid.store(who.key, std::memory_order_release);  // pairs with take_over
       return task;

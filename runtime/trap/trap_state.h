@@ -61,6 +61,7 @@ struct TaskState {
   std::uint64_t consumer_frame;     // the ucontext of the hit whose consumers it runs, unless a detour does
   std::uint64_t has_deferred;       // a signal arrived meanwhile and is pending; 0 at other times
   std::uint64_t consumer_stack;     // where detours run consumers: below its DetourSave
+  std::uint64_t ring, ring_head, ring_tail, ring_limit;  // what it records (record/rings.h); 0: it has not yet
   // Then, per area: geometry.slots tags and geometry.sets hands (see caches()).
 };
 
@@ -138,6 +139,7 @@ struct Process {
   xol::DetourView detours;
   void (*run_consumers)(Context*, TaskState*, std::uint32_t point, bool missed) = nullptr;  // core/consumers.cpp
   std::uint64_t stacks = 0;                 // layout.blocks x kOwnStackBytes
+  std::uint64_t rings = 0;                  // layout.blocks x record::kRingBytes; 0: no probe ever recorded
   std::atomic<std::uint32_t>* fork_state = nullptr;
   std::atomic<std::uint32_t>* high_water = nullptr;    // blocks ever claimed
   std::atomic<std::uint32_t>* threads_seen = nullptr;
@@ -185,7 +187,7 @@ extern thread_local constinit bool t_in_runtime __attribute__((tls_model("initia
 extern thread_local constinit TaskState* t_state __attribute__((tls_model("initial-exec")));
 // What a detour has spilled.
 struct Spilled {
-  std::uint64_t rcx, rax;
+  std::uint64_t rcx, rax, rdx;
 };
 extern thread_local constinit Spilled t_spilled __attribute__((tls_model("initial-exec")));
 

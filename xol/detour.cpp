@@ -21,7 +21,7 @@ std::uint32_t copy_bytes(const Instruction& instruction) {
   switch (instruction.op.effect) {
     case Effect::kJump: return 5;
     case Effect::kJumpIf: return 6;
-    case Effect::kCall: return 6 + 5 + 8;
+    case Effect::kCall: return 6 + 5 + 7 + 8;
     default: return is_short_branch(instruction.op.effect) ? instruction.length + 7U : instruction.length;
   }
 }
@@ -46,13 +46,17 @@ void write_copy_of(Writer& writer, const Instruction& instruction, std::uint64_t
       writer.bytes({0x0f, static_cast<std::uint8_t>(0x80 | instruction.op.condition)});
       writer.displacement_to(target);
       return;
-    case Effect::kCall:  // push the original return address, which stands behind the jump
+    case Effect::kCall: {  // push the original return address, which stands behind the jump; aligned: RFLAGS.AC may be set
+      const auto gap = static_cast<std::uint32_t>(-(writer.here() + 6 + 5) & 7);
       writer.bytes({0xff, 0x35});
-      writer.word(5);
+      writer.word(5 + gap);
       writer.bytes({0xe9});
       writer.displacement_to(target);
+      for (std::uint32_t i = 0; i < gap; ++i) writer.bytes({0xcc});
       writer.quad(address + instruction.length);
+      for (std::uint32_t i = gap; i < 7; ++i) writer.bytes({0xcc});
       return;
+    }
     default:
       break;
   }

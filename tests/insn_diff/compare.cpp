@@ -125,7 +125,7 @@ std::string Runner::compare(const Case& c, const Outcome& native, const Outcome&
     if ((c.ignored_gpr >> i & 1) == 0) differ(text, kRegisters[i], native.gpr[i], other.gpr[i]);
   }
   std::uint64_t flags = native.flags;
-  if (is_signal && c.kind.route == decoder::Route::kEmulate &&
+  if (is_signal && c.kind.route == decoder::Route::kEmulate && !detours_ &&
       ((native.flags ^ other.flags) & kResumeFlag) != 0) {
     ++rf_missing;
     flags = (flags & ~kResumeFlag) | (other.flags & kResumeFlag);
@@ -144,9 +144,9 @@ std::string Runner::compare(const Case& c, const Outcome& native, const Outcome&
   normalize(image[1], layout);
   std::uint64_t fip;
   std::memcpy(&fip, image[1] + 8, 8);
-  if (c.slot != 0 && fip - c.slot < c.length()) {
+  if (fip - copy_ < c.length()) {
     ++fip_in_slot;
-    fip += c.address - c.slot;
+    fip += c.address - copy_;
     std::memcpy(image[1] + 8, &fip, 8);
   }
   if (std::memcmp(image[0], image[1], layout.size) != 0) {

@@ -54,7 +54,7 @@ Driver::Driver(Machine& machine, Catalogue& catalogue, const Options& options)
 
 bool Driver::run(Control control) {
   control_ = control;
-  Runner runner(machine_, control);
+  Runner runner(machine_, control, options_.detours);
   const double start = now();
   const std::uint64_t failures = failures_;
   for (std::uint64_t index = 0;; ++index) {
@@ -91,9 +91,13 @@ bool Driver::run_case(Runner& runner, Encoding& encoding, std::uint64_t seed, st
     ++unplaced_;
     return true;
   }
-  ++cases_;
   bool passed = true;
-  runner.prepare(c);
+  if (!runner.prepare(c)) {
+    runner.finish(c);
+    ++unplaced_;
+    return true;
+  }
+  ++cases_;
   const int states = c.is_slow || encoding.is_dead() ? 1 : kStates;
   for (int number = 0; number < states; ++number) {
     Random state_random(mix(seed + 77) ^ mix(index * 64 + static_cast<unsigned>(number)));
@@ -129,7 +133,7 @@ bool Driver::run_case(Runner& runner, Encoding& encoding, std::uint64_t seed, st
     }
     passed = false;
     if (control_ != Control::kNone) {  // what the unspoiled runner finds too is no proof of the control
-      Runner plain(machine_, Control::kNone);
+      Runner plain(machine_, Control::kNone, options_.detours);
       plain.prepare(c);
       plain.native(c, state_, native);
       plain.displaced(c, state_, other);
@@ -192,7 +196,7 @@ bool Driver::replay(std::uint64_t seed, std::uint64_t index, const std::string& 
     alone.samples = {code};
     alone.mnemonic = "replayed";
   }
-  Runner runner(machine_, Control::kNone);
+  Runner runner(machine_, Control::kNone, options_.detours);
   const bool passed = run_case(runner, *encoding, seed, index, true);
   std::printf("%s\n", passed ? "no difference" : "different");
   return passed;

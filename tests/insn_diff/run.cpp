@@ -38,16 +38,48 @@ xol::Displaced make_displaced(std::uint64_t address, const std::uint8_t* bytes,
   return point;
 }
 
-void Runner::prepare(const Case& c) {
+// Of the one instruction, and a jump back.
+bool Runner::write_detour(const Case& c) {
+  const std::span<const std::uint8_t> code(c.code.data(), c.length());
+  const decoder::Straight straight = decoder::follow({code, c.length()}, 0, 1, decoder::kJumpBytes);
+  if (straight.parts.size() != 1) return false;
+  xol::DetourPlan plan;
+  plan.parts.push_back({0, straight.parts[0].instruction, true, 0});
+  plan.length = c.length();
+  info_ = {};
+  info_.entry = c.slot + xol::kDetourHead;
+  info_.origin = c.address;
+  if (!xol::reaches(plan, c.address, info_.entry, code)) return false;
+  const std::uint32_t bytes = xol::kDetourHead + xol::detour_bytes(plan, nullptr);
+  if (c.slot % kSlotRegionBytes + bytes > kSlotRegionBytes) return false;
+  xol::write_detour({c.slot_rw, bytes}, info_, plan, code, {}, nullptr);
+  copy_ = info_.entry + info_.copies[0];
+  std::uint8_t* const copy = c.slot_rw + (copy_ - c.slot);
+  const bool is_copied = std::memcmp(copy, code.data(), c.kind.rip_disp_offset) == 0;
+  if (control_ == Control::kDisplacement && c.kind.rip_disp_offset != 0 && is_copied) ++copy[c.kind.rip_disp_offset];
+  if (control_ == Control::kReturnAddress && c.kind.is_call) ++copy[6 + (copy[2] | copy[3] << 8)];
+  return true;
+}
+
+void Runner::finish(const Case& c) {
+  clear_code(c);
+  if (detours_) std::memset(c.slot_rw, 0xcc, xol::kDetourHead + info_.bytes);
+}
+
+bool Runner::prepare(const Case& c) {
   write_code(machine_, c);
+  copy_ = c.slot;
+  if (detours_ && !write_detour(c)) return false;
   point_ = make_displaced(c.address, c.code.data(), c.kind);
   const auto at = xol::SlotAddress{c.slot};
+  if (detours_) return true;
   if (c.kind.route == decoder::Route::kSlot) xol::write_slot(c.slot_rw, at, point_);
   if (c.kind.route == decoder::Route::kSystem) xol::write_permanent_slot(c.slot_rw, at, point_);
   if (control_ == Control::kDisplacement && c.kind.rip_disp_offset != 0) ++c.slot_rw[c.kind.rip_disp_offset];
   if (control_ == Control::kSyscall && c.kind.route == decoder::Route::kSystem && c.code[0] == 0x0f) {
     std::memset(c.slot_rw + c.length(), 0x90, 10);
   }
+  return true;
 }
 
 void Runner::native(const Case& c, const State& state, Outcome& out) {
@@ -58,10 +90,10 @@ void Runner::native(const Case& c, const State& state, Outcome& out) {
 
 void Runner::displaced(const Case& c, const State& state, Outcome& out) {
   machine_.put_memory(*c.world, state.memory);
-  if (c.kind.route == decoder::Route::kEmulate) {
+  if (c.kind.route == decoder::Route::kEmulate && !detours_) {
     emulated(c, state, out);
   } else {
-    machine_.run(state, c.slot, out);
+    machine_.run(state, copy_, out);
     translate(c, out);
   }
   machine_.get_memory(*c.world, out.memory);
@@ -104,13 +136,13 @@ void Runner::emulated(const Case& c, const State& state, Outcome& out) {
   }
 }
 
-// What translate_slot() in runtime/trap/translate.h does.
+// What translate_slot() or translate_detour() in runtime/trap/translate.h does.
 void Runner::translate(const Case& c, Outcome& out) const {
   if (out.where != Where::kSignal || control_ == Control::kFaultAddress) return;
   const std::uint64_t offset = out.rip - c.slot;
-  if (offset >= xol::kSlotBytes) return;
-  const xol::SlotPosition position = xol::position_in_slot(point_, offset);
-  const auto original = static_cast<std::uint64_t>(position.address);
+  if (offset >= (detours_ ? xol::kDetourHead + info_.bytes : xol::kSlotBytes)) return;
+  const xol::SlotPosition position = detours_ ? xol::SlotPosition{} : xol::position_in_slot(point_, offset);
+  const std::uint64_t original = detours_ ? xol::detour_position(info_, c.address, out.rip).rip : static_cast<std::uint64_t>(position.address);
   const bool is_fault =
       out.signal == SIGILL || out.signal == SIGFPE || out.signal == SIGSEGV || out.signal == SIGBUS;
   const bool is_step = out.signal == SIGTRAP;

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "tests/insn_diff/case.h"
+#include "xol/detour.h"
 
 namespace ubp::insn_diff {
 
@@ -26,9 +27,10 @@ xol::Displaced make_displaced(std::uint64_t address, const std::uint8_t* bytes,
 
 class Runner {
  public:
-  Runner(Machine& machine, Control control) : machine_(machine), control_(control) {}
-  void prepare(const Case& c);  // writes text, stubs and slot
-  void finish(const Case& c) { clear_code(c); }
+  // detours: displaced instructions run from the copies that the jump tier makes of them.
+  Runner(Machine& machine, Control control, bool detours) : machine_(machine), control_(control), detours_(detours) {}
+  bool prepare(const Case& c);  // writes text, stubs and slot, or detour; false: it can be in no detour
+  void finish(const Case& c);
   void native(const Case& c, const State& state, Outcome& out);
   void displaced(const Case& c, const State& state, Outcome& out);
 
@@ -42,10 +44,14 @@ class Runner {
  private:
   void emulated(const Case& c, const State& state, Outcome& out);
   void translate(const Case& c, Outcome& out) const;
+  bool write_detour(const Case& c);
 
   Machine& machine_;
   Control control_;
+  bool detours_;
   xol::Displaced point_;
+  xol::DetourInfo info_;
+  std::uint64_t copy_ = 0;  // where the displaced instruction runs
 };
 
 std::string describe(const Outcome& outcome);

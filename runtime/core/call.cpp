@@ -91,7 +91,7 @@ Quiet::~Quiet() {
   sys::set_signal_mask(signals::has_taken_over() ? mask_ & ~(std::uint64_t{1} << (SIGTRAP - 1)) : mask_);
 }
 
-Call::Call(bool needs_init) {
+Call::Call(bool needs_init, bool waits) {
   const bool is_forked = g_process.fork_state != nullptr && g_process.fork_state->load(std::memory_order_acquire) != trap::kReady;
   if (is_forked) after_fork_in_child();  // by a system call of its own: no handler was called
   if (is_in_consumer()) {
@@ -102,7 +102,12 @@ Call::Call(bool needs_init) {
     status_ = UBP_E_BUSY;
   }
   if (status_ != UBP_OK) return;
-  g_mutex.lock();
+  if (waits) {
+    g_mutex.lock();
+  } else if (!g_mutex.try_lock()) {
+    status_ = UBP_E_BUSY;
+    return;
+  }
   make();
   static bool handles_fork = false;
   if (!handles_fork) {

@@ -29,8 +29,9 @@ class Quiet {
 
 class Call {
  public:
-  // needs_init: fails with UBP_E_NOT_ACTIVE outside ubp_init() .. ubp_shutdown(). In a Quiet only.
-  explicit Call(bool needs_init = true);
+  // needs_init: fails with UBP_E_NOT_ACTIVE outside ubp_init() .. ubp_shutdown(). waits: else it fails with UBP_E_BUSY where another
+  // thread is inside. In a Quiet only.
+  explicit Call(bool needs_init = true, bool waits = true);
   ~Call();
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;

@@ -37,6 +37,18 @@ void before_sharing_tls() {
   if (call.status() == UBP_OK) interface().registry.leave_jump_tier();
 }
 
+// Called by the trap path.
+void promote(std::uint32_t point) {
+  const Quiet quiet;
+  const Call call(false, false);
+  if (call.status() != UBP_OK) return;  // it is asked again
+  try {
+    interface().registry.promote(point);
+  } catch (const std::exception&) {
+    // no memory: it stays as it is
+  }
+}
+
 }  // namespace
 
 report::Summary summary(const std::string& program) {
@@ -83,6 +95,7 @@ ubp_status initialise(const MachineConfig& config, bool is_embedding) {
   state.is_initialised = true;
   trap::g_process.on_modules_changed = reinterpret_cast<std::uint64_t>(&on_modules_changed);
   trap::g_process.before_sharing_tls = &before_sharing_tls;
+  if (state.registry.config().optimize == Optimize::kAuto) trap::g_process.promote = &promote;
   return UBP_OK;
 }
 

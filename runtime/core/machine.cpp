@@ -273,10 +273,6 @@ void Machine::clear_windows(const std::vector<xol::Displaced>& points) {
 void Machine::make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog, std::uint32_t first_new,
                            const Consumer* consumer) {
   if (detours_.mode() == Optimize::kNever) return;
-  struct Wanted {
-    std::uint32_t index, module, offset;
-    const symbols::Function* function;
-  };
   std::vector<Wanted> wanted;
   std::uint32_t last = ~0U;
   for (const probes::Probe& probe : plan.probes()) {
@@ -295,14 +291,46 @@ void Machine::make_detours(probes::Plan& plan, const Runs& runs, const probes::C
     detours_.take_stale(g_process.table.points[index].address, stale);
   }
   for (const std::uint32_t index : stale) {
-    const std::uint64_t address = g_process.table.points[index].address;
-    const auto module = catalog.module_at(address);
-    if (!module) continue;
-    const std::uint64_t elf_address = address - catalog.modules()[*module].bias;
-    if (const symbols::Function* function = catalog.table_of(*module).containing(elf_address)) {
-      wanted.push_back({index, *module, static_cast<std::uint32_t>(elf_address - function->address), function});
-    }
+    if (const auto again = wanted_at(index, catalog)) wanted.push_back(*again);
   }
+  make_wanted(wanted, catalog, consumer);
+}
+
+std::optional<Machine::Wanted> Machine::wanted_at(std::uint32_t index, const probes::Catalog& catalog) const {
+  const std::uint64_t address = g_process.table.points[index].address;
+  const auto module = catalog.module_at(address);
+  if (!module) return std::nullopt;
+  const std::uint64_t elf_address = address - catalog.modules()[*module].bias;
+  const symbols::Function* const function = catalog.table_of(*module).containing(elf_address);
+  if (function == nullptr) return std::nullopt;
+  return Wanted{index, *module, static_cast<std::uint32_t>(elf_address - function->address), function};
+}
+
+void Machine::promote(std::uint32_t index, const probes::Catalog& catalog) {
+  constexpr std::uint64_t kWarm = 32, kFurthest = 4096;  // hits; bytes
+  const auto wants = [&](std::uint32_t point) {
+    return detours_.reason(point) == Tier::kNotEntry && (users_[point] & kArmed) != 0 && !g_process.table.points[point].has_consumers;
+  };
+  if (!wants(index)) return;
+  const auto hot = wanted_at(index, catalog);
+  if (!hot) return;
+  std::vector<Wanted> wanted;
+  const std::uint64_t address = g_process.table.points[index].address, begin = address - std::min<std::uint64_t>(hot->offset, kFurthest);
+  for (std::uint64_t at = begin; at < address + kFurthest && at - begin < hot->function->end - hot->function->address; ++at) {
+    const std::uint32_t point = g_process.table.find(at);
+    if (point == probes::kNotFound || point < own_end_ || !wants(point)) continue;
+    std::uint64_t count = 0;
+    for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
+      count += __atomic_load_n(&g_process.counters_of(block)[point], __ATOMIC_RELAXED);  // its owner counts on
+    }
+    if (count >= kWarm) wanted.push_back({point, hot->module, static_cast<std::uint32_t>(hot->offset + (at - address)), hot->function});
+  }
+  make_wanted(wanted, catalog, nullptr);
+  for (const Wanted& one : wanted) cleared_.push_back(one.index);
+  commit({}, false);  // denied: they stay as they are
+}
+
+void Machine::make_wanted(std::vector<Wanted>& wanted, const probes::Catalog& catalog, const Consumer* consumer) {
   const auto before = [](const Wanted& a, const Wanted& b) {
     return g_process.table.points[a.index].address < g_process.table.points[b.index].address;
   };
@@ -339,7 +367,7 @@ void Machine::count_users(const std::vector<std::uint32_t>& indexes, int change)
   for (const std::uint32_t index : indexes) users_[index] = static_cast<std::uint16_t>(users_[index] + change);
 }
 
-std::optional<std::string> Machine::commit(const Edit& edit) {
+std::optional<std::string> Machine::commit(const Edit& edit, bool may_be_alone) {
   for (const std::uint32_t index : edit.uses_) {
     if ((users_[index] & kMostUsers) == kMostUsers - 1) return "too many probes at one address";
   }
@@ -360,7 +388,7 @@ std::optional<std::string> Machine::commit(const Edit& edit) {
   }
   for (const std::uint32_t index : cleared_) detours_.jumps_within(index, jumps);
   sort_by_address(jumps);
-  const bool is_alone = detours_.mode() != Optimize::kNever && is_only_thread();
+  const bool is_alone = may_be_alone && detours_.mode() != Optimize::kNever && is_only_thread();
   auto denied = detours_.remove(jumps, is_alone);
   jumps.insert(jumps.end(), indexes.begin(), indexes.end());
   jumps.insert(jumps.end(), cleared_.begin(), cleared_.end());

@@ -88,7 +88,9 @@ class Machine {
   static bool is_in_program();
 
   // Writes what the edit comes to, all of it or nothing, with one synchronisation of all threads. Returns why not.
-  std::optional<std::string> commit(const Edit& edit);
+  std::optional<std::string> commit(const Edit& edit) { return commit(edit, true); }
+  // Gives a hot probepoint, and those of its function that are not cold, jumps.
+  void promote(std::uint32_t index, const probes::Catalog& catalog);
 
   // A module's probepoints go without a trace, and come back with it.
   void retire_module(std::uint32_t module, const symbols::Module& where);
@@ -112,10 +114,18 @@ class Machine {
   std::uint64_t table_bytes() const { return table_ != nullptr ? table_->bytes() : 0; }
 
  private:
+  struct Wanted {
+    std::uint32_t index, module, offset;
+    const symbols::Function* function;
+  };
+  // may_be_alone: where it is, one step does instead of six.
+  std::optional<std::string> commit(const Edit& edit, bool may_be_alone);
   std::optional<std::string> write(std::vector<std::uint32_t>& indexes);
   void clear_windows(const std::vector<xol::Displaced>& points);
   void make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog, std::uint32_t first_new,
                     const Consumer* consumer);
+  std::optional<Wanted> wanted_at(std::uint32_t index, const probes::Catalog& catalog) const;
+  void make_wanted(std::vector<Wanted>& wanted, const probes::Catalog& catalog, const Consumer* consumer);
   void sort_by_address(std::vector<std::uint32_t>& indexes) const;
   void count_users(const std::vector<std::uint32_t>& indexes, int change);
   void register_membarrier();

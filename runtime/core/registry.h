@@ -83,6 +83,8 @@ class Registry {
   void modules_changed(bool just_mapped);
   // Takes the runtime's own int3s out, when no probe is left.
   std::optional<std::string> rest();
+  // A probepoint has been hit often.
+  void promote(std::uint32_t index) { machine_.promote(index, *catalog_); }
   // From now on every hit is a trap.
   void leave_jump_tier() { machine_.leave_jump_tier(); }
   // A forked child counts from zero.

@@ -86,6 +86,9 @@ inline constexpr std::uint64_t kRetry = 1;
 // watchpoint while SIGTRAP is blocked would make the kernel reset the handler.)
 [[gnu::always_inline]] inline std::uint64_t block_all() { return sys::set_signal_mask(~kTrapBit); }
 
+// A trap costs some 2 us, and a jump some 100 us to make.
+constexpr std::uint64_t kHot = 256;
+
 // Which counter to increment; for kRetry, the frame to return from.
 struct Decision {
   std::uint64_t counter;
@@ -112,6 +115,16 @@ UBP_RANGE("ubp_trap_a") bool ubp_trap_take_out(std::uint32_t point, bool in_deto
   return true;
 }
 UBP_RANGE("ubp_trap_b") void ubp_trap_consume(Context* uc) { consume(uc); }
+// A probepoint that still traps has been hit often: may it have a jump? With all signals blocked, so that none can abandon what
+// goes on in there.
+UBP_RANGE("ubp_trap_b") void ubp_trap_promote(Context* uc) {
+  const Continuation& next = continuation(uc);
+  const bool can = !t_in_runtime && next.consumed != kMissed && g_process.is_own_stack(address_of(uc));
+  if (!can || g_process.is_sandboxed.load(std::memory_order_relaxed)) return;  // set by this thread, or just now by another
+  const std::uint64_t before = block_all();
+  g_process.promote(static_cast<std::uint32_t>(next.index));
+  sys::set_signal_mask(before);
+}
 UBP_RANGE("ubp_trap_b") bool ubp_trap_gate(Context* uc, const xol::Displaced& point) { return pass_gate(uc, point); }
 UBP_RANGE("ubp_trap_b") std::uint64_t ubp_trap_shared_slot(TaskState* task, std::uint32_t index, const xol::Displaced& point) {
   return shared_slot(task, index, point);
@@ -216,6 +229,9 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
     next.fast = next.may_be_fast != 0 && can_return_fast(uc) ? 1 : 0;
     return;
   }
+  const std::uint64_t count = next.task->counters[next.index];
+  const bool is_hot = count >= kHot && (count & (count - 1)) == 0;  // again and again, ever more rarely
+  if (is_hot && g_process.promote != nullptr) [[unlikely]] ubp_trap_promote(uc);
   switch (point.route) {
     case decoder::Route::kEmulate: {
       const xol::Outcome outcome = xol::emulate(point, registers_of(uc));

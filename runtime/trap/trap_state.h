@@ -151,6 +151,8 @@ struct Process {
   std::uint32_t pkru_offset = 0;            // of PKRU in the XSAVE image; 0: the system has no protection keys
   std::uint64_t on_modules_changed = 0;     // function called in place of the dynamic linker's r_brk; 0: none
   void (*before_sharing_tls)() = nullptr;   // called when a task is about to be made on its maker's TLS, or one of its own making
+  void (*promote)(std::uint32_t point) = nullptr;  // core/lifecycle.cpp: a probepoint is hot; null: none is promoted
+  std::atomic<bool> is_sandboxed{false};    // it has a system call filter of its own making: nothing new is asked of the kernel
   bool keeps_stacks = false;                // the process has Go code: frame.h
   bool has_gate = false;                    // libc's own rt_sigprocmask and rt_sigaction pass gate.h
   bool fast_return = false;                 // user-mode return is possible at all

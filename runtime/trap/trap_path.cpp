@@ -119,8 +119,13 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_consume(Context* uc) { consume(uc); }
 // goes on in there.
 UBP_RANGE("ubp_trap_b") void ubp_trap_promote(Context* uc) {
   const Continuation& next = continuation(uc);
-  const bool can = !t_in_runtime && next.consumed != kMissed && g_process.is_own_stack(address_of(uc));
-  if (!can || g_process.is_sandboxed.load(std::memory_order_relaxed)) return;  // set by this thread, or just now by another
+  // t_in_runtime will be set: whoever shares it would count nothing meanwhile.
+  const bool is_alone = !g_process.shares_tls.load(std::memory_order_relaxed);  // set by this thread before it shares
+  const bool can = is_alone && !t_in_runtime && next.consumed != kMissed && g_process.is_own_stack(address_of(uc));
+  if (!can) return;
+#ifndef UBP_TEST_NO_SANDBOX  // tests/preload/environment_test.cpp: a program's filter is not minded
+  if (g_process.is_sandboxed.load(std::memory_order_relaxed)) return;  // set by this thread, or just now by another
+#endif
   const std::uint64_t before = block_all();
   g_process.promote(static_cast<std::uint32_t>(next.index));
   sys::set_signal_mask(before);

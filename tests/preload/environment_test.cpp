@@ -54,6 +54,16 @@ TEST_CASE("late_seccomp: a filter that allows next to nothing, set after load") 
   CHECK(probed.err.find("ubp: hits") != std::string::npos);
 }
 
+TEST_CASE("late_seccomp: hot probepoints of a program whose filter kills whoever patches stay as they are") {
+  const std::vector<std::string> argv = {fixture("fx_environment"), "killing"};
+  const Environment automatic = {{"UBP_OPTIMIZE", "auto"}};
+  CHECK(run_probed(argv, "f; h+3", automatic).end() == "exit 0");
+  // The control: one that promotes all the same.
+  Environment env = automatic;
+  env.insert(env.end(), {{"UBP_PROBES", "f; h+3"}, {"LD_PRELOAD", control("no_sandbox")}});
+  CHECK(run({.argv = argv, .env = env, .preload = false}).end() == "signal 31");  // SIGSYS
+}
+
 TEST_CASE("daemon_closefrom: two forks, every descriptor closed") {
   ScratchFolder folder;
   const std::string result = folder.path() + "/result";

@@ -73,6 +73,24 @@ void check_mixed(int threads, long calls, const std::string& slots, const char* 
 
 }  // namespace
 
+TEST_CASE("promotion: in auto, what is hit often in the middle of a function gets its jump while threads run it") {
+  const std::vector<Point> all = points(run_plain({fixture("fx_fifty"), "--offsets"}).out);
+  for (const long threads : {1L, 2L, 8L}) {
+    CAPTURE(threads);
+    constexpr long kCalls = 100000;
+    const std::vector<std::string> argv = {fixture("fx_fifty"), std::to_string(threads), std::to_string(kCalls)};
+    Outcome probed = run({.argv = argv, .env = {{"UBP_PROBES", probe_list(all)}, {"UBP_OPTIMIZE", "auto"}}});
+    CHECK(probed.end() == "exit 0");
+    CHECK(probed.out == run_plain(argv).out);
+    const nlohmann::json summary = probed.summary();
+    const auto expected = static_cast<std::uint64_t>(threads * kCalls);
+    for (const auto& probe : summary["probes"]) CHECK(probe["hits"] == expected);
+    CHECK(total(summary, "hits") == expected * all.size());
+    CHECK(summary["optimised"]["hits"].get<std::uint64_t>() * 10 > expected * all.size() * 9);
+    CHECK(adds_up(summary));
+  }
+}
+
 TEST_CASE("exact_counts: function entry, N in {0, 1}") {
   for (std::string slots : kSlots) {
     for (int threads : {1, 2, 16, 200}) {

@@ -37,7 +37,8 @@ double slot_ns(const std::string& policy, int cycle, int threads);
 
 // The functions of points.S.
 extern "C" long bench_emulated(long), bench_nop5(long), bench_slot(long), bench_syscall(long);
-extern "C" long bench_long(long), bench_floor(long), bench_floor_far(long);
+extern "C" long bench_long(long), bench_floor(long), bench_floor_far(long), bench_floor_call(long);
+extern "C" void bench_consumer();  // does nothing
 extern "C" __thread std::uint64_t* bench_counters;  // where they count: bench_counters[kFloorCounter]
 inline constexpr int kFloorCounter = 128;
 extern "C" long (*const bench_points[4096])(long);

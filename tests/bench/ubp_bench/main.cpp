@@ -16,6 +16,7 @@
 #include <numeric>
 
 #include "bench.h"
+#include "runtime/include/ubp.h"
 
 using namespace ubp::bench;
 
@@ -60,7 +61,7 @@ double median(std::vector<double> values) {
 }
 
 constexpr const char *kLong = "unprobed call", *kShort = "unprobed call, short function", *kFloor = "detour by hand: the floor",
-                     *kFarFloor = "the same, 64 KiB away";
+                     *kFarFloor = "the same, 64 KiB away", *kCallFloor = "by hand, with a call of a C function";
 
 const Row& find(const std::vector<Row>& rows, const std::string& name) {
   return *std::find_if(rows.begin(), rows.end(), [&](const Row& row) { return row.name == name; });
@@ -103,7 +104,7 @@ void print_jumps(const std::vector<Row>& rows, nlohmann::json* json) {
     }
     if (!row.error.empty()) continue;  // said above
     std::printf("%-38s %12.2f %8.3f %12.2f %8.3f %8.3f\n", row.name.c_str(), one, one_ratio, two, two_ratio, scaling);
-    if (row.name == kFloor || row.name == kFarFloor) continue;
+    if (row.name == kFloor || row.name == kFarFloor || row.name == kCallFloor) continue;
     for (const auto& [name, times] : faster) std::printf("  %.0f times faster than %s\n", times, name.c_str());
   }
 }
@@ -152,6 +153,16 @@ int print_table(const std::string& library, int repeat, int ms, bool as_json) {
   add(kFloor, worker("floor", {}), kLong);
   add(kFarFloor, worker("floor_far", {}), kLong);
   add("jump: counted hit", worker("long", {{"UBP_OPTIMIZE", "auto"}, {"UBP_PROBES", "bench_long"}}), kLong);
+  add(kCallFloor, worker("floor_call", {}), kLong);
+  struct Kind {
+    const char* name;
+    int flags;
+  };
+  for (const auto& [name, flags] : {Kind{"no registers", UBP_PROBE_NO_FP | UBP_PROBE_NO_REGISTERS}, Kind{"general registers", UBP_PROBE_NO_FP},
+                                    Kind{"and xmm", UBP_PROBE_SSE_ONLY}, Kind{"and all else", 0}}) {
+    add(std::string("jump: consumer, ") + name, worker("consumer", {{"UBP_OPTIMIZE", "auto"}, {"UBP_PROBES", "bench_slot"}}, 0, flags), kLong);
+  }
+  add("jump: timestamped record", worker("consumer", {{"UBP_OPTIMIZE", "auto"}, {"UBP_PROBES", "bench_slot"}}, 0, UBP_PROBE_RECORD), kLong);
   add(kShort, worker("nop5", {}));
   add("jump: counted hit, short function", worker("nop5", {{"UBP_OPTIMIZE", "auto"}, {"UBP_PROBES", "bench_nop5"}}), kShort);
   add("kernel uprobe: emulated (nop)", worker("emulated", {}, file_offset(&bench_emulated)));

@@ -32,6 +32,37 @@ FUNCTION bench_slot, lea 1(%rdi), %rax
 LONG bench_long, .byte 0x0f, 0x1f, 0x44, 0, 0
 LONG bench_floor, {disp32} jmp .Ldetour_bench_floor
 LONG bench_floor_far, {disp32} jmp .Ldetour_bench_floor_far
+LONG bench_floor_call, {disp32} jmp .Ldetour_bench_floor_call
+
+/* The floor of a consumer: counted, and a C function called, with what it may change saved on the stack. */
+  .balign 64
+.Ldetour_bench_floor_call:
+  leaq -136(%rsp), %rsp
+  pushq %rax
+  lahf
+  seto %al
+  pushq %rax
+  .irp register, rcx, rdx, rsi, rdi, r8, r9, r10, r11
+  pushq %\register
+  .endr
+  movq %fs:bench_counters@tpoff, %rcx
+  incq 1024(%rcx)
+  call bench_consumer
+  .irp register, r11, r10, r9, r8, rdi, rsi, rdx, rcx
+  popq %\register
+  .endr
+  popq %rax
+  addb $0x7f, %al
+  sahf
+  popq %rax
+  leaq 136(%rsp), %rsp
+  .byte 0x0f, 0x1f, 0x44, 0, 0
+  {disp32} jmp .Lbench_floor_call_behind
+  .globl bench_consumer
+  .type bench_consumer, @function
+bench_consumer:
+  ret
+  .size bench_consumer, . - bench_consumer
 
 /* The floor of the jump tier: bench_long with the least detour that counts for its thread, written by hand. */
 .macro DETOUR name

@@ -1,4 +1,5 @@
 // The worker: threads that call probed functions for a while.
+#include <dlfcn.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include <thread>
 
 #include "bench.h"
+#include "runtime/include/ubp.h"
 
 extern "C" void bench_empty_fast(int, siginfo_t*, void*);
 
@@ -33,6 +35,35 @@ void install(void (*handler)(int, siginfo_t*, void*)) {
 double processor_ns() {
   timespec now{};
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
+}
+
+// A function of the libubp.so that is preloaded.
+template <typename Function>
+Function* preloaded(const char* name) {
+  auto* const function = reinterpret_cast<Function*>(dlsym(RTLD_DEFAULT, name));
+  if (function == nullptr) std::exit(3);
+  return function;
+}
+
+thread_local volatile std::uint64_t t_argument;
+
+// A probe of bench_long: a consumer that does nothing, or reads an argument; or records.
+void add_consumer(std::uint32_t flags) {
+  ubp_options options{};
+  options.struct_size = sizeof options;
+  options.flags = flags;
+  static auto* const argument = preloaded<decltype(ubp_context_argument)>("ubp_context_argument");
+  const ubp_consumer reads = [](const ubp_context* hit, void*) { t_argument = argument(hit, 0); };
+  options.consumer = (flags & UBP_PROBE_RECORD) != 0 ? nullptr
+                     : (flags & UBP_PROBE_NO_REGISTERS) != 0 ? reinterpret_cast<ubp_consumer>(&bench_consumer) : reads;
+  if (preloaded<decltype(ubp_init)>("ubp_init")(nullptr) != UBP_OK) std::exit(3);
+  if (preloaded<decltype(ubp_register)>("ubp_register")("bench_long", &options, nullptr, nullptr) != UBP_OK) std::exit(3);
+}
+
+double thread_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
   return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
 }
 
@@ -74,6 +105,11 @@ int work(const std::vector<std::string>& arguments) {
     std::printf("\n");
     return 0;
   }
+  // count: the flags. Where they ask for records, these are drained in between, outside the time that counts.
+  const bool records = mode == "consumer" && (count & UBP_PROBE_RECORD) != 0;
+  if (mode == "consumer") add_consumer(static_cast<std::uint32_t>(count));
+  auto* const drain = records ? preloaded<decltype(ubp_drain)>("ubp_drain") : nullptr;
+  std::atomic<std::uint64_t> drained_ns{0};
   if (mode == "empty") install(&on_trap);
   if (mode == "empty_fast") install(&bench_empty_fast);
   long (*const function)(long) = mode == "emulated"    ? &bench_emulated
@@ -81,6 +117,8 @@ int work(const std::vector<std::string>& arguments) {
                                  : mode == "long"      ? &bench_long
                                  : mode == "floor"     ? &bench_floor
                                  : mode == "floor_far" ? &bench_floor_far
+                                 : mode == "floor_call" ? &bench_floor_call
+                                 : mode == "consumer"  ? &bench_long
                                  : mode == "syscall"   ? &bench_syscall
                                                        : &bench_slot;
   std::atomic<bool> go{false}, stop{false};
@@ -90,7 +128,7 @@ int work(const std::vector<std::string>& arguments) {
   std::vector<std::thread> all;
   for (int t = 0; t < threads; ++t) {
     all.emplace_back([&, t] {
-      const auto order = sequence(pattern, count, static_cast<unsigned>(t) + 1);
+      const auto order = sequence(pattern, mode == "consumer" ? 1 : count, static_cast<unsigned>(t) + 1);
       std::uint64_t own = 0, bad = 0, counters[kFloorCounter + 8] = {};
       bench_counters = counters;
       ++ready;
@@ -110,9 +148,14 @@ int work(const std::vector<std::string>& arguments) {
           }
         }
       } else {
+        constexpr std::uint64_t kRing = 49152;  // a task's ring holds more
         while (!stop.load(std::memory_order_relaxed)) {
           for (int i = 0; i < 16; ++i) function(i);
           own += 16;
+          if (drain == nullptr || own % kRing != 0) continue;
+          const double start = thread_ns();
+          drain([](const ubp_record*, void*) {}, nullptr);
+          drained_ns += static_cast<std::uint64_t>(thread_ns() - start);
         }
       }
       if (mode.starts_with("floor")) bad += counters[kFloorCounter] != own;
@@ -128,7 +171,7 @@ int work(const std::vector<std::string>& arguments) {
   stop.store(true);
   for (std::thread& thread : all) thread.join();
   const double elapsed = std::chrono::duration<double, std::nano>(Clock::now() - begin).count();
-  std::printf("%.0f %.0f %llu", elapsed, processor_ns() - processor_begin, static_cast<unsigned long long>(wrong.load()));
+  std::printf("%.0f %.0f %llu", elapsed, processor_ns() - processor_begin - static_cast<double>(drained_ns.load()), static_cast<unsigned long long>(wrong.load()));
   for (const std::uint64_t own : calls) std::printf(" %llu", static_cast<unsigned long long>(own));
   std::printf("\n");
   return 0;

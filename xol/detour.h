@@ -50,6 +50,7 @@ struct DetourSave {
   std::uint64_t registers[16];  // numbered as the hardware does
   std::uint64_t status;         // ah: the status flags but OF; al: OF
   std::uint64_t error;          // errno
+  std::uint64_t rflags;         // not at a function's entry: for the direction flag
   std::uint64_t mask;           // the thread's signal mask, when signals were put off (trap/consume.h)
   // What consumers are passed: core/consumer_list.h. Only the last word changes: the consumer that runs.
   std::uint64_t context[4];
@@ -69,6 +70,7 @@ inline constexpr std::uint64_t kDetourSaveSkew = 1088;
   return ((rsp - kDetourSaveSkew + kPage - 1) & ~(kPage - 1)) + kDetourSaveSkew;
 }
 
+inline constexpr std::uint64_t kDirectionFlag = 0x400;
 // RFLAGS with the status flags as a DetourSave has them.
 [[gnu::always_inline]] inline std::uint64_t with_status(std::uint64_t flags, std::uint64_t status) {
   constexpr std::uint64_t kInAh = 0xd5, kOverflow = 0x800;  // SF ZF AF PF CF: SDM volume 2, LAHF
@@ -112,9 +114,9 @@ struct DetourInfo {
   std::uint8_t original[kMostJumpBytes] = {};  // what the jump replaces
   // Its consumers' part, before the first copy: how far it has come; all but rax_saved have all saved. The signal mask is restored
   // behind the copies. Where it records, `saved` means rdx, and the way of a record without room begins at `full` and has counted
-  // it at full_counted.
+  // it at full_counted. From direction_saved on the direction flag is clear; 0: at a function's entry it is so by itself.
   enum class Kind : std::uint8_t { kCounts, kConsumers, kRecords } kind = Kind::kCounts;
-  std::uint16_t rax_saved = 0, saved = 0, hit_counted = 0, consumed = 0, restored = 0, late = 0, full = 0, full_counted = 0;
+  std::uint16_t rax_saved = 0, saved = 0, direction_saved = 0, hit_counted = 0, consumed = 0, restored = 0, late = 0, full = 0, full_counted = 0;
   std::uint8_t modifies = 0;            // they may change registers that calls keep
 
   [[gnu::always_inline]] inline bool is_counted(std::uint32_t part) const { return (counted >> part & 1) != 0; }
@@ -149,6 +151,7 @@ struct DetourPosition {
   // Of a detour with consumers: every register, or rax alone, is in the DetourSave, to which rcx points, or else rsp.
   bool is_saved = false, is_rax_saved = false, is_save_in_rcx = false;
   bool is_consumed = true;          // its consumers have run, if it has any
+  bool is_direction_saved = false;  // the direction flag is in the DetourSave
 };
 
 // In the consumers' part.
@@ -157,7 +160,8 @@ struct DetourPosition {
   const bool is_saved = offset >= info.saved, is_late = offset >= info.late;
   const bool is_save_in_rcx = offset < info.saved + kSwitchBytes || (!is_late && offset >= info.restored);
   const bool is_rax_saved = !is_saved && offset >= info.rax_saved, has_rcx_spilled = !is_saved && offset >= kSpilledRcx;
-  return {origin, offset >= info.hit_counted, has_rcx_spilled, false, false, true, is_saved, is_rax_saved, is_save_in_rcx, offset >= info.consumed};
+  return {origin, offset >= info.hit_counted, has_rcx_spilled, false, false, true, is_saved, is_rax_saved, is_save_in_rcx, offset >= info.consumed,
+          info.direction_saved != 0 && offset >= info.direction_saved};
 }
 [[gnu::always_inline]] inline DetourPosition record_position(const DetourInfo& info, std::uint64_t origin, std::int64_t offset) {
   const bool is_recorded = offset >= info.full ? offset >= info.full_counted : offset >= info.consumed;
@@ -222,6 +226,7 @@ struct DetourConsumers {
   std::uint32_t function = 0, data = 0, next = 0, counter = 0;    // in a consumer
   std::uint32_t stack = 0, deferred = 0, mark = 0, optimised = 0; // in TaskState
   std::uint32_t tid = 0, ring = 0, head = 0, limit = 0;           // likewise
+  bool is_inside = false;              // not at a function's entry, where the psABI says what state there is
   std::uint32_t point = 0;             // the probepoint's index
   std::uint32_t dropped = 0;           // from where the task counts to what a recorder drops
   std::int32_t error = 0;              // of errno, from %fs:0

@@ -155,7 +155,18 @@ void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& co
   save_register(writer, kR15, kRcx, kStore);
   info.saved = here();
   writer.bytes({0x49, 0x89, 0xe7, 0x48, 0x89, 0xcc});  // mov %rsp,%r15; mov %rcx,%rsp
+  if (consumers.is_inside) {
+    writer.bytes({0x9c});                                // pushfq; popq rflags(%rsp): as rsp is after it; cld
+    with_memory(writer, {0x8f}, 0, kRsp, offsetof(DetourSave, rflags), false);
+    writer.bytes({0xfc});
+    info.direction_saved = here();
+  }
   write_vectors(writer, consumers, false);
+  if (consumers.is_inside && consumers.needs.all_fp) {   // as the kernel does for handlers
+    writer.bytes({0xdb, 0xe3, 0x68});                    // fninit; pushq $0x1f80; ldmxcsr (%rsp); lea 8(%rsp),%rsp
+    writer.word(0x1f80);
+    writer.bytes({0x0f, 0xae, 0x14, 0x24, 0x48, 0x8d, 0x64, 0x24, 0x08});
+  }
   saved(kLoad, kRsi, offsetof(DetourSave, context[kContextTask]));
   saved(kLoad, kRdx, offsetof(DetourSave, counters));
   with_memory(writer, {kLoad}, kRcx, kRdx, counter);
@@ -201,6 +212,11 @@ void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& co
   writer.bytes({0, 0x0f, 0x85});                       // cmpq $0; jne late
   writer.word(0);
   info.late = here();                                  // filled in by write_late()
+  if (consumers.is_inside) {
+    with_memory(writer, {0xf7}, 0, kRsp, offsetof(DetourSave, rflags), false);  // testl
+    writer.word(kDirectionFlag);
+    writer.bytes({0x74, 0x01, 0xfd});                  // jz; std
+  }
   saved(kLoad, kRax, offsetof(DetourSave, status));
   writer.bytes({0x04, 0x7f, 0x9e});                    // add $0x7f,%al: sets OF as it was; sahf
   for (const std::uint8_t reg : kCallClobbered) save_register(writer, reg, kRsp, kLoad);

@@ -272,7 +272,7 @@ void Detours::make(std::uint32_t index, DetouredFunction& function, std::uint32_
   if (pages_.size() >= kMostPages) flush();
 }
 
-void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function, const xol::ConsumerNeeds& needs) {
+void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function, std::uint32_t offset, const xol::ConsumerNeeds& needs) {
   const auto [first, last] = for_consumers_.equal_range(index);
   const bool has_one = std::any_of(first, last, [&](const auto& made) {
     return made.second.needs.recorder == needs.recorder && made.second.needs.covers(needs);
@@ -298,7 +298,8 @@ void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function
   consumers.dropped = static_cast<std::uint32_t>(needs.recorder * sizeof(std::uint64_t));
   if (needs.all_fp && !find_components(consumers)) return;
   const std::size_t made = made_.size();
-  place(index, function, 0, &consumers);
+  consumers.is_inside = offset != 0;
+  place(index, function, offset, &consumers);
   if (made_.size() == made) return;
   for_consumers_.emplace(index, ForConsumers{needs, made_.back()});
 }

@@ -96,8 +96,8 @@ class Detours {
   void leave(std::uint32_t index);
   // Makes the detour of a probepoint that has none. For those of one function, in the order of their addresses.
   void make(std::uint32_t index, DetouredFunction& function, std::uint32_t offset);
-  // Makes the detour that a function's entry needs for consumers, where it has none that does. Others trap.
-  void make_for_consumers(std::uint32_t index, DetouredFunction& function, const xol::ConsumerNeeds& needs);
+  // Makes the detour that a probepoint needs for consumers, where it has none that does.
+  void make_for_consumers(std::uint32_t index, DetouredFunction& function, std::uint32_t offset, const xol::ConsumerNeeds& needs);
   // Writes what was made.
   void flush();
 

@@ -309,7 +309,7 @@ std::optional<Machine::Wanted> Machine::wanted_at(std::uint32_t index, const pro
 void Machine::promote(std::uint32_t index, const probes::Catalog& catalog) {
   constexpr std::uint64_t kWarm = 32, kFurthest = 4096;  // hits; bytes
   const auto wants = [&](std::uint32_t point) {
-    return detours_.reason(point) == Tier::kNotEntry && (users_[point] & kArmed) != 0 && !g_process.table.points[point].has_consumers;
+    return detours_.reason(point) == Tier::kNotEntry && (users_[point] & kArmed) != 0;
   };
   if (!wants(index)) return;
   const auto hot = wanted_at(index, catalog);
@@ -350,7 +350,8 @@ void Machine::make_wanted(std::vector<Wanted>& wanted, const probes::Catalog& ca
                        function->address + module.bias);
     }
     detours_.make(index, *detoured, offset);
-    if (consumer != nullptr && offset == 0) detours_.make_for_consumers(index, *detoured, Consumers::needs(index, consumer));
+    const bool has_consumers = consumer != nullptr || g_process.table.points[index].has_consumers;
+    if (has_consumers) detours_.make_for_consumers(index, *detoured, offset, Consumers::needs(index, consumer));
   }
   detours_.flush();
 }

@@ -66,9 +66,12 @@ uint64_t ubp_context_register(const ubp_context* context, ubp_register_id id) { 
 uint64_t ubp_context_flags(const ubp_context* context) {
   if ((context->consumer->flags & UBP_PROBE_NO_REGISTERS) != 0) return 0;
   if (context->save == nullptr) return context->registers->eflags;
-  // The other flags are the thread's still: no function changes them for its caller (psABI, 3.2.1).
+  // The other flags are the thread's still: no function changes them for its caller (psABI, 3.2.1). A detour does clear the direction.
   std::uint64_t flags;
   asm volatile("pushfq; popq %0" : "=r"(flags)::"memory");
+  const ubp::xol::DetourInfo* const detour = ubp::trap::g_process.detours.of(context->consumer->point);
+  const bool is_inside = detour != nullptr && detour->direction_saved != 0;
+  if (is_inside) flags |= context->save->rflags & ubp::xol::kDirectionFlag;
   return ubp::xol::with_status(flags, context->save->status);
 }
 

@@ -246,6 +246,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   if (position.spilled_rax) uc->rax = t_spilled.rax;
   if (position.spilled_rdx) uc->rdx = t_spilled.rdx;
   if (position.is_saved) restore_saved(uc, *save, detour->modifies != 0);
+  if (position.is_direction_saved) uc->eflags = (uc->eflags & ~xol::kDirectionFlag) | (save->rflags & xol::kDirectionFlag);
   if (position.is_counted) {
     resume_later(uc, position.rip, position.is_consumed ? kConsumed : kNotConsumed);
   } else {

@@ -36,6 +36,19 @@ enter:
   ret
   .size enter, . - enter
 
+/* backwards(): sets the direction flag, meets a probepoint at +1, and returns RFLAGS as they are then; +6 is entered by nobody. */
+  .balign 64
+  .globl backwards
+  .type backwards, @function
+backwards:
+  std
+  leaq 16(%rdi,%rsi), %rdx  /* 5 bytes: at +1 */
+  pushfq
+  popq %rax
+  cld
+  ret
+  .size backwards, . - backwards
+
 /* What the control jumps to: narrow again, elsewhere. */
   .globl narrow_copy
   .type narrow_copy, @function

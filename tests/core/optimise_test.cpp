@@ -18,6 +18,7 @@
 extern "C" long wide(long x);                           // libfx_optimise.so
 extern "C" int narrow(int x);
 extern "C" int narrow_copy(int x);
+extern "C" unsigned long backwards(long x, long y);
 extern "C" int enter(const void* where, int x);
 
 namespace {
@@ -244,6 +245,50 @@ TEST_CASE("detours of consumers: every kind sees the same, and leaves all as it 
     const bool reads = (kind & UBP_PROBE_NO_REGISTERS) == 0;
     CHECK(seen.argument == (reads ? 999 : 0));
     CHECK(seen.sum == (reads ? 499500 : 0));
+    CHECK(ubp_unregister(probe) == UBP_OK);
+  }
+}
+
+TEST_CASE("a consumer in the middle of a function: by a jump, and the direction flag is clear in it, and set behind it") {
+  struct Seen {
+    std::uint64_t own = 0, program = 0;
+    long runs = 0, argument = 0;
+    double root = 0;
+  };
+  const auto consumer = [](const ubp_context* hit, void* data) {
+    Seen& seen = *static_cast<Seen*>(data);
+    asm volatile("pushfq; popq %0" : "=r"(seen.own)::"memory");
+    seen.program = ubp_context_flags(hit);
+    seen.argument = static_cast<long>(ubp_context_argument(hit, 0));
+    ++seen.runs;
+  };
+  const auto floating = [](const ubp_context* hit, void* data) {
+    Seen& seen = *static_cast<Seen*>(data);
+    ++seen.runs;
+    long double x = static_cast<long double>(ubp_context_argument(hit, 0));  // x87
+    asm volatile("" : "+t"(x));
+    seen.root = static_cast<double>(x / 2);
+  };
+  constexpr std::uint64_t kDirection = 0x400;
+  for (const std::uint32_t kind : std::initializer_list<std::uint32_t>{UBP_PROBE_NO_FP, UBP_PROBE_NO_FP | UBP_PROBE_MODIFY, UBP_PROBE_SSE_ONLY, 0}) {
+    CAPTURE(kind);
+    Seen seen;
+    ubp_options options{};
+    options.struct_size = sizeof options;
+    options.flags = kind;
+    options.consumer = kind == 0 ? ubp_consumer(floating) : ubp_consumer(consumer);
+    options.data = &seen;
+    ubp_probe* probe = nullptr;
+    REQUIRE(ubp_register("libfx_optimise:backwards+1", &options, &probe, nullptr) == UBP_OK);
+    CHECK(stats().optimised_probepoints == 1);
+    const std::uint64_t before = stats().optimised_hits;
+    for (long i = 0; i < 1000; ++i) CHECK((backwards(i, 3) & kDirection) != 0);
+    CHECK(stats().optimised_hits >= before + 999);
+    CHECK(seen.runs == 1000);
+    CHECK(hits(probe) == 1000);
+    CHECK((seen.own & kDirection) == 0);
+    CHECK((kind == 0 || (seen.program & kDirection) != 0));
+    CHECK((kind == 0 ? seen.root == 499.5 : seen.argument == 999));
     CHECK(ubp_unregister(probe) == UBP_OK);
   }
 }

@@ -29,7 +29,7 @@ struct Files {
 
 class Tracee {
  public:
-  Tracee(long calls, const std::string& lib, const Files& files, const char* optimize = "never", const char* consumer = nullptr) {
+  Tracee(long calls, const std::string& lib, const Files& files, const char* optimize = "never", const char* consumer = nullptr, const char* spec = nullptr) {
     std::fflush(nullptr);
     pid_ = fork();
     if (pid_ != 0) {
@@ -52,7 +52,7 @@ class Tracee {
     setenv("UBP_SUMMARY", files.summary.c_str(), 1);
     if (std::freopen(files.out.c_str(), "w", stdout) == nullptr) _exit(98);
     ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
-    execl(program.c_str(), program.c_str(), std::to_string(calls).c_str(), consumer, nullptr);
+    execl(program.c_str(), program.c_str(), std::to_string(calls).c_str(), consumer, spec, nullptr);
     _exit(99);
   }
 
@@ -292,9 +292,9 @@ bool is_unnamed_code(const std::vector<std::string>& maps, std::uint64_t address
 }
 
 // One signal at every instruction of the detours that one call passes.
-Result inject_into_detours(long calls, const std::string& lib, const char* consumer = nullptr) {
+Result inject_into_detours(long calls, const std::string& lib, const char* consumer = nullptr, const char* spec = nullptr) {
   const Files files;
-  Tracee tracee(calls, lib, files, "always", consumer);
+  Tracee tracee(calls, lib, files, "always", consumer, spec);
   const std::uint64_t probed = tracee.base() + static_cast<std::uint64_t>(numbers(run_plain({fixture("fx_inject")}).out)["offset"]);
   int signal = 0;
   // Until the task is about to execute an address; false when it has ended. Its own traps it gets.
@@ -374,13 +374,16 @@ TEST_CASE("signal_at_every_instruction_of_detour") {
 TEST_CASE("signal_at_every_instruction_of_detour: with a consumer, whatever it declares") {
   if (lacks_debug_registers()) return;
   // Nothing, UBP_PROBE_NO_FP, SSE_ONLY, NO_FP | MODIFY, NO_FP | NO_REGISTERS; UBP_PROBE_RECORD, which has none.
-  for (const char* flags : {"0", "4", "32", "6", "68", "128"}) {
-    CAPTURE(std::string(flags));
-    const Result result = inject_into_detours(2000, library(), flags);
-    CHECK_MESSAGE(result.failure == "", result.failure);
-    MESSAGE(result.reached << " of " << result.wanted << " instructions");
-    CHECK(result.wanted > 40);
-    CHECK(result.reached == result.wanted);
+  for (const char* spec : {"probed", "probed+5"}) {  // there, a red zone is in use
+    for (const char* flags : {"0", "4", "32", "6", "68", "128"}) {
+      CAPTURE(std::string(spec));
+      CAPTURE(std::string(flags));
+      const Result result = inject_into_detours(2000, library(), flags, spec);
+      CHECK_MESSAGE(result.failure == "", result.failure);
+      MESSAGE(result.reached << " of " << result.wanted << " instructions");
+      CHECK(result.wanted > 40);
+      CHECK(result.reached == result.wanted);
+    }
   }
 }
 
@@ -400,5 +403,5 @@ TEST_CASE("control: without the translation of interrupted contexts the same sig
   if (lacks_debug_registers()) return;
   CHECK(inject_everywhere(800, control("no_translation")).failure != "");
   CHECK(inject_into_detours(800, control("no_translation")).failure != "");
-  CHECK(inject_into_detours(800, control("no_translation"), "4").failure != "");
+  CHECK(inject_into_detours(800, control("no_translation"), "4", "probed").failure != "");
 }

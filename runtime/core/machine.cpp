@@ -234,6 +234,7 @@ Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog, const Cons
     });
   }
   clear_windows(points);
+  table_->make_room(points.size());
   const std::uint32_t first_new = table_->view().count;
   Runs runs;
   for (std::uint32_t point = 0; point < points.size(); ++point) {

@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <new>
@@ -28,24 +29,41 @@ void* reserve(std::size_t bytes) {
 
 }  // namespace
 
-Table::Table(std::size_t capacity) : capacity_(capacity), buckets_mask_(std::bit_ceil(capacity + capacity / 3 + 1) - 1) {
+Table::Table(std::size_t capacity) : capacity_(capacity) {
   points_ = static_cast<xol::Displaced*>(reserve((capacity + 1) * sizeof(xol::Displaced)));
-  buckets_ = static_cast<std::uint32_t*>(reserve((buckets_mask_ + 1) * sizeof(std::uint32_t)));
+  present_ = static_cast<const Buckets**>(reserve(sizeof *present_));
+  make_room(0);
 }
 
-std::size_t Table::bytes() const {
-  const std::size_t buckets = (buckets_mask_ + 1) * sizeof(std::uint32_t);
-  constexpr std::size_t kPage = 4096;  // few probepoints touch a page of buckets each
-  return count_ * sizeof(xol::Displaced) + (count_ < buckets / kPage ? count_ * kPage : buckets);
+std::size_t Table::bytes() const { return count_ * sizeof(xol::Displaced) + bucket_bytes_; }
+
+void Table::make_room(std::size_t more) {
+  constexpr std::uint64_t kFewest = 1024;
+  const std::uint64_t wanted = std::bit_ceil(std::max<std::uint64_t>(count_ + more + (count_ + more) / 3 + 1, kFewest));
+  if (buckets_ != nullptr && wanted <= buckets_->mask + 1) return;
+  const std::size_t bytes = sizeof(Buckets) + wanted * sizeof(std::uint32_t);
+  auto* const made = static_cast<Buckets*>(reserve(bytes));
+  made->mask = wanted - 1;
+  for (std::uint32_t index = 0; index < count_; ++index) {
+    const auto gone = retired_.find(index);
+    std::uint64_t at = TableView::hash(gone != retired_.end() ? gone->second : points_[index].address) & made->mask;
+    while (made->buckets[at] != 0) at = (at + 1) & made->mask;
+    made->buckets[at] = index + 1;
+  }
+  bucket_bytes_ += bytes;
+  buckets_ = made;
+  __atomic_store_n(present_, made, __ATOMIC_RELEASE);  // pairs with find()
 }
 
 std::uint32_t Table::add(const xol::Displaced& point) {
-  std::uint64_t at = TableView::hash(point.address) & buckets_mask_;
-  for (; buckets_[at] != 0; at = (at + 1) & buckets_mask_) {
-    if (points_[buckets_[at] - 1].address == point.address) return buckets_[at] - 1;
+  make_room(1);
+  std::uint32_t* const buckets = buckets_->buckets;
+  std::uint64_t at = TableView::hash(point.address) & buckets_->mask;
+  for (; buckets[at] != 0; at = (at + 1) & buckets_->mask) {
+    if (points_[buckets[at] - 1].address == point.address) return buckets[at] - 1;
   }
   new (&points_[count_]) xol::Displaced(point);
-  __atomic_store_n(&buckets_[at], ++count_, __ATOMIC_RELEASE);  // pairs with find()
+  __atomic_store_n(&buckets[at], ++count_, __ATOMIC_RELEASE);  // pairs with find()
   return count_ - 1;
 }
 
@@ -58,16 +76,18 @@ void Table::mark_hook(std::uint32_t index) {
 }
 
 void Table::retire(std::uint32_t index) {
+  retired_[index] = points_[index].address;
   store_word(points_[index], [](xol::Displaced& point) { point.address = 0; });
 }
 
 void Table::revive(std::uint32_t index, std::uint64_t address) {
+  retired_.erase(index);
   store_word(points_[index], [&](xol::Displaced& point) { point.address = address & xol::kAddressMask; });
 }
 
 TableView Table::view() const {
   if (count_ == 0) return {};
-  return {points_, buckets_, buckets_mask_, count_};
+  return {points_, present_, count_};
 }
 
 }  // namespace ubp::probes

@@ -217,7 +217,7 @@ constexpr Variable kVariables[] = {
      "steal shares a fixed pool, adaptive is thread until a probepoint has been refilled often and gets one for ever",
      set_xol},
     {"UBP_OPTIMIZE", "auto|always|never", "auto",
-     "which probepoints a hit enters by a jump, without the kernel: auto function entries, always whatever can, never none; "
+     "which probepoints a hit enters by a jump, without the kernel: auto function entries and later what is hit often, always whatever can, never none; "
      "the summary says what kept the others",
      set_optimize},
     {"UBP_SLOTS", "1..4096", "64", "slots of each thread; of the pool for steal", set_slots},

@@ -57,6 +57,8 @@ inline constexpr std::size_t kTiers = 13;
 std::string_view tier_reason(Tier tier);
 inline constexpr std::string_view kJumpTier = "jump";
 
+inline constexpr std::uint32_t kMostDetourLength = 128;  // bytes that one stands for; beyond, a jump back costs nothing against the rest
+
 // A function whose probepoints are to have detours.
 struct DetouredFunction {
   DetouredFunction(probes::Code bytes, std::uint64_t own_bytes, std::uint64_t at)

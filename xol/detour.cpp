@@ -109,7 +109,7 @@ std::uint32_t detour_bytes(const DetourPlan& plan, const DetourConsumers* consum
     DetourInfo info;
     Writer writer(scratch, 0);
     write_consumers(writer, info, *consumers, plan.parts.front().counter, {});
-    write_late(writer, info);
+    write_late(writer, info, consumers->deferred);
     bytes += writer.size();
   }
   for (const DetourPlan::Part& part : plan.parts) {
@@ -154,7 +154,7 @@ void write_detour(std::span<std::uint8_t> out, DetourInfo& info, const DetourPla
     writer.bytes({0xe9});
     writer.displacement_to(info.origin + plan.length);
   }
-  if (consumers != nullptr) write_late(writer, info);
+  if (consumers != nullptr) write_late(writer, info, consumers->deferred);
 }
 
 void write_detour_jump(std::span<std::uint8_t> out, std::uint64_t origin, std::uint64_t entry) {

@@ -38,6 +38,7 @@ namespace ubp::xol {
 inline constexpr std::uint32_t kMostParts = 16;  // instructions a detour stands for
 // Before the entry: the pointer to its info, and the slow way.
 inline constexpr std::uint32_t kDetourSlowBytes = 10;
+inline constexpr std::uint32_t kMostDetourBytes = 4096;  // head and all
 inline constexpr std::uint32_t kDetourHead = sizeof(void*) + kDetourSlowBytes;  // before the entry
 // The code that counts, and how far it has come.
 inline constexpr std::uint32_t kSpilledRcx = 9, kSpilledRax = 33, kCounted = 51, kRestoredRax = 60, kCountBytes = 69;
@@ -51,6 +52,7 @@ struct DetourSave {
   std::uint64_t status;         // ah: the status flags but OF; al: OF
   std::uint64_t error;          // errno
   std::uint64_t rflags;         // not at a function's entry: for the direction flag
+  std::uint32_t mxcsr, mxcsr_after;
   std::uint64_t mask;           // the thread's signal mask, when signals were put off (trap/consume.h)
   // What consumers are passed: core/consumer_list.h. Only the last word changes: the consumer that runs.
   std::uint64_t context[4];
@@ -101,7 +103,7 @@ struct ConsumerNeeds {
 struct DetourInfo {
   std::uint64_t entry = 0;
   std::uint64_t origin = 0;             // of the jump, when the detour was made
-  const DetourInfo* previous = nullptr; // an earlier detour of the same probepoint
+  const DetourInfo* previous = nullptr; // another detour of the same probepoint: all of them, in a ring; null: there is none
   std::uint32_t point = 0;              // the probepoint's index
   std::uint16_t bytes = 0;              // of code, from the entry on
   std::uint16_t counted = 0;            // a bit for each part: it is a probepoint, and counted here

@@ -56,6 +56,32 @@ void write_vectors(Writer& writer, const DetourConsumers& consumers, bool restor
   }
 }
 
+// The control register as a C function may expect it, and the x87 too, as the kernel sets them for handlers.
+void write_float_mode(Writer& writer, const DetourConsumers& consumers) {
+  constexpr std::uint32_t kDefault = 0x1f80;             // all exceptions masked, and none met
+  if (!consumers.needs.xmm && !consumers.needs.all_fp) return;
+  with_memory(writer, {0x0f, 0xae}, 3, kRsp, offsetof(DetourSave, mxcsr), false);  // stmxcsr
+  with_memory(writer, {kLoad}, kRax, kRsp, offsetof(DetourSave, mxcsr), false);
+  writer.bytes({0x83, 0xe0, 0xc0, 0x3d});                // and $~0x3f,%eax; cmp $kDefault,%eax: what was met does not matter
+  writer.word(kDefault);
+  writer.bytes({0x74, 14, 0x68});                        // je; pushq $kDefault; ldmxcsr (%rsp); lea 8(%rsp),%rsp
+  writer.word(kDefault);
+  writer.bytes({0x0f, 0xae, 0x14, 0x24, 0x48, 0x8d, 0x64, 0x24, 0x08});
+  if (consumers.needs.all_fp) writer.bytes({0xdb, 0xe3});  // fninit
+}
+
+// XRSTOR does it where all is saved.
+void restore_float_mode(Writer& writer, const DetourConsumers& consumers) {
+  if (!consumers.needs.xmm || consumers.needs.all_fp) return;
+  with_memory(writer, {0x0f, 0xae}, 3, kRsp, offsetof(DetourSave, mxcsr_after), false);  // stmxcsr; a load of it costs much more
+  with_memory(writer, {kLoad}, kRax, kRsp, offsetof(DetourSave, mxcsr_after), false);
+  with_memory(writer, {0x3b}, kRax, kRsp, offsetof(DetourSave, mxcsr), false);           // cmp
+  writer.bytes({0x74, 0});
+  const std::uint32_t jump = writer.size();
+  with_memory(writer, {0x0f, 0xae}, 2, kRsp, offsetof(DetourSave, mxcsr), false);        // ldmxcsr
+  *writer.back(writer.size() - jump + 1) = static_cast<std::uint8_t>(writer.size() - jump);
+}
+
 }  // namespace
 
 void write_slow_way(Writer& writer, const DetourStorage& storage) {
@@ -162,11 +188,6 @@ void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& co
     info.direction_saved = here();
   }
   write_vectors(writer, consumers, false);
-  if (consumers.is_inside && consumers.needs.all_fp) {   // as the kernel does for handlers
-    writer.bytes({0xdb, 0xe3, 0x68});                    // fninit; pushq $0x1f80; ldmxcsr (%rsp); lea 8(%rsp),%rsp
-    writer.word(0x1f80);
-    writer.bytes({0x0f, 0xae, 0x14, 0x24, 0x48, 0x8d, 0x64, 0x24, 0x08});
-  }
   saved(kLoad, kRsi, offsetof(DetourSave, context[kContextTask]));
   saved(kLoad, kRdx, offsetof(DetourSave, counters));
   with_memory(writer, {kLoad}, kRcx, kRdx, counter);
@@ -174,6 +195,7 @@ void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& co
   with_memory(writer, {kStore}, kRax, kRsi, consumers.mark);   // inc %rcx; mov %rcx,%rax; shl; or; store
   with_memory(writer, {kStore}, kRcx, kRdx, counter);
   info.hit_counted = here();
+  write_float_mode(writer, consumers);                         // from here on signals are put off, and none sees it
   with_memory(writer, {0xc7}, 0, kRsi, storage.fast);          // movq $0
   writer.word(0);
   writer.bytes({0x64, 0x8b, 0x04, 0x25});                      // mov errno,%eax
@@ -203,6 +225,7 @@ void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& co
   writer.bytes({0x74, 8, 0x64, 0x89, 0x04, 0x25});     // mov %eax,errno
   writer.word(static_cast<std::uint32_t>(consumers.error));
   write_vectors(writer, consumers, true);
+  restore_float_mode(writer, consumers);
   saved(kLoad, kRsi, offsetof(DetourSave, context[kContextTask]));
   with_memory(writer, {kLoad}, kRax, kRsi, consumers.optimised);  // 0 in a forked child, whose states are wiped
   with_memory(writer, {kStore}, kRax, kRsi, storage.fast);
@@ -232,14 +255,19 @@ void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& co
 }
 
 // Signals were put off: sets the thread's mask as it was, so that they come now.
-void write_late(Writer& writer, DetourInfo& info) {
+void write_late(Writer& writer, DetourInfo& info, std::uint32_t deferred) {
   if (info.kind != DetourInfo::Kind::kConsumers) return;
   const std::uint32_t resume = info.late;
   info.late = static_cast<std::uint16_t>(writer.size());
   store32(writer.back(writer.size() - resume + 4), info.late - resume);
   writer.bytes({0xb8, 14, 0, 0, 0, 0xbf, 2, 0, 0, 0});   // rt_sigprocmask, SIG_SETMASK
   with_memory(writer, {0x8d}, kRsi, kRsp, offsetof(DetourSave, mask));
-  writer.bytes({0x31, 0xd2, 0x41, 0xba, 8, 0, 0, 0, 0x0f, 0x05, 0xe9});
+  writer.bytes({0x31, 0xd2, 0x41, 0xba, 8, 0, 0, 0, 0x0f, 0x05});
+  // They came at once, and translation took it back; else it is done here.
+  with_memory(writer, {kLoad}, kRsi, kRsp, offsetof(DetourSave, context[kContextTask]));
+  with_memory(writer, {0xc7}, 0, kRsi, deferred);
+  writer.word(0);
+  writer.bytes({0xe9});
   writer.word(resume - (writer.size() + 4));
 }
 

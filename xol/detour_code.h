@@ -56,6 +56,6 @@ void write_count(Writer& writer, std::uint32_t counter, const DetourStorage& sto
 // Counts, and calls the consumers or records; says in `info` where.
 void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& consumers, std::uint32_t counter, const DetourStorage& storage);
 // What belongs to that, behind the copies.
-void write_late(Writer& writer, DetourInfo& info);
+void write_late(Writer& writer, DetourInfo& info, std::uint32_t deferred);
 
 }  // namespace ubp::xol

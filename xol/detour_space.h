@@ -44,7 +44,7 @@ struct DetourView {
   [[gnu::always_inline]] inline const DetourInfo* around(std::uint64_t address) const {
     const DetourChunk* const chunk = chunk_of(address);
     if (chunk == nullptr) return nullptr;
-    constexpr std::uint64_t kBits = 64, kFurthest = 32;  // words back: no detour is longer
+    constexpr std::uint64_t kBits = 64, kFurthest = kMostDetourBytes / kBits;  // words back
     std::uint64_t last = address - chunk->base, word = last / kBits;
     const auto load = [&]() __attribute__((always_inline)) { return __atomic_load_n(&chunk->begins[word], __ATOMIC_RELAXED); };  // whoever is inside sees its own
     std::uint64_t bits = load() << (kBits - 1 - last % kBits);  // the bytes up to `last`, that one highest

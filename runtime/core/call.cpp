@@ -25,6 +25,7 @@ constinit bool g_is_made = false;
 constinit std::mutex g_mutex;                     // of everything here
 constinit std::atomic<std::uint32_t> g_owner{0};  // the thread that holds it
 constinit std::atomic<bool> g_is_forking{false};  // it is held across fork()
+constinit std::uint32_t g_pid = 0;                // of the process that this is up to date for; 0: nothing was armed
 constinit bool g_is_lost = false;                 // a forked child, of a process in the middle of a change
 
 void make() {
@@ -64,6 +65,7 @@ void after_fork_in_child() {
   trap::ubp_trap_set_up_child();
   report::release_error_duplicate();
   interface().registry.set_up_child();
+  g_pid = g_process.pid;
 }
 
 }  // namespace
@@ -92,8 +94,11 @@ Quiet::~Quiet() {
 }
 
 Call::Call(bool needs_init, bool waits) {
-  const bool is_forked = g_process.fork_state != nullptr && g_process.fork_state->load(std::memory_order_acquire) != trap::kReady;
-  if (is_forked) after_fork_in_child();  // by a system call of its own: no handler was called
+  // A child by a system call of its own: no handler was called. Its first hit may have made it ready for hits.
+  const bool is_started = g_process.fork_state != nullptr;
+  const bool is_unready = is_started && g_process.fork_state->load(std::memory_order_acquire) != trap::kReady;
+  const bool is_forked = is_unready || (is_started && g_pid != 0 && g_pid != g_process.pid);
+  if (is_forked) after_fork_in_child();
   if (is_in_consumer()) {
     status_ = UBP_E_IN_CONSUMER;
   } else if (is_borrowed_memory() || g_is_lost) {
@@ -124,6 +129,7 @@ Call::Call(bool needs_init, bool waits) {
 
 Call::~Call() {
   if (status_ != UBP_OK) return;
+  if (g_process.fork_state != nullptr) g_pid = g_process.pid;
   g_owner.store(0, std::memory_order_relaxed);
   g_mutex.unlock();
 }

@@ -45,13 +45,18 @@ const xol::DetourInfo* Detours::with_consumers(std::uint32_t index) const {
   return best;
 }
 
-// Makes the detour that the probepoint needs now the one that its jump leads to.
-void Detours::choose(std::uint32_t index) {
+// The detour that the probepoint needs now; null: it has none that does.
+const xol::DetourInfo* Detours::chosen(std::uint32_t index) const {
+  if (g_process.table.points[index].has_consumers) return with_consumers(index);
   const auto counting = counting_.find(index);
-  if (counting == counting_.end()) return;  // there is only one
-  const bool has_consumers = g_process.table.points[index].has_consumers;
-  const xol::DetourInfo* const info = has_consumers ? with_consumers(index) : counting->second;
-  __atomic_store_n(&g_process.detours.infos[index], info, __ATOMIC_RELEASE);  // pairs with DetourView::of
+  return counting != counting_.end() ? counting->second : g_process.detours.of(index);
+}
+
+const xol::DetourInfo* Detours::trap_view(std::uint32_t index) { return g_process.detours.of(index); }
+
+// Makes it the one that its jump leads to.
+void Detours::choose(std::uint32_t index) {
+  __atomic_store_n(&g_process.detours.infos[index], chosen(index), __ATOMIC_RELEASE);  // pairs with DetourView::of
 }
 
 Tier Detours::reason(std::uint32_t index) const {
@@ -67,11 +72,9 @@ Tier Detours::reason(std::uint32_t index) const {
     if (before != probes::kNotFound && is_jump(before) && back < g_process.detours.of(before)->jump_bytes) return Tier::kCovered;
   }
   const bool has_consumers = g_process.table.points[index].has_consumers;
-  const auto counting = counting_.find(index);
-  const xol::DetourInfo* const chosen =
-      has_consumers ? with_consumers(index) : counting != counting_.end() ? counting->second : g_process.detours.of(index);
-  if (chosen == nullptr) return Tier::kConsumer;
-  const xol::DetourInfo& info = *chosen;
+  const xol::DetourInfo* const needed = chosen(index);
+  if (needed == nullptr) return Tier::kConsumer;
+  const xol::DetourInfo& info = *needed;
   const std::uint64_t origin = g_process.table.points[index].address;
   for (std::uint32_t part = has_consumers ? 1 : 0; part < info.count; ++part) {
     if (!info.is_counted(part)) continue;
@@ -252,7 +255,7 @@ std::optional<std::string> Detours::remove(std::span<const std::uint32_t> indexe
 void Detours::forget(std::uint32_t index) {
   if (tier(index) == Tier::kUnseen) return;
   jumps_ -= is_jump(index) ? 1 : 0;
-  tiers_[index] = Tier::kUnseen;
+  tiers_[index] = Tier::kNotEntry;  // when it is back, and hot, it may have one again
   for_consumers_.erase(index);
   counting_.erase(index);
   __atomic_store_n(&g_process.detours.infos[index], nullptr, __ATOMIC_RELEASE);  // pairs with DetourView::of

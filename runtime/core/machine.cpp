@@ -285,7 +285,7 @@ std::optional<std::string> Machine::commit(const Edit& edit, bool may_be_alone) 
   std::vector<std::uint32_t> jumps;
   for (const std::uint32_t index : indexes) {
     if (detours_.jumps() == 0) break;
-    const bool stays = (users_[index] & kMostUsers) != 0 && !g_process.table.points[index].has_consumers;
+    const bool stays = (users_[index] & kMostUsers) != 0 && detours_.is_chosen(index);
     if (!stays && detours_.is_jump(index)) jumps.push_back(index);
     detours_.jumps_over(g_process.table.points[index].address, jumps);
     detours_.jumps_within(index, jumps);

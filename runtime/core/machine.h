@@ -80,6 +80,7 @@ class Machine {
   // table. consumer: theirs; null: it has none.
   Runs add(probes::Plan& plan, const probes::Catalog& catalog, const Consumer* consumer);
   std::size_t room() const { return table_->room(); }
+  std::uint64_t last_address(std::uint32_t index) const { return table_->last_address(index); }
   // Whether the probepoint was ever armed, or may have been counted by a detour: if not, its counters are zero.
   bool may_have_counted(std::uint32_t index) const { return (users_[index] & kWasArmed) != 0 || detours_.has_jumped(); }
   std::uint32_t first_consumer_counter() const { return first_consumer_counter_; }

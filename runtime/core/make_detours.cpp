@@ -186,6 +186,7 @@ Tier Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32
       xol::Pattern pattern;
       if (!xol::boundary_pattern(plan, prefixes, cut, code, pattern)) continue;
       const std::uint32_t bytes = xol::detour_bytes(plan, consumers);
+      if (xol::kDetourHead + bytes > xol::kMostDetourBytes) continue;  // nobody would find it from its end
       if (const auto entry = find_place(origin, jump_bytes, plan, bytes, pattern, code)) {
         xol::DetourInfo& info = infos_.emplace_back();
         info.entry = *entry;
@@ -293,7 +294,11 @@ void Detours::flush() {
     space_.publish(g_process.detours, info->entry);
     const xol::DetourInfo* const present = g_process.detours.of(info->point);
     const bool is_own = present != nullptr && present->point == info->point;
-    const_cast<xol::DetourInfo*>(info)->previous = is_own ? present : nullptr;
+    if (is_own) {
+      auto* const other = const_cast<xol::DetourInfo*>(present);
+      const_cast<xol::DetourInfo*>(info)->previous = other->previous != nullptr ? other->previous : other;
+      __atomic_store_n(&other->previous, info, __ATOMIC_RELEASE);  // pairs with find_detoured()
+    }
     if (info->kind != xol::DetourInfo::Kind::kCounts) {
       counting_.try_emplace(info->point, present);
       continue;

@@ -179,6 +179,8 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
     if (aim.is_enabled == registration.is_enabled) continue;
     if (!aim.is_enabled) {
       edit.leave(registration.runs);
+      // First, lest commit() choose a detour for it.
+      if (registration.request.consumer != nullptr) consumers_.remove(machine_, registration.runs, handle_of(id));
       continue;
     }
     is_used = machine_.is_started();  // else every item was forgiven, and there is nothing
@@ -191,9 +193,12 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
   for (auto& [id, aim] : aims) {
     Registration& registration = *aim.registration;
     const bool changes = aim.is_enabled != registration.is_enabled;
-    // What was to be enabled and is not, or is disabled now.
-    const bool stops = changes && aim.is_enabled == denied.has_value();
-    if (stops && registration.request.consumer != nullptr) consumers_.remove(machine_, registration.runs, handle_of(id));
+    if (!changes || !denied || registration.request.consumer == nullptr) continue;
+    if (aim.is_enabled) {
+      consumers_.remove(machine_, registration.runs, handle_of(id));
+    } else {
+      consumers_.add(machine_, registration.runs, consumer_of(id, registration));
+    }
   }
   consumers_.wait(machine_);
   const Standing records = standing();
@@ -322,7 +327,7 @@ std::vector<ubp_record> Registry::drain() {
     Registration* const registration = recorder_of(record, id);
     if (registration == nullptr) return;
     ++registration->drained;
-    records.push_back({clock.nanoseconds(record.time), g_process.table.address_of(record.point), handle_of(id),
+    records.push_back({clock.nanoseconds(record.time), machine_.last_address(record.point), handle_of(id),
                        record.task & ~(trap::kGuest | trap::kOtherNamespace), 0});
   });
   std::stable_sort(records.begin(), records.end(), [](const ubp_record& a, const ubp_record& b) { return a.time_ns < b.time_ns; });

@@ -29,6 +29,7 @@ void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point
 
 void record_hit(const ubp_context* context, void*) {
   const Consumer& consumer = *context->consumer;
+  if (context->task->tid.load(std::memory_order_relaxed) == 0) return;  // a child that another consumer forked: the hit is its parent's
   const std::uint64_t offset = trap::g_process.optimised_offset;
   const auto counter = static_cast<std::uint64_t>(consumer.counter / 8) + offset;
   if (record::write(context->task, consumer.point, static_cast<std::uint32_t>(counter))) return;

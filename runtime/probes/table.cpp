@@ -75,6 +75,11 @@ void Table::mark_hook(std::uint32_t index) {
   store_word(points_[index], [](xol::Displaced& point) { point.is_hook = true; });
 }
 
+std::uint64_t Table::last_address(std::uint32_t index) const {
+  const auto gone = retired_.find(index);
+  return gone != retired_.end() ? gone->second : std::uint64_t{points_[index].address};
+}
+
 void Table::retire(std::uint32_t index) {
   retired_[index] = points_[index].address;
   store_word(points_[index], [](xol::Displaced& point) { point.address = 0; });

@@ -71,6 +71,8 @@ class Table {
   // Changes what may change of a probepoint that is published.
   void set_consumers(std::uint32_t index, bool has_consumers);
   void mark_hook(std::uint32_t index);
+  // Where it was, if its module is gone.
+  std::uint64_t last_address(std::uint32_t index) const;
   // The module of this probepoint is gone: it is found no more. Its int3 went with it.
   void retire(std::uint32_t index);
   // It is back, at the same place.

@@ -36,11 +36,17 @@ Moment now() {
 bool make_rings() {
   if (g_process.rings != 0) return true;
   const std::uint64_t bytes = g_process.layout.blocks * kRingBytes;
-  void* const memory = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  // Below the tasks' other memory: the kernel would put them where detours want to lie.
+  constexpr std::uint64_t kGap = std::uint64_t{1} << 30;
+  const std::uint64_t below = reinterpret_cast<std::uint64_t>(g_process.states) & ~std::uint64_t{4095};
+  void* const hint = below > bytes + 2 * kGap ? reinterpret_cast<void*>(below - bytes - kGap) : nullptr;
+  void* const memory = mmap(hint, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return false;
   madvise(memory, bytes, MADV_DONTDUMP);
   g_start = now();
   g_process.rings = reinterpret_cast<std::uint64_t>(memory);
+  // Those that are there need ask the kernel for nothing later: no probe records yet.
+  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) open_ring(g_process.state(block));
   return true;
 }
 

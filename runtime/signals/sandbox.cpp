@@ -2,6 +2,7 @@
 // new of the kernel (trap::Process::is_sandboxed), which might end the program for it. libseccomp uses both.
 //
 // Context: any, handlers included. Async-signal-safe: yes.
+#include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -15,8 +16,17 @@ using ubp::trap::g_process;
 
 namespace {
 
-bool sets_filter(long number, unsigned long first) {
-  return number == SYS_seccomp || (number == SYS_prctl && first == PR_SET_SECCOMP);
+// Remembers what a system call is about to forbid.
+void note(long number, unsigned long first, unsigned long second) {
+  const bool is_prctl = number == SYS_prctl, is_filter = number == SYS_seccomp || (is_prctl && first == PR_SET_SECCOMP);
+  const bool stops_clock = is_prctl && first == PR_SET_TSC && second == PR_TSC_SIGSEGV;
+  if (!is_filter && !stops_clock) return;
+  g_process.is_sandboxed.store(true, std::memory_order_relaxed);
+  // Strict mode takes the timestamp counter away too: this thread can record no more.
+  const bool is_strict = is_prctl && first == PR_SET_SECCOMP && second == SECCOMP_MODE_STRICT;
+  ubp::trap::TaskState* const task = ubp::trap::t_state;
+  const bool loses_clock = stops_clock || is_strict;
+  if (loses_clock && task->tid.load(std::memory_order_relaxed) != 0) task->ring = 0;  // its own
 }
 
 }  // namespace
@@ -27,14 +37,14 @@ UBP_EXPORT int prctl(int option, ...) {
   va_start(list, option);
   for (unsigned long& argument : arguments) argument = va_arg(list, unsigned long);
   va_end(list);
-  if (sets_filter(SYS_prctl, static_cast<unsigned long>(option))) g_process.is_sandboxed.store(true, std::memory_order_relaxed);
+  note(SYS_prctl, static_cast<unsigned long>(option), arguments[0]);
   return UBP_REAL(prctl)(option, arguments[0], arguments[1], arguments[2], arguments[3]);
 }
 
 extern "C" {
 // Returns libc's syscall(). Called by the one below, which leaves its stack to it: a vfork's child returns from it first.
-__attribute__((visibility("hidden"), used)) void* ubp_real_syscall(long number, unsigned long first) {
-  if (sets_filter(number, first)) g_process.is_sandboxed.store(true, std::memory_order_relaxed);
+__attribute__((visibility("hidden"), used)) void* ubp_real_syscall(long number, unsigned long first, unsigned long second) {
+  note(number, first, second);
   return reinterpret_cast<void*>(UBP_REAL(syscall));
 }
 }

@@ -144,7 +144,7 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
       task->block = used;
       task->counters = g_process.counters_of(used);
       task->optimised = task->counters + g_process.optimised_offset;
-      task->consumer_stack = g_process.stack_end(used) + xol::kDetourSaveSkew;
+      task->consumer_stack = g_process.stack_end(used);
       auto* const save = reinterpret_cast<xol::DetourSave*>(task->consumer_stack);
       save->context[1] = task->consumer_stack;
       save->context[xol::kContextTask] = reinterpret_cast<std::uint64_t>(task);

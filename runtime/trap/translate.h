@@ -78,11 +78,15 @@ struct Detoured {
   for (std::uint64_t back = 1; back < xol::kMostJumpBytes; ++back) {
     const std::uint32_t index = g_process.table.find(rip - 1 - back);
     if (index == probes::kNotFound) continue;
-    // An earlier detour's jump may have had another window: a thread is late.
-    for (const xol::DetourInfo* info = detours.of(index); info != nullptr; info = info->previous) {
+    // Another detour's jump may have had another window: a thread is late.
+    const xol::DetourInfo* const first = detours.of(index);
+    for (const xol::DetourInfo* info = first; info != nullptr;) {
+      const xol::DetourInfo* const present = info;
+      const xol::DetourInfo* const next = __atomic_load_n(&info->previous, __ATOMIC_ACQUIRE);  // pairs with Detours::flush()
+      info = next != first ? next : nullptr;
       std::uint32_t part = 0;
-      if (rip - 1 - info->origin != back || back >= info->jump_bytes || !info->find_part(back, part)) continue;
-      found.copy = info->entry + info->copies[part];
+      if (rip - 1 - present->origin != back || back >= present->jump_bytes || !present->find_part(back, part)) continue;
+      found.copy = present->entry + present->copies[part];
       found.origin = rip - 1;
       return true;
     }
@@ -245,7 +249,15 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   if (position.spilled_rcx) uc->rcx = t_spilled.rcx;
   if (position.spilled_rax) uc->rax = t_spilled.rax;
   if (position.spilled_rdx) uc->rdx = t_spilled.rdx;
-  if (position.is_saved) restore_saved(uc, *save, detour->modifies != 0);
+  if (position.is_saved) {
+    restore_saved(uc, *save, detour->modifies != 0);
+    auto* const task = reinterpret_cast<TaskState*>(save->context[xol::kContextTask]);
+    if (position.is_consumed && __atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) != 0) {  // its end will not be reached
+      uc->mask = save->mask;
+      asm volatile("" ::: "memory");
+      __atomic_store_n(&task->has_deferred, 0, __ATOMIC_RELAXED);  // its own
+    }
+  }
   if (position.is_direction_saved) uc->eflags = (uc->eflags & ~xol::kDirectionFlag) | (save->rflags & xol::kDirectionFlag);
   if (position.is_counted) {
     resume_later(uc, position.rip, position.is_consumed ? kConsumed : kNotConsumed);

@@ -171,8 +171,10 @@ struct Process {
   }
   // The lowest address of a task's own stack, as the kernel is told.
   std::uint64_t stack_of(std::uint32_t block) const { return stacks + block * kOwnStackBytes + xol::kPageBytes; }
-  // The end of what signal frames may use of it; the rest is a DetourSave.
-  std::uint64_t stack_end(std::uint32_t block) const { return stack_of(block) + kOwnStackBytes - xol::kPageBytes - xol::kDetourSaveBytes; }
+  // The end of what signal frames and consumers may use of it; there the task's DetourSave begins.
+  std::uint64_t stack_end(std::uint32_t block) const {
+    return stack_of(block) + kOwnStackBytes - xol::kPageBytes - xol::kDetourSaveBytes + xol::kDetourSaveSkew;
+  }
   bool is_own_stack(std::uint64_t address) const { return address - stacks < layout.blocks * kOwnStackBytes; }
   // The task's cache of one area.
   [[gnu::always_inline]] inline xol::SlotCache cache(TaskState* task, std::uint32_t area) const {

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cfenv>
 #include <chrono>
 #include <cmath>
 #include <csignal>
@@ -247,4 +248,67 @@ TEST_CASE("a consumer may fork while another thread waits for it to end") {
   CHECK(ubp_unregister(probe) == UBP_OK);
   CHECK(result == 5);
   thread.join();
+}
+
+TEST_CASE("a signal that waited for a consumer leaves the thread's mask alone afterwards") {
+  static volatile int handled;
+  handled = 0;
+  struct sigaction action {}, old {};
+  action.sa_handler = [](int) { handled = handled + 1; };
+  sigaction(SIGUSR1, &action, &old);
+  const auto raises = [](const ubp_context*, void* data) {
+    if (++*static_cast<int*>(data) == 10) kill(getpid(), SIGUSR1);
+  };
+  int runs = 0;
+  const Scoped probe(add("libfx_target:target_add", raises, &runs));
+  for (long i = 0; i < 20; ++i) target_add(i, 1);
+  CHECK(handled == 1);
+  sigset_t set, present;
+  sigemptyset(&set);
+  sigaddset(&set, SIGUSR2);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  for (long i = 0; i < 20; ++i) target_add(i, 1);
+  pthread_sigmask(SIG_SETMASK, nullptr, &present);
+  CHECK(sigismember(&present, SIGUSR2) == 1);
+  CHECK(sigismember(&present, SIGUSR1) == 0);
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  sigaction(SIGUSR1, &old, nullptr);
+  CHECK(runs == 40);
+}
+
+TEST_CASE("a consumer forks, deep in no stack: its child goes on") {
+  static pid_t child;
+  child = -1;
+  const auto forks = [](const ubp_context*, void*) { child = fork(); };
+  const Scoped probe(add("libfx_target:target_add", forks));
+  CHECK(target_add(1, 2) == 3);  // a thread's first hit traps
+  if (child == 0) _exit(7);
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(status == 7 << 8);
+  for (int i = 0; i < 3; ++i) {
+    const long sum = target_add(i, 2);
+    if (child == 0) _exit(sum == i + 2 && target_scale(2, 3) == 6.5 ? 7 : 8);
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK(status == 7 << 8);
+  }
+}
+
+TEST_CASE("a consumer's floating-point exceptions are its own, and the program's unmasked ones not its") {
+  const auto divides = [](const ubp_context*, void* data) {
+    volatile double one = 1, three = 3;
+    *static_cast<volatile double*>(data) = one / three;  // inexact
+  };
+  for (const std::uint32_t flags : {0u, static_cast<std::uint32_t>(UBP_PROBE_SSE_ONLY)}) {
+    CAPTURE(flags);
+    volatile double result = 0;
+    const Scoped probe(add("libfx_target:target_add", divides, const_cast<double*>(&result), flags));
+    std::feclearexcept(FE_ALL_EXCEPT);
+    for (long i = 0; i < 10; ++i) target_add(i, 1);
+    CHECK(std::fetestexcept(FE_INEXACT) == 0);
+    feenableexcept(FE_INEXACT);
+    for (long i = 0; i < 10; ++i) target_add(i, 1);
+    fedisableexcept(FE_ALL_EXCEPT);
+    CHECK(result != 0);
+  }
 }

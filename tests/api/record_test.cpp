@@ -1,4 +1,5 @@
 // ubp_drain(): every hit is recorded once, in order, or counted as dropped.
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -190,6 +191,48 @@ TEST_CASE("records: a consumer's own hits are missed; a disabled probe's are non
   REQUIRE(waitpid(child, &status, 0) == child);
   CHECK(status == 0);
   CHECK(drain().of(probe.probe) == 1);
+}
+
+TEST_CASE("records: none by a probe that is disabled or gone while another one counts at the same address") {
+  const Scoped counting(add("libfx_target:target_add"));
+  ubp_probe* const recording = add("libfx_target:target_add", nullptr, nullptr, UBP_PROBE_RECORD);
+  for (int i = 0; i < 10; ++i) target_add(i, 1);
+  CHECK(ubp_disable(recording) == UBP_OK);
+  for (int i = 0; i < 100; ++i) target_add(i, 1);
+  CHECK(read(recording).hits == 10);
+  CHECK(drain().records.size() == 10);
+  CHECK(ubp_unregister(recording) == UBP_OK);
+  for (long i = 0; i < kRing + 5000; ++i) target_add(i, 1);
+  const Scoped next(add("libfx_target:target_quiet", nullptr, nullptr, UBP_PROBE_RECORD));  // has its counter
+  for (int i = 0; i < 100; ++i) target_add(i, 1);
+  CHECK(read(next.probe).hits == 0);
+  CHECK(drain().records.empty());
+  CHECK(read(counting.probe).hits == 10 + 100 + kRing + 5000 + 100);
+}
+
+TEST_CASE("records: a child by a system call of its own, whose first act is a hit, counts from zero") {
+  const Scoped recording(add("libfx_target:target_add", nullptr, nullptr, UBP_PROBE_RECORD));
+  const Scoped counting(add("libfx_target:target_add"));
+  for (int i = 0; i < 10; ++i) target_add(i, 1);
+  CHECK(drain().records.size() == 10);
+  const auto child = static_cast<pid_t>(syscall(SYS_fork));
+  if (child == 0) {
+    target_add(1, 2);
+    const bool is_right = read(recording.probe).hits == 1 && read(counting.probe).hits == 1 && drain().records.size() == 1;
+    _exit(is_right ? 0 : 1);
+  }
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+}
+
+TEST_CASE("records: the address space that they take leaves detours their place") {
+  const Scoped recording(add("libfx_target:target_add", nullptr, nullptr, UBP_PROBE_RECORD));
+  const Scoped counting(add("libc:a64l"));
+  auto all = sized<ubp_stats>();
+  REQUIRE(ubp_read(&all) == UBP_OK);
+  const bool has_jumps = configuration().optimize != UBP_OPTIMIZE_NEVER;
+  CHECK(all.optimised_probepoints >= (has_jumps ? 2 : 0));
 }
 
 TEST_CASE("records: what is refused") {

@@ -89,6 +89,7 @@ Quiet::Quiet() {
 Quiet::~Quiet() {
   errno = error_;
   in_runtime_.reset();
+  if (trap::t_app_trap.is_pending && !trap::t_app_trap.is_blocked) trap::ubp_trap_block(false);  // it waited: ubp_trap_foreign()
   // Taken over meanwhile, SIGTRAP is no longer blocked, whatever it was.
   sys::set_signal_mask(signals::has_taken_over() ? mask_ & ~(std::uint64_t{1} << (SIGTRAP - 1)) : mask_);
 }

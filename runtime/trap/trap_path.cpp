@@ -317,6 +317,11 @@ UBP_RANGE("ubp_signal_s") Prepared ubp_signal_prepare(siginfo_t* info, Context* 
 // Outside the ranges. A SIGTRAP that no probepoint caused: what the application's disposition makes of it. handler 0:
 // nothing to call, return from the frame.
 UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) {
+  // The kernel keeps one SIGTRAP pending: an int3 that is executed then has none of its own. No instruction begins behind the
+  // first byte of a longer one: the int3 is executed again. (After one of a single byte, it cannot be told.)
+  constexpr std::uint64_t kBreakpoint = 3;
+  const std::uint32_t merged = info->si_code == SI_KERNEL || uc->trapno != kBreakpoint ? probes::kNotFound : g_process.table.find(uc->rip - 1);
+  if (merged != probes::kNotFound && g_process.table.points[merged].length > 1) --uc->rip;
   const bool is_own = info->si_code == SI_QUEUE && reinterpret_cast<std::uint64_t>(info->si_value.sival_ptr) == UBP_ENTRY_MARK;
   if (is_own) return {0, uc};  // core/threads.cpp asked, and no longer waits
   // A step inside a detour: the program sees one only where an instruction of its own has been executed.
@@ -325,7 +330,7 @@ UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) 
   if (is_in_ubp(uc->rip)) uc = settle(uc);
   const std::uint64_t handler = g_handlers.handler[SIGTRAP].load(std::memory_order_acquire);  // pairs with sigaction
   const bool is_fault = info->si_code > 0, is_breakpoint = info->si_code == SI_KERNEL;
-  const bool is_blocked = t_app_trap.is_blocked || consuming_task(uc->rsp) != nullptr;
+  const bool is_blocked = t_app_trap.is_blocked || t_in_runtime || consuming_task(uc->rsp) != nullptr;
   if (is_blocked && !is_fault) {  // stays pending until it is unblocked: release_trap
     t_app_trap.info = *info;
     t_app_trap.is_pending = true;

@@ -25,7 +25,7 @@ constinit bool g_is_made = false;
 constinit std::mutex g_mutex;                     // of everything here
 constinit std::atomic<std::uint32_t> g_owner{0};  // the thread that holds it
 constinit std::atomic<bool> g_is_forking{false};  // it is held across fork()
-constinit std::uint32_t g_pid = 0;                // of the process that this is up to date for; 0: nothing was armed
+constinit std::atomic<std::uint32_t> g_pid{0};    // of the process that this is up to date for; 0: nothing was armed
 constinit bool g_is_lost = false;                 // a forked child, of a process in the middle of a change
 
 void make() {
@@ -65,7 +65,7 @@ void after_fork_in_child() {
   trap::ubp_trap_set_up_child();
   report::release_error_duplicate();
   interface().registry.set_up_child();
-  g_pid = g_process.pid;
+  g_pid.store(g_process.pid, std::memory_order_relaxed);  // read by a child that has one thread
 }
 
 }  // namespace
@@ -97,8 +97,9 @@ Quiet::~Quiet() {
 Call::Call(bool needs_init, bool waits) {
   // A child by a system call of its own: no handler was called. Its first hit may have made it ready for hits.
   const bool is_started = g_process.fork_state != nullptr;
+  const std::uint32_t pid = g_pid.load(std::memory_order_relaxed);  // a child has one thread
   const bool is_unready = is_started && g_process.fork_state->load(std::memory_order_acquire) != trap::kReady;
-  const bool is_forked = is_unready || (is_started && g_pid != 0 && g_pid != g_process.pid);
+  const bool is_forked = is_unready || (is_started && pid != 0 && pid != g_process.pid);
   if (is_forked) after_fork_in_child();
   if (is_in_consumer()) {
     status_ = UBP_E_IN_CONSUMER;
@@ -130,7 +131,7 @@ Call::Call(bool needs_init, bool waits) {
 
 Call::~Call() {
   if (status_ != UBP_OK) return;
-  if (g_process.fork_state != nullptr) g_pid = g_process.pid;
+  if (g_process.fork_state != nullptr) g_pid.store(g_process.pid, std::memory_order_relaxed);  // likewise
   g_owner.store(0, std::memory_order_relaxed);
   g_mutex.unlock();
 }

@@ -124,7 +124,7 @@ void write_detour(std::span<std::uint8_t> out, DetourInfo& info, const DetourPla
                   const DetourStorage& storage, const DetourConsumers* consumers) {
   info.count = static_cast<std::uint8_t>(plan.parts.size());
   info.length = static_cast<std::uint8_t>(plan.length);
-  info.bytes = static_cast<std::uint16_t>(detour_bytes(plan, consumers));
+  info.bytes = static_cast<std::uint16_t>(out.size() - kDetourHead);
   std::copy_n(code.begin(), info.jump_bytes, info.original);
 
   Writer head(out, info.entry - kDetourHead);

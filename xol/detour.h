@@ -121,6 +121,11 @@ struct DetourInfo {
   std::uint16_t rax_saved = 0, saved = 0, direction_saved = 0, hit_counted = 0, consumed = 0, restored = 0, late = 0, full = 0, full_counted = 0;
   std::uint8_t modifies = 0;            // they may change registers that calls keep
 
+  // The next detour of the same probepoint, from `first` on round; null: that was all.
+  [[gnu::always_inline]] inline const DetourInfo* next_from(const DetourInfo* first) const {
+    const DetourInfo* const next = __atomic_load_n(&previous, __ATOMIC_ACQUIRE);  // pairs with Detours::flush()
+    return next != first ? next : nullptr;
+  }
   [[gnu::always_inline]] inline bool is_counted(std::uint32_t part) const { return (counted >> part & 1) != 0; }
   // Where the code that counts a part begins; its slow way ends there.
   [[gnu::always_inline]] inline std::uint32_t count_begin(std::uint32_t part) const {
@@ -146,9 +151,8 @@ struct DetourStorage {
 // Where a thread stands whose RIP is in a detour.
 struct DetourPosition {
   std::uint64_t rip;                // what RIP would be without UBP
-  bool is_counted;                  // at a probepoint whose hit is counted: only to be carried out
-  bool spilled_rcx, spilled_rax;    // the register's value is in the thread's storage
-  bool spilled_rdx = false;         // likewise
+  bool is_counted = false;          // at a probepoint whose hit is counted: only to be carried out
+  bool spilled_rcx = false, spilled_rax = false, spilled_rdx = false;  // the register's value is in the thread's storage
   bool is_before = false;           // of the first instruction: nothing has been executed since the jump
   // Of a detour with consumers: every register, or rax alone, is in the DetourSave, to which rcx points, or else rsp.
   bool is_saved = false, is_rax_saved = false, is_save_in_rcx = false;
@@ -161,13 +165,14 @@ struct DetourPosition {
   constexpr int kSwitchBytes = 6;  // to UBP's stack, once all is saved
   const bool is_saved = offset >= info.saved, is_late = offset >= info.late;
   const bool is_save_in_rcx = offset < info.saved + kSwitchBytes || (!is_late && offset >= info.restored);
-  const bool is_rax_saved = !is_saved && offset >= info.rax_saved, has_rcx_spilled = !is_saved && offset >= kSpilledRcx;
-  return {origin, offset >= info.hit_counted, has_rcx_spilled, false, false, true, is_saved, is_rax_saved, is_save_in_rcx, offset >= info.consumed,
-          info.direction_saved != 0 && offset >= info.direction_saved};
+  return {.rip = origin, .is_counted = offset >= info.hit_counted, .spilled_rcx = !is_saved && offset >= kSpilledRcx, .is_before = true,
+          .is_saved = is_saved, .is_rax_saved = !is_saved && offset >= info.rax_saved, .is_save_in_rcx = is_save_in_rcx,
+          .is_consumed = offset >= info.consumed, .is_direction_saved = info.direction_saved != 0 && offset >= info.direction_saved};
 }
 [[gnu::always_inline]] inline DetourPosition record_position(const DetourInfo& info, std::uint64_t origin, std::int64_t offset) {
   const bool is_recorded = offset >= info.full ? offset >= info.full_counted : offset >= info.consumed;
-  return {origin, offset >= info.hit_counted, offset >= kSpilledRcx, offset >= info.rax_saved, offset >= info.saved, true, false, false, false, is_recorded};
+  return {.rip = origin, .is_counted = offset >= info.hit_counted, .spilled_rcx = offset >= kSpilledRcx, .spilled_rax = offset >= info.rax_saved,
+          .spilled_rdx = offset >= info.saved, .is_before = true, .is_consumed = is_recorded};
 }
 
 [[gnu::always_inline]] inline DetourPosition detour_position(const DetourInfo& info, std::uint64_t origin, std::uint64_t rip) {
@@ -185,15 +190,16 @@ struct DetourPosition {
   if (behind < 0) {  // counting
     const std::int64_t done = behind + kCountBytes;
     const bool is_slow = done == -std::int64_t{kDetourSlowBytes};
-    return {at, done >= kCounted, is_slow || (done >= kSpilledRcx && done <= kRestoredRax), done >= kSpilledRax && done <= kCounted, false, part == 0};
+    return {.rip = at, .is_counted = done >= kCounted, .spilled_rcx = is_slow || (done >= kSpilledRcx && done <= kRestoredRax),
+            .spilled_rax = done >= kSpilledRax && done <= kCounted, .is_before = part == 0};
   }
-  if (behind == 0) return {at, info.is_counted(part), false, false, false, part == 0};
+  if (behind == 0) return {.rip = at, .is_counted = info.is_counted(part), .is_before = part == 0};
   // In the middle of what stands for one instruction there are jumps alone, and in the end the one back.
   const auto* code = reinterpret_cast<const std::uint8_t*>(rip);
   if (code[0] == 0xe9) {
-    return {rip + 5 + static_cast<std::uint64_t>(std::int64_t{static_cast<std::int32_t>(load32(code + 1))}), false, false, false};
+    return {rip + 5 + static_cast<std::uint64_t>(std::int64_t{static_cast<std::int32_t>(load32(code + 1))})};
   }
-  return {origin + (part + 1 < info.count ? info.starts[part + 1] : info.length), false, false, false};
+  return {origin + (part + 1 < info.count ? info.starts[part + 1] : info.length)};
 }
 
 // What the four bytes of the jump's displacement must be.

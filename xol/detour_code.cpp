@@ -82,28 +82,9 @@ void restore_float_mode(Writer& writer, const DetourConsumers& consumers) {
   *writer.back(writer.size() - jump + 1) = static_cast<std::uint8_t>(writer.size() - jump);
 }
 
-}  // namespace
-
-void write_slow_way(Writer& writer, const DetourStorage& storage) {
-  writer.storage(kLoad, kRcx, storage.rcx);
-  writer.bytes({0xcc});
-}
-
-void write_count(Writer& writer, std::uint32_t counter, const DetourStorage& storage) {
-  write_entry(writer, storage);
-  writer.storage(kStore, kRax, storage.rax);
-  writer.bytes({0x48, 0x8b, 0x81});  // mov counter(%rcx),%rax
-  writer.word(counter);
-  writer.bytes({0x48, 0x8d, 0x40, 0x01});  // lea 1(%rax),%rax
-  writer.bytes({0x48, 0x89, 0x81});        // mov %rax,counter(%rcx)
-  writer.word(counter);
-  writer.storage(kLoad, kRax, storage.rax);
-  writer.storage(kLoad, kRcx, storage.rcx);
-}
-
 // Counts and records, without a mark: what makes the record one is the store of the head. Where there is no room, the compare is by
 // jrcxz too: limit - head = limit + ~head + 1, by instructions that leave the flags alone.
-static void write_record(Writer& writer, DetourInfo& info, const DetourConsumers& consumers, std::uint32_t counter, const DetourStorage& storage) {
+void write_record(Writer& writer, DetourInfo& info, const DetourConsumers& consumers, std::uint32_t counter, const DetourStorage& storage) {
   const auto here = [&] { return static_cast<std::uint16_t>(writer.size()); };
   const auto increment = [&](std::uint8_t base, std::uint32_t offset) {
     with_memory(writer, {kLoad}, kRax, base, offset);
@@ -152,6 +133,25 @@ static void write_record(Writer& writer, DetourInfo& info, const DetourConsumers
   *writer.back(writer.size() - info.full + 1) = static_cast<std::uint8_t>(writer.size() - info.full);
   writer.storage(kLoad, kRax, storage.rax);
   writer.storage(kLoad, kRdx, storage.rdx);
+  writer.storage(kLoad, kRcx, storage.rcx);
+}
+
+}  // namespace
+
+void write_slow_way(Writer& writer, const DetourStorage& storage) {
+  writer.storage(kLoad, kRcx, storage.rcx);
+  writer.bytes({0xcc});
+}
+
+void write_count(Writer& writer, std::uint32_t counter, const DetourStorage& storage) {
+  write_entry(writer, storage);
+  writer.storage(kStore, kRax, storage.rax);
+  writer.bytes({0x48, 0x8b, 0x81});  // mov counter(%rcx),%rax
+  writer.word(counter);
+  writer.bytes({0x48, 0x8d, 0x40, 0x01});  // lea 1(%rax),%rax
+  writer.bytes({0x48, 0x89, 0x81});        // mov %rax,counter(%rcx)
+  writer.word(counter);
+  writer.storage(kLoad, kRax, storage.rax);
   writer.storage(kLoad, kRcx, storage.rcx);
 }
 

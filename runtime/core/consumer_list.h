@@ -20,10 +20,19 @@ struct Consumer {
   std::uint32_t point;    // index of the probepoint
 };
 
+// Consumer::counter of a counter.
+inline std::int64_t from_optimised(std::uint32_t counter) {
+  return (static_cast<std::int64_t>(counter) - static_cast<std::int64_t>(trap::g_process.optimised_offset)) * 8;
+}
+// Its counter's index among the task counters.
+inline std::uint32_t counter_of(const Consumer& consumer) {
+  return static_cast<std::uint32_t>(consumer.counter / 8 + static_cast<std::int64_t>(trap::g_process.optimised_offset));
+}
+
 extern const Consumer** g_consumers;     // by probepoint: the first one; null: none
 extern std::int64_t g_errno_offset;      // of errno, from %fs:0
 
-// Called by the trap path with the task marked (trap/consume.h). Detours do the same in machine code (xol/detour.cpp).
+// Called by the trap path with the task marked (trap/consume.h). Detours do the same in machine code (xol/detour_code.cpp).
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed);
 // The consumer of a probe that records. What it drops it counts at the probe's counter, optimised_offset further.
 void record_hit(const ubp_context* context, void* data);

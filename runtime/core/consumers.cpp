@@ -85,7 +85,7 @@ xol::ConsumerNeeds Consumers::needs(std::uint32_t index, const Consumer* added) 
   const Consumer* const only = first == nullptr ? added : first->next == nullptr && added == nullptr ? first : nullptr;
   xol::ConsumerNeeds all;
   if (only != nullptr && (only->flags & UBP_PROBE_RECORD) != 0) {
-    all.recorder = static_cast<std::uint32_t>(static_cast<std::uint64_t>(only->counter / 8) + g_process.optimised_offset);
+    all.recorder = counter_of(*only);
     return all;
   }
   if (added != nullptr) all = needs_of(*added);

@@ -52,7 +52,7 @@ const xol::DetourInfo* Detours::chosen(std::uint32_t index) const {
   return counting != counting_.end() ? counting->second : g_process.detours.of(index);
 }
 
-const xol::DetourInfo* Detours::trap_view(std::uint32_t index) { return g_process.detours.of(index); }
+bool Detours::is_chosen(std::uint32_t index) const { return chosen(index) == g_process.detours.of(index); }
 
 // Makes it the one that its jump leads to.
 void Detours::choose(std::uint32_t index) {

@@ -105,7 +105,7 @@ class Detours {
 
   bool is_jump(std::uint32_t index) const { return tier(index) == Tier::kJump; }
   // Whether its jump leads to the detour that its consumers need now.
-  bool is_chosen(std::uint32_t index) const { return chosen(index) == trap_view(index); }
+  bool is_chosen(std::uint32_t index) const;
   // Whether insert() would change anything.
   bool is_ready(std::uint32_t index) const { return tier(index) == Tier::kReady && !is_stopped_ && reason(index) == Tier::kReady; }
   std::uint64_t jumps() const { return jumps_; }
@@ -141,7 +141,6 @@ class Detours {
   Tier place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset, const xol::DetourConsumers* consumers);
   const xol::DetourInfo* with_consumers(std::uint32_t index) const;
   const xol::DetourInfo* chosen(std::uint32_t index) const;
-  static const xol::DetourInfo* trap_view(std::uint32_t index);
   void choose(std::uint32_t index);
   std::optional<std::uint64_t> find_place(std::uint64_t origin, std::uint32_t jump_bytes, const xol::DetourPlan& plan, std::uint32_t bytes,
                                           xol::Pattern pattern, std::span<const std::uint8_t> code);

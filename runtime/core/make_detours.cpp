@@ -297,7 +297,7 @@ void Detours::flush() {
     if (is_own) {
       auto* const other = const_cast<xol::DetourInfo*>(present);
       const_cast<xol::DetourInfo*>(info)->previous = other->previous != nullptr ? other->previous : other;
-      __atomic_store_n(&other->previous, info, __ATOMIC_RELEASE);  // pairs with find_detoured()
+      __atomic_store_n(&other->previous, info, __ATOMIC_RELEASE);  // pairs with next_from()
     }
     if (info->kind != xol::DetourInfo::Kind::kCounts) {
       counting_.try_emplace(info->point, present);

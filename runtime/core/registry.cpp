@@ -153,8 +153,8 @@ void Registry::take_counter(Registration& registration) {
 }
 
 Consumer Registry::consumer_of(std::uint64_t id, const Registration& registration) const {
-  const auto from_optimised = static_cast<std::int64_t>(registration.counter) - static_cast<std::int64_t>(g_process.optimised_offset);
-  return {registration.request.consumer, registration.request.data, nullptr, from_optimised * 8, handle_of(id), registration.request.flags, 0};
+  return {registration.request.consumer, registration.request.data, nullptr, from_optimised(registration.counter), handle_of(id),
+          registration.request.flags, 0};
 }
 
 std::optional<std::string> Registry::apply(std::span<const Operation> operations) {
@@ -194,7 +194,7 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
     Registration& registration = *aim.registration;
     const bool changes = aim.is_enabled != registration.is_enabled;
     if (!changes || !denied || registration.request.consumer == nullptr) continue;
-    if (aim.is_enabled) {
+    if (aim.is_enabled) {  // as it was
       consumers_.remove(machine_, registration.runs, handle_of(id));
     } else {
       consumers_.add(machine_, registration.runs, consumer_of(id, registration));

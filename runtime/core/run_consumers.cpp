@@ -30,9 +30,8 @@ void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point
 void record_hit(const ubp_context* context, void*) {
   const Consumer& consumer = *context->consumer;
   if (context->task->tid.load(std::memory_order_relaxed) == 0) return;  // a child that another consumer forked: the hit is its parent's
-  const std::uint64_t offset = trap::g_process.optimised_offset;
-  const auto counter = static_cast<std::uint64_t>(consumer.counter / 8) + offset;
-  if (record::write(context->task, consumer.point, static_cast<std::uint32_t>(counter))) return;
+  const std::uint32_t counter = counter_of(consumer);
+  if (record::write(context->task, consumer.point, counter)) return;
   std::uint64_t& dropped = context->task->optimised[counter];
   __atomic_store_n(&dropped, dropped + 1, __ATOMIC_RELAXED);  // the task's own; read by others at any time
 }

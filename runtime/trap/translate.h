@@ -80,13 +80,10 @@ struct Detoured {
     if (index == probes::kNotFound) continue;
     // Another detour's jump may have had another window: a thread is late.
     const xol::DetourInfo* const first = detours.of(index);
-    for (const xol::DetourInfo* info = first; info != nullptr;) {
-      const xol::DetourInfo* const present = info;
-      const xol::DetourInfo* const next = __atomic_load_n(&info->previous, __ATOMIC_ACQUIRE);  // pairs with Detours::flush()
-      info = next != first ? next : nullptr;
+    for (const xol::DetourInfo* info = first; info != nullptr; info = info->next_from(first)) {
       std::uint32_t part = 0;
-      if (rip - 1 - present->origin != back || back >= present->jump_bytes || !present->find_part(back, part)) continue;
-      found.copy = present->entry + present->copies[part];
+      if (rip - 1 - info->origin != back || back >= info->jump_bytes || !info->find_part(back, part)) continue;
+      found.copy = info->entry + info->copies[part];
       found.origin = rip - 1;
       return true;
     }

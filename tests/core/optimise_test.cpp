@@ -23,13 +23,18 @@ extern "C" int enter(const void* where, int x);
 
 namespace {
 
-ubp_probe* add(const char* spec) {
+ubp_probe* add(const char* spec, std::uint32_t flags = 0, ubp_consumer consumer = nullptr, void* data = nullptr) {
   ubp_config config{};
   config.struct_size = sizeof config;
   config.optimize = UBP_OPTIMIZE_ALWAYS;
   REQUIRE(ubp_init(&config) == UBP_OK);
+  ubp_options options{};
+  options.struct_size = sizeof options;
+  options.flags = flags;
+  options.consumer = consumer;
+  options.data = data;
   ubp_probe* probe = nullptr;
-  REQUIRE(ubp_register(spec, nullptr, &probe, nullptr) == UBP_OK);
+  REQUIRE(ubp_register(spec, &options, &probe, nullptr) == UBP_OK);
   return probe;
 }
 
@@ -191,10 +196,7 @@ TEST_CASE("overlapping_windows: two probes, and an entry behind both; the later 
   CHECK(ubp_unregister(second) == UBP_OK);
   CHECK(std::memcmp(text_of(narrow), text_of(narrow_copy), 8) == 0);
 
-  ubp_options options{};
-  options.struct_size = sizeof options;
-  options.flags = UBP_PROBE_DISABLED;
-  REQUIRE(ubp_register("libfx_optimise:narrow+4", &options, &second, nullptr) == UBP_OK);
+  second = add("libfx_optimise:narrow+4", UBP_PROBE_DISABLED);
   first = add("libfx_optimise:narrow");
   for (int i = 0; i < 100; ++i) CHECK(narrow(i) == i + 7);
   CHECK(hits(second) == 0);
@@ -223,13 +225,7 @@ TEST_CASE("detours of consumers: every kind sees the same, and leaves all as it 
   for (const std::uint32_t kind : kinds) {
     CAPTURE(kind);
     Seen seen;
-    ubp_options options{};
-    options.struct_size = sizeof options;
-    options.flags = kind;
-    options.consumer = consumer;
-    options.data = &seen;
-    ubp_probe* probe = nullptr;
-    REQUIRE(ubp_register("libfx_optimise:narrow", &options, &probe, nullptr) == UBP_OK);
+    ubp_probe* const probe = add("libfx_optimise:narrow", kind, consumer, &seen);
     CHECK(stats().optimised_probepoints == 1);
     const std::uint64_t before = stats().optimised_hits;
     double vector = 1.5;
@@ -273,13 +269,7 @@ TEST_CASE("a consumer in the middle of a function: by a jump, and the direction 
   for (const std::uint32_t kind : std::initializer_list<std::uint32_t>{UBP_PROBE_NO_FP, UBP_PROBE_NO_FP | UBP_PROBE_MODIFY, UBP_PROBE_SSE_ONLY, 0}) {
     CAPTURE(kind);
     Seen seen;
-    ubp_options options{};
-    options.struct_size = sizeof options;
-    options.flags = kind;
-    options.consumer = kind == 0 ? ubp_consumer(floating) : ubp_consumer(consumer);
-    options.data = &seen;
-    ubp_probe* probe = nullptr;
-    REQUIRE(ubp_register("libfx_optimise:backwards+1", &options, &probe, nullptr) == UBP_OK);
+    ubp_probe* const probe = add("libfx_optimise:backwards+1", kind, kind == 0 ? ubp_consumer(floating) : ubp_consumer(consumer), &seen);
     CHECK(stats().optimised_probepoints == 1);
     const std::uint64_t before = stats().optimised_hits;
     for (long i = 0; i < 1000; ++i) CHECK((backwards(i, 3) & kDirection) != 0);
@@ -297,15 +287,11 @@ TEST_CASE("a consumer at a jump's probepoint, and inside its window: every hit i
   static std::atomic<long> runs;
   runs = 0;
   ubp_probe* const counted = add("libfx_optimise:narrow");
-  ubp_options options{};
-  options.struct_size = sizeof options;
-  options.consumer = [](const ubp_context*, void*) { ++runs; };
   for (const char* spec : {"libfx_optimise:narrow", "libfx_optimise:narrow+2"}) {
     CAPTURE(spec);
     const long runs_before = runs;
     const std::uint64_t before = hits(counted);
-    ubp_probe* consumed = nullptr;
-    REQUIRE(ubp_register(spec, &options, &consumed, nullptr) == UBP_OK);
+    ubp_probe* const consumed = add(spec, 0, [](const ubp_context*, void*) { ++runs; });
     for (int i = 0; i < 100; ++i) CHECK(narrow(i) == i + 7);
     CHECK(runs == runs_before + 100);
     CHECK(hits(consumed) == 100);

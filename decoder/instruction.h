@@ -10,6 +10,8 @@
 namespace ubp::decoder {
 
 inline constexpr std::size_t kMaxInstructionBytes = 15;
+inline constexpr std::uint32_t kJumpBytes = 5;     // jmp rel32, in place of displaced instructions
+inline constexpr std::uint32_t kMostPrefixes = 2;  // redundant ones in front of it
 
 // How a displaced instruction is carried out.
 enum class Route : std::uint8_t {

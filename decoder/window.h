@@ -14,9 +14,6 @@
 
 namespace ubp::decoder {
 
-inline constexpr std::uint32_t kJumpBytes = 5;     // jmp rel32
-inline constexpr std::uint32_t kMostPrefixes = 2;  // redundant ones in front of it
-
 enum class WindowProblem : std::uint8_t {
   kNone,
   kTooShort,     // an unconditional transfer or the function's end comes before the jump's

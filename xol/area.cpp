@@ -1,5 +1,5 @@
 // Finding room for XOL areas. Load time only.
-#include "xol/area.h"
+#include "xol/make_area.h"
 
 namespace ubp::xol {
 namespace {

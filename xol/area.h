@@ -7,14 +7,13 @@
 // at a time and has the same number in every area. A forked child would share the pages with its parent: it maps
 // fresh ones over both views before it uses them (map_views()).
 //
-// area.cpp: load time. The inline part is compiled into the trap path too.
+// Inline and free of libc: compiled into the trap path. How areas are made: make_area.h.
 #pragma once
 
 #include <sys/mman.h>
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 
 #include "xol/slot_image.h"
 #include "xol/sys.h"
@@ -102,19 +101,5 @@ struct SlotLocation {
   return !sys::failed(sys::call4(SYS_mprotect, static_cast<long>(area.rw + offset), n, PROT_READ | PROT_WRITE)) &&
          !sys::failed(sys::call4(SYS_mprotect, static_cast<long>(area.rx + offset), n, PROT_READ | PROT_EXEC));
 }
-
-// Reserves address space (no access, no memory) of `bytes` bytes so near [low, high) that every byte of both lies
-// within rel32 of the other. Prefers space below the code, so that a heap that grows up behind it keeps its room.
-// Returns the address, or nothing when there is no such space. Context: load time.
-std::optional<std::uint64_t> reserve_near(std::uint64_t low, std::uint64_t high, std::uint64_t bytes);
-
-// Makes an area near [low, high): reserves both views and maps them. Nothing when space or memory is denied.
-std::optional<Area> make_area(std::uint64_t low, std::uint64_t high, const AreaLayout& layout);
-
-// Gives both views back. Only when no thread can be inside.
-void unmap_area(const Area& area, const AreaLayout& layout);
-
-// True when an instruction anywhere in [low, high) that refers to anything in [low, high) can use the area.
-bool area_serves(const Area& area, const AreaLayout& layout, std::uint64_t low, std::uint64_t high);
 
 }  // namespace ubp::xol

@@ -1,5 +1,5 @@
 // Writing detours. See detour.h. Instruction encodings: Intel SDM volume 2.
-#include "xol/detour.h"
+#include "xol/detour_plan.h"
 
 #include <algorithm>
 

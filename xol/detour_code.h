@@ -7,7 +7,7 @@
 #include <initializer_list>
 #include <span>
 
-#include "xol/detour.h"
+#include "xol/detour_plan.h"
 
 namespace ubp::xol {
 

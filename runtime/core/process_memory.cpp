@@ -15,7 +15,7 @@
 
 #include "runtime/patch/poke.h"
 #include "runtime/trap/trap_state.h"
-#include "xol/area.h"
+#include "xol/make_area.h"
 
 namespace ubp::core {
 namespace {

@@ -9,10 +9,10 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "runtime/probes/table.h"
+#include "runtime/probes/table_view.h"
 #include "runtime/trap/layout.h"
 #include "xol/area.h"
-#include "xol/detour_space.h"
+#include "xol/detour_view.h"
 #include "xol/shared_slots.h"
 #include "xol/slot_cache.h"
 

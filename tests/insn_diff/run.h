@@ -4,7 +4,7 @@
 #include <string>
 
 #include "tests/insn_diff/case.h"
-#include "xol/detour.h"
+#include "xol/detour_plan.h"
 
 namespace ubp::insn_diff {
 

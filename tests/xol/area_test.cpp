@@ -9,7 +9,7 @@
 #include <sstream>
 #include <string>
 
-#include "xol/area.h"
+#include "xol/make_area.h"
 
 using namespace ubp::xol;
 

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 
+#include "runtime/probes/table.h"
 #include "runtime/trap/translate.h"
 
 using namespace ubp;

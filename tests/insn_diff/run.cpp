@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "decoder/window.h"
 #include "xol/emulate.h"
 
 namespace ubp::insn_diff {

@@ -8,6 +8,9 @@
 //                   | mov $next, %rcx               |   RIP here: executed; rcx still to be set
 //                   | jmp rel32 -> next instruction |   RIP here: executed
 //                   +-------------------------------+
+//   a gate's, too,  | syscall                       |   RIP here: not executed, but the gate has changed its arguments
+//   at kCloneOffset | int3                          |   RIP here: executed; arguments still to be put back (trap/clone.h)
+//                   +-------------------------------+
 //
 // Inline and free of libc: compiled into the trap path. Context: any. Async-signal-safe: yes. Thread-safe: the
 // caller owns the slot it writes.
@@ -89,6 +92,9 @@ inline constexpr std::size_t kOriginOffset = kSlotBytes - 8;
   store64(out + kOriginOffset, point.address);
 }
 
+// Where a permanent slot holds a gate's `syscall` once more, for a call that parent and child have to come back from.
+inline constexpr std::size_t kCloneOffset = 32;
+
 // Writes the permanent slot of a Route::kSystem probepoint (load time). `syscall` leaves the address of its next
 // instruction in rcx (SDM volume 2, SYSCALL): the slot puts the original one there.
 inline void write_permanent_slot(std::uint8_t* out, SlotAddress at, const Displaced& point) {
@@ -102,6 +108,10 @@ inline void write_permanent_slot(std::uint8_t* out, SlotAddress at, const Displa
     used += 10;
   }
   write_jump(out + used, address + used, point.next());
+  if (point.is_gate) {
+    write_copy(out + kCloneOffset, address + kCloneOffset, point);
+    out[kCloneOffset + point.length] = 0xcc;
+  }
   store64(out + kOriginOffset, point.address);
 }
 
@@ -110,12 +120,15 @@ struct SlotPosition {
   OriginalAddress address;   // what RIP would be without UBP
   bool executed;             // false: the instruction is still to run (the hit is already counted)
   bool sets_rcx;             // rcx must read address (a syscall whose fix-up has not run yet)
+  bool is_cloning = false;   // rdi and the mask are the gate's (trap/clone.h)
 };
 
 [[gnu::always_inline]] inline SlotPosition position_in_slot(const Displaced& point, std::uint64_t offset) {
-  if (offset < point.length) return {OriginalAddress{point.address}, false, false};
+  const bool is_cloning = point.is_gate && offset >= kCloneOffset;
+  if (is_cloning) offset -= kCloneOffset;
+  if (offset < point.length) return {OriginalAddress{point.address}, false, false, is_cloning};
   const bool before_fixup = point.route == decoder::Route::kSystem && is_syscall(point) && offset == point.length;
-  return {OriginalAddress{point.next()}, true, before_fixup};
+  return {OriginalAddress{point.next()}, true, before_fixup, is_cloning};
 }
 
 // True when a slot anywhere in [area, area + area_bytes) can stand in for an instruction at `address` whose

@@ -59,7 +59,8 @@ std::optional<std::uint32_t> number_of(const std::vector<Decoded>& decoded, std:
 
 // Whether the system call of these numbers has to pass the gate.
 bool is_gated(std::uint32_t number) {
-  return number == SYS_rt_sigprocmask || number == SYS_rt_sigaction || number == SYS_execve || number == SYS_execveat;
+  return number == SYS_rt_sigprocmask || number == SYS_rt_sigaction || number == SYS_execve || number == SYS_execveat ||
+         number == SYS_clone3;
 }
 
 // The number that the instruction right before `syscall` loads. (libc's clone has no call frame information there.)
@@ -109,7 +110,12 @@ GateSites find_gate_sites(const symbols::Module& module) {
       if (at[1] != 0x05 || address < done) continue;
       const auto number = number_before(bytes, at);
       if (number && !is_gated(*number)) continue;  // nearly all: a constant right before it
-      const auto function = functions.containing(address);
+      auto function = functions.containing(address);
+      if (!function && number) {  // libc's clone3 ends its call frame information here, which would be wrong in the child
+        function = functions.containing(address - 1);
+        if (function && function->end != address) function.reset();
+        if (function) function->end = address + 2;
+      }
       if (function) {
         add_function(module, *function, sites);
         done = function->end;

@@ -1,5 +1,5 @@
-// Where libc makes the system calls that could take SIGTRAP away: rt_sigprocmask, rt_sigaction,
-// and execve, through which masks are inherited. Load time only.
+// Where libc makes the system calls that could take SIGTRAP away: rt_sigprocmask, rt_sigaction, clone3, which can reset a
+// child's handlers, and execve, through which masks are inherited. Load time only.
 #pragma once
 
 #include <cstdint>

@@ -72,19 +72,10 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
   if (has_bit(g_handlers.masks_trap, signal)) old.mask |= kTrapBit;
 }
 
-// rt_sigaction(signal, act, old, size) as libc calls it, for the application (which then passes the shim:
-// signals/interpose.cpp) or for itself, and as syscall(2) does: SIGTRAP stays the runtime's, a handler is put behind
-// ubp_signal_entry, and so is the default where that is a core dump.
-[[gnu::always_inline]] inline std::uint64_t gated_sigaction(Context* uc) {
-  const std::uint64_t signal = uc->rdi;
-  const auto* act = reinterpret_cast<const KernelSigaction*>(uc->rsi);
-  auto* old = reinterpret_cast<KernelSigaction*>(uc->rdx);
+// Changes a disposition as the application asks for it: SIGTRAP stays the runtime's, a handler is put behind ubp_signal_entry,
+// and so is the default where that is a core dump. act, old: null, or act is good; what is at old, the kernel writes.
+[[gnu::always_inline]] inline std::uint64_t change_disposition(std::uint64_t signal, const KernelSigaction* act, KernelSigaction* old) {
   const std::uint64_t shim = address_of(&ubp_signal_entry);
-  if (uc->r10 != 8) return kInvalid;
-  if (act != nullptr) {  // signal 0 is looked at last
-    const long readable = sys::call4(SYS_rt_sigaction, 0, reinterpret_cast<long>(act), 0, 8);
-    if (static_cast<std::uint64_t>(readable) == kBadAddress) return kBadAddress;
-  }
   const bool known = signal >= 1 && signal <= 64;
   // A vfork child's dispositions are its own, the table its parent's.
   const bool is_member = sys::is_process(g_process.pid);
@@ -107,7 +98,7 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
     if (copy.handler == shim) copy.flags |= SA_SIGINFO;  // ubp_signal_prepare reads it
   }
   const long result = sys::call4(SYS_rt_sigaction, static_cast<long>(signal),
-                                 act != nullptr && !is_trap ? reinterpret_cast<long>(&copy) : 0, static_cast<long>(uc->rdx), 8);
+                                 act != nullptr && !is_trap ? reinterpret_cast<long>(&copy) : 0, reinterpret_cast<long>(old), 8);
   if (sys::failed(result)) {
     if (wraps || guards) g_handlers.handler[signal].store(previous, std::memory_order_release);  // as above
     return static_cast<std::uint64_t>(result);
@@ -124,6 +115,18 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
     show_disposition(signal, previous, took_info, *old);
   }
   return 0;
+}
+
+// rt_sigaction(signal, act, old, size) as libc calls it, for the application (which then passes the shim:
+// signals/interpose.cpp) or for itself, and as syscall(2) does.
+[[gnu::always_inline]] inline std::uint64_t gated_sigaction(Context* uc) {
+  if (uc->r10 != 8) return kInvalid;
+  const auto* act = reinterpret_cast<const KernelSigaction*>(uc->rsi);
+  if (act != nullptr) {  // signal 0 is looked at last
+    const long readable = sys::call4(SYS_rt_sigaction, 0, reinterpret_cast<long>(act), 0, 8);
+    if (static_cast<std::uint64_t>(readable) == kBadAddress) return kBadAddress;
+  }
+  return change_disposition(uc->rdi, act, reinterpret_cast<KernelSigaction*>(uc->rdx));
 }
 
 // execve and execveat: the new program inherits the mask, the application's SIGTRAP with it. The thread's mask is that

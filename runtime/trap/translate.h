@@ -212,6 +212,12 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
     const auto original = static_cast<std::uint64_t>(position.address);
     if (info != nullptr) fix_fault_address(info, rip, original);
     if (position.sets_rcx) uc->rcx = original;
+    if (position.is_cloning) {
+      auto* const cloning = reinterpret_cast<Cloning*>(uc->rdi);
+      uc->mask = cloning->mask;
+      uc->rdi = cloning->rdi;
+      if (uc->rax != 0) cloning->rest = 0;  // not a child's
+    }
     if (position.executed) {
       set_rip(uc, original);
     } else {

@@ -3,6 +3,7 @@
 // Context: signal handlers in application threads. Rules, enforced by tests/checks/link_check: no libc, no allocation,
 // no lock, no C++ runtime; every function in a section of its own range (trap_entry.S explains the ranges); r15 is
 // left alone (-ffixed-r15); general registers only.
+#include "runtime/trap/clone.h"
 #include "runtime/trap/consume.h"
 #include "runtime/trap/death.h"
 #include "runtime/trap/gate.h"
@@ -24,6 +25,7 @@ constinit TaskState g_no_state{};  // of threads that have none
 thread_local constinit TaskState* t_state __attribute__((tls_model("initial-exec"))) = &g_no_state;
 thread_local constinit Spilled t_spilled __attribute__((tls_model("initial-exec"))) = {};
 thread_local constinit AppTrap t_app_trap __attribute__((tls_model("initial-exec"))) = {};
+thread_local constinit Cloning t_clonings[kMostClonings] __attribute__((tls_model("initial-exec"))) = {};
 thread_local constinit AppStack t_app_stack __attribute__((tls_model("initial-exec"))) = {0, 0};
 
 namespace {
@@ -130,7 +132,22 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_promote(Context* uc) {
   g_process.promote(static_cast<std::uint32_t>(next.index));
   sys::set_signal_mask(before);
 }
-UBP_RANGE("ubp_trap_b") bool ubp_trap_gate(Context* uc, const xol::Displaced& point) { return pass_gate(uc, point); }
+// Where the thread goes on, when the system call is one for the gate; 0: it is none.
+UBP_RANGE("ubp_trap_b") std::uint64_t ubp_trap_gate(Context* uc, const xol::Displaced& point) {
+  if (uc->rax == SYS_clone3) return pass_clone(uc, point);
+  return pass_gate(uc, point) ? point.next() : 0;
+}
+// The thread has come back from the call that the gate has changed, or begins there. It goes on as one that leaves a pool's slot.
+UBP_RANGE("ubp_trap_a") Decision ubp_trap_cloned(Context* uc, const xol::Displaced& point) {
+  finish_clone(uc, point);
+  Continuation& next = continuation(uc);
+  next.origin = point.next();
+  next.index = kLeftPool;
+  next.task = nullptr;
+  next.copy = 0;
+  next.may_be_fast = 0;  // the mask is another
+  return {reinterpret_cast<std::uint64_t>(&next.scratch), uc};
+}
 UBP_RANGE("ubp_trap_b") std::uint64_t ubp_trap_shared_slot(TaskState* task, std::uint32_t index, const xol::Displaced& point) {
   return shared_slot(task, index, point);
 }
@@ -143,6 +160,7 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
   const std::uint64_t left_for = index == probes::kNotFound ? left_pool(origin) : 0;
   Detoured detoured;
   if (index == probes::kNotFound && left_for == 0) [[unlikely]] {
+    if (const xol::Displaced* const gate = cloned_at(origin)) return ubp_trap_cloned(uc, *gate);
     if (!ubp_trap_find_detoured(uc->rip, detoured)) return {0, uc};
     origin = detoured.origin;
     index = detoured.point;
@@ -216,7 +234,7 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
   if (next.index >= kAtBoundary) [[unlikely]] {
     next.rip = next.index == kAtBoundary ? next.copy : next.origin;
     next.emulated = 1;
-    next.fast = can_return_fast(uc) ? 1 : 0;
+    next.fast = next.may_be_fast != 0 && can_return_fast(uc) ? 1 : 0;
     if (next.task != nullptr) next.task->held.store(0, std::memory_order_release);  // pairs with is_held
     return;
   }
@@ -251,8 +269,8 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
       break;
     }
     case decoder::Route::kSystem:
-      if (point.is_gate && ubp_trap_gate(uc, point)) {
-        next.rip = point.next();
+      next.rip = point.is_gate ? ubp_trap_gate(uc, point) : 0;
+      if (next.rip != 0) {
         next.rcx = uc->rcx;
         next.emulated = 1;
         next.may_be_fast = 0;  // all signals are blocked until rt_sigreturn sets the new mask

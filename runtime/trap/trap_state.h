@@ -246,6 +246,17 @@ struct AppTrap {
 extern thread_local constinit AppTrap t_app_trap __attribute__((tls_model("initial-exec")));
 extern thread_local constinit AppStack t_app_stack __attribute__((tls_model("initial-exec")));
 
+// A clone3 under way whose arguments the gate has changed (clone.h). What the kernel is given comes first: rdi points to it.
+inline constexpr std::uint64_t kMostCloneWords = 16;  // struct clone_args has 11; newer kernels may add some
+struct Cloning {
+  std::uint64_t args[kMostCloneWords];
+  std::uint64_t rdi;          // the application's pointer
+  std::uint64_t mask;         // the thread's signal mask
+  std::uint64_t rest;         // how many there are from this one on; 0: it is free
+};
+inline constexpr std::uint64_t kMostClonings = 4;  // one within another: what a vfork child starts, on its parent's TLS
+extern thread_local constinit Cloning t_clonings[kMostClonings] __attribute__((tls_model("initial-exec")));
+
 extern Process g_process;
 extern AppHandlers g_handlers;
 

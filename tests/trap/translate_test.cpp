@@ -46,6 +46,7 @@ class World {
     system.address = kSystem;
     system.length = 2;
     system.route = decoder::Route::kSystem;
+    system.is_gate = true;
     system.bytes[0] = 0x0f;
     system.bytes[1] = 0x05;
     system.system.permanent = 0;
@@ -132,6 +133,29 @@ TEST_CASE("in a slot, not executed: the probepoint's address, and the hit goes o
   CHECK(frame.uc.reserved[0] == kOrigin);
   CHECK(frame.uc.reserved[1] == kConsumed);  // or it would not be in a slot
   CHECK(frame.return_address == kResume);
+}
+
+TEST_CASE("where the gate's clone3 is made: the pointer and the mask are the application's again") {
+  World world;
+  Cloning cloning{};
+  cloning.rdi = 0x7000;
+  cloning.mask = 0x42;
+  for (const bool is_executed : {false, true}) {
+    CAPTURE(is_executed);
+    Frame frame;
+    frame.uc.rdi = reinterpret_cast<std::uint64_t>(cloning.args);
+    frame.uc.mask = ~std::uint64_t{0};
+    frame.uc.rax = is_executed ? 0 : SYS_clone3;  // in the child, whose parent comes back for it
+    cloning.rest = 1;
+    frame.uc.rip = world.permanent() + xol::kCloneOffset + (is_executed ? 2 : 0);
+    translate(&frame.uc, &frame.info);
+    CHECK(frame.uc.rdi == 0x7000);
+    CHECK(frame.uc.mask == 0x42);
+    CHECK(frame.uc.rip == (is_executed ? kSystem + 2 : kSystem));
+    CHECK(frame.return_address == (is_executed ? 0xdead : kResume));
+    CHECK(cloning.rest == (is_executed ? 1 : 0));
+    if (is_executed) CHECK(frame.uc.rcx == kSystem + 2);
+  }
 }
 
 TEST_CASE("in a slot's tail: executed, the next original address, nothing to go on with") {

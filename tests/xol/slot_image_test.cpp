@@ -142,6 +142,23 @@ TEST_CASE("a permanent slot restores rcx, jumps on and names its probepoint") {
   CHECK(position_in_slot(point, 12).address == OriginalAddress{kCode + 2});
 }
 
+TEST_CASE("a gate's permanent slot holds its syscall once more, with an int3 behind it") {
+  constexpr std::uint64_t kCode = 0x7f0000001000;
+  Displaced point = displaced(kCode, {0x0f, 0x05});
+  point.is_gate = true;
+  std::array<std::uint8_t, kSlotBytes> image{};
+  write_permanent_slot(image.data(), SlotAddress{0x7effff000040}, point);
+  CHECK(image[kCloneOffset] == 0x0f);
+  CHECK(image[kCloneOffset + 1] == 0x05);
+  CHECK(image[kCloneOffset + 2] == 0xcc);
+  CHECK(shared_origin(reinterpret_cast<std::uint64_t>(image.data())) == OriginalAddress{kCode});
+  CHECK_FALSE(position_in_slot(point, 2).is_cloning);
+  CHECK(position_in_slot(point, kCloneOffset).is_cloning);
+  CHECK_FALSE(position_in_slot(point, kCloneOffset).executed);
+  CHECK(position_in_slot(point, kCloneOffset + 2).is_cloning);
+  CHECK(position_in_slot(point, kCloneOffset + 2).executed);
+}
+
 TEST_CASE("int 0x80 leaves rcx alone") {
   const Displaced point = displaced(0x401000, {0xcd, 0x80});
   REQUIRE(point.route == Route::kSystem);

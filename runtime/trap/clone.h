@@ -1,0 +1,106 @@
+// clone3 with CLONE_CLEAR_SIGHAND: the child loses every handler, SIGTRAP's with them, and its next int3 kills it. libc since
+// glibc 2.38 starts the children of posix_spawn, system and popen so.
+//
+// The kernel is given a copy of the arguments without that flag, and the child resets the handlers by itself, all but the
+// runtime's: the call is made in the gate's permanent slot, from where parent and child come back by an int3 (slot_image.h).
+// Until then all signals are blocked, so that no handler runs in the child that it should not have.
+//
+// What is copied lies in the thread's storage: a vfork child finds it there as its parent does, and a forked one has its own.
+// A child on its maker's memory that its maker does not wait for could find it used again: refused with ENOSYS, as by a kernel
+// that has no clone3.
+//
+// Inline and free of libc: compiled into the trap path (pass_clone: the pending range; finish_clone: the uncounted).
+// Source: clone(2); uapi/linux/sched.h.
+#pragma once
+
+#include <linux/sched.h>
+
+#include "runtime/trap/gate.h"
+
+namespace ubp::trap {
+
+inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kTooBig = static_cast<std::uint64_t>(-7);
+
+// Whether the kernel can read 8 bytes there.
+[[gnu::always_inline]] inline bool is_readable(std::uint64_t address) {
+  return static_cast<std::uint64_t>(sys::call4(SYS_rt_sigprocmask, -1, static_cast<long>(address), 0, 8)) != kBadAddress;
+}
+
+// Looks at a clone3 that is about to be made. Returns where the thread goes on: in the slot, behind the call when it is
+// refused; 0: it is none of the gate's business.
+[[gnu::always_inline]] inline std::uint64_t pass_clone(Context* uc, const xol::Displaced& point) {
+#ifdef UBP_TEST_NO_GATE
+  return 0;
+#endif
+  const std::uint64_t size = uc->rsi;
+  if (size < CLONE_ARGS_SIZE_VER0 || size > xol::kPageBytes || size % 8 != 0) return 0;  // the kernel has an answer
+  if (!is_readable(uc->rdi) || !is_readable(uc->rdi + size - 8)) return 0;
+  const auto* const given = reinterpret_cast<const std::uint64_t*>(uc->rdi);
+  const std::uint64_t flags = given[0];
+  if ((flags & CLONE_CLEAR_SIGHAND) == 0 || (flags & CLONE_SIGHAND) != 0) return 0;
+  const auto refuse = [&](std::uint64_t error) __attribute__((always_inline)) {
+    uc->rax = error;
+    uc->r11 = uc->eflags;  // as SYSCALL leaves it
+    uc->rcx = point.next();
+    return point.next();
+  };
+  if (size > sizeof Cloning::args) return refuse(kTooBig);
+  std::uint64_t next = 0;
+  while (next < kMostClonings && t_clonings[next].rest != 0) ++next;
+  if (next == kMostClonings || (flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM) return refuse(kNoSuchCall);
+  Cloning* const cloning = &t_clonings[next];
+  sys::set_signal_mask(~std::uint64_t{0});
+  for (std::uint64_t word = 0; word < size / 8; ++word) cloning->args[word] = given[word];
+  cloning->args[0] = flags & ~CLONE_CLEAR_SIGHAND;
+  cloning->mask = uc->mask;
+  cloning->rdi = uc->rdi;
+  cloning->rest = kMostClonings - next;
+  uc->rdi = address_of(cloning->args);
+  // A filter may raise SIGSYS for the call, and the kernel kills where that is blocked.
+  uc->mask = ~(kTrapBit | std::uint64_t{1} << (SIGSYS - 1));
+  return g_process.permanent[point.area].base + point.system.permanent * xol::kSlotBytes + xol::kCloneOffset;
+}
+
+// The gate whose clone3 ends in the int3 at this address; null: none does.
+[[gnu::always_inline]] inline const xol::Displaced* cloned_at(std::uint64_t address) {
+  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
+    const std::uint64_t in_slots = address - g_process.permanent[area].base, offset = in_slots % xol::kSlotBytes;
+    if (in_slots >= g_process.permanent[area].bytes) continue;
+    const std::uint32_t index = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(address - offset)));
+    if (index == probes::kNotFound) return nullptr;
+    const xol::Displaced& point = g_process.table.points[index];
+    return point.is_gate && offset == xol::kCloneOffset + point.length ? &point : nullptr;
+  }
+  return nullptr;
+}
+
+// What CLONE_CLEAR_SIGHAND does: every handler back to the default, what is ignored stays so.
+[[gnu::always_inline]] inline void clear_handlers() {
+  const KernelSigaction reset{};
+  for (std::uint64_t signal = 1; signal <= 64; ++signal) {
+    KernelSigaction present{};
+    sys::call4(SYS_rt_sigaction, static_cast<long>(signal), 0, reinterpret_cast<long>(&present), 8);
+    const bool is_trap = signal == SIGTRAP;
+    const std::uint64_t handler = is_trap ? g_handlers.handler[SIGTRAP].load(std::memory_order_relaxed) : present.handler;
+    if (handler > 1) change_disposition(signal, &reset, nullptr);
+  }
+}
+
+// The call has been made: parent or child goes on behind it, with what the gate has changed put back.
+[[gnu::always_inline]] inline void finish_clone(Context* uc, const xol::Displaced& point) {
+  auto* const cloning = reinterpret_cast<Cloning*>(uc->rdi);
+  const bool is_child = uc->rax == 0;
+  if (is_child) {
+    set_up_child(sys::gettid());  // a forked one is a process of its own from here on
+    clear_handlers();
+  }
+  uc->mask = cloning->mask;
+  uc->rdi = cloning->rdi;
+  uc->r11 = uc->eflags;  // as SYSCALL leaves it
+  uc->rcx = point.next();
+  if (is_child && (cloning->args[0] & CLONE_VM) != 0) return;  // its parent comes back for it
+  const std::uint64_t rest = cloning->rest;  // vfork children's that died, too
+  for (std::uint64_t entry = 0; entry < rest; ++entry) cloning[entry].rest = 0;
+}
+
+}  // namespace ubp::trap

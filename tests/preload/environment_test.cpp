@@ -87,6 +87,11 @@ TEST_CASE("daemon_closefrom: two forks, every descriptor closed") {
 
 TEST_CASE("nondumpable: a process that hides its /proc/self/mem after load") { check({"nondumpable"}); }
 
+TEST_CASE("mem_denied: a kernel that denies writes through /proc/self/mem; text is written by replacing pages") {
+  Outcome probed = check({"mem_denied"}, {{"UBP_FOLLOW", "exec"}});
+  CHECK_FALSE(probed.summary().is_null());
+}
+
 TEST_CASE("fork_stale_mem_fd: no descriptor of the text is kept, and a child's end leaves its parent armed") { check({"memfd"}); }
 
 TEST_CASE("rlimit_as: little address space") {

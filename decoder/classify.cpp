@@ -295,6 +295,23 @@ void classify_two_byte_map(const ZydisDecodedInstruction& raw, Instruction& out)
   classify_plain(raw, out);
 }
 
+// Whether the five status flags that inc changes are read, and whether they are all written for certain. By what Zydis says of each
+// instruction, but for those that leave flags alone when a count is zero: shifts, rotations, and repeated compares.
+void note_flags(const ZydisDecodedInstruction& raw, Instruction& out) {
+  constexpr ZydisAccessedFlagsMask kFive = ZYDIS_CPUFLAG_OF | ZYDIS_CPUFLAG_SF | ZYDIS_CPUFLAG_ZF | ZYDIS_CPUFLAG_AF | ZYDIS_CPUFLAG_PF;
+  const bool is_plain = out.route == Route::kSlot || out.route == Route::kEmulate;
+  out.reads_flags = !is_plain || raw.mnemonic == ZYDIS_MNEMONIC_PUSHFQ || raw.mnemonic == ZYDIS_MNEMONIC_PUSHF;
+  if (raw.cpu_flags == nullptr) return;
+  const ZydisAccessedFlags& flags = *raw.cpu_flags;
+  out.reads_flags |= (flags.tested & kFive) != 0;
+  constexpr ZydisInstructionAttributes kRepeated = ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
+  const bool is_shift = raw.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+                        (raw.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT ? (raw.opcode & 0xfe) == 0xc0 || (raw.opcode & 0xfc) == 0xd0
+                                                                    : (raw.opcode & 0xf6) == 0xa4);
+  if (is_shift || (raw.attributes & kRepeated) != 0) return;
+  out.writes_flags = ((flags.modified | flags.set_0 | flags.set_1 | flags.undefined) & kFive) == kFive;
+}
+
 struct RefusalText {
   std::string_view code;
   std::string_view message;
@@ -349,6 +366,7 @@ Instruction classify(std::span<const std::uint8_t> code) {
   } else {
     classify_plain(raw, out);
   }
+  note_flags(raw, out);
   return out;
 }
 

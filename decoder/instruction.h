@@ -81,6 +81,8 @@ struct Instruction {
   bool ends_block = false;           // control never falls through (jmp, ret, ud2, hlt, int3)
   bool has_target = false;           // direct branch, direct call or xbegin: `target` is valid
   bool is_call = false;              // near call, direct or indirect
+  bool reads_flags = false;          // some of OF, SF, ZF, AF and PF, or may: all but the carry, as inc leaves it
+  bool writes_flags = false;         // all of these five, whatever its operands
   std::int64_t target = 0;           // direct branch target, relative to the instruction's own address
   EmulateOp op{};                    // Route::kEmulate only
 };

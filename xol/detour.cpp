@@ -114,34 +114,45 @@ std::uint32_t detour_bytes(const DetourPlan& plan, const DetourConsumers* consum
   }
   for (const DetourPlan::Part& part : plan.parts) {
     const bool is_first = part.offset == 0;
-    if (part.is_counted && !(is_first && consumers != nullptr)) bytes += is_first ? kCountBytes : kLaterCountBytes;
+    if (part.is_counted && !(is_first && consumers != nullptr)) {
+      bytes += part.by_segment ? kSegmentCountBytes : is_first ? kCountBytes : kLaterCountBytes;
+    }
     bytes += copy_bytes(part.instruction);
   }
   return bytes;
+}
+
+std::uint32_t detour_head_bytes(const DetourPlan& plan, const DetourConsumers* consumers) {
+  return plan.parts.front().by_segment && consumers == nullptr ? sizeof(void*) : kDetourHead;
 }
 
 void write_detour(std::span<std::uint8_t> out, DetourInfo& info, const DetourPlan& plan, std::span<const std::uint8_t> code,
                   const DetourStorage& storage, const DetourConsumers* consumers) {
   info.count = static_cast<std::uint8_t>(plan.parts.size());
   info.length = static_cast<std::uint8_t>(plan.length);
-  info.bytes = static_cast<std::uint16_t>(out.size() - kDetourHead);
+  const std::uint32_t head_bytes = detour_head_bytes(plan, consumers);
+  info.bytes = static_cast<std::uint16_t>(out.size() - head_bytes);
   std::copy_n(code.begin(), info.jump_bytes, info.original);
 
-  Writer head(out, info.entry - kDetourHead);
+  Writer head(out, info.entry - head_bytes);
   head.quad(reinterpret_cast<std::uint64_t>(&info));
-  write_slow_way(head, storage);
+  if (head_bytes == kDetourHead) write_slow_way(head, storage);
 
-  Writer writer(out.subspan(kDetourHead), info.entry);
+  Writer writer(out.subspan(head_bytes), info.entry);
   for (std::uint32_t number = 0; number < plan.parts.size(); ++number) {
     const DetourPlan::Part& part = plan.parts[number];
     if (part.is_counted) {
+      const bool calls = number == 0 && consumers != nullptr, by_segment = part.by_segment && !calls;
       info.counted = static_cast<std::uint16_t>(info.counted | 1U << number);
-      if (number != 0) {
+      if (by_segment) info.by_segment = static_cast<std::uint16_t>(info.by_segment | 1U << number);
+      if (number != 0 && !by_segment) {
         writer.bytes({0xeb, kDetourSlowBytes});
         write_slow_way(writer, storage);
       }
-      if (number == 0 && consumers != nullptr) {
+      if (calls) {
         write_consumers(writer, info, *consumers, part.counter, storage);
+      } else if (by_segment) {
+        write_segment_count(writer, part.counter, storage);
       } else {
         write_count(writer, part.counter, storage);
       }

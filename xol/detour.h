@@ -3,7 +3,8 @@
 //
 //   | DetourInfo* |  what it stands for: for whoever finds a thread inside
 //   slow:            restore rcx; int3                       the hit is the breakpoint tier's: see TaskState::fast
-//   entry -------->  spill rcx to the thread's own storage
+//   entry -------->  incq %gs:counter                        where nobody reads the flags, and %gs is free (trap/segment.h); or
+//                    spill rcx to the thread's own storage
 //                    rcx = the task's state; rcx = where it counts; zero: go to slow
 //                    spill rax; add one to the probepoint's counter, by lea: no flags; restore rax, rcx
 //                    (with consumers: all that they could change to DetourSave, on UBP's stack; call; all back)
@@ -13,6 +14,8 @@
 //
 // It stands for the instructions in the window (decoder/window.h) and for those behind it up to a jump or return, if that is
 // near: a taken jump less, and jumps are what a detour costs.
+//
+// One instruction that counts can not be interrupted half way: nothing is spilled, and there is no slow way. (inc leaves the carry.)
 //
 // The stack is not touched, so a red zone is safe and a small stack is enough. The spilled registers are restored by
 // detour_position() when a signal arrives in between: a handler's own hits may then spill over them.
@@ -37,9 +40,10 @@ inline constexpr std::uint32_t kMostParts = 16;  // instructions a detour stands
 // Before the entry: the pointer to its info, and the slow way.
 inline constexpr std::uint32_t kDetourSlowBytes = 10;
 inline constexpr std::uint32_t kMostDetourBytes = 4096;  // head and all
-inline constexpr std::uint32_t kDetourHead = sizeof(void*) + kDetourSlowBytes;  // before the entry
+inline constexpr std::uint32_t kDetourHead = sizeof(void*) + kDetourSlowBytes;  // before the entry, the slow way if there is one
 // The code that counts, and how far it has come.
 inline constexpr std::uint32_t kSpilledRcx = 9, kSpilledRax = 33, kCounted = 51, kRestoredRax = 60, kCountBytes = 69;
+inline constexpr std::uint32_t kSegmentCountBytes = 9;  // incq %gs:disp32
 // Before a later part's: a jump over its own slow way.
 inline constexpr std::uint32_t kHopBytes = 2, kLaterCountBytes = kHopBytes + kDetourSlowBytes + kCountBytes;
 inline constexpr std::uint32_t kMostJumpBytes = decoder::kJumpBytes + decoder::kMostPrefixes;
@@ -105,6 +109,7 @@ struct DetourInfo {
   std::uint32_t point = 0;              // the probepoint's index
   std::uint16_t bytes = 0;              // of code, from the entry on
   std::uint16_t counted = 0;            // a bit for each part: it is a probepoint, and counted here
+  std::uint16_t by_segment = 0;         // likewise: by one instruction
   std::uint8_t jump_bytes = 0;          // prefixes and all
   std::uint8_t count = 0;               // parts
   std::uint8_t length = 0;              // of the original instructions, together
@@ -125,9 +130,16 @@ struct DetourInfo {
     return next != first ? next : nullptr;
   }
   [[gnu::always_inline]] inline bool is_counted(std::uint32_t part) const { return (counted >> part & 1) != 0; }
-  // Where the code that counts a part begins; its slow way ends there.
+  // Whether a slow way belongs to the code that counts a part, and where that code begins: the slow way ends there.
+  [[gnu::always_inline]] inline bool has_slow_way(std::uint32_t part) const { return is_counted(part) && (by_segment >> part & 1) == 0; }
   [[gnu::always_inline]] inline std::uint32_t count_begin(std::uint32_t part) const {
     return part == 0 ? 0 : copies[part] - kCountBytes;
+  }
+  // Where its pointer to this stands.
+  [[gnu::always_inline]] inline std::uint64_t head() const { return entry - ((by_segment & 1) == 0 ? kDetourHead : sizeof(void*)); }
+  // How much stands before a later part's copy.
+  [[gnu::always_inline]] inline std::uint32_t lead_bytes(std::uint32_t part) const {
+    return !is_counted(part) ? 0 : has_slow_way(part) ? kLaterCountBytes : kSegmentCountBytes;
   }
   // Whether an instruction begins so many bytes behind the origin, and which.
   [[gnu::always_inline]] inline bool find_part(std::uint64_t offset, std::uint32_t& found) const {
@@ -143,8 +155,8 @@ struct DetourStorage {
   std::int32_t state = 0;           // pointer to the task's state
   std::int32_t rcx = 0, rax = 0, rdx = 0;  // spilled
   std::uint8_t fast = 0;            // offset of TaskState::fast, below 128
+  std::int32_t segment = 0;         // of what the task counts, from %gs:0
 };
-
 
 // Where a thread stands whose RIP is in a detour.
 struct DetourPosition {
@@ -177,14 +189,14 @@ struct DetourPosition {
   const auto offset = static_cast<std::int64_t>(rip - info.entry);
   std::uint32_t part = 0;
   for (std::uint32_t next = 1; next < info.count; ++next) {
-    const std::int64_t begin = info.copies[next] - std::int64_t{info.is_counted(next) ? kLaterCountBytes : 0};
-    if (offset >= begin) part = next;
+    if (offset >= info.copies[next] - std::int64_t{info.lead_bytes(next)}) part = next;
   }
   const std::uint64_t at = origin + info.starts[part];
   const bool counts = info.kind == DetourInfo::Kind::kCounts, is_first = offset >= 0 && offset < info.copies[0];
   if (info.kind == DetourInfo::Kind::kConsumers && (offset >= info.late || is_first)) return consumers_position(info, origin, offset);
   if (info.kind == DetourInfo::Kind::kRecords && is_first) return record_position(info, origin, offset);
   const std::int64_t behind = offset - (!counts && part == 0 && offset < 0 ? std::int64_t{kCountBytes} : info.copies[part]);
+  if (behind < 0 && !info.has_slow_way(part) && (part != 0 || counts)) return {.rip = at, .is_before = part == 0};
   if (behind < 0) {  // counting
     const std::int64_t done = behind + kCountBytes;
     const bool is_slow = done == -std::int64_t{kDetourSlowBytes};

@@ -155,6 +155,11 @@ void write_count(Writer& writer, std::uint32_t counter, const DetourStorage& sto
   writer.storage(kLoad, kRcx, storage.rcx);
 }
 
+void write_segment_count(Writer& writer, std::uint32_t counter, const DetourStorage& storage) {
+  writer.bytes({0x65, 0x48, 0xff, 0x04, 0x25});  // incq %gs:counter
+  writer.word(static_cast<std::uint32_t>(storage.segment) + counter);
+}
+
 // Saves all, counts, marks the task, calls the consumers and restores all. It is on the task's own stack in between. The stack
 // pointer is kept in r15: through memory, it would tie each hit to the one before.
 void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& consumers, std::uint32_t counter, const DetourStorage& storage) {

@@ -53,6 +53,8 @@ inline constexpr std::uint8_t kLoad = 0x8b, kStore = 0x89, kRax = 0, kRcx = 1, k
 void write_slow_way(Writer& writer, const DetourStorage& storage);
 // Counts, by the 69 bytes that kCountBytes says.
 void write_count(Writer& writer, std::uint32_t counter, const DetourStorage& storage);
+// Counts in one instruction, by the 9 bytes that kSegmentCountBytes says.
+void write_segment_count(Writer& writer, std::uint32_t counter, const DetourStorage& storage);
 // Counts, and calls the consumers or records; says in `info` where.
 void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& consumers, std::uint32_t counter, const DetourStorage& storage);
 // What belongs to that, behind the copies.

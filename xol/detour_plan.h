@@ -22,6 +22,7 @@ struct DetourPlan {
     std::uint8_t offset = 0;  // from the origin
     decoder::Instruction instruction;
     bool is_counted = false;
+    bool by_segment = false;    // in one instruction: nobody reads the flags there
     std::uint32_t counter = 0;  // bytes from TaskState::fast to its counter
   };
   std::vector<Part> parts;    // at most kMostParts; those of the window, and what follows
@@ -50,11 +51,12 @@ struct DetourConsumers {
   std::uint64_t components = 0;        // of XSAVE; 0: there is none
   bool compacts = false;               // XSAVEC can be had
 };
-// The size of the detour's code, from the entry on.
+// The size of the detour's code, from the entry on; and of what stands before it.
 std::uint32_t detour_bytes(const DetourPlan& plan, const DetourConsumers* consumers);
+std::uint32_t detour_head_bytes(const DetourPlan& plan, const DetourConsumers* consumers);
 
 // Writes the detour: what it stands for in `info`, whose entry, origin, point and jump_bytes are set, and its code.
-// out: kDetourHead + detour_bytes(plan) bytes, to run so that what follows the head is at info.entry; code: the original bytes,
+// out: detour_head_bytes() and detour_bytes() bytes, to run so that what follows the head is at info.entry; code: the original bytes,
 // plan.length or jump_bytes, whichever is more; info stays where it is for ever; consumers: null where there are none.
 void write_detour(std::span<std::uint8_t> out, DetourInfo& info, const DetourPlan& plan, std::span<const std::uint8_t> code,
                   const DetourStorage& storage, const DetourConsumers* consumers);

@@ -59,15 +59,22 @@ std::uint64_t DetourSpace::last_used(Chunk& chunk, std::uint64_t begin, std::uin
   return begin;
 }
 
-std::optional<std::uint64_t> DetourSpace::place(std::uint64_t from, Pattern pattern, std::uint32_t bytes) {
-  const std::uint64_t need = kDetourHead + bytes;
-  const std::uint64_t origin = from - (pattern.value >> 31 != 0 ? std::uint64_t{1} << 32 : 0);  // entry = origin + displacement
+std::optional<std::uint64_t> DetourSpace::place(std::uint64_t from, Pattern pattern, DetourSize size, Extent code) {
+  const std::uint64_t reach = from - (pattern.value >> 31 != 0 ? std::uint64_t{1} << 32 : 0);  // entry = reach + displacement
+  const std::uint64_t begin = pattern.value & 0xff000000, end = begin + (std::uint64_t{1} << 24);
+  const std::uint64_t home = begin + home_of(from) - from;
+  if (const auto entry = search(reach, {home, end}, pattern, size, code)) return entry;
+  return search(reach, {begin, home}, pattern, size, code);
+}
+
+// The first place with a displacement in `within`.
+std::optional<std::uint64_t> DetourSpace::search(std::uint64_t reach, Extent within, Pattern pattern, DetourSize size, Extent code) {
+  const std::uint64_t need = size.head + size.code, first = reach + within.begin - size.head;
   const bool is_contiguous = (pattern.mask & 0xffffff) == 0;
-  std::uint64_t relative = next_match(std::uint64_t{pattern.value} & 0xff000000, pattern);
-  const std::uint64_t first = origin + relative - kDetourHead;
-  while (relative >> 32 == 0 && (relative & 0xff000000) == (pattern.value & 0xff000000)) {
-    const std::uint64_t begin = origin + relative - kDetourHead, base = begin & ~(kChunkBytes - 1), offset = begin - base;
-    const auto go_to = [&](std::uint64_t address) { relative = next_match(address + kDetourHead - origin, pattern); };
+  std::uint64_t relative = next_match(within.begin, pattern);
+  while (relative < within.end) {
+    const std::uint64_t begin = reach + relative - size.head, base = begin & ~(kChunkBytes - 1), offset = begin - base;
+    const auto go_to = [&](std::uint64_t address) { relative = next_match(address + size.head - reach, pattern); };
     Chunk* const chunk = chunk_at(base);
     if (chunk == nullptr || offset + need > kChunkBytes) {
       go_to(base + kChunkBytes);
@@ -79,10 +86,14 @@ std::optional<std::uint64_t> DetourSpace::place(std::uint64_t from, Pattern patt
       continue;
     }
     const std::uint64_t blocked = last_used(*chunk, offset, offset + need);
+    if (blocked == offset && shares_low_bits({begin, begin + need}, code)) {
+      go_to(begin + 1);
+      continue;
+    }
     if (blocked == offset) {
       for (std::uint64_t at = offset; at < offset + need; ++at) chunk->used[at / 64] |= std::uint64_t{1} << (at % 64);
       used_bytes_ += need;
-      return begin + kDetourHead;
+      return begin + size.head;
     }
     // A whole page without a place for this one has none for a longer one either.
     if (is_contiguous && blocked >= (page + 1) * kPage && base + page * kPage >= first) {
@@ -93,8 +104,8 @@ std::optional<std::uint64_t> DetourSpace::place(std::uint64_t from, Pattern patt
   return std::nullopt;
 }
 
-void DetourSpace::publish(DetourView& view, std::uint64_t entry) {
-  const std::uint64_t begin = entry - kDetourHead, base = begin & ~(kChunkBytes - 1);
+void DetourSpace::publish(DetourView& view, std::uint64_t head) {
+  const std::uint64_t begin = head, base = begin & ~(kChunkBytes - 1);
   Chunk& chunk = *chunks_.at(base);
   const std::uint64_t offset = begin - base;
   __atomic_fetch_or(&chunk.begins[offset / 64], std::uint64_t{1} << (offset % 64), __ATOMIC_RELEASE);  // before its jump is written

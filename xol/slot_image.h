@@ -7,6 +7,9 @@
 //   permanent slot  | syscall                       |   RIP here: not executed (also a restarted call)
 //                   | mov $next, %rcx               |   RIP here: executed; rcx still to be set
 //                   | jmp rel32 -> next instruction |   RIP here: executed
+//          at 44:   | syscall                       |   the same for a call that makes a thread: the child traps before it
+//                   | mov %rax,%rcx; jrcxz 1f       |   does anything (trap/segment.h)
+//                   | jmp, to the mov above; 1: int3|
 //                   +-------------------------------+
 //   a gate's, too,  | syscall                       |   RIP here: not executed, but the gate has changed its arguments
 //   at kCloneOffset | int3                          |   RIP here: executed; arguments still to be put back (trap/clone.h)
@@ -94,6 +97,8 @@ inline constexpr std::size_t kOriginOffset = kSlotBytes - 8;
 
 // Where a permanent slot holds a gate's `syscall` once more, for a call that parent and child have to come back from.
 inline constexpr std::size_t kCloneOffset = 32;
+// The permanent slot's second form, for system calls that make a thread, and the int3 that the thread meets.
+inline constexpr std::size_t kBirthOffset = 44, kBirthTrap = 53;
 
 // Writes the permanent slot of a Route::kSystem probepoint (load time). `syscall` leaves the address of its next
 // instruction in rcx (SDM volume 2, SYSCALL): the slot puts the original one there.
@@ -112,6 +117,12 @@ inline void write_permanent_slot(std::uint8_t* out, SlotAddress at, const Displa
     write_copy(out + kCloneOffset, address + kCloneOffset, point);
     out[kCloneOffset + point.length] = 0xcc;
   }
+  if (is_syscall(point)) {
+    constexpr std::uint8_t kBirth[] = {0x0f, 0x05, 0x48, 0x89, 0xc1, 0xe3, 0x02, 0xeb, 0, 0xcc};
+    static_assert(kBirthOffset + sizeof kBirth == kBirthTrap + 1 && kBirthTrap < kOriginOffset);
+    for (std::size_t i = 0; i < sizeof kBirth; ++i) out[kBirthOffset + i] = kBirth[i];
+    out[kBirthTrap - 1] = static_cast<std::uint8_t>(point.length - kBirthTrap);  // jmp rel8
+  }
   store64(out + kOriginOffset, point.address);
 }
 
@@ -124,11 +135,11 @@ struct SlotPosition {
 };
 
 [[gnu::always_inline]] inline SlotPosition position_in_slot(const Displaced& point, std::uint64_t offset) {
-  const bool is_cloning = point.is_gate && offset >= kCloneOffset;
-  if (is_cloning) offset -= kCloneOffset;
-  if (offset < point.length) return {OriginalAddress{point.address}, false, false, is_cloning};
-  const bool before_fixup = point.route == decoder::Route::kSystem && is_syscall(point) && offset == point.length;
-  return {OriginalAddress{point.next()}, true, before_fixup, is_cloning};
+  const bool is_system = point.route == decoder::Route::kSystem && is_syscall(point);
+  const bool is_birth = is_system && offset >= kBirthOffset, is_cloning = point.is_gate && offset >= kCloneOffset && !is_birth;
+  const std::uint64_t behind = offset - (is_birth ? kBirthOffset : is_cloning ? kCloneOffset : 0);
+  if (behind < (is_birth ? 1 : point.length)) return {OriginalAddress{point.address}, false, false, is_cloning};
+  return {OriginalAddress{point.next()}, true, is_birth || (is_system && behind == point.length), is_cloning};
 }
 
 // True when a slot anywhere in [area, area + area_bytes) can stand in for an instruction at `address` whose

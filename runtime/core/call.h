@@ -9,7 +9,7 @@
 #include <optional>
 
 #include "runtime/core/registry.h"
-#include "runtime/trap/trap_state.h"
+#include "runtime/trap/segment.h"
 
 namespace ubp::core {
 

@@ -252,10 +252,22 @@ std::optional<std::string> Detours::remove(std::span<const std::uint32_t> indexe
   return std::nullopt;
 }
 
+bool Detours::counts_by_segment(std::uint32_t index) const {
+  const Tier now = tier(index);
+  if (now != Tier::kJump && now != Tier::kReady && now != Tier::kCovered) return false;
+  const std::uint32_t first = now == Tier::kCovered ? covered_by_.at(index) : index;
+  const xol::DetourInfo* const info = g_process.detours.of(first);
+  const auto counting = counting_.find(first);
+  const bool has_other = counting != counting_.end() && counting->second != nullptr;
+  return (info != nullptr && info->by_segment != 0) || (has_other && counting->second->by_segment != 0);
+}
+
+void Detours::discard(std::uint32_t index) { tiers_[index] = Tier::kNotEntry; }
+
 void Detours::forget(std::uint32_t index) {
   if (tier(index) == Tier::kUnseen) return;
   jumps_ -= is_jump(index) ? 1 : 0;
-  tiers_[index] = Tier::kNotEntry;  // when it is back, and hot, it may have one again
+  discard(index);  // when it is back, and hot, it may have one again
   for_consumers_.erase(index);
   counting_.erase(index);
   __atomic_store_n(&g_process.detours.infos[index], nullptr, __ATOMIC_RELEASE);  // pairs with DetourView::of

@@ -24,6 +24,7 @@
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "decoder/window.h"
@@ -67,6 +68,7 @@ struct DetouredFunction {
   DetouredFunction(const DetouredFunction&) = delete;
   DetouredFunction& operator=(const DetouredFunction&) = delete;
 
+  bool is_named = true;  // by a symbol: it begins here for certain
   probes::Code storage;
   decoder::FunctionCode code;
   decoder::BranchTargets targets;
@@ -120,6 +122,10 @@ class Detours {
   void drop_overlapping(std::vector<std::uint32_t>& indexes);
   // The probepoints whose detours execute the instruction at an address without counting it, are appended, to be made again.
   void take_stale(std::uint64_t address, std::vector<std::uint32_t>& indexes);
+  // Whether some detour that counts it does so by %gs.
+  bool counts_by_segment(std::uint32_t index) const;
+  // What was made for a probepoint that is no jump is not used again.
+  void discard(std::uint32_t index);
   bool has_any() const { return !infos_.empty(); }
 
   // Puts jumps in place of armed int3s, or the int3s back. indexes: sorted by address, each of them fit for it, as
@@ -142,7 +148,7 @@ class Detours {
   const xol::DetourInfo* with_consumers(std::uint32_t index) const;
   const xol::DetourInfo* chosen(std::uint32_t index) const;
   void choose(std::uint32_t index);
-  std::optional<std::uint64_t> find_place(std::uint64_t origin, std::uint32_t jump_bytes, const xol::DetourPlan& plan, std::uint32_t bytes,
+  std::optional<std::uint64_t> find_place(std::uint64_t origin, std::uint32_t jump_bytes, const xol::DetourPlan& plan, xol::DetourSize size,
                                           xol::Pattern pattern, std::span<const std::uint8_t> code);
   void stage(std::uint64_t address, std::span<const std::uint8_t> bytes);
 
@@ -165,6 +171,7 @@ class Detours {
   std::unordered_map<std::uint32_t, const xol::DetourInfo*> counting_;  // of those: their other detour
   std::unordered_map<std::uint32_t, std::uint32_t> covered_by_;     // of Tier::kCovered: whose detour
   std::map<std::uint64_t, Page> pages_;                             // staged, by address
+  std::unordered_set<std::uint64_t> written_;                       // pages that ever were
   std::vector<const xol::DetourInfo*> made_;                        // staged
   std::vector<std::uint32_t> newly_covered_;                        // likewise
   std::uint64_t jumps_ = 0;

@@ -37,6 +37,13 @@ void before_sharing_tls() {
   if (call.status() == UBP_OK) interface().registry.leave_jump_tier();
 }
 
+void leave_segment() {
+  if (!trap::counts_by_segment()) return;
+  const Quiet quiet;
+  const Call call;
+  if (call.status() == UBP_OK) interface().registry.leave_segment();
+}
+
 // Called by the trap path.
 void promote(std::uint32_t point) {
   const Quiet quiet;
@@ -95,6 +102,7 @@ ubp_status initialise(const MachineConfig& config, bool is_embedding) {
   state.is_initialised = true;
   trap::g_process.on_modules_changed = reinterpret_cast<std::uint64_t>(&on_modules_changed);
   trap::g_process.before_sharing_tls = &before_sharing_tls;
+  trap::g_process.leave_segment = &leave_segment;
   if (state.registry.config().optimize == Optimize::kAuto) trap::g_process.promote = &promote;
   return UBP_OK;
 }

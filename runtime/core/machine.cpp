@@ -3,6 +3,7 @@
 
 #include <link.h>
 #include <linux/membarrier.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,7 +19,7 @@
 #include "runtime/patch/poke.h"
 #include "runtime/probes/gate_sites.h"
 #include "runtime/signals/interpose.h"
-#include "runtime/trap/trap_state.h"
+#include "runtime/trap/segment.h"
 
 // The static library is one object whose code is in a section of this name (runtime/make_static).
 extern "C" {
@@ -93,9 +94,16 @@ std::optional<std::string> Machine::start(const MachineConfig& config, probes::C
     return fmt::format("cannot get memory for per-thread counters: {}", *denied);
   }
   std::vector<xol::Displaced> own;
+  bool sees_threads = false;  // all that are made
   for (const symbols::Module& module : catalog.modules()) {
     if (module.name != "libc.so.6") continue;
-    for (const xol::Displaced& site : probes::find_gate_sites(module).points) {
+    probes::GateSites sites = probes::find_gate_sites(module);
+    sees_threads = config.optimize != Optimize::kNever && !sites.clones.empty() && is_only_thread();
+    for (const xol::Displaced& clone : sites.clones) {
+      const auto is_same = [&](const xol::Displaced& site) { return site.address == clone.address; };
+      if (sees_threads && std::none_of(sites.points.begin(), sites.points.end(), is_same)) sites.points.push_back(clone);
+    }
+    for (const xol::Displaced& site : sites.points) {
       const auto area = area_of(module);
       if (!area || own.size() + 2 > kOwnPoints) continue;
       own.push_back(site);
@@ -106,7 +114,10 @@ std::optional<std::string> Machine::start(const MachineConfig& config, probes::C
   const auto hook = hook_point(catalog);
   table_ = new probes::Table(capacity);
   for (const xol::Displaced& point : own) {
-    if (permanent_slots_denied(point)) continue;  // libc then blocks SIGTRAP there as it likes
+    if (permanent_slots_denied(point)) {  // libc then blocks SIGTRAP there as it likes
+      sees_threads = false;
+      continue;
+    }
     own_.push_back(table_->add(point));
     g_process.has_gate = true;
   }
@@ -123,6 +134,7 @@ std::optional<std::string> Machine::start(const MachineConfig& config, probes::C
   set_return_mode();
   trap::ubp_trap_text(&g_process.text_low, &g_process.text_high);
   g_process.keeps_stacks = std::any_of(catalog.modules().begin(), catalog.modules().end(), has_go_code);
+  if (sees_threads && !g_process.keeps_stacks) enter_segment();
   adopt_loading_thread();
   detours_.start(config.optimize, capacity,
                  {[this] { synchronise(); }, [this](std::uint32_t index) { return (users_[index] & kArmed) != 0; },
@@ -130,6 +142,41 @@ std::optional<std::string> Machine::start(const MachineConfig& config, probes::C
   register_membarrier();
   if (g_process.keeps_stacks) detours_.stop();  // Go takes its signals from the kernel itself
   return std::nullopt;
+}
+
+// Lets detours count by %gs, where nobody else uses it. Returns whether it did.
+bool Machine::enter_segment() {
+  std::uint64_t base = 0;
+  if (syscall(SYS_arch_prctl, trap::kGetGs, &base) != 0 || base != 0) return false;
+  void* const unread = mmap(nullptr, g_process.counter_bytes, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0);
+  if (unread == MAP_FAILED) return false;
+  madvise(unread, g_process.counter_bytes, MADV_DONTDUMP);
+  constexpr unsigned long kFsgsbase = 2;  // HWCAP2_FSGSBASE, asm/hwcap2.h
+  g_process.has_fsgsbase = (getauxval(AT_HWCAP2) & kFsgsbase) != 0;
+  g_process.segment_unread = reinterpret_cast<std::uint64_t>(unread);
+  g_process.counts_by_segment.store(true, std::memory_order_release);  // pairs with trap::counts_by_segment
+  return true;
+}
+
+// Threads that are inside such detours count there still: their %gs stays.
+void Machine::leave_segment(const probes::Catalog& catalog) {
+  if (!is_started() || !g_process.counts_by_segment.exchange(false, std::memory_order_acq_rel)) return;  // as above
+  std::vector<std::uint32_t> indexes, jumps;
+  for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
+    if (detours_.counts_by_segment(index)) indexes.push_back(index);
+  }
+  sort_by_address(indexes);
+  std::copy_if(indexes.begin(), indexes.end(), std::back_inserter(jumps), [&](std::uint32_t index) { return detours_.is_jump(index); });
+  if (detours_.remove(jumps, is_only_thread())) return leave_jump_tier();
+  std::vector<Wanted> wanted;
+  for (const std::uint32_t index : indexes) {
+    detours_.discard(index);
+    if (const auto again = wanted_at(index, catalog)) wanted.push_back(*again);
+  }
+  make_wanted(wanted, catalog, nullptr);
+  cleared_.insert(cleared_.end(), indexes.begin(), indexes.end());
+  commit({}, true);  // denied: they stay int3s
 }
 
 // Without it no jump can be written: no thread can be made to see the steps in order.

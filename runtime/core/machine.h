@@ -105,6 +105,8 @@ class Machine {
   const Detours& detours() const { return detours_; }
   // Takes all jumps out, for good.
   void leave_jump_tier();
+  // No detour counts by %gs from now on (trap/segment.h), for good; those that do are made again.
+  void leave_segment(const probes::Catalog& catalog);
   // A forked child.
   void set_up_child();
   std::uint32_t own_points() const { return own_end_; }         // the first ones in the table
@@ -130,6 +132,7 @@ class Machine {
   void sort_by_address(std::vector<std::uint32_t>& indexes) const;
   void count_users(const std::vector<std::uint32_t>& indexes, int change);
   void register_membarrier();
+  bool enter_segment();
 
   static constexpr std::uint16_t kArmed = 0x8000, kWasArmed = 0x4000, kMostUsers = 0x3fff;
 

@@ -8,9 +8,10 @@
 #include <cstring>
 #include <new>
 
+#include "decoder/flags.h"
 #include "runtime/core/consumer_list.h"
 #include "runtime/patch/poke.h"
-#include "runtime/trap/trap_state.h"
+#include "runtime/trap/segment.h"
 
 namespace ubp::core {
 
@@ -105,8 +106,9 @@ void Detours::start(Optimize optimize, std::size_t capacity, Callbacks callbacks
   budget_ = optimize == Optimize::kAuto ? kAutoBudget : kBudget;
   callbacks_ = std::move(callbacks);
   static_assert(offsetof(trap::TaskState, fast) < 128);
+  const std::uint64_t segment = g_process.segment_unread + g_process.optimised_offset * sizeof(std::uint64_t);
   storage_ = {thread_offset(&trap::t_state), thread_offset(&trap::t_spilled.rcx), thread_offset(&trap::t_spilled.rax),
-              thread_offset(&trap::t_spilled.rdx), offsetof(trap::TaskState, fast)};
+              thread_offset(&trap::t_spilled.rdx), offsetof(trap::TaskState, fast), static_cast<std::int32_t>(segment)};
 }
 
 void Detours::set(std::uint32_t index, Tier tier) {
@@ -118,7 +120,8 @@ void Detours::stage(std::uint64_t address, std::span<const std::uint8_t> bytes) 
   while (!bytes.empty()) {
     const std::uint64_t page = address & ~(kPage - 1), offset = address - page;
     const auto [found, is_new] = pages_.try_emplace(page);
-    if (is_new) std::memcpy(found->second.data(), reinterpret_cast<const void*>(page), kPage);
+    const bool is_fresh = written_.insert(page).second;  // then it is all zeros, and not worth a page fault
+    if (is_new && !is_fresh) std::memcpy(found->second.data(), reinterpret_cast<const void*>(page), kPage);
     const std::size_t size = std::min<std::size_t>(bytes.size(), kPage - offset);
     std::copy_n(bytes.begin(), size, found->second.begin() + static_cast<std::ptrdiff_t>(offset));
     bytes = bytes.subspan(size);
@@ -128,9 +131,23 @@ void Detours::stage(std::uint64_t address, std::span<const std::uint8_t> bytes) 
 
 namespace {
 
+// Whether the status flags mean nothing at an instruction: for certain inside a function, and at its entry by the psABI (3.2.1), unless
+// it reads them. What only call frame information knows of may be a part of a function that its compiler put elsewhere.
+bool has_dead_flags(const DetouredFunction& function, std::uint32_t offset) {
+  switch (decoder::fate_of_flags(function.code, offset)) {
+    case decoder::FlagsFate::kWritten: return true;
+    case decoder::FlagsFate::kCall: return offset == 0;
+    case decoder::FlagsFate::kLeft: return offset == 0 && function.is_named;
+    case decoder::FlagsFate::kRead: return false;
+  }
+  return false;
+}
+
 // What the detour of a jump is to execute and count: the window, which ends at `cut` or behind, then what follows as far as it
 // pays.
-xol::DetourPlan plan_detour(const decoder::Straight& straight, std::uint64_t origin, std::uint32_t jump_bytes, std::uint32_t cut) {
+xol::DetourPlan plan_detour(const DetouredFunction& function, std::uint32_t offset, const decoder::Straight& straight,
+                            std::uint32_t jump_bytes, std::uint32_t cut) {
+  const std::uint64_t origin = function.entry + offset;
   xol::DetourPlan plan;
   std::size_t wanted = 0;  // parts that are needed, or worth having
   for (const decoder::Straight::Part& part : straight.parts) {
@@ -139,7 +156,8 @@ xol::DetourPlan plan_detour(const decoder::Straight& straight, std::uint64_t ori
     const std::uint32_t point = g_process.table.find(origin + part.offset);
     const bool is_point = point != probes::kNotFound;
     if (!is_window && is_point && g_process.table.points[point].has_consumers) break;
-    plan.parts.push_back({static_cast<std::uint8_t>(part.offset), part.instruction, is_point,
+    const bool by_segment = is_point && trap::counts_by_segment() && has_dead_flags(function, offset + part.offset);
+    plan.parts.push_back({static_cast<std::uint8_t>(part.offset), part.instruction, is_point, by_segment,
                           static_cast<std::uint32_t>(point * sizeof(std::uint64_t))});
     if (is_window || is_point || part.instruction.ends_block) wanted = plan.parts.size();
   }
@@ -182,20 +200,20 @@ Tier Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32
         note(Tier::kTarget);
         continue;
       }
-      const xol::DetourPlan plan = plan_detour(straight, origin, jump_bytes, cut);
+      const xol::DetourPlan plan = plan_detour(function, offset, straight, jump_bytes, cut);
       xol::Pattern pattern;
       if (!xol::boundary_pattern(plan, prefixes, cut, code, pattern)) continue;
-      const std::uint32_t bytes = xol::detour_bytes(plan, consumers);
-      if (xol::kDetourHead + bytes > xol::kMostDetourBytes) continue;  // nobody would find it from its end
-      if (const auto entry = find_place(origin, jump_bytes, plan, bytes, pattern, code)) {
+      const xol::DetourSize size{xol::detour_head_bytes(plan, consumers), xol::detour_bytes(plan, consumers)};
+      if (size.head + size.code > xol::kMostDetourBytes) continue;  // nobody would find it from its end
+      if (const auto entry = find_place(origin, jump_bytes, plan, size, pattern, code)) {
         xol::DetourInfo& info = infos_.emplace_back();
         info.entry = *entry;
         info.origin = origin;
         info.point = index;
         info.jump_bytes = static_cast<std::uint8_t>(jump_bytes);
-        std::vector<std::uint8_t> image(xol::kDetourHead + bytes);
+        std::vector<std::uint8_t> image(size.head + size.code);
         xol::write_detour(image, info, plan, code, storage_, consumers);
-        stage(info.entry - xol::kDetourHead, image);
+        stage(info.head(), image);
         made_.push_back(&info);
         function.latest = index;
         function.window_end = offset + jump_bytes;
@@ -208,12 +226,12 @@ Tier Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32
 }
 
 std::optional<std::uint64_t> Detours::find_place(std::uint64_t origin, std::uint32_t jump_bytes, const xol::DetourPlan& plan,
-                                                 std::uint32_t bytes, xol::Pattern pattern, std::span<const std::uint8_t> code) {
+                                                 xol::DetourSize size, xol::Pattern pattern, std::span<const std::uint8_t> code) {
   constexpr std::uint32_t kHighest = 0xff000000;
   const auto try_highest = [&](std::uint8_t direction) -> std::optional<std::uint64_t> {
     const std::uint32_t highest = std::uint32_t{direction} << 24;
     const xol::Pattern fixed{pattern.mask | kHighest, (pattern.value & ~kHighest) | highest};
-    const auto entry = space_.place(origin + jump_bytes, fixed, bytes);
+    const auto entry = space_.place(origin + jump_bytes, fixed, size, {origin, origin + std::max(jump_bytes, plan.length)});
     return entry && xol::reaches(plan, origin, *entry, code) ? entry : std::nullopt;
   };
   if ((pattern.mask & kHighest) != 0) {
@@ -291,7 +309,7 @@ void Detours::flush() {
       tiers_[info->point] = Tier::kUnsupported;
       continue;
     }
-    space_.publish(g_process.detours, info->entry);
+    space_.publish(g_process.detours, info->head());
     const xol::DetourInfo* const present = g_process.detours.of(info->point);
     const bool is_own = present != nullptr && present->point == info->point;
     if (is_own) {

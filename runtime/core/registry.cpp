@@ -140,6 +140,7 @@ bool Registry::give_counter(Registration& registration, Problem& problem) {
     return false;
   }
   has_consumers_ = true;
+  leave_segment();  // what they hit is to be missed
   registration.since = __rdtsc();
   if (records) recorders_.insert_or_assign(registration.counter, next_id_);
   registration.counter_base = counter(registration.counter);

@@ -87,6 +87,9 @@ class Registry {
   void promote(std::uint32_t index) { machine_.promote(index, *catalog_); }
   // From now on every hit is a trap.
   void leave_jump_tier() { machine_.leave_jump_tier(); }
+  void leave_segment() {
+    if (catalog_) machine_.leave_segment(*catalog_);
+  }
   // A forked child counts from zero.
   void set_up_child();
   // For UBP_LOG=info: what the registration cost.

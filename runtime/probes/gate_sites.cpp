@@ -8,6 +8,7 @@
 #include <cstring>
 #include <optional>
 
+#include "decoder/classify.h"
 #include "decoder/walk.h"
 #include "runtime/probes/catalog.h"
 #include "runtime/symbols/unwind_index.h"
@@ -63,6 +64,15 @@ bool is_gated(std::uint32_t number) {
          number == SYS_clone3;
 }
 
+// Whether it may make a thread.
+bool is_clone(std::uint32_t number) { return number == SYS_clone || number == SYS_clone3; }
+
+// A `syscall` right behind its number: that is an instruction, whatever function it is in.
+xol::Displaced point_at(const symbols::Module& module, std::uint64_t address, const std::uint8_t* syscall) {
+  decoder::Instruction instruction = decoder::classify({syscall, 2});
+  return {address + module.bias, instruction, syscall};
+}
+
 // The number that the instruction right before `syscall` loads. (libc's clone has no call frame information there.)
 std::optional<std::uint32_t> number_before(const std::uint8_t* begin, const std::uint8_t* syscall) {
   for (const std::uint8_t length : {std::uint8_t{5}, std::uint8_t{7}}) {
@@ -109,6 +119,7 @@ GateSites find_gate_sites(const symbols::Module& module) {
       const std::uint64_t address = segment.address + static_cast<std::uint64_t>(at - bytes);
       if (at[1] != 0x05 || address < done) continue;
       const auto number = number_before(bytes, at);
+      if (number && is_clone(*number)) sites.clones.push_back(point_at(module, address, at));
       if (number && !is_gated(*number)) continue;  // nearly all: a constant right before it
       auto function = functions.containing(address);
       if (!function && number) {  // libc's clone3 ends its call frame information here, which would be wrong in the child

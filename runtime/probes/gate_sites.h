@@ -12,6 +12,7 @@ namespace ubp::probes {
 
 struct GateSites {
   std::vector<xol::Displaced> points;     // run-time addresses of the `syscall` instructions, ascending
+  std::vector<xol::Displaced> clones;     // likewise, of those that may make a thread (trap/segment.h)
   std::size_t unknown = 0;                // of them: the number comes from a register (syscall(3) and its like)
   std::size_t unreadable = 0;             // `syscall` bytes of which neither the function nor the number is known
 };

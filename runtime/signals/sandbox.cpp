@@ -1,5 +1,6 @@
-// prctl() and syscall(), which stand before libc's to see a program give itself a system call filter: from then on UBP asks nothing
-// new of the kernel (trap::Process::is_sandboxed), which might end the program for it. libseccomp uses both.
+// prctl(), arch_prctl() and syscall(), which stand before libc's to see a program give itself a system call filter: from then on UBP
+// asks nothing new of the kernel (trap::Process::is_sandboxed), which might end the program for it. libseccomp uses both. And to
+// see a program take %gs for itself (trap/segment.h).
 //
 // Context: any, handlers included. Async-signal-safe: yes.
 #include <linux/seccomp.h>
@@ -10,16 +11,20 @@
 #include <cstdarg>
 
 #include "runtime/signals/real.h"
-#include "runtime/trap/trap_state.h"
+#include "runtime/trap/segment.h"
 
 using ubp::trap::g_process;
 
 namespace {
 
-// Remembers what a system call is about to forbid.
+// Remembers what a system call is about to forbid, or to take.
 void note(long number, unsigned long first, unsigned long second) {
   const bool is_prctl = number == SYS_prctl, is_filter = number == SYS_seccomp || (is_prctl && first == PR_SET_SECCOMP);
   const bool stops_clock = is_prctl && first == PR_SET_TSC && second == PR_TSC_SIGSEGV;
+  const bool takes_segment = number == SYS_arch_prctl && static_cast<long>(first) == ubp::trap::kSetGs;
+  // Behind a filter a new thread could not be given its %gs.
+  const bool forbids_segment = is_filter && !g_process.has_fsgsbase;
+  if ((takes_segment || forbids_segment) && g_process.leave_segment != nullptr) g_process.leave_segment();
   if (!is_filter && !stops_clock) return;
   g_process.is_sandboxed.store(true, std::memory_order_relaxed);
   // Strict mode takes the timestamp counter away too: this thread can record no more.
@@ -39,6 +44,15 @@ UBP_EXPORT int prctl(int option, ...) {
   va_end(list);
   note(SYS_prctl, static_cast<unsigned long>(option), arguments[0]);
   return UBP_REAL(prctl)(option, arguments[0], arguments[1], arguments[2], arguments[3]);
+}
+
+extern "C" int arch_prctl(int code, unsigned long address) noexcept;
+UBP_EXPORT int arch_prctl(int code, unsigned long address) noexcept {
+  note(SYS_arch_prctl, static_cast<unsigned long>(code), address);
+  const int result = UBP_REAL(arch_prctl)(code, address);
+  const bool shows_own = result == 0 && code == ubp::trap::kGetGs && ubp::trap::counts_by_segment();
+  if (shows_own) *reinterpret_cast<unsigned long*>(address) = 0;  // what the program set: nothing
+  return result;
 }
 
 extern "C" {

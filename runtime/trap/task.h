@@ -11,7 +11,7 @@
 // Inline and free of libc: compiled into the trap path (the uncounted and resuming ranges).
 #pragma once
 
-#include "runtime/trap/trap_state.h"
+#include "runtime/trap/segment.h"
 #include "xol/sys.h"
 
 namespace ubp::trap {
@@ -111,9 +111,11 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
   return done;
 }
 
+inline constexpr std::uint32_t kAnyBlock = ~0U;
+
 // Finds the state whose owner is `who`, or claims one: a dead task's, else a fresh one. nullptr: all are in use, or
-// memory is denied.
-[[gnu::always_inline]] inline TaskState* claim_state(Identity who) {
+// memory is denied. wanted: where nothing is claimed yet, this block, in which a forked child may have counted already.
+[[gnu::always_inline]] inline TaskState* claim_state(Identity who, std::uint32_t wanted = kAnyBlock) {
   const std::uint32_t limit = g_process.layout.blocks;
   std::uint32_t used = g_process.high_water->load(std::memory_order_acquire);  // pairs with the exchange below
   for (std::uint32_t block = 0; block < used; ++block) {
@@ -138,13 +140,14 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
     if (TaskState* task = take_over((who.key * kLooks + look) % used)) return task;
   }
   while (used < limit) {
-    if (!open_block(used)) return nullptr;
-    if (sys::exchange_if(*g_process.high_water, used, used + 1, __ATOMIC_ACQ_REL)) {
-      TaskState* task = g_process.state(used);
-      task->block = used;
-      task->counters = g_process.counters_of(used);
+    const std::uint32_t block = used == 0 && wanted < limit ? wanted : used;
+    if (!open_block(block)) return nullptr;
+    if (sys::exchange_if(*g_process.high_water, used, block + 1, __ATOMIC_ACQ_REL)) {
+      TaskState* task = g_process.state(block);
+      task->block = block;
+      task->counters = g_process.counters_of(block);
       task->optimised = task->counters + g_process.optimised_offset;
-      task->consumer_stack = g_process.stack_end(used);
+      task->consumer_stack = g_process.stack_end(block);
       auto* const save = reinterpret_cast<xol::DetourSave*>(task->consumer_stack);
       save->context[1] = task->consumer_stack;
       save->context[xol::kContextTask] = reinterpret_cast<std::uint64_t>(task);
@@ -166,12 +169,6 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
 // parent, which is suspended meanwhile.
 //
 // known_task: without asking the kernel; nullptr when that does not do. current_task: for certain.
-[[gnu::always_inline]] inline bool is_state(const TaskState* task) {
-  // A program may have put something else where the TLS was (wrfsbase): only a state's address is followed.
-  const std::uint64_t offset = reinterpret_cast<std::uint64_t>(task) - reinterpret_cast<std::uint64_t>(g_process.states);
-  return offset < g_process.layout.blocks * g_process.state_bytes && offset % g_process.state_bytes == 0;
-}
-
 [[gnu::always_inline]] inline TaskState* known_task(std::uint64_t rsp) {
   TaskState* const task = t_state;
   return is_state(task) && is_verified(task, rsp) ? task : nullptr;
@@ -189,11 +186,14 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
   }
   const bool is_orphan = !has_state || task->tid.load(std::memory_order_relaxed) == 0;  // fresh TLS, or a forked child's
   const Identity who = identify(tid);
-  task = claim_state(who);
-  if (task != nullptr && who.is_member && is_orphan) {
+  const bool may_have_counted = has_state && is_orphan && who.is_member && counts_by_segment();
+  task = claim_state(who, may_have_counted ? block_of(task) : kAnyBlock);
+  if (task == nullptr) return nullptr;
+  if (who.is_member && is_orphan) {
     t_state = task;
     verify_stack(task, rsp);
   }
+  enter_segment(task);
   return task;
 }
 

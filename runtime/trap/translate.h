@@ -8,6 +8,7 @@
 #pragma once
 
 #include "runtime/trap/frame.h"
+#include "runtime/trap/task.h"
 
 namespace ubp::trap {
 
@@ -53,6 +54,20 @@ enum Consumed : std::uint64_t { kNotConsumed, kConsumed, kMissed };
   return 0;
 }
 
+// The system call that a thread has just been made by, when RIP is where it has not yet its own %gs (segment.h); null elsewhere. The
+// maker passes there too, but not with rax 0.
+[[gnu::always_inline]] inline const xol::Displaced* born_at(std::uint64_t rip, std::uint64_t rax) {
+  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
+    const PermanentSlots& permanent = g_process.permanent[area];
+    const std::uint64_t offset = (rip - permanent.base) % xol::kSlotBytes;
+    const bool is_there = rip - permanent.base < permanent.used && offset > xol::kBirthOffset && offset <= xol::kBirthTrap + 1;
+    if (!is_there || rax != 0) continue;
+    const std::uint32_t index = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(rip - offset)));
+    return index != probes::kNotFound ? &g_process.table.points[index] : nullptr;
+  }
+  return nullptr;
+}
+
 // An int3 of the jump tier's.
 struct Detoured {
   std::uint64_t origin = 0;              // the original address it stands for
@@ -67,7 +82,7 @@ struct Detoured {
   if (detours.infos == nullptr) return false;
   if (const xol::DetourInfo* const info = detours.around(rip)) {
     for (std::uint32_t part = 0; part < info->count; ++part) {
-      if (!info->is_counted(part) || info->entry + info->count_begin(part) != rip) continue;
+      if (!info->has_slow_way(part) || info->entry + info->count_begin(part) != rip) continue;
       found.origin = info->origin + info->starts[part];
       found.point = g_process.table.find(found.origin);
       found.copy = info->entry + info->copies[part];
@@ -276,6 +291,16 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   return detour != nullptr && xol::detour_position(*detour, detour->origin, rip).is_before;
 }
 
+// Gives the thread that a system call has just made its own state and %gs, and sends it on.
+[[gnu::always_inline]] inline void give_birth(Context* uc, const xol::Displaced& made_by) {
+  if (current_task(uc->rsp) == nullptr) {
+    set_gs_base(0);  // or it would count in its maker's block
+    g_process.uncounted_tasks.fetch_add(1, std::memory_order_relaxed);  // a statistic
+  }
+  uc->rcx = made_by.next();
+  set_rip(uc, made_by.next());
+}
+
 // Shows the original context in the frame of a handler that is about to run. info: that frame's, or null.
 [[gnu::always_inline]] inline void translate(Context* frame, siginfo_t* info) {
 #ifdef UBP_TEST_NO_TRANSLATION  // tests/preload/controls_test.cpp: handlers see, and return to, what they interrupted
@@ -298,6 +323,11 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
       // Another's SIGTRAP must still be delivered, so its handler is not abandoned.
       Detoured detoured;
       const bool is_point = g_process.table.find(origin) != probes::kNotFound;
+      if (const xol::Displaced* const made_by = is_point ? nullptr : born_at(hit->rip, hit->rax)) {
+        copy_context(frame, hit);
+        give_birth(frame, *made_by);
+        return;
+      }
       if (!is_point && !find_detoured(hit->rip, detoured)) return;
       copy_context(frame, hit);
       set_rip(frame, is_point ? origin : detoured.origin);

@@ -17,6 +17,7 @@
 namespace ubp::trap {
 
 constinit Process g_process;
+thread_local constinit bool t_is_away __attribute__((tls_model("initial-exec"))) = false;
 thread_local constinit bool t_in_runtime __attribute__((tls_model("initial-exec"))) = false;
 constinit AppHandlers g_handlers;
 namespace {
@@ -88,6 +89,18 @@ inline constexpr std::uint64_t kRetry = 1;
 // watchpoint while SIGTRAP is blocked would make the kernel reset the handler.)
 [[gnu::always_inline]] inline std::uint64_t block_all() { return sys::set_signal_mask(~kTrapBit); }
 
+// Whether the system call at hand makes a task that runs beside this one in the same memory.
+[[gnu::always_inline]] inline bool makes_thread(const Context* uc) {
+  std::uint64_t flags = uc->rdi;
+  if (uc->rax == SYS_clone3) {  // its argument's first word
+    if (!is_readable(uc->rdi)) return false;
+    flags = *reinterpret_cast<const std::uint64_t*>(uc->rdi);
+  } else if (uc->rax != SYS_clone) {
+    return false;
+  }
+  return (flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM;
+}
+
 // A trap costs some 2 us, and a jump some 100 us to make.
 constexpr std::uint64_t kHot = 256;
 
@@ -111,6 +124,11 @@ extern "C" {
 // locked instruction in it. Each in the range of its caller.
 UBP_RANGE("ubp_trap_a") TaskState* ubp_trap_find_task(std::uint64_t rsp) { return current_task(rsp); }
 UBP_RANGE("ubp_trap_a") bool ubp_trap_find_detoured(std::uint64_t rip, Detoured& found) { return find_detoured(rip, found); }
+UBP_RANGE("ubp_trap_a") bool ubp_trap_give_birth(Context* uc) {
+  const xol::Displaced* const made_by = born_at(uc->rip, uc->rax);
+  if (made_by != nullptr) give_birth(uc, *made_by);
+  return made_by != nullptr;
+}
 UBP_RANGE("ubp_trap_a") bool ubp_trap_take_out(std::uint32_t point, bool in_detour) {
   if (!in_detour && !take_out(point)) return false;
   g_process.taken_out->fetch_add(1, std::memory_order_relaxed);  // a statistic
@@ -132,6 +150,7 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_promote(Context* uc) {
   g_process.promote(static_cast<std::uint32_t>(next.index));
   sys::set_signal_mask(before);
 }
+UBP_RANGE("ubp_trap_b") bool ubp_trap_makes_thread(const Context* uc) { return counts_by_segment() && makes_thread(uc); }
 // Where the thread goes on, when the system call is one for the gate; 0: it is none.
 UBP_RANGE("ubp_trap_b") std::uint64_t ubp_trap_gate(Context* uc, const xol::Displaced& point) {
   if (uc->rax == SYS_clone3) return pass_clone(uc, point);
@@ -161,6 +180,7 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
   Detoured detoured;
   if (index == probes::kNotFound && left_for == 0) [[unlikely]] {
     if (const xol::Displaced* const gate = cloned_at(origin)) return ubp_trap_cloned(uc, *gate);
+    if (ubp_trap_give_birth(uc)) return {kRetry, uc};
     if (!ubp_trap_find_detoured(uc->rip, detoured)) return {0, uc};
     origin = detoured.origin;
     index = detoured.point;
@@ -277,6 +297,7 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
         break;
       }
       next.rip = g_process.permanent[point.area].base + point.system.permanent * xol::kSlotBytes;
+      if (ubp_trap_makes_thread(uc)) next.rip += xol::kBirthOffset;
       break;
     default: {
       const auto index = static_cast<std::uint32_t>(next.index);
@@ -308,6 +329,7 @@ UBP_RANGE("ubp_trap_r") int ubp_trap_resume(Context* uc) {
 
 // Range: entering. Shows the handler the original context; handler 0: there is none, return from the frame.
 UBP_RANGE("ubp_signal_s") Prepared ubp_signal_prepare(siginfo_t* info, Context* uc) {
+  if (const xol::Displaced* const made_by = born_at(uc->rip, uc->rax)) [[unlikely]] give_birth(uc, *made_by);
   if (defer(info, uc)) [[unlikely]] return {0, uc};
   // A fault in here: the stack that a handler's frame belongs on is used up. The kernel kills by SIGSEGV then.
   if (range_of(uc->rip) == Range::kEntering && is_fault(info)) [[unlikely]] {
@@ -376,6 +398,7 @@ UBP_RANGE("ubp_trap_f") void ubp_trap_adopt_main(std::uint64_t stack_low, std::u
   TaskState* task = claim_state({sys::gettid(), true});
   if (task == nullptr) return;
   t_state = task;
+  enter_segment(task);
   task->verified_low = stack_low;
   task->verified_bytes = stack_high - stack_low;
 }
@@ -410,7 +433,10 @@ UBP_RANGE("ubp_trap_f") bool ubp_trap_set_up_child() {
     const std::uint64_t wanted[3] = {t_app_stack.base, flags, t_app_stack.size};
     sys::call4(SYS_sigaltstack, reinterpret_cast<long>(wanted), 0);
   }
-  return set_up_child(sys::gettid());
+  if (!set_up_child(sys::gettid())) return false;
+  // It may have counted in one instruction already, and never trap.
+  if (counts_by_segment()) current_task(reinterpret_cast<std::uint64_t>(__builtin_frame_address(0)));
+  return true;
 }
 
 }  // extern "C"

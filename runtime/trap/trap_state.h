@@ -150,6 +150,11 @@ struct Process {
   std::uint64_t text_low = 0, text_high = 0;  // of the trap path's code
   std::uint32_t pkru_offset = 0;            // of PKRU in the XSAVE image; 0: the system has no protection keys
   std::uint64_t on_modules_changed = 0;     // function called in place of the dynamic linker's r_brk; 0: none
+  std::atomic<bool> counts_by_segment{false};  // detours may count in one instruction (segment.h)
+  std::atomic<std::uint32_t> uncounted_tasks{0};  // for which there were no counters: what they hit by such detours is lost
+  bool has_fsgsbase = false;                // %gs can be set without a system call
+  std::uint64_t segment_unread = 0;         // counter_bytes below 2 GiB that nobody reads; 0: never made
+  void (*leave_segment)() = nullptr;        // called before a task sets its %gs, or forbids itself to; null: nothing was armed
   void (*before_sharing_tls)() = nullptr;   // called when a task is about to be made on its maker's TLS, or one of its own making
   void (*promote)(std::uint32_t point) = nullptr;  // core/lifecycle.cpp: a probepoint is hot; null: none is promoted
   std::atomic<bool> is_sandboxed{false};    // it has a system call filter of its own making: nothing new is asked of the kernel
@@ -184,6 +189,9 @@ struct Process {
   }
 };
 
+// Set while detours of this thread are not to count (segment.h).
+extern thread_local constinit bool t_is_away __attribute__((tls_model("initial-exec")));
+
 // Set while this thread runs libubp's own code at load and exit: what that code calls is no hit of the application's.
 extern thread_local constinit bool t_in_runtime __attribute__((tls_model("initial-exec")));
 
@@ -194,38 +202,6 @@ struct Spilled {
   std::uint64_t rcx, rax, rdx;
 };
 extern thread_local constinit Spilled t_spilled __attribute__((tls_model("initial-exec")));
-
-// Keeps the thread's detours from counting by themselves, as long as it lives: the breakpoint tier sees every hit.
-class SlowLane {
- public:
-  [[gnu::always_inline]] SlowLane() : task_(t_state), fast_(task_->fast) {
-    if (fast_ != nullptr) task_->fast = nullptr;  // what threads without a state share is never written
-  }
-  [[gnu::always_inline]] ~SlowLane() { leave(); }
-  [[gnu::always_inline]] void leave() {
-    if (fast_ != nullptr && task_->tid.load(std::memory_order_relaxed) != 0) task_->fast = fast_;  // its own; 0: a forked child, wiped
-  }
-  SlowLane(const SlowLane&) = delete;
-  SlowLane& operator=(const SlowLane&) = delete;
-
- private:
-  TaskState* task_;
-  std::uint64_t* fast_;
-};
-
-// While it lives, the thread runs libubp's own code: what that code calls is no hit.
-class InRuntime {
- public:
-  InRuntime() : was_(t_in_runtime) { t_in_runtime = true; }
-  ~InRuntime() { t_in_runtime = was_; }
-  bool was() const { return was_; }
-  InRuntime(const InRuntime&) = delete;
-  InRuntime& operator=(const InRuntime&) = delete;
-
- private:
-  SlowLane slow_lane_;
-  bool was_;
-};
 
 // The alternate stack that this thread's sigaltstack() set and reads back; size 0: none.
 struct AppStack {

@@ -45,7 +45,7 @@ bool Runner::write_detour(const Case& c) {
   const decoder::Straight straight = decoder::follow({code, c.length()}, 0, 1, decoder::kJumpBytes);
   if (straight.parts.size() != 1) return false;
   xol::DetourPlan plan;
-  plan.parts.push_back({0, straight.parts[0].instruction, true, 0});
+  plan.parts.push_back({0, straight.parts[0].instruction, true, false, 0});
   plan.length = c.length();
   info_ = {};
   info_.entry = c.slot + xol::kDetourHead;

@@ -159,6 +159,33 @@ TEST_CASE("a gate's permanent slot holds its syscall once more, with an int3 beh
   CHECK(position_in_slot(point, kCloneOffset + 2).executed);
 }
 
+TEST_CASE("a permanent slot holds the call once more, after which a thread that it has made traps, and its maker does not") {
+  constexpr std::uint64_t kCode = 0x7f0000001000, kSlot = 0x7effff000040;
+  const Displaced point = displaced(kCode, {0x0f, 0x05});
+  std::array<std::uint8_t, kSlotBytes> image{};
+  write_permanent_slot(image.data(), SlotAddress{kSlot}, point);
+  CHECK(decode(image.data() + kBirthOffset, 20).instruction.mnemonic == ZYDIS_MNEMONIC_SYSCALL);
+  const Decoded copy = decode(image.data() + kBirthOffset + 2, 20);
+  CHECK(copy.instruction.mnemonic == ZYDIS_MNEMONIC_MOV);
+  CHECK(copy.operands[0].reg.value == ZYDIS_REGISTER_RCX);
+  CHECK(copy.operands[1].reg.value == ZYDIS_REGISTER_RAX);
+  const Decoded branch = decode(image.data() + kBirthOffset + 5, 20);
+  CHECK(branch.instruction.mnemonic == ZYDIS_MNEMONIC_JRCXZ);
+  CHECK(target_of(branch, kSlot + kBirthOffset + 5) == kSlot + kBirthTrap);
+  CHECK(image[kBirthTrap] == 0xcc);
+  const Decoded maker = decode(image.data() + kBirthOffset + 7, 20);
+  CHECK(maker.instruction.mnemonic == ZYDIS_MNEMONIC_JMP);
+  CHECK(target_of(maker, kSlot + kBirthOffset + 7) == kSlot + 2);  // where rcx is set
+
+  CHECK_FALSE(position_in_slot(point, kBirthOffset).executed);
+  CHECK(position_in_slot(point, kBirthOffset).address == OriginalAddress{kCode});
+  for (std::uint64_t offset = kBirthOffset + 2; offset <= kBirthTrap; ++offset) {
+    CHECK(position_in_slot(point, offset).executed);
+    CHECK(position_in_slot(point, offset).sets_rcx);
+    CHECK(position_in_slot(point, offset).address == OriginalAddress{kCode + 2});
+  }
+}
+
 TEST_CASE("int 0x80 leaves rcx alone") {
   const Displaced point = displaced(0x401000, {0xcd, 0x80});
   REQUIRE(point.route == Route::kSystem);

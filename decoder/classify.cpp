@@ -312,6 +312,13 @@ void note_flags(const ZydisDecodedInstruction& raw, Instruction& out) {
   out.writes_flags = ((flags.modified | flags.set_0 | flags.set_1 | flags.undefined) & kFive) == kFive;
 }
 
+ZydisDecoder make_decoder() {
+  ZydisDecoder decoder;
+  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+  ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+  return decoder;
+}
+
 struct RefusalText {
   std::string_view code;
   std::string_view message;
@@ -343,9 +350,7 @@ Instruction classify(std::span<const std::uint8_t> code) {
     refuse(out, Refusal::kTruncated);
     return out;
   }
-  ZydisDecoder decoder;
-  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-  ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+  const ZydisDecoder decoder = make_decoder();
   ZydisDecodedInstruction raw;
   const ZyanStatus status = ZydisDecoderDecodeInstruction(&decoder, nullptr, code.data(), code.size(), &raw);
   if (ZYAN_FAILED(status)) {
@@ -368,6 +373,13 @@ Instruction classify(std::span<const std::uint8_t> code) {
   }
   note_flags(raw, out);
   return out;
+}
+
+std::uint8_t length_of(std::span<const std::uint8_t> code) {
+  ZydisDecoder decoder = make_decoder();
+  ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_MINIMAL, ZYAN_TRUE);
+  ZydisDecodedInstruction raw;
+  return ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, nullptr, code.data(), code.size(), &raw)) ? raw.length : 0;
 }
 
 std::string_view refusal_code(Refusal refusal) {

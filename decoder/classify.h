@@ -19,6 +19,10 @@ namespace ubp::decoder {
 // Source: Intel SDM volume 2; AMD APM volume 3.
 Instruction classify(std::span<const std::uint8_t> code);
 
+// The length alone of the instruction at the start of `code`, in a third of the time; 0: undecodable or truncated. It is
+// classify()'s wherever that is not 0. Otherwise as classify().
+std::uint8_t length_of(std::span<const std::uint8_t> code);
+
 // The stable short code of a refusal ("privileged", "far-transfer", ...) and its sentence for people.
 std::string_view refusal_code(Refusal refusal);
 std::string_view refusal_message(Refusal refusal);

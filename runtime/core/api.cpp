@@ -162,7 +162,7 @@ ubp_status register_items(std::vector<spec::Item> items, const Request& request,
     const bool is_pending = std::any_of(items.begin(), items.end(), [](const spec::Item& item) { return item.pending; });
     // Before the lock: the dynamic linker's own may be held by a thread that waits for it.
     const bool may_open = !is_in_consumer() && !is_borrowed_memory();
-    if (may_open && (!request.is_environment || is_pending)) symbols::keep_readers();
+    if (may_open && (!request.is_environment || is_pending)) symbols::keep_reader();
     const Call call;
     if (call.status() != UBP_OK) return call.status();
     Problem problem;

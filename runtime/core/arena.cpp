@@ -8,7 +8,9 @@
 // holds it was interrupted, or another thread is inside) a block gets pages of its own.
 #include "runtime/core/arena.h"
 
+#include <linux/mman.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include <atomic>
 #include <bit>
@@ -16,6 +18,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <new>
+
+#include "xol/sys.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)  // tests: their own allocator sees more
 std::uint64_t ubp::core::arena_bytes() { return 0; }
@@ -35,10 +39,13 @@ struct FreeBlock {
   FreeBlock* next;
 };
 
-// Blocks up to 32 KiB come in classes, four to a power of two, cut from 256 KiB mappings and kept for reuse; larger
-// ones are mappings of their own, given back when released.
-constexpr std::size_t kMappingBytes = std::size_t{256} << 10;
-constexpr std::size_t kLargestPooled = std::size_t{32} << 10;
+// Blocks up to 256 KiB come in classes, four to a power of two, cut from 1 MiB mappings and kept for reuse; larger
+// ones are mappings of their own, given back when released. (At load most blocks are some ten pages that are soon released:
+// to give those back and to fault the next ones in again took longer than to fill them.)
+constexpr std::size_t kMappingBytes = std::size_t{1} << 20;
+constexpr std::size_t kLargestPooled = std::size_t{256} << 10;
+// The pages that come next are asked for so many at a time: one system call costs less than a page fault for each.
+constexpr std::size_t kPopulatedBytes = std::size_t{64} << 10;
 constexpr std::size_t kClasses = 64;
 
 std::atomic<std::uint64_t> g_bytes{0};
@@ -46,6 +53,7 @@ std::atomic_flag g_pool_in_use;
 FreeBlock* g_free[kClasses];
 std::byte* g_at = nullptr;
 std::size_t g_left = 0;
+std::byte* g_populated = nullptr;  // up to here there are pages
 
 void* map_pages(std::size_t bytes) {
   void* const pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -78,11 +86,16 @@ void* take_pooled(std::size_t bytes, std::size_t& rounded) {
     return block;
   }
   if (g_left < rounded) {  // what is left of the old mapping is less than one block: dropped
-    g_at = static_cast<std::byte*>(map_pages(kMappingBytes));
+    g_populated = g_at = static_cast<std::byte*>(map_pages(kMappingBytes));
     g_left = kMappingBytes;
   }
   void* const block = g_at;
   g_at += rounded;
+  while (g_populated < g_at) {
+    // Refused (before Linux 5.14, or there is no memory): they come when they are touched.
+    ubp::sys::call4(SYS_madvise, reinterpret_cast<long>(g_populated), kPopulatedBytes, MADV_POPULATE_WRITE);
+    g_populated += kPopulatedBytes;
+  }
   g_left -= rounded;
   return block;
 }

@@ -232,7 +232,7 @@ bool arm(const Options& options) {
       return false;
   }
   say_refusals(probe, options.missing == Missing::kWarn);
-  say(Level::kInfo, costs(probe));
+  if (options.log <= Level::kInfo) say(Level::kInfo, costs(probe));
   return true;
 }
 

@@ -37,7 +37,7 @@ constexpr std::uint64_t kLatePermanentBytes = std::uint64_t{1} << 20;
 constexpr std::size_t kOwnPoints = 128;  // libc has 59 gate sites
 
 // Whether a module was made by the Go compiler: its linker puts a mark near the start of a data segment, 0xff and this text,
-// 16-byte aligned. (Compared word by word: the application's memchr may be a sanitizer's, which checks what it reads.)
+// 16-byte aligned; in libraries it is the writable one, as debug/buildinfo has it (and their read-only ones are large). (Compared word by word: the application's memchr may be a sanitizer's, which checks what it reads.)
 bool has_go_code(const symbols::Module& module) {
 #ifdef __SANITIZE_ADDRESS__
   return false;  // what lies between variables is not to be read
@@ -45,10 +45,11 @@ bool has_go_code(const symbols::Module& module) {
   constexpr std::uint64_t kNearStart = 65536, kAlignment = 16;
   constexpr std::uint64_t kFirst = 0x697562206f4720ff, kSecond = 0x3a666e69646c;  // "\xff Go bui", "ldinf:"
   return std::any_of(module.segments.begin(), module.segments.end(), [&](const symbols::Segment& segment) {
-    const std::uint8_t* const bytes = segment.executable ? nullptr : module.bytes_at(segment.address);
+    const bool may_hold_it = !segment.executable && (segment.writable || module.is_executable);
+    const std::uint8_t* const bytes = may_hold_it ? module.bytes_at(segment.address) : nullptr;
     if (bytes == nullptr) return false;
     const auto begin = (reinterpret_cast<std::uint64_t>(bytes) + kAlignment - 1) & ~(kAlignment - 1);
-    const auto end = reinterpret_cast<std::uint64_t>(bytes) + std::min(segment.size, kNearStart);
+    const auto end = reinterpret_cast<std::uint64_t>(bytes) + std::min(segment.file_size, kNearStart);
     for (std::uint64_t at = begin; at + kAlignment <= end; at += kAlignment) {
       const auto* const words = reinterpret_cast<const std::uint64_t*>(at);
       if (words[0] == kFirst && (words[1] & 0xffffffffffff) == kSecond) return true;

@@ -1,10 +1,13 @@
-// Finding the gate's sites: from `syscall` bytes to the number right before them, or to the function that holds them, from
-// its entry to the instruction, and from there back to the number. See gate_sites.h.
+// Finding the gate's sites: from `syscall` bytes to the number right before them, or to the instructions before them, as
+// few as will do, and from there back to the number. See gate_sites.h.
 #include "runtime/probes/gate_sites.h"
 
+#include <emmintrin.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cstring>
 #include <optional>
 
@@ -44,20 +47,6 @@ bool copies_to_eax(const std::uint8_t* code, std::uint8_t length) {
   return (code[0] == 0x89 && (code[1] & 0xc7) == 0xc0) || (code[0] == 0x8b && (code[1] & 0xf8) == 0xc0);
 }
 
-// The system call's number, when a constant reaches it on the straight line.
-std::optional<std::uint32_t> number_of(const std::vector<Decoded>& decoded, std::size_t site, const std::uint8_t* code) {
-  for (std::size_t at = site; at-- > 0;) {
-    const Decoded& before = decoded[at];
-    const std::uint8_t* bytes = code + before.offset;
-    if (const auto value = loads_eax(bytes, before.instruction.length)) return value;
-    if (before.instruction.ends_block || before.instruction.is_call || copies_to_eax(bytes, before.instruction.length) ||
-        before.instruction.route == decoder::Route::kSystem) {
-      return std::nullopt;
-    }
-  }
-  return std::nullopt;
-}
-
 // Whether the system call of these numbers has to pass the gate.
 bool is_gated(std::uint32_t number) {
   return number == SYS_rt_sigprocmask || number == SYS_rt_sigaction || number == SYS_execve || number == SYS_execveat ||
@@ -82,25 +71,78 @@ std::optional<std::uint32_t> number_before(const std::uint8_t* begin, const std:
   return std::nullopt;
 }
 
-void add_function(const symbols::Module& module, const symbols::Extent& function, GateSites& sites) {
-  const auto code = text_from(module, function.begin, function.end);
-  decoder::Walk walk = decoder::walk_function(code, function.begin);
+enum class Verdict : std::uint8_t { kNoSite, kFree, kGated, kUnknown, kUndecided };
+
+Verdict verdict_of(std::uint32_t number) { return is_gated(number) ? Verdict::kGated : Verdict::kFree; }
+
+// What an instruction before the `syscall` says of its number; kUndecided: ask the one before it.
+Verdict ask(const std::uint8_t* code, const decoder::Instruction& instruction) {
+  if (const auto number = loads_eax(code, instruction.length)) return verdict_of(*number);
+  const bool ends_line = instruction.ends_block || instruction.is_call || instruction.route == decoder::Route::kSystem;
+  return ends_line || copies_to_eax(code, instruction.length) ? Verdict::kUnknown : Verdict::kUndecided;
+}
+
+// Judges the `syscall` bytes at code[site] by the instructions right before it, without decoding the function from its entry.
+// Where those begin is not known, but in code one begins within any 15 bytes: decoded from each of them, all ways that
+// are code at all soon run into one another, and from there on it does not matter which was right. kUndecided: they did not
+// meet, or the number is not said in so few instructions.
+Verdict judge_nearby(std::span<const std::uint8_t> code, std::size_t site) {
+  constexpr std::size_t kWindow = 64, kWays = decoder::kMaxInstructionBytes;
+  const bool from_entry = site < kWindow;
+  const std::size_t begin = from_entry ? 0 : site - kWindow;
+  std::array<std::uint16_t, kWindow + kWays + 1> ways{};  // which of them come by, a bit each
+  std::array<std::uint8_t, kWindow> lengths{};
+  std::uint16_t alive = from_entry ? 1 : (1u << kWays) - 1;
+  for (std::size_t way = 0; way < (from_entry ? 1 : kWays); ++way) ways[way] = static_cast<std::uint16_t>(1u << way);
+  for (std::size_t at = 0; at < site - begin; ++at) {
+    if ((ways[at] & alive) == 0) continue;
+    lengths[at] = decoder::length_of(code.subspan(begin + at).first(std::min(code.size() - begin - at, decoder::kMaxInstructionBytes)));
+    if (lengths[at] == 0) alive &= static_cast<std::uint16_t>(~ways[at]);
+    ways[at + lengths[at]] |= ways[at];
+  }
+  const auto is_sure = [&](std::size_t at) { return (ways[at] & alive) == alive; };
+  if (alive == 0 || !is_sure(site - begin)) return Verdict::kUndecided;
+  for (std::size_t at = site - begin; at-- > 0;) {
+    if ((ways[at] & alive) == 0) continue;
+    if (!is_sure(at)) return Verdict::kUndecided;
+    const std::uint8_t* const bytes = code.data() + begin + at;
+    const Verdict verdict = ask(bytes, decoder::classify({bytes, lengths[at]}));
+    if (verdict != Verdict::kUndecided) return verdict;
+  }
+  return from_entry ? Verdict::kUnknown : Verdict::kUndecided;
+}
+
+// Judges it by the whole function, `code`.
+Verdict judge_by_walk(std::span<const std::uint8_t> code, std::uint64_t address, std::size_t site) {
+  decoder::Walk walk = decoder::walk_function(code, address);
   for (const decoder::Bytes& gap : walk.gaps) {
-    const auto more = decoder::decode_gap(code, gap, function.begin, walk.references);
+    const auto more = decoder::decode_gap(code, gap, address, walk.references);
     walk.reached.insert(walk.reached.end(), more.begin(), more.end());
   }
-  std::sort(walk.reached.begin(), walk.reached.end(), [](const Decoded& a, const Decoded& b) { return a.offset < b.offset; });
-  for (std::size_t at = 0; at < walk.reached.size(); ++at) {
-    const Decoded& decoded = walk.reached[at];
-    const std::uint8_t* bytes = code.data() + decoded.offset;
-    if (decoded.instruction.route != decoder::Route::kSystem || decoded.instruction.length != 2 || bytes[0] != 0x0f) continue;
-    const auto number = number_of(walk.reached, at, code.data());
-    if (number && !is_gated(*number)) continue;
-    if (!number) ++sites.unknown;
-    xol::Displaced point(function.begin + decoded.offset + module.bias, decoded.instruction, bytes);
-    point.is_gate = true;
-    sites.points.push_back(point);
+  const auto before = [](const Decoded& a, const Decoded& b) { return a.offset < b.offset; };
+  std::sort(walk.reached.begin(), walk.reached.end(), before);
+  auto at = std::lower_bound(walk.reached.begin(), walk.reached.end(), Decoded{static_cast<std::uint32_t>(site), {}}, before);
+  if (at == walk.reached.end() || at->offset != site) return Verdict::kNoSite;  // bytes of another instruction
+  while (at-- != walk.reached.begin()) {
+    const Verdict verdict = ask(code.data() + at->offset, at->instruction);
+    if (verdict != Verdict::kUndecided) return verdict;
   }
+  return Verdict::kUnknown;
+}
+
+// The first `syscall` at or behind `at`: its two bytes, or `end`.
+const std::uint8_t* next_syscall(const std::uint8_t* at, const std::uint8_t* end) {
+  const __m128i first = _mm_set1_epi8(0x0f), second = _mm_set1_epi8(0x05);
+  for (constexpr std::ptrdiff_t kStep = sizeof first; end - at > kStep; at += kStep) {
+    const __m128i is_first = _mm_cmpeq_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)), first);
+    const __m128i is_second = _mm_cmpeq_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at + 1)), second);
+    const auto pairs = static_cast<unsigned>(_mm_movemask_epi8(_mm_and_si128(is_first, is_second)));
+    if (pairs != 0) return at + std::countr_zero(pairs);
+  }
+  for (; end - at > 1; ++at) {
+    if (at[0] == 0x0f && at[1] == 0x05) return at;
+  }
+  return end;
 }
 
 }  // namespace
@@ -108,37 +150,38 @@ void add_function(const symbols::Module& module, const symbols::Extent& function
 GateSites find_gate_sites(const symbols::Module& module) {
   GateSites sites;
   const symbols::UnwindIndex functions(module);
-  std::uint64_t done = 0;  // up to here the function at hand has been decoded
   for (const symbols::Segment& segment : module.segments) {
     const std::uint8_t* bytes = segment.executable ? module.bytes_at(segment.address) : nullptr;
     if (bytes == nullptr) continue;
     const std::uint8_t* const end = bytes + segment.size;
-    for (const std::uint8_t* at = bytes; at + 1 < end; ++at) {
-      at = static_cast<const std::uint8_t*>(std::memchr(at, 0x0f, static_cast<std::size_t>(end - at - 1)));
-      if (at == nullptr) break;
-      const std::uint64_t address = segment.address + static_cast<std::uint64_t>(at - bytes);
-      if (at[1] != 0x05 || address < done) continue;
+    for (const std::uint8_t* at = bytes; (at = next_syscall(at, end)) != end; ++at) {
       const auto number = number_before(bytes, at);
-      if (number && is_clone(*number)) sites.clones.push_back(point_at(module, address, at));
+      if (number && is_clone(*number)) sites.clones.push_back(point_at(module, segment.address + static_cast<std::uint64_t>(at - bytes), at));
       if (number && !is_gated(*number)) continue;  // nearly all: a constant right before it
-      auto function = functions.containing(address);
+      const std::uint64_t address = segment.address + static_cast<std::uint64_t>(at - bytes);
+      const auto function = functions.containing(address);
       if (!function && number) {  // libc's clone3 ends its call frame information here, which would be wrong in the child
-        function = functions.containing(address - 1);
-        if (function && function->end != address) function.reset();
-        if (function) function->end = address + 2;
+        sites.points.push_back(point_at(module, address, at));
+        sites.points.back().is_gate = true;
+        continue;
       }
-      if (function) {
-        add_function(module, *function, sites);
-        done = function->end;
-      } else {
+      if (!function) {
         ++sites.unreadable;
+        continue;
       }
+      const auto code = text_from(module, function->begin, function->end);
+      const std::size_t site = address - function->begin;
+      if (code.size() < site + 2) continue;
+      Verdict verdict = judge_nearby(code, site);
+      if (verdict == Verdict::kUndecided) verdict = judge_by_walk(code, function->begin, site);
+      if (verdict == Verdict::kNoSite || verdict == Verdict::kFree) continue;
+      if (verdict == Verdict::kUnknown) ++sites.unknown;
+      xol::Displaced& point = sites.points.emplace_back(address + module.bias, decoder::classify(code.subspan(site)), at);
+      point.is_gate = true;
     }
   }
   const auto before = [](const xol::Displaced& a, const xol::Displaced& b) { return a.address < b.address; };
   std::sort(sites.points.begin(), sites.points.end(), before);
-  const auto same = [](const xol::Displaced& a, const xol::Displaced& b) { return a.address == b.address; };
-  sites.points.erase(std::unique(sites.points.begin(), sites.points.end(), same), sites.points.end());
   return sites;
 }
 

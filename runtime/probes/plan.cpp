@@ -133,7 +133,7 @@ std::optional<Mistake> Plan::find_symbol(const spec::Item& item, const std::vect
       } else if (!is_glob_target(item)) {  // f*+0x40: the functions that are that long
         return Mistake{item.target_position,
                        fmt::format("offset 0x{:x} lies outside '{}', which has {} bytes", target.offset,
-                                   function->name, function->end - function->address),
+                                   function->name(), function->end - function->address),
                        ""};
       }
     }
@@ -253,7 +253,7 @@ void Plan::number_points() {
 }
 
 std::string symbol_of(const Catalog& catalog, const Probe& probe) {
-  const std::string name = symbols::demangle(catalog.table_of(probe.module).functions()[probe.function].name);
+  const std::string name = symbols::demangle(catalog.table_of(probe.module).functions()[probe.function].name());
   return probe.offset == 0 ? name : fmt::format("{}+0x{:x}", name, probe.offset);
 }
 

@@ -28,11 +28,11 @@ std::optional<std::string> Plan::boundary_problem(std::uint32_t module, const Fu
   const auto boundary = offset < code.size() ? decoder::find_boundary(code, offset) : std::nullopt;
   if (!boundary) {
     return reason_text(Reason::kUnverified, decoder::Refusal::kNone,
-                       fmt::format("data or unknown bytes between {} and it", function->name));
+                       fmt::format("data or unknown bytes between {} and it", function->name()));
   }
   if (boundary->is_boundary) return std::nullopt;
   return reason_text(Reason::kMidInstruction, decoder::Refusal::kNone,
-                     fmt::format("nearest boundaries: {0}+0x{1:x} and {0}+0x{2:x}", function->name, boundary->before,
+                     fmt::format("nearest boundaries: {0}+0x{1:x} and {0}+0x{2:x}", function->name(), boundary->before,
                                  boundary->after));
 }
 
@@ -41,7 +41,7 @@ void Plan::refuse(std::uint32_t module, const Function* function, std::uint64_t 
   if (found.excludes) return;
   std::string symbol;
   if (function != nullptr) {
-    symbol = function->name;
+    symbol = function->name();
     if (address != function->address) symbol += fmt::format("+0x{:x}", address - function->address);
   }
   found.refused.push_back({found.item, module, address, std::move(symbol), std::move(reason), misplaced});

@@ -41,14 +41,15 @@ bool read_descriptor(const symbols::Module& module, const std::uint8_t* at, Code
 }  // namespace
 
 std::vector<CodeRange> rseq_sections(const symbols::Module& module) {
+  if (!module.is_relocated) return has_signature(module) ? std::vector<CodeRange>{{0, ~std::uint64_t{0}}} : std::vector<CodeRange>{};
   std::vector<CodeRange> sections;
-  if (!has_signature(module)) return sections;
-  if (!module.is_relocated) return {{0, ~std::uint64_t{0}}};
   for (const symbols::Segment& segment : module.segments) {
-    const std::uint8_t* bytes = segment.executable ? nullptr : module.bytes_at(segment.address);
+    // A descriptor holds run-time addresses: where modules are relocated, only what the dynamic linker could write has some.
+    const bool may_hold_any = segment.writable || module.bias == 0;
+    const std::uint8_t* bytes = segment.executable || !may_hold_any ? nullptr : module.bytes_at(segment.address);
     if (bytes == nullptr) continue;
     constexpr std::uint64_t kAlign = alignof(rseq_cs);
-    for (std::uint64_t at = -segment.address % kAlign; at + sizeof(rseq_cs) <= segment.size; at += kAlign) {
+    for (std::uint64_t at = -segment.address % kAlign; at + sizeof(rseq_cs) <= segment.file_size; at += kAlign) {
       CodeRange section{};
       if (read_descriptor(module, bytes + at, section)) sections.push_back(section);
     }

@@ -44,6 +44,12 @@ std::optional<std::uint32_t> file_crc(const std::string& path) {
 
 }  // namespace
 
+std::string real_path(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path real = std::filesystem::canonical(path, error);
+  return error ? path : real.native();
+}
+
 std::vector<std::string> debug_file_candidates(const std::string& path, std::string_view build_id,
                                                std::string_view link_name) {
   std::vector<std::string> candidates;
@@ -64,10 +70,7 @@ std::vector<std::string> debug_file_candidates(const std::string& path, std::str
 std::optional<ElfFile> find_debug_file(const Libelf& libelf, const std::string& path, const ElfFile& file) {
   const std::string build_id = file.build_id();
   const DebugLink link = file.debug_link().value_or(DebugLink{});
-  std::error_code error;
-  const std::filesystem::path real = std::filesystem::canonical(path, error);
-  for (const std::string& candidate :
-       debug_file_candidates(error ? path : real.native(), build_id, link.name)) {
+  for (const std::string& candidate : debug_file_candidates(real_path(path), build_id, link.name)) {
     if (access(candidate.c_str(), R_OK) != 0) continue;
     try {
       ElfFile debug = ElfFile::open(libelf, candidate);

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "runtime/symbols/elf_file.h"
-#include "runtime/symbols/elf_library.h"
 
 namespace ubp::symbols {
 
@@ -19,6 +18,6 @@ struct CodeRange {
 // One range per FDE, sorted by address; of several that begin together the longest. What follows a damaged
 // entry is not read. Left out: FDEs whose pointers are written in a way that no x86-64 compiler uses, and
 // those of signal trampolines, which begin in the padding before the function.
-std::vector<CodeRange> frame_ranges(const Libdw& libdw, const SectionBytes& eh_frame);
+std::vector<CodeRange> frame_ranges(const SectionBytes& eh_frame);
 
 }  // namespace ubp::symbols

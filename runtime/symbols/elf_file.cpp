@@ -30,11 +30,8 @@ std::string build_id_of(const Elf_Data* data, std::size_t alignment) {
   return build_id_in_notes(static_cast<const std::uint8_t*>(data->d_buf), data->d_size, alignment);
 }
 
-// The string at `offset` of a string table; empty when it does not begin there.
-std::string_view string_at(const Elf_Data* strings, std::uint64_t offset) {
-  if (strings == nullptr || strings->d_buf == nullptr || offset >= strings->d_size) return {};
-  const char* text = static_cast<const char*>(strings->d_buf) + offset;
-  return {text, strnlen(text, strings->d_size - offset)};
+SectionBytes bytes_of(const Elf_Data* data) {
+  return data == nullptr ? SectionBytes{} : SectionBytes{static_cast<const std::uint8_t*>(data->d_buf), data->d_size};
 }
 
 }  // namespace
@@ -88,18 +85,13 @@ std::optional<std::vector<Symbol>> ElfFile::symbols(std::uint32_t section_type) 
   for (Elf_Scn* section = nullptr; (section = libelf_->elf_nextscn(elf_, section)) != nullptr;) {
     GElf_Shdr header;
     if (libelf_->gelf_getshdr(section, &header) == nullptr || header.sh_type != section_type) continue;
-    const Elf_Data* table = section_data(section);
+    const SectionBytes table = bytes_of(section_data(section));
     Elf_Scn* strings_section = libelf_->elf_getscn(elf_, header.sh_link);
-    const Elf_Data* strings = strings_section == nullptr ? nullptr : section_data(strings_section);
-    const std::size_t count = table->d_buf == nullptr ? 0 : table->d_size / sizeof(Elf64_Sym);
-    if (count <= 1) return std::nullopt;  // the first entry is reserved
-    std::vector<Symbol> symbols(count - 1);
-    for (std::size_t i = 1; i < count; ++i) {
-      Symbol& symbol = symbols[i - 1];
-      std::memcpy(&symbol.entry, static_cast<const char*>(table->d_buf) + i * sizeof(Elf64_Sym),
-                  sizeof(Elf64_Sym));
-      symbol.name = string_at(strings, symbol.entry.st_name);
-    }
+    const SectionBytes names = bytes_of(strings_section == nullptr ? nullptr : section_data(strings_section));
+    std::vector<Symbol> symbols;
+    symbols.reserve(table.size / sizeof(Elf64_Sym));
+    const auto add = [&](const Elf64_Sym& entry, std::string_view name) { symbols.push_back({entry, name}); };
+    if (!visit_symbols(table, names, add)) return std::nullopt;
     return symbols;
   }
   return std::nullopt;
@@ -115,6 +107,7 @@ std::vector<Segment> ElfFile::segments() const {
       continue;
     segments.push_back({.address = header.p_vaddr,
                         .size = header.p_memsz,
+                        .file_size = header.p_filesz,
                         .executable = (header.p_flags & PF_X) != 0,
                         .writable = (header.p_flags & PF_W) != 0,
                         .readable = (header.p_flags & PF_R) != 0});

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,6 +29,21 @@ struct SectionBytes {
   std::size_t size = 0;
   std::uint64_t address = 0;  // ELF virtual address
 };
+
+// Calls visit(entry, name) for every symbol of a table but the first, which is reserved. Returns false when there is none.
+template <typename Visit>
+bool visit_symbols(const SectionBytes& table, const SectionBytes& names, const Visit& visit) {
+  const std::size_t count = table.bytes == nullptr ? 0 : table.size / sizeof(Elf64_Sym);
+  const char* const text = reinterpret_cast<const char*>(names.bytes);
+  for (std::size_t i = 1; i < count; ++i) {
+    Elf64_Sym entry;
+    std::memcpy(&entry, table.bytes + i * sizeof entry, sizeof entry);
+    const bool has_name = text != nullptr && entry.st_name < names.size;
+    visit(entry, has_name ? std::string_view(text + entry.st_name, strnlen(text + entry.st_name, names.size - entry.st_name))
+                          : std::string_view());
+  }
+  return count > 1;
+}
 
 // The content of .gnu_debuglink: the debug file's name and the checksum of its content.
 struct DebugLink {
@@ -64,6 +80,9 @@ class ElfFile {
   std::vector<char> bytes_;  // the image; libelf reads from it
   Elf* elf_ = nullptr;
 };
+
+// The path with its links followed; as it is when they lead nowhere.
+std::string real_path(const std::string& path);
 
 // Where the debug file of the module at `path` may be, best first. Pure.
 // build_id: hexadecimal, may be empty; link_name: from .gnu_debuglink, may be empty.

@@ -1,7 +1,7 @@
 // FunctionTable: the functions of a module, from .symtab, .dynsym, the separate debug file and .eh_frame.
 //
-// load() gathers names that still point into the ELF files, ranks them, adds what only .eh_frame knows, and
-// then copies what is left.
+// load() gathers names that still point into the ELF files or into the mapped image, ranks them, adds what only .eh_frame
+// knows, and then copies what is left.
 //
 // Context: load time.
 #include <dlfcn.h>
@@ -10,13 +10,15 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
+#include <cstring>
+#include <memory>
 #include <stdexcept>
 #include <tuple>
 #include <unordered_map>
 
 #include "runtime/symbols/eh_frame.h"
 #include "runtime/symbols/elf_file.h"
+#include "runtime/symbols/mapped_file.h"
 #include "runtime/symbols/names.h"
 #include "runtime/symbols/symbols.h"
 
@@ -96,7 +98,12 @@ class Collector {
   void add_table(const std::optional<std::vector<Symbol>>& symbols, std::string_view source) {
     if (!symbols) return;
     add_source(source);
-    for (const Symbol& symbol : *symbols) add(symbol.entry, symbol.name.substr(0, symbol.name.find('@', 1)));
+    for (const Symbol& symbol : *symbols) add(symbol.entry, symbol.name);
+  }
+
+  void add_mapped(const SectionBytes& table, const SectionBytes& names, std::string_view source) {
+    functions.reserve(table.size / sizeof(Elf64_Sym));
+    if (visit_symbols(table, names, [this](const Elf64_Sym& symbol, std::string_view name) { add(symbol, name); })) add_source(source);
   }
 
   void add_source(std::string_view source) {
@@ -106,6 +113,7 @@ class Collector {
 
  private:
   void add(const Elf64_Sym& symbol, std::string_view name) {
+    name = name.substr(0, name.find('@', 1));
     if (name.empty()) return;
     const unsigned type = ELF64_ST_TYPE(symbol.st_info);
     const bool is_code = type == STT_FUNC || type == STT_GNU_IFUNC;
@@ -137,23 +145,41 @@ class Collector {
   IfuncResolver ifuncs_;
 };
 
-// One entry per address and name, in the order that the header promises.
-void rank(std::vector<Candidate>& functions) {
-  std::sort(functions.begin(), functions.end(), [](const Candidate& a, const Candidate& b) {
-    return std::tie(a.address, a.name, b.binding, b.size) < std::tie(b.address, b.name, a.binding, a.size);
+// The same for those at one address, from `first` to the end.
+void rank_aliases(std::vector<Candidate>& functions, std::vector<Candidate>::iterator first) {
+  std::sort(first, functions.end(), [](const Candidate& a, const Candidate& b) {
+    return std::tie(a.name, b.binding, b.size) < std::tie(b.name, a.binding, a.size);
   });
-  const auto same = [](const Candidate& a, const Candidate& b) {
-    return a.address == b.address && a.name == b.name;
-  };
-  functions.erase(std::unique(functions.begin(), functions.end(), same), functions.end());
-  std::sort(functions.begin(), functions.end(), [](const Candidate& a, const Candidate& b) {
-    if (a.address != b.address) return a.address < b.address;
+  const auto same = [](const Candidate& a, const Candidate& b) { return a.name == b.name; };
+  functions.erase(std::unique(first, functions.end(), same), functions.end());
+  std::sort(first, functions.end(), [](const Candidate& a, const Candidate& b) {
     if (a.binding != b.binding) return a.binding > b.binding;
     const std::size_t a_underscores = leading_underscores(a.name);
     const std::size_t b_underscores = leading_underscores(b.name);
     if (a_underscores != b_underscores) return a_underscores < b_underscores;
     return a.name.size() != b.name.size() ? a.name.size() < b.name.size() : a.name < b.name;  // free before cfree
   });
+}
+
+// One entry per address and name, in the order that the header promises.
+void rank(std::vector<Candidate>& functions) {
+  struct Key {
+    std::uint64_t address;
+    std::size_t index;
+  };
+  std::vector<Key> keys;
+  keys.reserve(functions.size());
+  for (const Candidate& function : functions) keys.push_back({function.address, keys.size()});
+  std::sort(keys.begin(), keys.end(), [](const Key& a, const Key& b) { return a.address < b.address; });
+  std::vector<Candidate> ranked;
+  ranked.reserve(functions.size());
+  for (auto first = keys.begin(); first != keys.end();) {
+    const auto begin = static_cast<std::ptrdiff_t>(ranked.size());
+    const std::uint64_t address = first->address;
+    for (; first != keys.end() && first->address == address; ++first) ranked.push_back(functions[first->index]);
+    if (static_cast<std::ptrdiff_t>(ranked.size()) - begin > 1) rank_aliases(ranked, ranked.begin() + begin);
+  }
+  functions.swap(ranked);
 }
 
 // Gives functions without a size their alias's, or else that of the range which begins at their address.
@@ -189,19 +215,24 @@ std::vector<CodeRange> match_ranges(std::vector<Candidate>& functions, const std
   return others;
 }
 
-Function to_function(const Candidate& candidate) {
-  return {.address = candidate.address,
-          .size = candidate.size,
-          .binding = candidate.binding,
-          .name = std::string(candidate.name)};
-}
+Function to_function(const Candidate& candidate) { return {candidate.address, candidate.size, candidate.binding, candidate.name}; }
+Function to_function(const CodeRange& range) { return {range.address, range.size, Binding::kLocal, {}}; }
 
-Function to_function(const CodeRange& range) {
-  char digits[16];
-  char* const end = std::to_chars(std::begin(digits), std::end(digits), range.address, 16).ptr;
-  Function function{.address = range.address, .size = range.size, .has_symbol = false};
-  function.name.append(kAddressName).append(digits, end);  // up to 11 digits lie in the string itself
-  return function;
+// Copies all names into one block, and has them refer to it.
+std::unique_ptr<char[]> keep_names(std::vector<Candidate>& functions, std::vector<std::pair<std::string_view, FunctionTable::Other>>& others) {
+  std::size_t size = 0;
+  for (const Candidate& function : functions) size += function.name.size();
+  for (const auto& other : others) size += other.first.size();
+  auto text = std::make_unique_for_overwrite<char[]>(size);
+  char* to = text.get();
+  const auto keep = [&](std::string_view& name) {
+    std::memcpy(to, name.data(), name.size());
+    name = {to, name.size()};
+    to += name.size();
+  };
+  for (Candidate& function : functions) keep(function.name);
+  for (auto& other : others) keep(other.first);
+  return text;
 }
 
 // Both sorted by address; no range begins where a candidate does.
@@ -251,14 +282,6 @@ void check_is_mapped_file(const Module& module, const ElfFile& file) {
   }
 }
 
-// libdw is opened only for a file that has something for it.
-std::vector<CodeRange> unwind_ranges(const ElfFile& file) {
-  const std::optional<SectionBytes> eh_frame = file.section(".eh_frame");
-  if (!eh_frame) return {};
-  const Libdw* const kept = kept_libdw();
-  return kept != nullptr ? frame_ranges(*kept, *eh_frame) : frame_ranges(Libdw(), *eh_frame);
-}
-
 ElfFile open_module(const Libelf& libelf, const Module& module) {
   if (module.is_vdso) return ElfFile::image(libelf, vdso_image(module));
   if (access(module.path.c_str(), F_OK) != 0 && errno == ENOENT) {
@@ -272,28 +295,36 @@ ElfFile open_module(const Libelf& libelf, const Module& module) {
 }  // namespace
 
 FunctionTable FunctionTable::load(const Module& module) try {
-  std::optional<Libelf> opened;
-  const Libelf& libelf = kept_libelf() != nullptr ? *kept_libelf() : opened.emplace();
-  const ElfFile file = open_module(libelf, module);
-  const std::optional<std::vector<Symbol>> symtab = file.symbols(SHT_SYMTAB);
-  const bool may_have_debug_file = !module.is_vdso && !symtab;  // a .symtab of its own has everything
-  const std::optional<ElfFile> debug =
-      may_have_debug_file ? find_debug_file(libelf, module.path, file) : std::nullopt;
-
   Collector collector(module);
-  collector.add_table(symtab, "symtab");
-  collector.add_table(file.symbols(SHT_DYNSYM), "dynsym");
-  if (debug) collector.add_table(debug->symbols(SHT_SYMTAB), "debug file");
-  const std::vector<CodeRange> ranges = unwind_ranges(file);
+  std::vector<CodeRange> ranges;
+  std::optional<Libelf> opened;
+  std::optional<ElfFile> file, debug;  // the names refer to them
+  if (const std::optional<MappedTables> mapped = mapped_tables(module)) {
+    collector.add_mapped(mapped->dynsym, mapped->dynsym_names, "dynsym");
+    ranges = frame_ranges(mapped->eh_frame);
+  } else {
+    const Libelf& libelf = kept_libelf() != nullptr ? *kept_libelf() : opened.emplace();
+    file.emplace(open_module(libelf, module));
+    const std::optional<std::vector<Symbol>> symtab = file->symbols(SHT_SYMTAB);
+    const bool may_have_debug_file = !module.is_vdso && !symtab;  // a .symtab of its own has everything
+    if (may_have_debug_file) {
+      if (auto found = find_debug_file(libelf, module.path, *file)) debug.emplace(std::move(*found));
+    }
+    collector.add_table(symtab, "symtab");
+    collector.add_table(file->symbols(SHT_DYNSYM), "dynsym");
+    if (debug) collector.add_table(debug->symbols(SHT_SYMTAB), "debug file");
+    ranges = frame_ranges(file->section(".eh_frame").value_or(SectionBytes{}));
+  }
   if (!ranges.empty()) collector.add_source("eh_frame");
   if (collector.sources.empty()) collector.sources = "no symbols";
   rank(collector.functions);
   const std::vector<CodeRange> without_symbol = match_ranges(collector.functions, ranges, module);
-  std::sort(collector.others.begin(), collector.others.end());
 
   FunctionTable table;
+  table.text_ = keep_names(collector.functions, collector.others);
   table.sources_ = std::move(collector.sources);
   table.functions_ = merge(collector.functions, without_symbol);
+  table.others_ = std::move(collector.others);
   Function* const end = table.functions_.data() + table.functions_.size();
   for (Function* first = table.functions_.data(); first != end;) {
     Function* last = first + 1;
@@ -301,19 +332,17 @@ FunctionTable FunctionTable::load(const Module& module) try {
     set_ends(first, last, last == end ? UINT64_MAX : last->address, module);
     first = last;
   }
-  std::uint64_t reach = 0;
-  table.reach_.reserve(table.functions_.size());
-  for (const Function& function : table.functions_)
-    table.reach_.push_back(reach = std::max(reach, function.end));
-  for (const auto& [name, what] : collector.others) {
-    if (table.others_.empty() || table.others_.back().first != name) table.others_.emplace_back(name, what);
-  }
   return table;
 } catch (const std::runtime_error& error) {
   throw std::runtime_error("cannot read the symbols of " + module.path + ": " + error.what());
 }
 
 const Function* FunctionTable::containing(std::uint64_t elf_address) const {
+  if (reach_.empty()) {
+    std::uint64_t reach = 0;
+    reach_.reserve(functions_.size());
+    for (const Function& function : functions_) reach_.push_back(reach = std::max(reach, function.end));
+  }
   const auto after = std::upper_bound(
       functions_.begin(), functions_.end(), elf_address,
       [](std::uint64_t address, const Function& function) { return address < function.address; });
@@ -331,6 +360,8 @@ const Function* FunctionTable::containing(std::uint64_t elf_address) const {
 }
 
 FunctionTable::Other FunctionTable::other(std::string_view name) const {
+  if (!is_sorted_) std::sort(others_.begin(), others_.end());
+  is_sorted_ = true;
   const auto found =
       std::lower_bound(others_.begin(), others_.end(), name,
                        [](const auto& entry, std::string_view wanted) { return entry.first < wanted; });

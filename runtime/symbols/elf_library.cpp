@@ -1,4 +1,4 @@
-// Opening libelf.so.1 and libdw.so.1 and finding their functions. The contract is in elf_library.h.
+// Opening libelf.so.1 and finding its functions. The contract is in elf_library.h.
 #include "runtime/symbols/elf_library.h"
 
 #include <dlfcn.h>
@@ -13,7 +13,6 @@ namespace ubp::symbols {
 namespace {
 
 constexpr const char* kLibelf = "libelf.so.1";
-constexpr const char* kLibdw = "libdw.so.1";
 
 // package: Debian's.
 void* open_library(const std::string& library, const std::string& package) {
@@ -52,27 +51,15 @@ std::string Libelf::last_error() const {
   return message == nullptr ? "unknown error" : message;
 }
 
-Libdw::Libdw() : handle_(open_library(kLibdw, "libdw1")) {
-  dwarf_next_cfi = reinterpret_cast<decltype(dwarf_next_cfi)>(dlsym(handle_, "dwarf_next_cfi"));
-  if (dwarf_next_cfi == nullptr) refuse_library(handle_, kLibdw, "dwarf_next_cfi");
-}
-
-Libdw::~Libdw() { dlclose(handle_); }
-
 namespace {
 std::atomic<const Libelf*> g_libelf{nullptr};
-std::atomic<const Libdw*> g_libdw{nullptr};
 }  // namespace
 
-void keep_readers() {
-  if (g_libdw.load(std::memory_order_acquire) != nullptr) return;  // pairs with the stores
+void keep_reader() {
   static const Libelf& libelf = *new Libelf;
-  static const Libdw& libdw = *new Libdw;
-  g_libelf.store(&libelf, std::memory_order_release);  // pairs with the loads
-  g_libdw.store(&libdw, std::memory_order_release);    // likewise
+  g_libelf.store(&libelf, std::memory_order_release);  // pairs with the load
 }
 
 const Libelf* kept_libelf() { return g_libelf.load(std::memory_order_acquire); }
-const Libdw* kept_libdw() { return g_libdw.load(std::memory_order_acquire); }
 
 }  // namespace ubp::symbols

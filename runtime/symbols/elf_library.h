@@ -1,14 +1,13 @@
-// libelf and libdw, opened for the time of loading and closed again.
+// libelf, opened for the time of loading and closed again.
 //
-// Linking them would put them and their dependencies (libz, libzstd) into the application's global symbol
+// Linking it would put it and its dependencies (libz, libzstd) into the application's global symbol
 // scope, where they could answer for a library the application loads later. dlopen(RTLD_LOCAL) keeps them
-// out, and after dlclose nothing of them stays mapped. Their headers lend types only.
+// out, and after dlclose nothing of them stays mapped. Its headers lend types only.
 // (This file cannot be called libelf.h: meson searches this directory first, and <libelf.h> would be it.)
 //
 // Context: load time. Async-signal-safe: no. Thread-safe: one object per thread.
 #pragma once
 
-#include <elfutils/libdw.h>
 #include <gelf.h>
 #include <libelf.h>
 
@@ -52,22 +51,7 @@ class Libelf {
   void* handle_ = nullptr;
 };
 
-class Libdw {
- public:
-  // Throws std::runtime_error when libdw.so.1 is missing or lacks a function.
-  Libdw();
-  ~Libdw();
-  Libdw(const Libdw&) = delete;
-  Libdw& operator=(const Libdw&) = delete;
-
-  decltype(&::dwarf_next_cfi) dwarf_next_cfi = nullptr;
-
- private:
-  void* handle_ = nullptr;
-};
-
-// The libraries that keep_readers() (symbols.h) keeps open, or null.
+// The library that keep_reader() (symbols.h) keeps open, or null.
 const Libelf* kept_libelf();
-const Libdw* kept_libdw();
 
 }  // namespace ubp::symbols

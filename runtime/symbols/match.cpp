@@ -10,28 +10,36 @@
 
 namespace ubp::symbols {
 
-std::string demangle(const std::string& name) {
+std::string Function::name() const { return has_symbol() ? std::string(symbol()) : std::string(AddressName(address).text()); }
+
+std::string demangle(std::string name) {
   if (!is_mangled(name)) return name;
   int status = 0;
   const std::unique_ptr<char, decltype(&std::free)> text(
       abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status), &std::free);
-  return status == 0 && text != nullptr ? std::string(text.get()) : name;
+  if (status == 0 && text != nullptr) name = text.get();
+  return name;
 }
 
-const std::string& FunctionTable::demangled(std::size_t index) const {
-  const std::string& name = functions_[index].name;
+std::string_view FunctionTable::demangled(std::size_t index) const {
+  const std::string_view name = functions_[index].symbol();
   if (!is_mangled(name)) return name;
   if (demangled_.empty()) demangled_.resize(functions_.size());
   std::string& text = demangled_[index];
-  if (text.empty()) text = demangle(name);
+  if (text.empty()) text = demangle(std::string(name));
   return text;
 }
 
 std::vector<const Function*> FunctionTable::match(std::string_view pattern, bool quoted) const {
   std::vector<const Function*> matches;
-  for (const Function& function : functions_) {
-    if (function.name != pattern) continue;
+  const auto add = [&](const Function& function) {
     if (matches.empty() || matches.back()->address != function.address) matches.push_back(&function);
+  };
+  const bool may_be_address = pattern.starts_with(kAddressName);
+  for (const Function& function : functions_) {
+    const bool is_it = function.has_symbol() ? function.symbol() == pattern
+                                             : may_be_address && AddressName(function.address).text() == pattern;
+    if (is_it) add(function);
   }
   if (!matches.empty()) return matches;
 
@@ -39,8 +47,8 @@ std::vector<const Function*> FunctionTable::match(std::string_view pattern, bool
     for (std::size_t i = 0; i < functions_.size(); ++i) {
       const Function& function = functions_[i];
       if (!matches.empty() && matches.back()->address == function.address) continue;
-      bool matched = names(function.name);
-      if (!matched && is_mangled(function.name)) {
+      bool matched = function.has_symbol() ? names(function.symbol()) : names(AddressName(function.address).text());
+      if (!matched && is_mangled(function.symbol())) {
         const NameForms forms = forms_of(demangled(i));
         matched = names(forms.full) || names(forms.call) || names(forms.bare);
       }

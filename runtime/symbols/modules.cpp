@@ -78,6 +78,7 @@ int add_module(dl_phdr_info* info, std::size_t, void* data) {
     if (header->p_type != PT_LOAD) continue;
     module.segments.push_back({.address = header->p_vaddr,
                                .size = header->p_memsz,
+                               .file_size = header->p_filesz,
                                .executable = (header->p_flags & PF_X) != 0,
                                .writable = (header->p_flags & PF_W) != 0,
                                .readable = (header->p_flags & PF_R) != 0});

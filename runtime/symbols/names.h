@@ -1,6 +1,10 @@
 // The forms in which a C++ function may be named. Pure text.
 #pragma once
 
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
 #include <string_view>
 
 namespace ubp::symbols {
@@ -9,6 +13,19 @@ inline bool is_mangled(std::string_view name) { return name.starts_with("_Z"); }
 
 // What the name of a function without symbol begins with; its ELF address in hexadecimal follows.
 inline constexpr std::string_view kAddressName = "sub_";
+
+class AddressName {
+ public:
+  explicit AddressName(std::uint64_t address) {
+    kAddressName.copy(text_, kAddressName.size());
+    size_ = static_cast<std::size_t>(std::to_chars(text_ + kAddressName.size(), std::end(text_), address, 16).ptr - text_);
+  }
+  std::string_view text() const { return {text_, size_}; }
+
+ private:
+  char text_[kAddressName.size() + 16];
+  std::size_t size_;
+};
 
 // Views into a demangled name; for "int ns::max<int>(int, int)":
 struct NameForms {

@@ -1,6 +1,7 @@
 // "did you mean": the functions whose names are a few typing errors away.
 #include <algorithm>
 #include <cstdlib>
+#include <deque>
 #include <tuple>
 
 #include "runtime/symbols/names.h"
@@ -80,13 +81,15 @@ std::vector<std::string> FunctionTable::nearest(std::string_view name) const {
   const bool is_address_name = name.starts_with(kAddressName);
   Distance distance(name, limit);
   std::vector<Suggestion> found;
+  std::deque<std::string> made;  // names of functions without symbol
   const auto consider = [&](std::string_view text, int form, std::string_view suggestion) {
     const std::size_t edits = distance.to(text);
     if (edits <= limit) found.push_back({edits, form, suggestion});
   };
   for (std::size_t i = 0; i < functions_.size(); ++i) {
-    if (!functions_[i].has_symbol && !is_address_name) continue;
-    const std::string& raw = functions_[i].name;
+    const bool has_symbol = functions_[i].has_symbol();
+    if (!has_symbol && !is_address_name) continue;
+    const std::string_view raw = has_symbol ? functions_[i].symbol() : made.emplace_back(functions_[i].name());
     if (is_mangled(raw) && !is_mangled(name)) {
       const NameForms forms = forms_of(demangled(i));
       consider(forms.bare, 0, forms.bare);
@@ -95,7 +98,7 @@ std::vector<std::string> FunctionTable::nearest(std::string_view name) const {
       if (last.size() != forms.bare.size()) consider(last, 2, forms.bare);
     } else {
       consider(raw, 0, raw);
-      const std::string_view stem = std::string_view(raw).substr(0, raw.find('.', 1));
+      const std::string_view stem = raw.substr(0, raw.find('.', 1));
       if (stem.size() != raw.size()) consider(stem, 1, raw);
     }
   }

@@ -1,12 +1,13 @@
 // What is loaded in this process and which functions it has. Load time only.
 //
-// modules.cpp asks the dynamic linker; elf_functions.cpp reads .symtab, .dynsym and separate debug files
-// through libelf, and eh_frame.cpp .eh_frame through libdw (both opened locally, so that they bind nothing in
-// the application); match.cpp picks functions by glob; nearest.cpp finds what a misspelt name may have meant.
+// modules.cpp asks the dynamic linker; elf_functions.cpp gathers functions: mapped_file.cpp reads .dynsym and .eh_frame where
+// they are mapped, and elf_file.cpp .symtab and separate debug files through libelf (opened locally, so that it binds nothing
+// in the application) where there are such; match.cpp picks functions by glob; nearest.cpp finds what a misspelt name may have meant.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,6 +18,7 @@ namespace ubp::symbols {
 struct Segment {              // one PT_LOAD
   std::uint64_t address = 0;  // ELF virtual address
   std::uint64_t size = 0;     // bytes in memory
+  std::uint64_t file_size = 0;  // of them from the file; zeros follow
   bool executable = false;
   bool writable = false;
   bool readable = true;
@@ -46,9 +48,9 @@ struct Module {
 // Context: load time. Async-signal-safe: no (takes the dynamic linker's lock). Thread-safe: yes.
 std::vector<Module> loaded_modules();
 
-// Opens the libraries that read symbol tables and keeps them open, so that they can be used while the dynamic linker is
+// Opens the library that reads symbol tables and keeps it open, so that it can be used while the dynamic linker is
 // at work, or by a thread that must not wait for it. Throws std::runtime_error as FunctionTable::load does.
-void keep_readers();
+void keep_reader();
 
 // Changes whenever the dynamic linker has loaded or unloaded a module.
 std::uint64_t modules_generation();
@@ -60,16 +62,30 @@ bool module_matches(const Module& module, std::string_view glob);
 
 enum class Binding : std::uint8_t { kLocal, kWeak, kGlobal };
 
-struct Function {
+// The start of a probed program makes thousands of these: small, and without text of their own.
+class Function {
+ public:
   // ELF virtual address of the entry (an IFUNC's chosen implementation, not its resolver).
   std::uint64_t address = 0;
   std::uint64_t size = 0;  // bytes: the symbol's, or an alias's, or .eh_frame's; 0 when none of them says
   // One past the last byte that can belong to it: by size, else the next function or segment end.
   std::uint64_t end = 0;
-  Binding binding = Binding::kLocal;
-  bool has_symbol = true;  // false: known from .eh_frame only
-  std::string name;  // as in the symbol table, without @VERSION; without symbol sub_<address>: "sub_1a2b0"
+  Binding binding;
+
+  Function(std::uint64_t at, std::uint64_t bytes, Binding bound, std::string_view symbol)
+      : address(at), size(bytes), binding(bound), symbol_size_(static_cast<std::uint32_t>(symbol.size())), symbol_(symbol.data()) {}
+
+  // As in the symbol table, without @VERSION; empty: known from .eh_frame only. Valid as long as the FunctionTable.
+  std::string_view symbol() const { return {symbol_, symbol_size_}; }
+  bool has_symbol() const { return symbol_size_ != 0; }
+  // The symbol, or without one sub_<address>: "sub_1a2b0".
+  std::string name() const;
+
+ private:
+  std::uint32_t symbol_size_;
+  const char* symbol_;
 };
+static_assert(sizeof(Function) == 40);
 
 // The functions of one module: sorted by address, then global before weak before local, then fewer leading
 // underscores, then shorter, then by name. Aliases are separate entries with equal addresses.
@@ -81,8 +97,11 @@ class FunctionTable {
   // IFUNC resolvers when it is mapped in this process, as the dynamic linker did.
   static FunctionTable load(const Module& module);
 
+  FunctionTable(FunctionTable&&) = default;
+  FunctionTable& operator=(FunctionTable&&) = default;
+
   const std::vector<Function>& functions() const { return functions_; }
-  // The best-named function whose [address, end) holds the ELF address; nullptr when none does.
+  // The best-named function whose [address, end) holds the ELF address; nullptr when none does. Thread-safe: no.
   const Function* containing(std::uint64_t elf_address) const;
   // Which tables were read, joined by '+', for messages: "symtab", "dynsym", "debug file", "eh_frame";
   // or "no symbols".
@@ -91,7 +110,7 @@ class FunctionTable {
   // What a name is when it is not a function: kData (an object here), kUndefined (imported),
   // kElsewhere (an IFUNC whose chosen implementation lies in another module: libc's time is the vDSO's).
   enum class Other : std::uint8_t { kAbsent, kData, kUndefined, kElsewhere };
-  Other other(std::string_view name) const;
+  Other other(std::string_view name) const;  // thread-safe: no
 
   // All functions that `pattern` names, by address. A pattern is a glob over the raw name, the demangled
   // name, the demangled name without parameters, and that without template arguments and return type. An
@@ -104,16 +123,20 @@ class FunctionTable {
   std::vector<std::string> nearest(std::string_view name) const;
 
  private:
-  const std::string& demangled(std::size_t index) const;
+  FunctionTable() = default;
+  std::string_view demangled(std::size_t index) const;
 
   std::vector<Function> functions_;
-  std::vector<std::uint64_t> reach_;                   // the highest end among functions_[0..i]
-  std::vector<std::pair<std::string, Other>> others_;  // sorted by name
+  std::unique_ptr<char[]> text_;  // all names, which the others refer to
   std::string sources_;
+  // Made when they are first asked for: most starts ask for none.
+  mutable std::vector<std::uint64_t> reach_;                        // the highest end among functions_[0..i]
+  mutable std::vector<std::pair<std::string_view, Other>> others_;  // sorted by name when is_sorted_
+  mutable bool is_sorted_ = false;
   mutable std::vector<std::string> demangled_;  // beside functions_; an entry is filled when first asked for
 };
 
 // The demangled C++ name, or the name itself when it is not a mangled one.
-std::string demangle(const std::string& name);
+std::string demangle(std::string name);
 
 }  // namespace ubp::symbols

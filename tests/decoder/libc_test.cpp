@@ -57,6 +57,8 @@ struct Sweep {
 
 void check_instruction(const Libc& libc, std::size_t offset, const Instruction& found, Sweep& sweep) {
   const auto rest = libc.text.subspan(offset);
+  sweep.require(length_of(rest.first(std::min<std::size_t>(rest.size(), kMaxInstructionBytes))) == found.length,
+                "length_of() says another length", offset);
   const Instruction alone = classify(rest.first(found.length));
   sweep.require(alone.length == found.length && alone.route == found.route, "depends on later bytes", offset);
   const Instruction cut = classify(rest.first(found.length - 1u));

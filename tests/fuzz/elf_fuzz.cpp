@@ -36,8 +36,8 @@ void read_symbols(const symbols::ElfFile& file, std::uint32_t section_type, std:
   for (const symbols::Symbol& symbol : *symbols) read(std::string(symbol.name));
 }
 
-void read_frames(const symbols::Libdw& libdw, const symbols::SectionBytes& section) {
-  const std::vector<symbols::CodeRange> ranges = symbols::frame_ranges(libdw, section);
+void read_frames(const symbols::SectionBytes& section) {
+  const std::vector<symbols::CodeRange> ranges = symbols::frame_ranges(section);
   FUZZ_CHECK(ranges.size() <= section.size);
   for (std::size_t i = 0; i < ranges.size(); ++i) {
     FUZZ_CHECK(ranges[i].size != 0);
@@ -45,14 +45,14 @@ void read_frames(const symbols::Libdw& libdw, const symbols::SectionBytes& secti
   }
 }
 
-void read_file(const symbols::Libelf& libelf, const symbols::Libdw& libdw, std::vector<char> bytes) {
+void read_file(const symbols::Libelf& libelf, std::vector<char> bytes) {
   const std::size_t size = bytes.size();
   const symbols::ElfFile file = symbols::ElfFile::image(libelf, std::move(bytes));
   attempt([&] { read_symbols(file, SHT_SYMTAB, size); });
   attempt([&] { read_symbols(file, SHT_DYNSYM, size); });
   attempt([&] { sink = sink + file.segments().size(); });
   attempt([&] {
-    if (const auto section = file.section(".eh_frame")) read_frames(libdw, *section);
+    if (const auto section = file.section(".eh_frame")) read_frames(*section);
   });
   attempt([&] {
     const std::string build_id = file.build_id();
@@ -68,9 +68,8 @@ void read_file(const symbols::Libelf& libelf, const symbols::Libdw& libdw, std::
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   using namespace ubp::fuzz;
   static const ubp::symbols::Libelf libelf;
-  static const ubp::symbols::Libdw libdw;
-  attempt([&] { read_file(libelf, libdw, {bytes, bytes + size}); });
+  attempt([&] { read_file(libelf, {bytes, bytes + size}); });
   // The bytes as such a section: mutations of a whole file seldom leave one to be found.
-  attempt([&] { read_frames(libdw, {.bytes = bytes, .size = size, .address = 0x400000}); });
+  attempt([&] { read_frames({.bytes = bytes, .size = size, .address = 0x400000}); });
   return 0;
 }

@@ -111,7 +111,6 @@ class GuardedBytes {
 // The .eh_frame of this program, to be read after damage was done to it.
 struct OwnFrames {
   Libelf libelf;
-  Libdw libdw;
   std::uint64_t address = 0;
   std::vector<std::uint8_t> bytes;
   std::optional<GuardedBytes> guarded;
@@ -126,7 +125,7 @@ struct OwnFrames {
   }
 
   std::vector<CodeRange> read(const std::vector<std::uint8_t>& content) const {
-    return frame_ranges(libdw, {guarded->put_at_end(content), content.size(), address});
+    return frame_ranges({guarded->put_at_end(content), content.size(), address});
   }
 };
 
@@ -169,7 +168,7 @@ TEST_CASE("a symbol without a size has its FDE's; FDEs without symbol are functi
   const Function* framed = only(table.match("symbols_test_framed", false));
   CHECK(framed->size == 3);
   CHECK(framed->end == framed->address + 3);
-  CHECK(framed->has_symbol);
+  CHECK(framed->has_symbol());
   CHECK(table.containing(framed->address + 3) == nullptr);
 
   const Function* unnamed = table.containing(framed->address + 5);
@@ -177,10 +176,10 @@ TEST_CASE("a symbol without a size has its FDE's; FDEs without symbol are functi
   CHECK(unnamed->address == framed->address + 5);
   CHECK(unnamed->size == 4);
   CHECK(unnamed->binding == Binding::kLocal);
-  CHECK_FALSE(unnamed->has_symbol);
+  CHECK_FALSE(unnamed->has_symbol());
   char name[32];
   std::snprintf(name, sizeof name, "sub_%lx", static_cast<unsigned long>(unnamed->address));
-  CHECK(unnamed->name == name);
+  CHECK(unnamed->name() == name);
   CHECK(only(table.match(name, false)) == unnamed);
   CHECK(only(table.match(name, true)) == unnamed);
   std::string glob = name;
@@ -198,7 +197,7 @@ TEST_CASE("a symbol without a size has its FDE's; FDEs without symbol are functi
 TEST_CASE("nearest names a function without symbol only to somebody who asks for one") {
   const FunctionTable table = FunctionTable::load(loaded_modules().front());
   const Function* framed = only(table.match("symbols_test_framed", false));
-  std::string name = table.containing(framed->address + 5)->name;
+  std::string name = table.containing(framed->address + 5)->name();
   const std::string wanted = name;
   name += 'f';
   CHECK(table.nearest(name).front() == wanted);
@@ -209,7 +208,6 @@ TEST_CASE("nearest names a function without symbol only to somebody who asks for
 TEST_CASE("every FDE is read and accounted for") {
   const Loaded sqlite("libsqlite3.so.0");
   const Libelf libelf;
-  const Libdw libdw;
   for (const char* name : {"*", "libc", "libstdc++", "libsqlite3"}) {
     CAPTURE(std::string(name));
     if (std::string_view(name) == "libsqlite3" && sqlite.handle == nullptr) {
@@ -219,7 +217,7 @@ TEST_CASE("every FDE is read and accounted for") {
     const Module module = find_module(name);
     const std::vector<std::uint64_t> starts = indexed_starts(module);
     const ElfFile file = ElfFile::open(libelf, module.path);
-    const std::vector<CodeRange> ranges = frame_ranges(libdw, *file.section(".eh_frame"));
+    const std::vector<CodeRange> ranges = frame_ranges(*file.section(".eh_frame"));
     std::vector<std::uint64_t> missing;
     for (const std::uint64_t start : starts) {
       const auto at =
@@ -236,22 +234,21 @@ TEST_CASE("every FDE is read and accounted for") {
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - before;
     CHECK(table.sources().ends_with("+eh_frame"));
     const auto without_symbol = std::count_if(table.functions().begin(), table.functions().end(),
-                                              [](const Function& f) { return !f.has_symbol; });
+                                              [](const Function& f) { return !f.has_symbol(); });
     MESSAGE(module.name, ": ", starts.size(), " FDEs, ", table.functions().size(), " functions, ",
             without_symbol, " of them without symbol, ", took.count(), " ms");
     for (const CodeRange& range : ranges) {
       const Function* function = table.containing(range.address);
       REQUIRE(function != nullptr);
       REQUIRE((function->address == range.address || function->size > range.address - function->address));
-      if (!function->has_symbol) REQUIRE(function->size == range.size);
+      if (!function->has_symbol()) REQUIRE(function->size == range.size);
     }
   }
 }
 
 TEST_CASE("encodings of the pointers") {
-  const Libdw libdw;
   const auto read = [&](const std::vector<std::uint8_t>& bytes) {
-    return frame_ranges(libdw, {bytes.data(), bytes.size(), 0x1000});
+    return frame_ranges({bytes.data(), bytes.size(), 0x1000});
   };
   const auto reads_as = [&](const std::vector<std::uint8_t>& bytes, std::uint64_t address,
                             std::uint64_t size) {

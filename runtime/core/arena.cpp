@@ -45,7 +45,7 @@ struct FreeBlock {
 constexpr std::size_t kMappingBytes = std::size_t{1} << 20;
 constexpr std::size_t kLargestPooled = std::size_t{256} << 10;
 // The pages that come next are asked for so many at a time: one system call costs less than a page fault for each.
-constexpr std::size_t kPopulatedBytes = std::size_t{64} << 10;
+constexpr std::size_t kPopulatedBytes = std::size_t{32} << 10;
 constexpr std::size_t kClasses = 64;
 
 std::atomic<std::uint64_t> g_bytes{0};
@@ -91,10 +91,12 @@ void* take_pooled(std::size_t bytes, std::size_t& rounded) {
   }
   void* const block = g_at;
   g_at += rounded;
-  while (g_populated < g_at) {
+  if (g_populated < g_at) {
+    const auto wanted = static_cast<std::size_t>(g_at - g_populated) + kPopulatedBytes - 1;
+    const std::size_t more = wanted - wanted % kPopulatedBytes;
     // Refused (before Linux 5.14, or there is no memory): they come when they are touched.
-    ubp::sys::call4(SYS_madvise, reinterpret_cast<long>(g_populated), kPopulatedBytes, MADV_POPULATE_WRITE);
-    g_populated += kPopulatedBytes;
+    ubp::sys::call4(SYS_madvise, reinterpret_cast<long>(g_populated), static_cast<long>(more), MADV_POPULATE_WRITE);
+    g_populated += more;
   }
   g_left -= rounded;
   return block;

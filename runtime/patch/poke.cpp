@@ -96,8 +96,16 @@ std::string denied(int error) {
 
 std::optional<std::string> write_pages(std::span<const Page> pages) {
   const ProcMem memory;
-  for (const Page& page : pages) {
-    if (!memory(page.address, page.bytes, kPage) && !replace_page(page.address, page.bytes, kPage)) return denied(errno);
+  std::vector<std::uint8_t> run;
+  for (std::size_t begin = 0, end = 0; begin < pages.size(); begin = end) {
+    run.clear();
+    for (end = begin; end < pages.size() && pages[end].address == pages[begin].address + run.size() && run.size() < kMaxRun; ++end) {
+      run.insert(run.end(), pages[end].bytes, pages[end].bytes + kPage);
+    }
+    if (memory(pages[begin].address, run.data(), run.size())) continue;
+    for (std::size_t page = begin; page < end; ++page) {
+      if (!replace_page(pages[page].address, pages[page].bytes, kPage)) return denied(errno);
+    }
   }
   return std::nullopt;
 }

@@ -25,7 +25,8 @@ struct Byte {
 // Source: proc(5), mremap(2); single-byte int3 patching needs no handshake (SDM volume 3, cross-modifying code).
 std::optional<std::string> write_text(std::span<const Byte> bytes);
 
-// The same for whole pages.
+// The same for whole pages: one system call per run of neighbours. pages: in any order; neighbours that follow one another in
+// it make a run.
 struct Page {
   std::uint64_t address;
   const std::uint8_t* bytes;  // kPageBytes

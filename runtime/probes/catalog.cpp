@@ -86,25 +86,31 @@ Code Catalog::code_from(std::uint32_t module, std::uint64_t address, std::uint64
   const std::span<const std::uint8_t> text = text_from(modules_[module], address, end);
   if (armed_.count == 0) return Code(text);
   constexpr std::size_t kMost = std::size_t{1} << 20;  // of a function without a known end
-  std::vector<std::uint8_t> copy(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(std::min(text.size(), kMost)));
+  const std::span<const std::uint8_t> code = text.first(std::min(text.size(), kMost));
+  const auto size = static_cast<std::ptrdiff_t>(code.size());
+  std::vector<std::uint8_t> copy;  // made when the text is seen to differ
+  const auto restore = [&](std::ptrdiff_t at, std::uint8_t byte) {
+    if (at < 0 || at >= size) return;
+    if (copy.empty()) copy.assign(code.begin(), code.end());
+    copy[static_cast<std::size_t>(at)] = byte;
+  };
   // A jump may begin before the text asked for.
   const bool has_jumps = detours_->infos != nullptr;
   constexpr std::ptrdiff_t kBefore = xol::kMostJumpBytes - 1;
-  const auto size = static_cast<std::ptrdiff_t>(copy.size());
   for (std::ptrdiff_t at = has_jumps ? -kBefore : 0; at < size; ++at) {
-    if (at >= 0 && copy[static_cast<std::size_t>(at)] != 0xcc && !(has_jumps && xol::is_detour_jump(text.data() + at))) continue;
-    const std::uint32_t point = armed_.find(reinterpret_cast<std::uint64_t>(text.data() + at));
+    const std::uint8_t* const byte = code.data() + at;
+    const bool is_int3 = *byte == 0xcc && at >= 0;
+    if (!is_int3 && !(has_jumps && xol::is_detour_jump(byte))) continue;
+    const std::uint32_t point = armed_.find(reinterpret_cast<std::uint64_t>(byte));
     if (point == kNotFound) continue;
     const xol::DetourInfo* const info = detours_->of(point);
-    if (text.data()[at] == 0xcc) {
-      if (at >= 0) copy[static_cast<std::size_t>(at)] = armed_.points[point].first_byte;
-    } else if (info != nullptr && xol::is_detour_jump(text.data() + at)) {  // (or the first byte was one already: the same bytes)
-      for (std::ptrdiff_t offset = 0; offset < info->jump_bytes; ++offset) {
-        if (at + offset >= 0 && at + offset < size) copy[static_cast<std::size_t>(at + offset)] = info->original[offset];
-      }
+    if (*byte == 0xcc) {
+      restore(at, armed_.points[point].first_byte);
+    } else if (info != nullptr && xol::is_detour_jump(byte)) {  // (or the first byte was one already: the same bytes)
+      for (std::ptrdiff_t offset = 0; offset < info->jump_bytes; ++offset) restore(at + offset, info->original[offset]);
     }
   }
-  return Code(std::move(copy));
+  return copy.empty() ? Code(code) : Code(std::move(copy));
 }
 
 bool Catalog::is_own_text(std::uint64_t address) const {

@@ -85,7 +85,7 @@ Verdict ask(const std::uint8_t* code, const decoder::Instruction& instruction) {
 // Judges the `syscall` bytes at code[site] by the instructions right before it, without decoding the function from its entry.
 // Where those begin is not known, but in code one begins within any 15 bytes: decoded from each of them, all ways that
 // are code at all soon run into one another, and from there on it does not matter which was right. kUndecided: they did not
-// meet, or the number is not said in so few instructions.
+// meet, or the number is not said in so few instructions. kNoSite: the bytes are another instruction's.
 Verdict judge_nearby(std::span<const std::uint8_t> code, std::size_t site) {
   constexpr std::size_t kWindow = 64, kWays = decoder::kMaxInstructionBytes;
   const bool from_entry = site < kWindow;
@@ -101,10 +101,12 @@ Verdict judge_nearby(std::span<const std::uint8_t> code, std::size_t site) {
     ways[at + lengths[at]] |= ways[at];
   }
   const auto is_sure = [&](std::size_t at) { return (ways[at] & alive) == alive; };
-  if (alive == 0 || !is_sure(site - begin)) return Verdict::kUndecided;
+  const auto comes_by = [&](std::size_t at) { return (ways[at] & alive) != 0; };
+  if (alive == 0) return Verdict::kUndecided;
   for (std::size_t at = site - begin; at-- > 0;) {
-    if ((ways[at] & alive) == 0) continue;
+    if (!comes_by(at)) continue;
     if (!is_sure(at)) return Verdict::kUndecided;
+    if (!comes_by(site - begin)) return Verdict::kNoSite;  // they all step over it
     const std::uint8_t* const bytes = code.data() + begin + at;
     const Verdict verdict = ask(bytes, decoder::classify({bytes, lengths[at]}));
     if (verdict != Verdict::kUndecided) return verdict;

@@ -2,12 +2,12 @@
 //
 // A file of the right name is not enough: symbols of another build would put probes inside instructions.
 #include <fcntl.h>
+#include <limits.h>
 #include <unistd.h>
 
 #include <array>
-#include <filesystem>
+#include <cstdlib>
 #include <stdexcept>
-#include <system_error>
 
 #include "runtime/symbols/elf_file.h"
 
@@ -45,9 +45,8 @@ std::optional<std::uint32_t> file_crc(const std::string& path) {
 }  // namespace
 
 std::string real_path(const std::string& path) {
-  std::error_code error;
-  const std::filesystem::path real = std::filesystem::canonical(path, error);
-  return error ? path : real.native();
+  char real[PATH_MAX];
+  return realpath(path.c_str(), real) != nullptr ? real : path;
 }
 
 std::vector<std::string> debug_file_candidates(const std::string& path, std::string_view build_id,

@@ -81,9 +81,6 @@ class ElfFile {
   Elf* elf_ = nullptr;
 };
 
-// The path with its links followed; as it is when they lead nowhere.
-std::string real_path(const std::string& path);
-
 // Where the debug file of the module at `path` may be, best first. Pure.
 // build_id: hexadecimal, may be empty; link_name: from .gnu_debuglink, may be empty.
 std::vector<std::string> debug_file_candidates(const std::string& path, std::string_view build_id,

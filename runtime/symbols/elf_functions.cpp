@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <stdexcept>
 #include <tuple>
 #include <unordered_map>
@@ -145,55 +146,66 @@ class Collector {
   IfuncResolver ifuncs_;
 };
 
-// The same for those at one address, from `first` to the end.
-void rank_aliases(std::vector<Candidate>& functions, std::vector<Candidate>::iterator first) {
-  std::sort(first, functions.end(), [](const Candidate& a, const Candidate& b) {
+// Sorts by address without a second copy: every page touched for the first time costs as much as it takes to sort it.
+void sort_by_address(std::vector<Candidate>& functions) {
+  std::vector<std::uint32_t> order(functions.size());
+  std::iota(order.begin(), order.end(), 0U);
+  std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) { return functions[a].address < functions[b].address; });
+  for (std::uint32_t first = 0; first < order.size(); ++first) {  // the cycles of the permutation, one after another
+    if (order[first] == first) continue;
+    const Candidate saved = functions[first];
+    std::uint32_t to = first;
+    for (std::uint32_t from = order[to]; from != first; from = order[to]) {
+      functions[to] = functions[from];
+      order[to] = to;
+      to = from;
+    }
+    functions[to] = saved;
+    order[to] = to;
+  }
+}
+
+// One entry per name of those at one address, in the order that the header promises; returns where they end.
+Candidate* rank_aliases(Candidate* first, Candidate* last) {
+  if (last - first == 1) return last;
+  std::sort(first, last, [](const Candidate& a, const Candidate& b) {
     return std::tie(a.name, b.binding, b.size) < std::tie(b.name, a.binding, a.size);
   });
-  const auto same = [](const Candidate& a, const Candidate& b) { return a.name == b.name; };
-  functions.erase(std::unique(first, functions.end(), same), functions.end());
-  std::sort(first, functions.end(), [](const Candidate& a, const Candidate& b) {
+  last = std::unique(first, last, [](const Candidate& a, const Candidate& b) { return a.name == b.name; });
+  std::sort(first, last, [](const Candidate& a, const Candidate& b) {
     if (a.binding != b.binding) return a.binding > b.binding;
     const std::size_t a_underscores = leading_underscores(a.name);
     const std::size_t b_underscores = leading_underscores(b.name);
     if (a_underscores != b_underscores) return a_underscores < b_underscores;
     return a.name.size() != b.name.size() ? a.name.size() < b.name.size() : a.name < b.name;  // free before cfree
   });
+  return last;
 }
 
 // One entry per address and name, in the order that the header promises.
 void rank(std::vector<Candidate>& functions) {
-  struct Key {
-    std::uint64_t address;
-    std::size_t index;
-  };
-  std::vector<Key> keys;
-  keys.reserve(functions.size());
-  for (const Candidate& function : functions) keys.push_back({function.address, keys.size()});
-  std::sort(keys.begin(), keys.end(), [](const Key& a, const Key& b) { return a.address < b.address; });
-  std::vector<Candidate> ranked;
-  ranked.reserve(functions.size());
-  for (auto first = keys.begin(); first != keys.end();) {
-    const auto begin = static_cast<std::ptrdiff_t>(ranked.size());
-    const std::uint64_t address = first->address;
-    for (; first != keys.end() && first->address == address; ++first) ranked.push_back(functions[first->index]);
-    if (static_cast<std::ptrdiff_t>(ranked.size()) - begin > 1) rank_aliases(ranked, ranked.begin() + begin);
+  sort_by_address(functions);
+  Candidate *to = functions.data(), *const end = to + functions.size();
+  for (Candidate* first = to; first != end;) {
+    Candidate* last = first;
+    while (last != end && last->address == first->address) ++last;
+    to = std::move(first, rank_aliases(first, last), to);
+    first = last;
   }
-  functions.swap(ranked);
+  functions.resize(static_cast<std::size_t>(to - functions.data()));
 }
 
 // Gives functions without a size their alias's, or else that of the range which begins at their address.
-// Returns the ranges that no function accounts for. `functions` are ranked; `ranges` sorted by address.
-std::vector<CodeRange> match_ranges(std::vector<Candidate>& functions, const std::vector<CodeRange>& ranges,
-                                    const Module& module) {
-  std::vector<CodeRange> others;
+// Leaves the ranges that no function accounts for. `functions` are ranked; `ranges` sorted by address.
+void match_ranges(std::vector<Candidate>& functions, std::vector<CodeRange>& ranges, const Module& module) {
   std::uint64_t reach = 0;  // the highest end of what lies before
+  auto kept = ranges.begin();
   auto range = ranges.begin();
   const auto take_ranges_before = [&](std::uint64_t address) {
     for (; range != ranges.end() && range->address < address; ++range) {
       if (range->address < reach || !in_executable_segment(module, *range)) continue;
-      others.push_back(*range);
       reach = range->address + range->size;
+      *kept++ = *range;
     }
   };
   for (auto first = functions.begin(); first != functions.end();) {
@@ -212,7 +224,7 @@ std::vector<CodeRange> match_ranges(std::vector<Candidate>& functions, const std
     reach = std::max(reach, address + size);
   }
   take_ranges_before(UINT64_MAX);
-  return others;
+  ranges.erase(kept, ranges.end());
 }
 
 Function to_function(const Candidate& candidate) { return {candidate.address, candidate.size, candidate.binding, candidate.name}; }
@@ -318,12 +330,12 @@ FunctionTable FunctionTable::load(const Module& module) try {
   if (!ranges.empty()) collector.add_source("eh_frame");
   if (collector.sources.empty()) collector.sources = "no symbols";
   rank(collector.functions);
-  const std::vector<CodeRange> without_symbol = match_ranges(collector.functions, ranges, module);
+  match_ranges(collector.functions, ranges, module);
 
   FunctionTable table;
   table.text_ = keep_names(collector.functions, collector.others);
   table.sources_ = std::move(collector.sources);
-  table.functions_ = merge(collector.functions, without_symbol);
+  table.functions_ = merge(collector.functions, ranges);
   table.others_ = std::move(collector.others);
   Function* const end = table.functions_.data() + table.functions_.size();
   for (Function* first = table.functions_.data(); first != end;) {

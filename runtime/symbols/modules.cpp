@@ -1,16 +1,17 @@
 // The modules of this process, as the dynamic linker lists them, and what a user may call them.
 //
 // Context: load time. Reads the mapped images only; the files are elf_functions.cpp's business.
+// (No file streams and no std::filesystem: with them libstdc++'s locales come into libubp.so, whose tables the dynamic linker
+// would relocate in every process.)
 #include <elf.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <link.h>
 #include <sys/auxv.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
-#include <fstream>
-#include <system_error>
 
 #include "runtime/spec/spec.h"
 #include "runtime/symbols/notes.h"
@@ -21,10 +22,20 @@ namespace {
 
 constexpr std::string_view kDeleted = " (deleted)";
 
+std::string read_all(const char* path) {
+  std::string text;
+  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
+  char buffer[4096];
+  for (ssize_t count = 0; fd >= 0 && (count = read(fd, buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(count));
+  if (fd >= 0) ::close(fd);
+  return text;
+}
+
 // The path that the kernel shows for the mapping at `address`; empty when it cannot be read.
 std::string mapped_path(std::uint64_t address) {
-  std::ifstream maps("/proc/self/maps");
-  for (std::string line; std::getline(maps, line);) {
+  const std::string maps = read_all("/proc/self/maps");
+  for (std::size_t begin = 0, end; (end = maps.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    const std::string line = maps.substr(begin, end - begin);
     unsigned long low = 0;
     unsigned long high = 0;
     if (std::sscanf(line.c_str(), "%lx-%lx", &low, &high) != 2 || address < low || address >= high) continue;
@@ -40,12 +51,30 @@ std::string executable_path(const Module& executable) {
   // (AT_BASE is 0).
   if (getauxval(AT_BASE) == 0) path = mapped_path(executable.low());
   if (path.empty()) {
-    std::error_code error;
-    path = std::filesystem::read_symlink("/proc/self/exe", error).string();
+    char link[PATH_MAX];
+    const ssize_t size = readlink("/proc/self/exe", link, sizeof link);
+    if (size > 0) path.assign(link, static_cast<std::size_t>(size));
   }
   if (path.empty() && getauxval(AT_EXECFN) != 0) path = reinterpret_cast<const char*>(getauxval(AT_EXECFN));
   // The kernel's mark for a file that is gone; the name before it is still what the user called it.
   if (path.ends_with(kDeleted) && access(path.c_str(), F_OK) != 0) path.resize(path.size() - kDeleted.size());
+  return path;
+}
+
+// The path from the working directory on, without "." and "..", as it is written: no link is followed.
+std::string absolute(std::string_view relative) {
+  char directory[PATH_MAX];
+  std::string path = getcwd(directory, sizeof directory) != nullptr ? directory : "";
+  if (path == "/") path.clear();
+  while (!relative.empty()) {
+    const std::string_view part = relative.substr(0, relative.find('/'));
+    relative.remove_prefix(std::min(part.size() + 1, relative.size()));
+    if (part == "..") {
+      path.resize(std::min(path.rfind('/'), path.size()));
+    } else if (!part.empty() && part != ".") {
+      path.append("/").append(part);
+    }
+  }
   return path;
 }
 
@@ -144,14 +173,13 @@ std::uint64_t modules_generation() {
 
 bool module_matches(const Module& module, std::string_view glob) {
   if (glob.find('/') != std::string_view::npos) {
-    std::error_code error;
-    const std::filesystem::path real = std::filesystem::canonical(module.path, error);
+    const std::string real = real_path(module.path);
     const auto is_path = [&](std::string_view wanted) {
-      return spec::glob_match(wanted, module.path) || spec::glob_match(wanted, real.native());
+      return spec::glob_match(wanted, module.path) || spec::glob_match(wanted, real);
     };
     if (is_path(glob)) return true;
     if (glob.front() == '/') return false;
-    return is_path((std::filesystem::current_path(error) / glob).lexically_normal().native());
+    return is_path(absolute(glob));
   }
   if (spec::glob_match(glob, module.name)) return true;
   const std::string_view name = module.name;

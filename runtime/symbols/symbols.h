@@ -55,6 +55,9 @@ void keep_reader();
 // Changes whenever the dynamic linker has loaded or unloaded a module.
 std::uint64_t modules_generation();
 
+// The path with its links followed; as it is when they lead nowhere.
+std::string real_path(const std::string& path);
+
 // True when `glob` names the module: it matches the basename, the basename without its version ("libc.so",
 // "libc"), or, with a slash in it, the whole path as listed or with its links followed ("*/libc.so.6", or
 // "./app", relative to the working directory). "libc" finds libc.so.6 and not libcrypto.so.3.

@@ -45,3 +45,23 @@ TEST_CASE("bytes land where they should, on one page, on many, and across gaps")
 }
 
 TEST_CASE("an empty list is written at once") { CHECK_FALSE(write_text({})); }
+
+TEST_CASE("whole pages land where they should: neighbours, long runs, gaps, and the other way round") {
+  using ubp::patch::kPageBytes;
+  Text text(200);
+  std::vector<std::uint8_t> expected(text.base, text.base + text.bytes);
+  std::vector<std::vector<std::uint8_t>> contents;
+  std::vector<ubp::patch::Page> pages;
+  const auto add = [&](std::size_t page) {
+    contents.emplace_back(kPageBytes, static_cast<std::uint8_t>(contents.size()));
+    std::memcpy(expected.data() + page * kPageBytes, contents.back().data(), kPageBytes);
+    pages.push_back({text.at(page * kPageBytes), nullptr});
+  };
+  for (std::size_t page = 1; page < 180; ++page) {
+    if (page % 90 != 3) add(page);
+  }
+  for (const std::size_t page : {199, 198, 185}) add(page);
+  for (std::size_t i = 0; i < pages.size(); ++i) pages[i].bytes = contents[i].data();
+  REQUIRE_FALSE(ubp::patch::write_pages(pages));
+  CHECK(std::memcmp(text.base, expected.data(), text.bytes) == 0);
+}

@@ -18,6 +18,7 @@
 #include <stdexcept>
 
 #include "runtime/symbols/elf_file.h"
+#include "runtime/symbols/mapped_file.h"
 #include "runtime/symbols/names.h"
 #include "runtime/symbols/notes.h"
 
@@ -132,7 +133,7 @@ class Fixture {
     module_ = find_module(library_.native());
   }
   ~Fixture() {
-    dlclose(handle_);
+    unload();
     fs::remove_all(directory_);
   }
   Fixture(const Fixture&) = delete;
@@ -144,6 +145,10 @@ class Fixture {
     return false;
   }
 
+  void unload() {
+    if (handle_ != nullptr) dlclose(handle_);
+    handle_ = nullptr;
+  }
   const fs::path& source() const { return source_; }
   const fs::path& library() const { return library_; }
   const fs::path& debug() const { return debug_; }
@@ -479,4 +484,64 @@ TEST_CASE("a replaced or deleted file is refused") {
     fs::copy_file(fixture.source() / other, fixture.library());
     CHECK(load_error(fixture.module()).ends_with("the file was replaced after the process had loaded it"));
   }
+}
+
+namespace {
+
+// What a table says of a module, line by line.
+std::vector<std::string> lines_of(const FunctionTable& table) {
+  std::vector<std::string> lines = {table.sources()};
+  for (const Function& function : table.functions()) {
+    char line[128];
+    std::snprintf(line, sizeof line, "%lx %lx %lx %d ", static_cast<unsigned long>(function.address), static_cast<unsigned long>(function.size),
+                  static_cast<unsigned long>(function.end), static_cast<int>(function.binding));
+    lines.push_back(line + function.name());
+  }
+  return lines;
+}
+
+}  // namespace
+
+TEST_CASE("a table read where it is mapped is the one that libelf reads from the file") {
+  for (const char* library : {"libsqlite3.so.0", "libcrypto.so.3"}) {
+    if (dlopen(library, RTLD_NOW | RTLD_LOCAL) == nullptr) MESSAGE(std::string(library) << " is not here");
+  }
+  char name[] = "/tmp/ubp_symbols_XXXXXX";
+  const fs::path directory = mkdtemp(name);
+  std::size_t mapped = 0;
+  for (const Module& module : loaded_modules()) {
+    CAPTURE(module.path);
+    if (module.is_vdso || module.is_executable || !mapped_tables(module)) continue;
+    ++mapped;
+    Module copy = module;  // under another name: not what the dynamic linker has loaded
+    copy.path = directory / module.name;
+    fs::copy_file(module.path, copy.path);
+    REQUIRE_FALSE(mapped_tables(copy));
+    const FunctionTable here = FunctionTable::load(module), by_libelf = FunctionTable::load(copy);
+    CHECK(lines_of(here) == lines_of(by_libelf));
+    CHECK(here.functions().size() > 1);
+    for (const char* other : {"malloc", "memcpy", "stderr", "environ", "no_such_name", "sqlite3_version"}) {
+      CHECK(here.other(other) == by_libelf.other(other));
+    }
+  }
+  fs::remove_all(directory);
+  MESSAGE(mapped << " modules");
+  CHECK(mapped > 0);
+}
+
+TEST_CASE("a module is read where it is mapped only while it is, and only when its file has no more") {
+  if (!Fixture::available()) return;
+  for (const char* variant : {"1", "2"}) {
+    CAPTURE(std::string(variant));
+    Fixture fixture(variant);
+    CHECK_FALSE(mapped_tables(fixture.module()));  // a debug file
+    fs::remove(fixture.debug());
+    CHECK(mapped_tables(fixture.module()));
+    const std::vector<std::string> lines = lines_of(fixture.load());
+    CHECK(lines.front() == "dynsym+eh_frame");
+    fixture.unload();
+    CHECK_FALSE(mapped_tables(fixture.module()));
+    CHECK(lines_of(fixture.load()) == lines);
+  }
+  CHECK_FALSE(mapped_tables(this_program()));  // a .symtab
 }

@@ -10,6 +10,7 @@
 #include <optional>
 #include <set>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "decoder/walk.h"
@@ -108,7 +109,7 @@ Reference find_slowly(const symbols::Module& module) {
 
 TEST_CASE("mask_sites_found: the same sites as by following every function from its entry, in all modules that are here") {
   for (const char* library : {"libcrypto.so.3", "libstdc++.so.6", "libm.so.6", "libsqlite3.so.0", "libdw.so.1", "libtsan.so.2"}) {
-    if (dlopen(library, RTLD_NOW | RTLD_LOCAL) == nullptr) MESSAGE(library << " is not here");
+    if (dlopen(library, RTLD_NOW | RTLD_LOCAL) == nullptr) MESSAGE(std::string(library) << " is not here");
   }
   std::size_t compared = 0, points = 0;
   for (const auto& module : symbols::loaded_modules()) {

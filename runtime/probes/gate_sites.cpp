@@ -62,11 +62,13 @@ xol::Displaced point_at(const symbols::Module& module, std::uint64_t address, co
   return {address + module.bias, instruction, syscall};
 }
 
-// The number that the instruction right before `syscall` loads. (libc's clone has no call frame information there.)
+// The number that the instruction right before `syscall` loads. (libc's clone has no call frame information there.) A value
+// that is no system call's comes from bytes that are other instructions.
 std::optional<std::uint32_t> number_before(const std::uint8_t* begin, const std::uint8_t* syscall) {
+  constexpr std::uint32_t kMostNumber = 4095;
   for (const std::uint8_t length : {std::uint8_t{5}, std::uint8_t{7}}) {
     if (syscall - begin < length) break;
-    if (const auto value = loads_eax(syscall - length, length)) return value;
+    if (const auto value = loads_eax(syscall - length, length); value && *value <= kMostNumber) return value;
   }
   return std::nullopt;
 }
@@ -158,11 +160,11 @@ GateSites find_gate_sites(const symbols::Module& module) {
     const std::uint8_t* const end = bytes + segment.size;
     for (const std::uint8_t* at = bytes; (at = next_syscall(at, end)) != end; ++at) {
       const auto number = number_before(bytes, at);
-      if (number && is_clone(*number)) sites.clones.push_back(point_at(module, segment.address + static_cast<std::uint64_t>(at - bytes), at));
-      if (number && !is_gated(*number)) continue;  // nearly all: a constant right before it
       const std::uint64_t address = segment.address + static_cast<std::uint64_t>(at - bytes);
+      if (number && is_clone(*number)) sites.clones.push_back(point_at(module, address, at));
+      if (number && !is_gated(*number)) continue;  // nearly all: a constant right before it
       const auto function = functions.containing(address);
-      if (!function && number) {  // libc's clone3 ends its call frame information here, which would be wrong in the child
+      if (!function && number && is_gated(*number)) {  // libc's clone3 ends its call frame information here, which would be wrong in the child
         sites.points.push_back(point_at(module, address, at));
         sites.points.back().is_gate = true;
         continue;

@@ -19,6 +19,34 @@
 
 using namespace ubp;
 
+// System calls that the few bytes before them do not give away.
+extern "C" const std::uint8_t gate_test_any_phase[], gate_test_far[], gate_test_none[];
+asm(R"(
+  .pushsection .text
+  # mov $0xb8b8b8b8, %ecx again and again: decoded from a wrong byte it is mov $..., %eax for ever, and one of the wrong ways
+  # takes the system call for the last one's operand.
+  .type gate_test_phases, @function
+  gate_test_phases: .cfi_startproc
+  .rept 40; .byte 0xb9, 0xb8, 0xb8, 0xb8, 0xb8; .endr
+  mov %ecx, %eax
+  gate_test_any_phase: syscall
+  ret; .cfi_endproc
+  # The number, rt_sigprocmask's, far before it.
+  .type gate_test_long, @function
+  gate_test_long: .cfi_startproc
+  mov $14, %eax
+  .rept 60; mov %rsp, %rdi; .endr
+  gate_test_far: syscall
+  ret; .cfi_endproc
+  # No system call: an operand.
+  .type gate_test_operand, @function
+  gate_test_operand: .cfi_startproc
+  .rept 60; mov %rsp, %rdi; .endr
+  gate_test_none: mov $0x050f, %eax
+  ret; .cfi_endproc
+  .popsection
+)");
+
 namespace {
 
 // The reference: every function that holds the bytes of a `syscall` is followed from its entry, and the number is looked for
@@ -92,9 +120,9 @@ Reference find_slowly(const symbols::Module& module) {
       std::optional<std::uint32_t> number;
       if (at >= 5) number = constant_for_eax({bytes + at - 5, 5});
       if (!number && at >= 7) number = constant_for_eax({bytes + at - 7, 7});
-      if (number && !is_gated(*number)) continue;
+      if (number && *number < 4096 && !is_gated(*number)) continue;
       const auto function = functions.containing(segment.address + at);
-      if (!function && number) {  // libc's clone3, which ends its call frame information there
+      if (!function && number && is_gated(*number)) {  // libc's clone3, which ends its call frame information there
         reference.points.insert(segment.address + at + module.bias);
         continue;
       }
@@ -132,6 +160,18 @@ TEST_CASE("mask_sites_found: the same sites as by following every function from 
   MESSAGE(points << " sites in " << compared << " modules");
   CHECK(compared > 3);
   CHECK(points > 18);
+}
+
+TEST_CASE("mask_sites_found: sites that have to be looked for from the function's entry, and bytes that are none") {
+  const auto modules = symbols::loaded_modules();
+  const probes::GateSites sites = probes::find_gate_sites(modules.front());
+  const auto is_site = [&](const std::uint8_t* at) {
+    return std::any_of(sites.points.begin(), sites.points.end(),
+                       [&](const auto& point) { return point.address == reinterpret_cast<std::uint64_t>(at); });
+  };
+  CHECK(is_site(gate_test_any_phase));
+  CHECK(is_site(gate_test_far));
+  CHECK_FALSE(is_site(gate_test_none + 1));
 }
 
 TEST_CASE("mask_sites_found: every rt_sigprocmask, rt_sigaction and clone3 of this libc, and no unknown bytes") {

@@ -37,7 +37,8 @@ constexpr std::uint64_t kLatePermanentBytes = std::uint64_t{1} << 20;
 constexpr std::size_t kOwnPoints = 128;  // libc has 59 gate sites
 
 // Whether a module was made by the Go compiler: its linker puts a mark near the start of a data segment, 0xff and this text,
-// 16-byte aligned; in libraries it is the writable one, as debug/buildinfo has it (and their read-only ones are large). (Compared word by word: the application's memchr may be a sanitizer's, which checks what it reads.)
+// 16-byte aligned; in libraries it is the writable one, as debug/buildinfo has it (and their read-only ones are large).
+// (Compared word by word: the application's memchr may be a sanitizer's, which checks what it reads.)
 bool has_go_code(const symbols::Module& module) {
 #ifdef __SANITIZE_ADDRESS__
   return false;  // what lies between variables is not to be read

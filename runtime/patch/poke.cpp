@@ -99,7 +99,8 @@ std::optional<std::string> write_pages(std::span<const Page> pages) {
   std::vector<std::uint8_t> run;
   for (std::size_t begin = 0, end = 0; begin < pages.size(); begin = end) {
     run.clear();
-    for (end = begin; end < pages.size() && pages[end].address == pages[begin].address + run.size() && run.size() < kMaxRun; ++end) {
+    const auto follows = [&](const Page& page) { return page.address == pages[begin].address + run.size() && run.size() < kMaxRun; };
+    for (end = begin; end < pages.size() && follows(pages[end]); ++end) {
       run.insert(run.end(), pages[end].bytes, pages[end].bytes + kPage);
     }
     if (memory(pages[begin].address, run.data(), run.size())) continue;

@@ -98,7 +98,7 @@ Verdict judge_nearby(std::span<const std::uint8_t> code, std::size_t site) {
   for (std::size_t way = 0; way < (from_entry ? 1 : kWays); ++way) ways[way] = static_cast<std::uint16_t>(1u << way);
   for (std::size_t at = 0; at < site - begin; ++at) {
     if ((ways[at] & alive) == 0) continue;
-    lengths[at] = decoder::length_of(code.subspan(begin + at).first(std::min(code.size() - begin - at, decoder::kMaxInstructionBytes)));
+    lengths[at] = decoder::length_of(code.subspan(begin + at, std::min(code.size() - begin - at, decoder::kMaxInstructionBytes)));
     if (lengths[at] == 0) alive &= static_cast<std::uint16_t>(~ways[at]);
     ways[at + lengths[at]] |= ways[at];
   }

@@ -41,8 +41,11 @@ bool read_descriptor(const symbols::Module& module, const std::uint8_t* at, Code
 }  // namespace
 
 std::vector<CodeRange> rseq_sections(const symbols::Module& module) {
-  if (!module.is_relocated) return has_signature(module) ? std::vector<CodeRange>{{0, ~std::uint64_t{0}}} : std::vector<CodeRange>{};
   std::vector<CodeRange> sections;
+  if (!module.is_relocated) {
+    if (has_signature(module)) sections.push_back({0, ~std::uint64_t{0}});
+    return sections;
+  }
   for (const symbols::Segment& segment : module.segments) {
     // A descriptor holds run-time addresses: where modules are relocated, only what the dynamic linker could write has some.
     const bool may_hold_any = segment.writable || module.bias == 0;

@@ -124,7 +124,8 @@ class Encodings {
   void add(std::uint64_t cie, std::uint8_t encoding) { all_.emplace_back(cie, encoding); }
   std::optional<std::uint8_t> of(std::uint64_t cie) const {
     if (!all_.empty() && all_.back().first == cie) return all_.back().second;
-    const auto found = std::lower_bound(all_.begin(), all_.end(), cie, [](const auto& one, std::uint64_t at) { return one.first < at; });
+    const auto before = [](const auto& one, std::uint64_t at) { return one.first < at; };
+    const auto found = std::lower_bound(all_.begin(), all_.end(), cie, before);
     if (found == all_.end() || found->first != cie) return std::nullopt;
     return found->second;
   }

@@ -104,7 +104,8 @@ class Collector {
 
   void add_mapped(const SectionBytes& table, const SectionBytes& names, std::string_view source) {
     functions.reserve(table.size / sizeof(Elf64_Sym));
-    if (visit_symbols(table, names, [this](const Elf64_Sym& symbol, std::string_view name) { add(symbol, name); })) add_source(source);
+    const auto add_one = [this](const Elf64_Sym& symbol, std::string_view name) { add(symbol, name); };
+    if (visit_symbols(table, names, add_one)) add_source(source);
   }
 
   void add_source(std::string_view source) {
@@ -150,7 +151,8 @@ class Collector {
 void sort_by_address(std::vector<Candidate>& functions) {
   std::vector<std::uint32_t> order(functions.size());
   std::iota(order.begin(), order.end(), 0U);
-  std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) { return functions[a].address < functions[b].address; });
+  std::sort(order.begin(), order.end(),
+            [&](std::uint32_t a, std::uint32_t b) { return functions[a].address < functions[b].address; });
   for (std::uint32_t first = 0; first < order.size(); ++first) {  // the cycles of the permutation, one after another
     if (order[first] == first) continue;
     const Candidate saved = functions[first];
@@ -227,11 +229,14 @@ void match_ranges(std::vector<Candidate>& functions, std::vector<CodeRange>& ran
   ranges.erase(kept, ranges.end());
 }
 
-Function to_function(const Candidate& candidate) { return {candidate.address, candidate.size, candidate.binding, candidate.name}; }
+Function to_function(const Candidate& candidate) {
+  return {candidate.address, candidate.size, candidate.binding, candidate.name};
+}
 Function to_function(const CodeRange& range) { return {range.address, range.size, Binding::kLocal, {}}; }
 
 // Copies all names into one block, and has them refer to it.
-std::unique_ptr<char[]> keep_names(std::vector<Candidate>& functions, std::vector<std::pair<std::string_view, FunctionTable::Other>>& others) {
+std::unique_ptr<char[]> keep_names(std::vector<Candidate>& functions,
+                                   std::vector<std::pair<std::string_view, FunctionTable::Other>>& others) {
   std::size_t size = 0;
   for (const Candidate& function : functions) size += function.name.size();
   for (const auto& other : others) size += other.first.size();

@@ -41,7 +41,8 @@ class Headers {
     if (!is_known) return false;
     programs_.resize(header_.e_phnum);
     sections_.resize(header_.e_shnum);
-    if (!get(header_.e_phoff, programs_.data(), programs_.size()) || !get(header_.e_shoff, sections_.data(), sections_.size())) return false;
+    if (!get(header_.e_phoff, programs_.data(), programs_.size())) return false;
+    if (!get(header_.e_shoff, sections_.data(), sections_.size())) return false;
     const Elf64_Shdr& names = sections_[header_.e_shstrndx];
     return content(names.sh_offset, names.sh_size, names_);
   }

@@ -26,7 +26,8 @@ std::string read_all(const char* path) {
   std::string text;
   const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
   char buffer[4096];
-  for (ssize_t count = 0; fd >= 0 && (count = read(fd, buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(count));
+  ssize_t count = 0;
+  while (fd >= 0 && (count = read(fd, buffer, sizeof buffer)) > 0) text.append(buffer, static_cast<std::size_t>(count));
   if (fd >= 0) ::close(fd);
   return text;
 }

@@ -493,8 +493,8 @@ std::vector<std::string> lines_of(const FunctionTable& table) {
   std::vector<std::string> lines = {table.sources()};
   for (const Function& function : table.functions()) {
     char line[128];
-    std::snprintf(line, sizeof line, "%lx %lx %lx %d ", static_cast<unsigned long>(function.address), static_cast<unsigned long>(function.size),
-                  static_cast<unsigned long>(function.end), static_cast<int>(function.binding));
+    const unsigned long address = function.address, size = function.size, end = function.end;
+    std::snprintf(line, sizeof line, "%lx %lx %lx %d ", address, size, end, static_cast<int>(function.binding));
     lines.push_back(line + function.name());
   }
   return lines;

@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "runtime/core/call.h"
 #include "runtime/core/machine.h"
 #include "runtime/include/ubp.h"
 #include "runtime/report/summary.h"
@@ -20,15 +22,29 @@ void give_up();
 // As ubp_register() with the text of UBP_PROBES: its probes live until the process ends. Shows progress on a terminal.
 ubp_status register_environment(std::string_view spec, std::uint32_t flags, ubp_probe** probe, ubp_refusal* refusal);
 
-// The report's summary. Context: normal, or the exit in a signal handler. Empty when it cannot be had because this very
-// thread was interrupted in a call of the interface.
+// The summary as things are now. Without counts, and with the reason, where they cannot be had, as when this very thread was
+// interrupted in a call of the interface. Context: normal, in a Quiet.
 report::Summary summary(const std::string& program);
+
+// The last one. First puts the text back, so that what the report takes after this runs through code that nobody probes, and then
+// lets the signals in that `quiet` holds back: whatever would end the program ends it. Context: the end of the process, also in
+// a signal handler.
+report::Summary end(const std::string& program, const Quiet& quiet);
 
 // The entry's part of ubp_flush(): writes the files, returns false after saying why one cannot be written.
 void set_flush(bool (*flush)());
 
-// At exit: puts the text back byte for byte. Says why not.
-void disarm_at_exit();
+// Behind end(), where the process may go on for a while: waits for consumers that run, and no more will.
+void leave_consumers();
+
+// What a registration did not get.
+struct Shortfall {
+  std::vector<Problem> mistakes;  // of the specification, forgiven
+  std::size_t refused = 0, probes = 0;  // addresses
+  Problem first;                  // of the refused ones
+  bool is_exact = false;          // some item meant such an address
+};
+Shortfall shortfall(ubp_probe* probe);
 
 // What one registration cost, for UBP_LOG=info.
 std::string costs(ubp_probe* probe);

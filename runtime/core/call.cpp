@@ -1,12 +1,12 @@
 // See call.h.
 #include "runtime/core/call.h"
 
+#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 
 #include <atomic>
 #include <cerrno>
-#include <mutex>
 #include <new>
 
 #include "runtime/report/report.h"
@@ -19,10 +19,31 @@ namespace {
 
 using trap::g_process;
 
+// A mutex that calls nothing of libc's, which may be probed. Source: U. Drepper, "Futexes are tricky", mutex 3.
+class Lock {
+ public:
+  bool try_lock() {
+    std::uint32_t free = 0;
+    return word_.compare_exchange_strong(free, 1, std::memory_order_acquire);  // pairs with unlock()
+  }
+  void lock() {
+    if (try_lock()) return;
+    while (word_.exchange(2, std::memory_order_acquire) != 0) {  // likewise
+      sys::call4(SYS_futex, reinterpret_cast<long>(&word_), FUTEX_WAIT_PRIVATE, 2);
+    }
+  }
+  void unlock() {
+    if (word_.exchange(0, std::memory_order_release) == 2) sys::call4(SYS_futex, reinterpret_cast<long>(&word_), FUTEX_WAKE_PRIVATE, 1);
+  }
+
+ private:
+  std::atomic<std::uint32_t> word_{0};  // 1: held; 2: and somebody may wait
+};
+
 // Made at the first call, never destroyed: threads and exit handlers may outlive any destructor.
 alignas(Interface) constinit std::byte g_memory[sizeof(Interface)]{};
 constinit bool g_is_made = false;
-constinit std::mutex g_mutex;                     // of everything here
+constinit Lock g_mutex;                     // of everything here
 constinit std::atomic<std::uint32_t> g_owner{0};  // the thread that holds it
 constinit std::atomic<bool> g_is_forking{false};  // it is held across fork()
 constinit std::atomic<std::uint32_t> g_pid{0};    // of the process that this is up to date for; 0: nothing was armed
@@ -58,7 +79,7 @@ void after_fork_in_parent() {
 void after_fork_in_child() {
   // Relaxed: this thread holds the lock, or whoever does is not here.
   g_is_lost |= g_owner.load(std::memory_order_relaxed) != 0 && !g_is_forking.load(std::memory_order_relaxed);
-  new (&g_mutex) std::mutex;  // its holder is this thread under another number, or not here
+  new (&g_mutex) Lock;  // its holder is this thread under another number, or not here
   g_is_forking.store(false, std::memory_order_relaxed);
   g_owner.store(0, std::memory_order_relaxed);
   if (g_process.fork_state == nullptr) return;  // nothing was ever armed
@@ -86,12 +107,16 @@ Quiet::Quiet() {
   error_ = errno;
 }
 
+// Taken over meanwhile, SIGTRAP is no longer blocked, whatever it was.
+void Quiet::let_signals_in() const {
+  sys::set_signal_mask(signals::has_taken_over() ? mask_ & ~(std::uint64_t{1} << (SIGTRAP - 1)) : mask_);
+}
+
 Quiet::~Quiet() {
   errno = error_;
   in_runtime_.reset();
   if (trap::t_app_trap.is_pending && !trap::t_app_trap.is_blocked) trap::ubp_trap_block(false);  // it waited: ubp_trap_foreign()
-  // Taken over meanwhile, SIGTRAP is no longer blocked, whatever it was.
-  sys::set_signal_mask(signals::has_taken_over() ? mask_ & ~(std::uint64_t{1} << (SIGTRAP - 1)) : mask_);
+  let_signals_in();
 }
 
 Call::Call(bool needs_init, bool waits) {

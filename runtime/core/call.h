@@ -21,6 +21,9 @@ class Quiet {
   Quiet(const Quiet&) = delete;
   Quiet& operator=(const Quiet&) = delete;
 
+  // From here on the program's own mask holds again: for long work at the end of the process, when no probe is left to hit.
+  void let_signals_in() const;
+
  private:
   std::optional<trap::InRuntime> in_runtime_;  // within the time that signals are blocked: a handler's hits count
   std::uint64_t mask_;

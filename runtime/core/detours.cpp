@@ -264,6 +264,46 @@ bool Detours::counts_by_segment(std::uint32_t index) const {
 
 void Detours::discard(std::uint32_t index) { tiers_[index] = Tier::kNotEntry; }
 
+std::vector<patch::Swap> Detours::restore(bool is_alone) {
+  std::vector<std::uint32_t> indexes;
+  for (std::uint32_t index = 0; jumps_ != 0 && index < tiers_.size(); ++index) {
+    if (is_jump(index)) indexes.push_back(index);
+  }
+  std::sort(indexes.begin(), indexes.end(), [](std::uint32_t a, std::uint32_t b) {
+    return g_process.table.points[a].address < g_process.table.points[b].address;
+  });
+  std::vector<patch::Swap> first, rest, last;
+  for (const std::uint32_t index : indexes) {
+    const Jump jump(index);
+    set_active(index, false);
+    tiers_[index] = Tier::kReady;
+    for (std::uint32_t offset = 0; offset < jump.info->jump_bytes; ++offset) {
+      const std::uint64_t address = jump.address + offset;
+      const std::uint32_t point = g_process.table.find(address);
+      const std::uint8_t original = point != probes::kNotFound ? g_process.table.points[point].first_byte : jump.info->original[offset];
+      const bool is_boundary = jump.is_boundary(offset);
+      if (is_alone) {
+        rest.push_back({address, jump.bytes[offset], original});
+      } else if (offset == 0 || is_boundary) {
+        if (!is_boundary) first.push_back({address, jump.bytes[offset], 0xcc});
+        last.push_back({address, 0xcc, original});
+      } else {
+        rest.push_back({address, jump.bytes[offset], original});
+      }
+    }
+  }
+  jumps_ = 0;
+  if (!first.empty()) {
+    patch::swap_text(first);
+    callbacks_.synchronise();
+  }
+  if (!rest.empty()) {
+    patch::swap_text(rest);
+    callbacks_.synchronise();
+  }
+  return last;
+}
+
 void Detours::forget(std::uint32_t index) {
   if (tier(index) == Tier::kUnseen) return;
   jumps_ -= is_jump(index) ? 1 : 0;

@@ -28,6 +28,7 @@
 #include <vector>
 
 #include "decoder/window.h"
+#include "runtime/patch/swap.h"
 #include "runtime/probes/catalog.h"
 #include "xol/detour_space.h"
 
@@ -133,6 +134,9 @@ class Detours {
   // was denied: then none of them is a jump. is_alone: no other thread runs, so that one step does.
   std::optional<std::string> insert(std::span<const std::uint32_t> indexes, bool is_alone);
   std::optional<std::string> remove(std::span<const std::uint32_t> indexes, bool is_alone);
+  // Takes every jump out of what is still its text (patch/swap.h), for good: the process ends. In the steps of remove(), but for the
+  // last: returns the int3s that are left of them. Denied: they stay.
+  std::vector<patch::Swap> restore(bool is_alone);
   // The module is gone, and the text with it.
   void forget(std::uint32_t index);
 

@@ -16,6 +16,7 @@
 #include <cstring>
 #include <ctime>
 #include <new>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -46,9 +47,10 @@ struct Process {
   report::OutputFile output;
   report::OutputFile summary;
   report::PathFields fields;
+  std::optional<report::Failure> error;  // why nothing is probed
 };
 Process* g_loaded = nullptr;
-std::atomic<int> g_reported_pid{0};
+std::atomic<std::uint32_t> g_reporting_pid{0}, g_reporting_thread{0}, g_reported_pid{0};
 void (*g_next_exit)(int) = nullptr;
 
 std::string executable_path() {
@@ -121,13 +123,13 @@ bool is_reporting_process() {
   return forked || sys::is_process(trap::g_process.pid);
 }
 
-// The report and the summary of this process as they are now. Returns false after saying what cannot be written.
-bool write_files(bool to_stream, int pid) {
+// Writes the report and the summary. Returns false after saying what cannot be written.
+bool write_files(report::Summary summary, bool to_stream, int pid) {
   Process& process = *g_loaded;
   report::PathFields fields = process.fields;
   fields.pid = pid;
-  report::Summary summary = core::summary(process.program);
   summary.pid = pid;
+  if (process.error) summary.error = process.error;
   if (process.output.is_set()) summary.output_path = process.output.path(fields);
   bool good = true;
   const auto check = [&](const std::optional<std::string>& error) {
@@ -147,51 +149,68 @@ bool write_files(bool to_stream, int pid) {
   return good;
 }
 
-bool flush() { return write_files(false, static_cast<int>(sys::getpid())); }
+bool flush() { return write_files(summary(g_loaded->program), false, static_cast<int>(sys::getpid())); }
+
+// Another thread makes the report already: the process must not end before it is made. This one, interrupted in it, does not wait.
+void wait_for_report(std::uint32_t pid) {
+  constexpr long kNoSuchProcess = -3;  // -ESRCH
+  while (g_reported_pid.load(std::memory_order_acquire) != pid) {  // pairs with write_report()
+    const std::uint32_t thread = g_reporting_thread.load(std::memory_order_relaxed);  // 0: not yet known
+    if (thread == sys::gettid()) return;
+    if (thread != 0 && sys::call4(SYS_tgkill, pid, thread, 0) == kNoSuchProcess) return;
+    const timespec moment{0, 1'000'000};
+    sys::call4(SYS_nanosleep, reinterpret_cast<long>(&moment), 0);
+  }
+}
 
 void write_report() try {
-  if (g_loaded == nullptr) return;
-  const int pid = sys::is_process(trap::g_process.pid) ? static_cast<int>(trap::g_process.pid) : static_cast<int>(sys::getpid());
-  if (!is_reporting_process() || g_reported_pid.exchange(pid) == pid) return;
+  if (g_loaded == nullptr || !is_reporting_process()) return;
+  const bool is_loaded = sys::is_process(trap::g_process.pid);
+  const std::uint32_t pid = is_loaded ? trap::g_process.pid : sys::getpid();
+  if (g_reporting_pid.exchange(pid, std::memory_order_relaxed) == pid) {  // whoever is first
+    wait_for_report(pid);
+    return;
+  }
+  g_reporting_thread.store(sys::gettid(), std::memory_order_relaxed);
   const Quiet quiet;
-  write_files(true, pid);
+  write_files(end(g_loaded->program, quiet), true, static_cast<int>(pid));
+  g_reported_pid.store(pid, std::memory_order_release);  // pairs with wait_for_report()
 } catch (const std::bad_alloc&) {
   report::error_stream().write("ubp: error: out of memory at exit; no report\n");
+  g_reported_pid.store(g_reporting_pid.load(std::memory_order_relaxed), std::memory_order_release);  // as above
+}
+
+std::string position_of(std::size_t line, std::size_t column) {
+  return line != 0 ? fmt::format("UBP_PROBES:{}:{}", line, column) : std::string("UBP_PROBES");
 }
 
 // Says what is wrong with the specification, on one line, with a hint on a second.
-void say_problem(Level level, const ubp_refusal& problem) {
-  const std::string place = problem.line != 0 ? fmt::format("{}:{}:", problem.line, problem.column) : "";
-  say(level, fmt::format("UBP_PROBES:{} {}", place, problem.message));
-  if (problem.hint[0] != '\0') report::error_stream().write(fmt::format("ubp:   {}\n", problem.hint));
+void say_problem(Level level, std::string_view where, std::string_view message, std::string_view hint) {
+  say(level, fmt::format("{}: {}", where, message));
+  if (!hint.empty()) report::error_stream().write(fmt::format("ubp:   {}\n", hint));
 }
 
 // "libc.so.6:malloc+0x4"
-std::string place_of(const ubp_refusal& refusal) {
-  return refusal.symbol[0] != '\0' ? fmt::format("{}:{}", refusal.module, refusal.symbol)
-                                   : fmt::format("{}:0x{:x}", refusal.module, refusal.elf_address);
+std::string place_of(std::string_view module, std::string_view symbol, std::uint64_t elf_address) {
+  return !symbol.empty() ? fmt::format("{}:{}", module, symbol) : fmt::format("{}:0x{:x}", module, elf_address);
 }
 
 // What the registered specification did not get: mistakes one by one, where they are to be said; refusals in one line.
 void say_refusals(ubp_probe* probe, bool says_mistakes) {
-  ubp_refusal refusal{}, first{};
-  refusal.struct_size = sizeof refusal;
-  bool is_exact = false;
-  std::size_t refused = 0;
-  for (std::size_t i = 0; ubp_probe_refusal(probe, i, &refusal) == UBP_OK; ++i) {
-    if (refusal.line != 0) {
-      if (says_mistakes) say_problem(Level::kWarning, refusal);
-      continue;
-    }
-    if (refused++ == 0) first = refusal;
-    is_exact |= refusal.is_exact != 0;
+  const Shortfall missed = shortfall(probe);
+  for (const Problem& mistake : missed.mistakes) {
+    if (says_mistakes) say_problem(Level::kWarning, position_of(mistake.position.line, mistake.position.column), mistake.message, mistake.hint);
   }
-  if (refused == 0) return;
-  ubp_probe_stats stats{};
-  stats.struct_size = sizeof stats;
-  ubp_probe_read(probe, &stats);
-  say(is_exact ? Level::kWarning : Level::kInfo, fmt::format("{} of {} probes refused, first {}: {}; the report lists all",
-                                                             refused, refused + stats.probes, place_of(first), first.message));
+  if (missed.refused == 0) return;
+  const Problem& first = missed.first;
+  say(missed.is_exact ? Level::kWarning : Level::kInfo,
+      fmt::format("{} of {} probes refused, first {}: {}; the report lists all", missed.refused, missed.refused + missed.probes,
+                  place_of(first.module, first.symbol, first.elf_address), first.message));
+}
+
+// Nothing is probed: the summary says why too.
+void keep_error(std::string_view what, std::string_view where, std::string_view why, std::string_view hint) {
+  g_loaded->error = report::Failure{std::string(what), std::string(where), std::string(why), std::string(hint)};
 }
 
 // Registers UBP_PROBES. Returns false when the specification is bad: nothing is armed then.
@@ -200,6 +219,7 @@ bool arm(const Options& options) {
   config.slots = options.slots;
   config.policy = options.policy;
   config.optimize = options.optimize;
+  config.probepoints = options.max_probepoints;
   const bool forgives = options.missing == Missing::kWarn || options.missing == Missing::kIgnore;
   std::uint32_t flags = 0;
   if (forgives) flags |= UBP_PROBE_IGNORE_MISSING;
@@ -208,28 +228,23 @@ bool arm(const Options& options) {
   ubp_refusal problem{};
   problem.struct_size = sizeof problem;
   ubp_status status = initialise(config, false);
-  if (status == UBP_E_OTHER_RUNTIME) return false;  // which has been said
+  const bool is_said = status == UBP_E_OTHER_RUNTIME;
   if (status == UBP_OK) status = register_environment(options.probes, flags, &probe, &problem);
-  if (status != UBP_OK) give_up();
-  switch (status) {
-    case UBP_OK:
-      break;
-    case UBP_E_SPEC:
-    case UBP_E_NOT_FOUND:
-      say_problem(Level::kError, problem);
-      return false;
-    case UBP_E_REFUSED:
-    case UBP_E_NO_ROOM:
-      if (problem.line != 0) {
-        say_problem(Level::kError, problem);
-      } else {
-        say(Level::kError, fmt::format("no probe could be armed, first {}: {}", place_of(problem), problem.message));
-      }
-      return false;
-    default:
-      say(Level::kError,
-          fmt::format("{}; the program runs unprobed", problem.message[0] != '\0' ? problem.message : ubp_status_string(status)));
-      return false;
+  if (status != UBP_OK) {
+    if (!is_said) give_up();
+    const bool names_place = problem.line == 0 && problem.module[0] != '\0';
+    const std::string where = names_place ? place_of(problem.module, problem.symbol, problem.elf_address) : position_of(problem.line, problem.column);
+    const std::string why = problem.message[0] != '\0' ? problem.message : ubp_status_string(status);
+    keep_error(ubp_status_string(status), where, why, problem.hint);
+    if (is_said) return false;
+    if (names_place) {
+      say(Level::kError, fmt::format("no probe could be armed, first {}: {}", where, why));
+    } else if (problem.line != 0 || status == UBP_E_SPEC || status == UBP_E_NOT_FOUND) {
+      say_problem(Level::kError, where, why, problem.hint);
+    } else {
+      say(Level::kError, fmt::format("{}; the program runs unprobed", why));
+    }
+    return false;
   }
   say_refusals(probe, options.missing == Missing::kWarn);
   if (options.log <= Level::kInfo) say(Level::kInfo, costs(probe));
@@ -237,11 +252,7 @@ bool arm(const Options& options) {
 }
 
 // Everything up to the first int3. Returns false when the options or the specification are bad.
-bool load(std::vector<OptionError>& errors, Options options) {
-  if (!errors.empty()) {
-    say(Level::kError, errors.front().message + "; nothing is probed");
-    return false;
-  }
+bool load(const std::vector<OptionError>& errors, const Options& options) {
   const std::string program = executable_path();
   report::PathFields fields;
   fields.pid = static_cast<int>(getpid());
@@ -250,19 +261,26 @@ bool load(std::vector<OptionError>& errors, Options options) {
   char host[256] = "";
   gethostname(host, sizeof host - 1);
   fields.host = host;
-  auto* const process = new Process{options, program, {}, {}, fields};
-  for (const auto& [file, variable, pattern] :
-       {std::tuple{&process->output, "UBP_OUTPUT", &options.output}, {&process->summary, "UBP_SUMMARY", &options.summary}}) {
-    if (pattern->empty()) continue;
-    if (const auto error = file->prepare(variable, *pattern, fields)) {
-      say(Level::kError, *error);
-      return false;
-    }
+  auto* const process = new Process{options, program, {}, {}, fields, {}};
+  g_loaded = process;
+  at_quick_exit(&write_report);
+  const auto summary_error = process->summary.prepare("UBP_SUMMARY", options.summary, fields);  // first: it tells of the others
+  if (!errors.empty()) {
+    const std::string_view message = errors.front().message, name = message.substr(0, message.find(':'));
+    const bool names_one = name.size() < message.size() && name.starts_with("UBP_");
+    keep_error("an option cannot be used", names_one ? name : "the environment", names_one ? message.substr(name.size() + 2) : message, "");
+    say(Level::kError, std::string(message) + "; nothing is probed");
+    return false;
+  }
+  auto problem = process->output.prepare("UBP_OUTPUT", options.output, fields);
+  if (problem) keep_error("a file cannot be written", "UBP_OUTPUT", *problem, "");
+  if (!problem) problem = summary_error;
+  if (problem) {
+    say(Level::kError, *problem);
+    return false;
   }
   // The report goes elsewhere: no descriptor is kept that the application could meet.
   if (process->output.is_set()) report::release_error_duplicate();
-  at_quick_exit(&write_report);
-  g_loaded = process;
   set_flush(&flush);
   return arm(options);
 }
@@ -284,6 +302,7 @@ __attribute__((constructor)) void on_load() {
   try {
     good = load(errors, options);
   } catch (const std::bad_alloc&) {
+    if (g_loaded != nullptr) g_loaded->error = report::Failure{"memory was denied", "at load", "out of memory", ""};
     say(Level::kError, "out of memory at load; nothing more is probed");
   }
   if (!good && options.missing == Missing::kError) _exit(kNotStarted);  // why has been said
@@ -291,8 +310,8 @@ __attribute__((constructor)) void on_load() {
 
 __attribute__((destructor)) void on_exit() try {
   write_report();
-  if (g_loaded != nullptr && is_reporting_process()) disarm_at_exit();
-} catch (const std::bad_alloc&) {  // no memory to say so, and the process is ending: the text stays as it is
+  if (g_loaded != nullptr && is_reporting_process()) leave_consumers();
+} catch (const std::bad_alloc&) {  // no memory to say so, and the process is ending
 }
 
 [[noreturn]] void exit_now(int status) {

@@ -51,7 +51,7 @@ void Registry::arm_module(std::uint64_t id, Registration& registration, std::uin
   const std::size_t runs = registration.runs.size();
   take(id, registration);
   if (wanted > room) {
-    say(Level::kWarning, fmt::format("{} of {} probepoints in {} are refused: only {} can be added while the program runs",
+    say(Level::kWarning, fmt::format("{} of {} probepoints in {} are refused: there is room for {} (UBP_MAX_PROBEPOINTS makes more)",
                                      registration.refused.size() - refused, wanted, catalog_->modules()[module].name, room));
   }
   if (registration.points == first) return;

@@ -58,16 +58,42 @@ void promote(std::uint32_t point) {
 
 }  // namespace
 
-report::Summary summary(const std::string& program) {
-  const Quiet quiet;
-  const Call call;
-  return call.status() == UBP_OK ? interface().registry.summary(program) : report::Summary{};
+namespace {
+
+report::Summary without_counts(const std::string& program, ubp_status status) {
+  report::Summary summary;
+  summary.version = kVersion;
+  summary.program = program;
+  summary.error = report::Failure{"nothing was counted", "the end of the process", ubp_status_string(status), ""};
+  return summary;
 }
 
-void disarm_at_exit() {
+}  // namespace
+
+report::Summary summary(const std::string& program) {
+  const Call call;
+  if (call.status() != UBP_OK) return without_counts(program, call.status());
+  const Registry& registry = interface().registry;
+  return registry.summary(program, registry.machine_standing());
+}
+
+report::Summary end(const std::string& program, const Quiet& quiet) {
+  const Call call;
+  if (call.status() != UBP_OK) return without_counts(program, call.status());
+  Registry& registry = interface().registry;
+  const Machine::Standing standing = registry.machine_standing();
+  if (const auto denied = registry.restore()) {
+    say(Level::kWarning, *denied);
+  } else {
+    quiet.let_signals_in();
+  }
+  return registry.summary(program, standing);
+}
+
+void leave_consumers() {
   const Quiet quiet;
   const Call call(false);
-  if (call.status() != UBP_OK) return;
+  if (call.status() != UBP_OK || !interface().is_embedded) return;
   Registry& registry = interface().registry;
   std::vector<Operation> operations;
   for (const bool of_environment : {false, true}) {
@@ -76,6 +102,27 @@ void disarm_at_exit() {
   auto denied = registry.apply(operations);
   if (!denied) denied = registry.rest();
   if (denied) say(Level::kWarning, *denied);
+}
+
+Shortfall shortfall(ubp_probe* probe) {
+  const Quiet quiet;
+  const Call call;
+  Shortfall found;
+  if (call.status() != UBP_OK) return found;
+  const Registry& registry = interface().registry;
+  const auto id = reinterpret_cast<std::uint64_t>(probe);
+  for (std::size_t i = 0; auto problem = registry.problem(id, i); ++i) {
+    if (problem->position.line != 0) {
+      found.mistakes.push_back(std::move(*problem));
+      continue;
+    }
+    found.is_exact |= problem->is_exact;
+    if (found.refused++ == 0) found.first = std::move(*problem);
+  }
+  ubp_probe_stats stats{};
+  registry.read(id, stats);
+  found.probes = stats.probes;
+  return found;
 }
 
 std::string costs(ubp_probe* probe) {

@@ -392,18 +392,6 @@ void Machine::synchronise() {
   ++synchronisations_;
 }
 
-std::string_view Machine::tier_name(std::uint32_t index) const {
-  return detours_.mode() == Optimize::kNever ? std::string_view() : tier_reason(detours_.reason(index));
-}
-
-std::array<std::uint64_t, kTiers> Machine::tiers() const {
-  std::array<std::uint64_t, kTiers> tiers{};
-  for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
-    if ((users_[index] & kArmed) != 0) ++tiers[static_cast<std::size_t>(detours_.reason(index))];
-  }
-  return tiers;
-}
-
 void Machine::retire_module(std::uint32_t module, const symbols::Module& where) {
   std::vector<Retired>& retired = retired_[module];
   for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {

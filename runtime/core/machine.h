@@ -98,15 +98,23 @@ class Machine {
   std::optional<std::string> revive_module(std::uint32_t module);
 
   void set_consumers(std::uint32_t index, bool has_consumers) { table_->set_consumers(index, has_consumers); }
-  // Armed probepoints by what keeps them at their int3s, or does not.
-  std::array<std::uint64_t, kTiers> tiers() const;
-  // "jump", or what keeps the probepoint at its int3; "" where nothing does, or nobody asked.
-  std::string_view tier_name(std::uint32_t index) const;
   const Detours& detours() const { return detours_; }
   // Takes all jumps out, for good.
   void leave_jump_tier();
   // No detour counts by %gs from now on (trap/segment.h), for good; those that do are made again.
   void leave_segment(const probes::Catalog& catalog);
+  // How things stand now, for a report that is made when they no longer do.
+  struct Standing {
+    std::uint32_t armed_points = 0;
+    std::array<std::uint64_t, kTiers> tiers{};  // armed probepoints by what keeps them at their int3s, or does not
+    std::vector<Tier> by_point;  // empty: nobody asked
+    // "jump", or what keeps the probepoint at its int3; "" where nothing does, or nobody asked.
+    std::string_view tier_name(std::uint32_t index) const { return index < by_point.size() ? tier_reason(by_point[index]) : std::string_view(); }
+  };
+  Standing standing() const;
+  // The process ends: puts all of the text back that is still what was written, in as few steps as threads that run on allow.
+  // Late traps find their probepoints as ever. Returns what was denied; the runtime's own int3s then stay.
+  std::optional<std::string> restore();
   // A forked child.
   void set_up_child();
   std::uint32_t own_points() const { return own_end_; }         // the first ones in the table

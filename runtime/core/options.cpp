@@ -22,7 +22,7 @@ namespace {
 using spec::quote;
 
 constexpr std::size_t kMaxFileBytes = std::size_t{16} << 20;
-constexpr std::uint32_t kMaxSlots = 4096;
+constexpr std::uint32_t kMaxSlots = 4096, kMaxProbepoints = 1u << 24;
 
 using SetResult = std::optional<std::string>;  // what is wrong with the value; nothing when it was taken
 
@@ -106,15 +106,21 @@ SetResult set_summary(Options& options, std::string_view value) {
   return std::nullopt;
 }
 
-SetResult set_slots(Options& options, std::string_view value) {
-  std::uint32_t slots = 0;
+SetResult set_number(std::uint32_t& option, std::string_view value, std::uint32_t most) {
+  std::uint32_t number = 0;
   const char* last = value.data() + value.size();
-  const std::from_chars_result result = std::from_chars(value.data(), last, slots);
-  if (result.ec != std::errc{} || result.ptr != last || slots < 1 || slots > kMaxSlots) {
-    return fmt::format("{} is not a number from 1 to {}", quote(value), kMaxSlots);
+  const std::from_chars_result result = std::from_chars(value.data(), last, number);
+  if (result.ec != std::errc{} || result.ptr != last || number < 1 || number > most) {
+    return fmt::format("{} is not a number from 1 to {}", quote(value), most);
   }
-  options.slots = slots;
+  option = number;
   return std::nullopt;
+}
+
+SetResult set_slots(Options& options, std::string_view value) { return set_number(options.slots, value, kMaxSlots); }
+
+SetResult set_max_probepoints(Options& options, std::string_view value) {
+  return set_number(options.max_probepoints, value, kMaxProbepoints);
 }
 
 }  // namespace
@@ -221,6 +227,9 @@ constexpr Variable kVariables[] = {
      "the summary says what kept the others",
      set_optimize},
     {"UBP_SLOTS", "1..4096", "64", "slots of each thread; of the pool for steal", set_slots},
+    {"UBP_MAX_PROBEPOINTS", "1..16777216", "65536 more than at load",
+     "room for probepoints, those in modules that are loaded later ([missing=pending]) included; address space until used",
+     set_max_probepoints},
     {"UBP_MISSING", "error|warn|ignore|pending", "arm nothing",
      "a probe that cannot be armed: by default nothing is armed and the program runs unprobed; error does "
      "not start the program (exit 125), warn reports and arms the others, ignore arms the others, pending waits for "

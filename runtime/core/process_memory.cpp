@@ -290,6 +290,12 @@ std::vector<std::uint64_t> read_counters(Counted which) {
   return sums;
 }
 
+std::uint64_t read_own_traps() {
+  std::uint64_t traps = 0;
+  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) traps += __atomic_load_n(&g_process.state(block)->own_traps, __ATOMIC_RELAXED);
+  return traps;
+}
+
 void read_slot_stats(std::uint32_t own_points, report::XolStats& stats) {
   const std::uint32_t used = g_process.used_blocks();
   if (used == 0) return;

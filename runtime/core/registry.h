@@ -74,7 +74,11 @@ class Registry {
   // Takes the records, sorted by time.
   std::vector<ubp_record> drain();
   std::optional<Problem> problem(std::uint64_t id, std::size_t index) const;
-  report::Summary summary(const std::string& program) const;
+  // How things stand, and the summary of it. Between the two, restore() may put the text back.
+  Machine::Standing machine_standing() const { return machine_.standing(); }
+  report::Summary summary(const std::string& program, const Machine::Standing& standing) const;
+  // At the end of the process: see Machine.
+  std::optional<std::string> restore() { return machine_.restore(); }
   std::vector<std::uint64_t> ids(bool of_environment) const;
   bool is_armed() const { return machine_.is_own_armed(); }
 
@@ -139,7 +143,7 @@ class Registry {
   void note_base(Registration& registration, const Runs& runs, std::uint32_t point) const;
   void note_done(Registration& registration) const;
   Count total(const Registration& registration, const Standing& standing) const;
-  report::OptimisedStats optimised_stats() const;
+  report::OptimisedStats optimised_stats(const Machine::Standing& standing) const;
   Count count_at(const Registration& registration, std::uint32_t point, const Count& now) const;
   Consumer consumer_of(std::uint64_t id, const Registration& registration) const;
   bool give_counter(Registration& registration, Problem& problem);

@@ -52,7 +52,7 @@ void Registry::read(ubp_stats& stats) const {
   stats.area_bytes = xol.area_bytes;
   stats.threads_seen = xol.threads_seen;
   stats.synchronisations = machine_.synchronisations();
-  const report::OptimisedStats optimised = optimised_stats();
+  const report::OptimisedStats optimised = optimised_stats(machine_.standing());
   stats.optimised_probepoints = optimised.probepoints;
   stats.optimised_hits = optimised.hits;
 }
@@ -65,21 +65,21 @@ std::optional<Problem> Registry::problem(std::uint64_t id, std::size_t index) co
   return std::nullopt;
 }
 
-report::OptimisedStats Registry::optimised_stats() const {
+report::OptimisedStats Registry::optimised_stats(const Machine::Standing& standing) const {
   report::OptimisedStats stats;
   if (!machine_.is_started() || machine_.detours().mode() == Optimize::kNever) return stats;
   for (const std::uint64_t hits : read_counters(Counted::kOptimised)) stats.hits += hits;
   stats.detour_bytes = machine_.detours().used_bytes();
-  const std::array<std::uint64_t, kTiers> tiers = machine_.tiers();
   for (std::size_t tier = 0; tier < kTiers; ++tier) {
     const std::string_view reason = tier_reason(static_cast<Tier>(tier));
-    if (reason == kJumpTier) stats.probepoints += tiers[tier];
-    if (tiers[tier] != 0 && !reason.empty() && reason != kJumpTier) stats.left.emplace_back(reason, tiers[tier]);
+    const std::uint64_t points = standing.tiers[tier];
+    if (reason == kJumpTier) stats.probepoints += points;
+    if (points != 0 && !reason.empty() && reason != kJumpTier) stats.left.emplace_back(reason, points);
   }
   return stats;
 }
 
-report::Summary Registry::summary(const std::string& program) const {
+report::Summary Registry::summary(const std::string& program, const Machine::Standing& standing) const {
   report::Summary summary;
   summary.version = kVersion;
   summary.program = program;
@@ -93,14 +93,15 @@ report::Summary Registry::summary(const std::string& program) const {
   const std::vector<std::uint64_t> missed = has_consumers_ ? read_counters(Counted::kMissed) : none;
   const std::vector<std::uint64_t> optimised =
       machine_.detours().mode() != Optimize::kNever ? read_counters(Counted::kOptimised) : none;
-  summary.hit_cost_ns = measure_hit_ns();
-  std::uint64_t traps = 0;
-  for (std::size_t index = machine_.own_points(); index < recorded.size(); ++index) traps += recorded[index] + missed[index];
-  summary.overhead_ns = summary.hit_cost_ns * static_cast<double>(traps);
+  for (std::size_t index = 0; index < recorded.size(); ++index) {
+    (index < machine_.own_points() ? summary.traps.runtime : summary.traps.hits) += recorded[index] + missed[index];
+  }
+  summary.traps.runtime += read_own_traps();
+  summary.traps.cost_ns = measure_hit_ns();
   for (std::size_t index = 0; index < recorded.size(); ++index) recorded[index] += optimised[index];
-  summary.optimised = optimised_stats();
+  summary.optimised = optimised_stats(standing);
   report::Totals& totals = summary.totals;
-  totals.probepoints_armed = machine_.armed_points();
+  totals.probepoints_armed = standing.armed_points;
   totals.recorded = gone_.recorded;
   totals.missed = gone_.missed + summary.xol.taken_out;
   totals.dropped = gone_.dropped;
@@ -133,7 +134,7 @@ report::Summary Registry::summary(const std::string& program) const {
       }
       const spec::Item& item = registration->items[probe.item];
       summary.probes.push_back({item.text, std::string(spec::kind_name(item.kind)), modules[probe.module].name,
-                                symbol_of(*catalog_, probe), address, hits, machine_.tier_name(index)});
+                                symbol_of(*catalog_, probe), address, hits, standing.tier_name(index)});
     }
   }
   totals.hits = totals.recorded + totals.missed + totals.dropped;
@@ -150,7 +151,7 @@ std::string Registry::costs(std::uint64_t id) const {
       "(one counting thread)",
       registration.points, ms(registration.resolve_ns), ms(registration.decode_ns), ms(registration.prepare_ns), ms(arm_ns_),
       static_cast<double>(bytes) / std::max(registration.points, 1U));
-  const report::OptimisedStats optimised = optimised_stats();
+  const report::OptimisedStats optimised = optimised_stats(machine_.standing());
   if (machine_.detours().mode() != Optimize::kNever) text += fmt::format("; {} reached by jumps", optimised.probepoints);
   for (const auto& [reason, count] : optimised.left) text += fmt::format(", {} {}", count, reason);
   return text;

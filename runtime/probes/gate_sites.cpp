@@ -164,7 +164,7 @@ GateSites find_gate_sites(const symbols::Module& module) {
       if (number && is_clone(*number)) sites.clones.push_back(point_at(module, address, at));
       if (number && !is_gated(*number)) continue;  // nearly all: a constant right before it
       const auto function = functions.containing(address);
-      if (!function && number && is_gated(*number)) {  // libc's clone3 ends its call frame information here, which would be wrong in the child
+      if (!function && number) {  // libc's clone3 ends its call frame information here, which would be wrong in the child
         sites.points.push_back(point_at(module, address, at));
         sites.points.back().is_gate = true;
         continue;

@@ -38,7 +38,7 @@ std::string reason_text(Reason reason, decoder::Refusal instruction, std::string
       break;
     case Reason::kNoRoom:
       code = "no-room";
-      sentence = "more probepoints than there is room for";
+      sentence = "more probepoints than there is room for; UBP_MAX_PROBEPOINTS, or max_probepoints of ubp_init, makes more";
       break;
     case Reason::kOutOfReach:
       code = "out-of-reach";

@@ -163,6 +163,21 @@ void append_optimised(std::string& out, const OptimisedStats& optimised) {
   for (const auto& [reason, count] : optimised.left) left.number(reason, count);
 }
 
+void append_traps(std::string& out, const Traps& traps) {
+  Object object(out);
+  object.number("hits", traps.hits);
+  object.number("runtime", traps.runtime);
+  object.number("cost_ns", static_cast<std::uint64_t>(traps.cost_ns));
+}
+
+void append_failure(std::string& out, const Failure& failure) {
+  Object object(out);
+  object.text("what", failure.what);
+  object.text("where", failure.where);
+  object.text("why", failure.why);
+  object.text("hint", failure.hint);
+}
+
 void append_row(std::string& out, const RefusalRow& row) {
   Object object(out);
   object.text("module", row.module);
@@ -204,12 +219,18 @@ std::string format_json(const Summary& summary) {
   append_number(out, static_cast<std::uint64_t>(summary.pid));
   out += ",\n  \"program\": ";
   append_string(out, summary.program);
+  if (summary.error) {
+    out += ",\n  \"error\": ";
+    append_failure(out, *summary.error);
+  }
   out += ",\n  \"totals\": ";
   append_totals(out, summary.totals);
   out += ",\n  \"xol\": ";
   append_xol(out, summary.xol);
   out += ",\n  \"optimised\": ";
   append_optimised(out, summary.optimised);
+  out += ",\n  \"traps\": ";
+  append_traps(out, summary.traps);
   out += ",\n  \"refusals\": ";
   append_rows(out, summary.refusals);
   out += ",\n  \"probes\": ";

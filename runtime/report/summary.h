@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -53,6 +54,18 @@ struct ProbeRow {
   std::string_view tier = {};   // "jump", or why it is an int3; refers to constants. Empty: the tier is off
 };
 
+// What entered the kernel: its number times its cost is what the probes cost, but for jumps, at a nanosecond each.
+struct Traps {
+  std::uint64_t hits = 0;       // of the application's hits
+  std::uint64_t runtime = 0;    // of the runtime's own: its code at the application's probepoints, and the gate
+  double cost_ns = 0;           // one counted hit, measured at exit; 0: not measured
+};
+
+// What, where, why, what to do.
+struct Failure {
+  std::string what, where, why, hint;
+};
+
 struct Summary {
   std::string version;
   int pid = 0;
@@ -62,8 +75,8 @@ struct Summary {
   OptimisedStats optimised;
   std::vector<RefusalRow> refusals;
   std::vector<ProbeRow> probes;
-  double hit_cost_ns = 0;       // one counted hit, measured at exit; 0: not measured
-  double overhead_ns = 0;       // that, times the traps taken: an estimate
+  Traps traps;
+  std::optional<Failure> error; // why nothing was armed, or counted
   std::string output_path;      // where the text goes; empty: standard error
 };
 

@@ -6,7 +6,7 @@
 //   ubp: hits       120034 = 120034 recorded + 0 filtered + 0 missed + 0 dropped
 //   ubp: slots      thread: 119000 hits, 1034 misses, 1034 refills, 900 evictions (64 a thread, ...)
 //   ubp: optimised  0 of 310 probepoints (0.0 %), 0 of 120034 hits (0.0 %)
-//   ubp: overhead   about 0.190 s: 1.58 us a hit, measured at exit
+//   ubp: overhead   about 0.190 s: 120034 traps of hits and 12 of UBP's own, 1.58 us each, measured at exit
 //   ubp: output     standard error
 //   ubp:
 //   ubp:    hits  probepoint             spec
@@ -117,9 +117,11 @@ void append_block(std::string& out, const Summary& summary) {
     append_line(out, "missed     more tasks than states: " + count_of(xol.taken_out, "probepoint") +
                          " taken out at that hit (a smaller UBP_SLOTS leaves room for more)");
   }
-  if (summary.hit_cost_ns > 0) {
-    append_line(out, fmt::format("overhead   about {:.3f} s: {:.2f} us a hit, measured at exit",
-                                 summary.overhead_ns / 1e9, summary.hit_cost_ns / 1e3));
+  const Traps& traps = summary.traps;
+  if (traps.cost_ns > 0) {
+    const double seconds = static_cast<double>(traps.hits + traps.runtime) * traps.cost_ns / 1e9;
+    append_line(out, fmt::format("overhead   about {:.3f} s: {} of hits and {} of UBP's own, {:.2f} us each, measured at exit", seconds,
+                                 count_of(traps.hits, "trap"), traps.runtime, traps.cost_ns / 1e3));
   }
   append_line(out, "output     " + (summary.output_path.empty() ? "standard error" : summary.output_path));
 }

@@ -214,7 +214,7 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
   next.copy = detoured.copy;
   next.may_be_fast = 1;
   next.consumed = t_in_runtime ? kConsumed : kNotConsumed;
-  if (t_in_runtime) [[unlikely]] return {reinterpret_cast<std::uint64_t>(&next.scratch), uc};  // counted nowhere
+  if (t_in_runtime) [[unlikely]] return {reinterpret_cast<std::uint64_t>(&task->own_traps), uc};  // no hit
   std::uint64_t* counter = task->counters + index;
   if (is_consuming(task)) [[unlikely]] {
     if (is_below(task, uc->rsp)) {

@@ -62,6 +62,7 @@ struct TaskState {
   std::uint64_t has_deferred;       // a signal arrived meanwhile and is pending; 0 at other times
   std::uint64_t consumer_stack;     // where detours run consumers: below its DetourSave
   std::uint64_t ring, ring_head, ring_tail, ring_limit;  // what it records (record/rings.h); 0: it has not yet
+  std::uint64_t own_traps;          // of libubp's own code, at probepoints in libc: no hits, but they cost as much
   // Then, per area: geometry.slots tags and geometry.sets hands (see caches()).
 };
 

@@ -86,13 +86,14 @@ TEST_CASE("options: no environment at all") {
 
 TEST_CASE("options: every variable is taken") {
   const Options options =
-      read_clean({"UBP_OUTPUT=a=%p", "UBP_SUMMARY=/s", "UBP_SLOTS=4096", "UBP_XOL=thread", "UBP_MISSING=warn",
+      read_clean({"UBP_OUTPUT=a=%p", "UBP_SUMMARY=/s", "UBP_SLOTS=4096", "UBP_MAX_PROBEPOINTS=16777216", "UBP_XOL=thread", "UBP_MISSING=warn",
                   "UBP_FOLLOW=fork, exec", "UBP_LOG=debug", "UBP_OPTIONS=help=1", "UBP_PROBES=f;g=h"});
   CHECK(options.has_probes);
   CHECK(options.probes == "f;g=h");
   CHECK(options.output == "a=%p");
   CHECK(options.summary == "/s");
   CHECK(options.slots == 4096);
+  CHECK(options.max_probepoints == 16777216);
   CHECK(options.missing == Missing::kWarn);
   CHECK(options.follow_exec);
   CHECK(options.log == report::Level::kDebug);
@@ -172,6 +173,8 @@ TEST_CASE("options: bad values leave the default and say what is allowed") {
       {"UBP_SLOTS=-1", "UBP_SLOTS: '-1' is not a number from 1 to 4096"},
       {"UBP_SLOTS=8x", "UBP_SLOTS: '8x' is not a number from 1 to 4096"},
       {"UBP_SLOTS= 8", "UBP_SLOTS: ' 8' is not a number from 1 to 4096"},
+      {"UBP_MAX_PROBEPOINTS=0", "UBP_MAX_PROBEPOINTS: '0' is not a number from 1 to 16777216"},
+      {"UBP_MAX_PROBEPOINTS=16777217", "UBP_MAX_PROBEPOINTS: '16777217' is not a number from 1 to 16777216"},
       {"UBP_SLOTS=4294967297", "UBP_SLOTS: '4294967297' is not a number from 1 to 4096"},
       {"UBP_XOL=x", "UBP_XOL: 'x' is not one of thread, probepoint, steal, adaptive"},
       {"UBP_MISSING=fail", "UBP_MISSING: 'fail' is not one of error, warn, ignore, pending"},
@@ -248,7 +251,7 @@ TEST_CASE("options: the help names every variable, with the real defaults") {
 
 TEST_CASE("options: the names") {
   CHECK(option_names() == std::vector<std::string>{"UBP_PROBES", "UBP_PROBES_FILE", "UBP_OUTPUT",
-                                                   "UBP_SUMMARY", "UBP_XOL", "UBP_OPTIMIZE", "UBP_SLOTS", "UBP_MISSING",
+                                                   "UBP_SUMMARY", "UBP_XOL", "UBP_OPTIMIZE", "UBP_SLOTS", "UBP_MAX_PROBEPOINTS", "UBP_MISSING",
                                                    "UBP_FOLLOW", "UBP_LOG", "UBP_OPTIONS"});
 }
 

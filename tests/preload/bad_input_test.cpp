@@ -31,13 +31,14 @@ bool is_printable(std::string_view text) {
 }
 
 // The program ran as if the library was not there; UBP said one error line that holds all of `words`.
-void check_untouched(const Outcome& probed, const std::vector<std::string>& words) {
+void check_untouched(const Outcome& probed, const std::vector<std::string>& words, bool makes_summary = true) {
   Outcome plain = run_plain({fixture("fx_hello")});
   std::string said = said_by_ubp(probed);
   CAPTURE(said);
   CHECK(probed.end() == plain.end());
   CHECK(probed.out == plain.out);
   CHECK(count_prefix(probed.err, "ubp: error: ") == 1);
+  if (makes_summary) CHECK(probed.summary().contains("error"));
   CHECK(lines(said).size() <= 2);
   for (const std::string& line : lines(said)) {
     bool is_known = line.rfind("ubp: error: ", 0) == 0 || line.rfind("ubp:   ", 0) == 0;
@@ -51,7 +52,18 @@ void check_untouched(const Outcome& probed, const std::vector<std::string>& word
   }
   CHECK(count_prefix(probed.err, "this is the program's own line") == 1);
   nlohmann::json summary = probed.summary();
-  if (summary.contains("totals")) CHECK(total(summary, "probepoints_armed") == 0);
+  if (!summary.contains("totals")) return;
+  CHECK(total(summary, "probepoints_armed") == 0);
+  CHECK(summary["version"] == "0.1.0");
+  CHECK(summary["program"].get<std::string>().ends_with("fx_hello"));
+  REQUIRE(summary.contains("error"));
+  for (const char* part : {"what", "where", "why"}) CHECK(summary["error"][part].get<std::string>() != "");
+  CHECK(summary["error"].contains("hint"));
+  std::string told = summary["error"].dump();
+  for (const std::string& word : words) {
+    CAPTURE(word);
+    CHECK(told.find(word) != std::string::npos);
+  }
 }
 
 void check_bad(const std::string& probes, const std::vector<std::string>& words) {
@@ -188,6 +200,7 @@ TEST_CASE("UBP_MISSING=error: the program is not started, exit status 125") {
     Outcome probed = run_probed({fixture("fx_hello")}, probes, {{"UBP_MISSING", "error"}});
     CHECK(probed.end() == "exit 125");
     CHECK(probed.out == "");
+    CHECK(probed.summary().contains("error"));
     int errors = count_prefix(probed.err, "ubp: error: ");  // what is wrong, and maybe what it led to
     CHECK((errors == 1 || errors == 2));
     CHECK(count_prefix(probed.err, "this is the program's own line") == 0);

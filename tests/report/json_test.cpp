@@ -43,6 +43,7 @@ Summary sample() {
   summary.totals = {1, 2, 3, 4, 5, 6, 7, 8, 9};
   summary.xol = {"thread", 64, 10, 11, 12, 13, 14, 15};
   summary.optimised = {16, 17, 18, {{"budget", 19}, {"neighbour", 20}}};
+  summary.traps = {21, 22, 23.9};
   summary.refusals = {{"libc.so.6", "memcpy+0x3", 0xa1b23, "mid-instruction: no"},
                       {"app", "g", 0, "rseq: no"}};
   summary.probes = {{"app:f", "uprobe", "app", "f", 0xffffffffffffffff, UINT64_MAX},
@@ -54,7 +55,8 @@ TEST_CASE("report json: the keys are the stable ones, in their order") {
   const OrderedJson json = OrderedJson::parse(format_json(sample()));
   using Keys = std::vector<std::string>;
   CHECK(keys_of(json) ==
-        Keys{"version", "pid", "program", "totals", "xol", "optimised", "refusals", "probes"});
+        Keys{"version", "pid", "program", "totals", "xol", "optimised", "traps", "refusals", "probes"});
+  CHECK(keys_of(json["traps"]) == Keys{"hits", "runtime", "cost_ns"});
   CHECK(keys_of(json["totals"]) == Keys{"probes_requested", "probepoints_armed", "pending", "refused", "hits",
                                         "recorded", "filtered", "missed", "dropped"});
   CHECK(keys_of(json["xol"]) == Keys{"policy", "slots_per_thread", "hits", "misses", "refills", "evictions",
@@ -77,6 +79,7 @@ TEST_CASE("report json: every value is where it belongs") {
     CHECK(json["xol"][key] == expected++);
   }
   for (const char* key : {"probepoints", "hits", "detour_bytes"}) CHECK(json["optimised"][key] == expected++);
+  CHECK(json["traps"] == OrderedJson::parse(R"({"hits":21,"runtime":22,"cost_ns":23})"));
   CHECK(json["optimised"]["left"] == OrderedJson::parse(R"({"budget":19,"neighbour":20})"));
   CHECK(json["refusals"].size() == 2);
   CHECK(json["refusals"][0]["address"] == "0xa1b23");
@@ -88,6 +91,16 @@ TEST_CASE("report json: every value is where it belongs") {
   CHECK(json["probes"][1] ==
         OrderedJson::parse(
             R"({"spec":"app:g","kind":"uprobe","module":"app","symbol":"g","address":"0x20","hits":0,"tier":"jump"})"));
+}
+
+TEST_CASE("report json: why nothing was armed stands in front of the numbers") {
+  Summary summary = sample();
+  summary.error = Failure{"no such \"thing\"", "UBP_PROBES:1:1", "it is not there", "did you mean another?"};
+  const OrderedJson json = OrderedJson::parse(format_json(summary));
+  CHECK(keys_of(json)[3] == "error");
+  CHECK(json["error"] == OrderedJson::parse(
+                             R"({"what":"no such \"thing\"","where":"UBP_PROBES:1:1","why":"it is not there","hint":"did you mean another?"})"));
+  CHECK(json["version"] == "0.1.0");
 }
 
 TEST_CASE("report json: nothing to tell is valid too, and the file ends in a newline") {

@@ -71,6 +71,14 @@ TEST_CASE("report text: the output path is told") {
   CHECK(has_line(summary, "ubp: output     /tmp/out.txt"));
 }
 
+TEST_CASE("report text: the overhead is all traps, the runtime's own too") {
+  Summary summary = sample();
+  summary.traps = {1000, 2'000'000, 1500};
+  CHECK(has_line(summary, "ubp: overhead   about 3.002 s: 1000 traps of hits and 2000000 of UBP's own, 1.50 us each, measured at exit"));
+  summary.traps.cost_ns = 0;  // could not be measured
+  for (const std::string& line : lines_of(summary)) CHECK(line.find("overhead") == std::string::npos);
+}
+
 TEST_CASE("report text: without probes there is a block and no table") {
   CHECK(lines_of(Summary{}).size() == 6);
   CHECK(has_line(Summary{}, "ubp: optimised  0 of 0 probepoints (0.0 %), 0 of 0 hits (0.0 %)"));

@@ -23,13 +23,13 @@ void give_up();
 ubp_status register_environment(std::string_view spec, std::uint32_t flags, ubp_probe** probe, ubp_refusal* refusal);
 
 // The summary as things are now. Without counts, and with the reason, where they cannot be had, as when this very thread was
-// interrupted in a call of the interface. Context: normal, in a Quiet.
-report::Summary summary(const std::string& program);
+// interrupted in a call of the interface. lists_all: with the probes that a report leaves out. Context: normal, in a Quiet.
+report::Summary summary(const std::string& program, bool lists_all);
 
 // The last one. First puts the text back, so that what the report takes after this runs through code that nobody probes, and then
 // lets the signals in that `quiet` holds back: whatever would end the program ends it. Context: the end of the process, also in
 // a signal handler.
-report::Summary end(const std::string& program, const Quiet& quiet);
+report::Summary end(const std::string& program, bool lists_all, const Quiet& quiet);
 
 // The entry's part of ubp_flush(): writes the files, returns false after saying why one cannot be written.
 void set_flush(bool (*flush)());

@@ -149,7 +149,7 @@ bool write_files(report::Summary summary, bool to_stream, int pid) {
   return good;
 }
 
-bool flush() { return write_files(summary(g_loaded->program), false, static_cast<int>(sys::getpid())); }
+bool flush() { return write_files(summary(g_loaded->program, g_loaded->summary.is_set()), false, static_cast<int>(sys::getpid())); }
 
 // Another thread makes the report already: the process must not end before it is made. This one, interrupted in it, does not wait.
 void wait_for_report(std::uint32_t pid) {
@@ -173,7 +173,7 @@ void write_report() try {
   }
   g_reporting_thread.store(sys::gettid(), std::memory_order_relaxed);
   const Quiet quiet;
-  write_files(end(g_loaded->program, quiet), true, static_cast<int>(pid));
+  write_files(end(g_loaded->program, g_loaded->summary.is_set(), quiet), true, static_cast<int>(pid));
   g_reported_pid.store(pid, std::memory_order_release);  // pairs with wait_for_report()
 } catch (const std::bad_alloc&) {
   report::error_stream().write("ubp: error: out of memory at exit; no report\n");

@@ -70,14 +70,14 @@ report::Summary without_counts(const std::string& program, ubp_status status) {
 
 }  // namespace
 
-report::Summary summary(const std::string& program) {
+report::Summary summary(const std::string& program, bool lists_all) {
   const Call call;
   if (call.status() != UBP_OK) return without_counts(program, call.status());
   const Registry& registry = interface().registry;
-  return registry.summary(program, registry.machine_standing());
+  return registry.summary(program, registry.machine_standing(), lists_all);
 }
 
-report::Summary end(const std::string& program, const Quiet& quiet) {
+report::Summary end(const std::string& program, bool lists_all, const Quiet& quiet) {
   const Call call;
   if (call.status() != UBP_OK) return without_counts(program, call.status());
   Registry& registry = interface().registry;
@@ -87,7 +87,7 @@ report::Summary end(const std::string& program, const Quiet& quiet) {
   } else {
     quiet.let_signals_in();
   }
-  return registry.summary(program, standing);
+  return registry.summary(program, standing, lists_all);
 }
 
 void leave_consumers() {

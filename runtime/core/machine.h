@@ -57,7 +57,7 @@ struct MachineConfig {
   std::uint32_t slots = 64;  // per thread and area
   xol::Policy policy = xol::Policy::kThread;
   Optimize optimize = Optimize::kAuto;
-  std::uint32_t probepoints = 0;        // most there can ever be
+  std::uint32_t probepoints = 0;        // most there can ever be, but for those of the first registration; 0: some more than these
   std::uint32_t consumers = 0;          // counters for them
   bool leaves_blocked_threads = false;  // ParkedThreads
 };

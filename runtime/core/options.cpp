@@ -228,7 +228,8 @@ constexpr Variable kVariables[] = {
      set_optimize},
     {"UBP_SLOTS", "1..4096", "64", "slots of each thread; of the pool for steal", set_slots},
     {"UBP_MAX_PROBEPOINTS", "1..16777216", "65536 more than at load",
-     "room for probepoints, those in modules that are loaded later ([missing=pending]) included; address space until used",
+     "the most probepoints, those in modules that are loaded later ([missing=pending]) included; those at load are always "
+     "taken. More take address space until they are used",
      set_max_probepoints},
     {"UBP_MISSING", "error|warn|ignore|pending", "arm nothing",
      "a probe that cannot be armed: by default nothing is armed and the program runs unprobed; error does "

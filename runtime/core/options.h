@@ -22,7 +22,7 @@ struct Options {
   std::string summary;         // UBP_SUMMARY; empty: none
   std::uint32_t slots = 64;    // UBP_SLOTS: 1..4096
   xol::Policy policy = xol::Policy::kThread;  // UBP_XOL
-  std::uint32_t max_probepoints = 0;          // UBP_MAX_PROBEPOINTS: 1..16777216; 0: as many as there are now, and kLatePoints more
+  std::uint32_t max_probepoints = 0;          // UBP_MAX_PROBEPOINTS: 1..16777216; 0: 65,536 more than there are at load
   Optimize optimize = Optimize::kAuto;      // UBP_OPTIMIZE=auto|always|never
   Missing missing = Missing::kNothing;      // UBP_MISSING=error|warn|ignore|pending
   report::Level log = report::Level::kWarning;  // UBP_LOG

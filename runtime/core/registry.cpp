@@ -63,8 +63,8 @@ std::optional<std::string> Registry::start(std::size_t probepoints, bool has_pen
   if (machine_.is_started()) return std::nullopt;
   MachineConfig config = config_;
   const std::size_t needed = probepoints + (has_pending ? kLatePoints : kSparePoints);
-  config.probepoints = static_cast<std::uint32_t>(std::max<std::size_t>(needed, config.probepoints));
-  config.consumers = std::min(kMostConsumers, config.probepoints);
+  config.consumers = static_cast<std::uint32_t>(std::min<std::size_t>(kMostConsumers, std::max<std::size_t>(needed, config.probepoints)));
+  config.probepoints = static_cast<std::uint32_t>(config.probepoints == 0 ? needed : std::max<std::size_t>(probepoints, config.probepoints));
   if (auto denied = machine_.start(config, *catalog_)) return denied;
   next_counter_ = machine_.first_consumer_counter();
   end_of_counters_ = next_counter_ + config.consumers;

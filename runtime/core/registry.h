@@ -76,7 +76,8 @@ class Registry {
   std::optional<Problem> problem(std::uint64_t id, std::size_t index) const;
   // How things stand, and the summary of it. Between the two, restore() may put the text back.
   Machine::Standing machine_standing() const { return machine_.standing(); }
-  report::Summary summary(const std::string& program, const Machine::Standing& standing) const;
+  // lists_all: with the probes that a report leaves out.
+  report::Summary summary(const std::string& program, const Machine::Standing& standing, bool lists_all) const;
   // At the end of the process: see Machine.
   std::optional<std::string> restore() { return machine_.restore(); }
   std::vector<std::uint64_t> ids(bool of_environment) const;

@@ -8,6 +8,7 @@
 #include "runtime/core/arena.h"
 #include "runtime/core/options.h"
 #include "runtime/core/registry.h"
+#include "runtime/report/report.h"
 
 namespace ubp::core {
 
@@ -79,7 +80,7 @@ report::OptimisedStats Registry::optimised_stats(const Machine::Standing& standi
   return stats;
 }
 
-report::Summary Registry::summary(const std::string& program, const Machine::Standing& standing) const {
+report::Summary Registry::summary(const std::string& program, const Machine::Standing& standing, bool lists_all) const {
   report::Summary summary;
   summary.version = kVersion;
   summary.program = program;
@@ -105,6 +106,9 @@ report::Summary Registry::summary(const std::string& program, const Machine::Sta
   totals.recorded = gone_.recorded;
   totals.missed = gone_.missed + summary.xol.taken_out;
   totals.dropped = gone_.dropped;
+  std::size_t rows = 0;
+  for (const auto& [id, registration] : registrations_) rows += registration->probes.size();
+  const bool leaves_out = !lists_all && rows > report::kMaxRowsWithoutHits;
   for (const auto& [id, registration] : registrations_) {
     for (const probes::Refused& refused : registration->refused) {
       summary.refusals.push_back({modules[refused.module].name, refused.symbol, refused.address, refused.reason});
@@ -115,7 +119,7 @@ report::Summary Registry::summary(const std::string& program, const Machine::Sta
     const std::uint64_t dropped = registration->records() ? (counter(registration->counter) - registration->counter_base).dropped : 0;
     totals.dropped += dropped;
     totals.recorded -= dropped;  // its probepoints' hits, below
-    summary.probes.reserve(summary.probes.size() + registration->probes.size());
+    if (!leaves_out) summary.probes.reserve(summary.probes.size() + registration->probes.size());
     std::map<std::tuple<std::string, std::uint32_t, std::uint64_t>, std::size_t> late_rows;  // path, item, address -> row
     for (const probes::Probe& probe : registration->probes) {
       const std::uint32_t index = index_of(registration->runs, probe.point);
@@ -123,8 +127,13 @@ report::Summary Registry::summary(const std::string& program, const Machine::Sta
       const std::uint64_t hits = count.recorded + count.missed;
       totals.recorded += count.recorded;
       totals.missed += count.missed;
+      const bool is_late = probe.module >= loaded_modules_;
+      if (leaves_out && hits == 0 && !is_late) {
+        ++summary.unlisted;
+        continue;
+      }
       const std::uint64_t address = address_of(*catalog_, probe);
-      if (probe.module >= loaded_modules_) {  // one that came back elsewhere is one row still
+      if (is_late) {  // one that came back elsewhere is one row still
         const auto [row, is_new] =
             late_rows.try_emplace({modules[probe.module].path, probe.item, address}, summary.probes.size());
         if (!is_new) {
@@ -133,7 +142,7 @@ report::Summary Registry::summary(const std::string& program, const Machine::Sta
         }
       }
       const spec::Item& item = registration->items[probe.item];
-      summary.probes.push_back({item.text, std::string(spec::kind_name(item.kind)), modules[probe.module].name,
+      summary.probes.push_back({item.text, spec::kind_name(item.kind), modules[probe.module].name,
                                 symbol_of(*catalog_, probe), address, hits, standing.tier_name(index)});
     }
   }

@@ -2,6 +2,7 @@
 //
 // Written by hand: the output is one flat schema, and no JSON library has to live inside the application.
 // Strings come from other people's files (symbols, paths), so any bytes give valid UTF-8 JSON.
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <string>
@@ -70,9 +71,15 @@ void append_escaped(std::string& out, char c) {
   out += kHex[byte & 15];
 }
 
+bool is_plain(char c) { return c >= 0x20 && c < 0x7f && c != '"' && c != '\\'; }
+
 void append_string(std::string& out, std::string_view text) {
   out += '"';
-  while (!text.empty()) {
+  for (;;) {
+    const auto plain = static_cast<std::size_t>(std::find_if_not(text.begin(), text.end(), is_plain) - text.begin());
+    out += text.substr(0, plain);
+    text.remove_prefix(plain);
+    if (text.empty()) break;
     const std::size_t length = utf8_length(text);
     if (length == 0) {
       out += kReplacement;
@@ -213,7 +220,10 @@ void append_rows(std::string& out, const std::vector<Row>& rows) {
 }  // namespace
 
 std::string format_json(const Summary& summary) {
-  std::string out = "{\n  \"version\": ";
+  std::string out;
+  constexpr std::size_t kMuch = 256;  // a row; what is not used takes no memory, and growing would take it twice
+  out.reserve((summary.probes.size() + summary.refusals.size() + 8) * kMuch);
+  out += "{\n  \"version\": ";
   append_string(out, summary.version);
   out += ",\n  \"pid\": ";
   append_number(out, static_cast<std::uint64_t>(summary.pid));

@@ -9,6 +9,7 @@
 #include "runtime/report/output_file.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -112,8 +113,25 @@ std::string random_name() {
          ".tmp";
 }
 
+// Signals wait as long as it lives: one that ends the process would leave half a file behind.
+class SignalsWait {
+ public:
+  SignalsWait() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before_);
+  }
+  ~SignalsWait() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsWait(const SignalsWait&) = delete;
+  SignalsWait& operator=(const SignalsWait&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
 // Fills a new file and gives it the target's name. Returns 0 or an errno; nothing is left behind then.
 int replace_file(int directory, const Target& target, std::string_view content) {
+  const SignalsWait no_signal_ends_this;
   std::string name;
   int made = -1;
   for (int attempt = 0; attempt < kNameAttempts && made < 0; ++attempt) {

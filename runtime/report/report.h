@@ -70,6 +70,8 @@ class Progress {
   std::int64_t next_ns_ = 0;
 };
 
+// A longer table leaves out the probes that were never hit.
+inline constexpr std::size_t kMaxRowsWithoutHits = 200;
 // The block and the table a person reads; every line starts with "ubp: ". Probes sorted by hits, most first.
 std::string format_text(const Summary& summary);
 // The same as JSON, the stable schema of the README ("UBP_SUMMARY"). Ends in a newline.

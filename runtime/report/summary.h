@@ -48,7 +48,9 @@ struct RefusalRow {
 };
 
 struct ProbeRow {
-  std::string spec, kind, module, symbol;
+  std::string spec;
+  std::string_view kind;        // refers to constants
+  std::string module, symbol;
   std::uint64_t address = 0;    // ELF virtual address
   std::uint64_t hits = 0;
   std::string_view tier = {};   // "jump", or why it is an int3; refers to constants. Empty: the tier is off
@@ -75,6 +77,7 @@ struct Summary {
   OptimisedStats optimised;
   std::vector<RefusalRow> refusals;
   std::vector<ProbeRow> probes;
+  std::uint64_t unlisted = 0;   // further probes, never hit, of a summary whose readers would leave them out
   Traps traps;
   std::optional<Failure> error; // why nothing was armed, or counted
   std::string output_path;      // where the text goes; empty: standard error

@@ -31,7 +31,6 @@ namespace ubp::report {
 namespace {
 
 constexpr std::size_t kMaxRefusals = 20;          // told one by one; the rest is counted per reason
-constexpr std::size_t kMaxRowsWithoutHits = 200;  // a longer table leaves out the probes that were never hit
 constexpr std::size_t kMaxNameColumn =
     48;  // longer names push their own line's last column out, not everyone's
 
@@ -142,10 +141,11 @@ void append_row(std::string& out, std::string_view hits, std::size_t hits_width,
   append_line(out, text);
 }
 
-void append_table(std::string& out, const std::vector<ProbeRow>& probes) {
+void append_table(std::string& out, const std::vector<ProbeRow>& probes, std::uint64_t unlisted) {
   std::vector<const ProbeRow*> rows;
   rows.reserve(probes.size());
-  const bool shows_all = probes.size() <= kMaxRowsWithoutHits;
+  const std::uint64_t all = probes.size() + unlisted;
+  const bool shows_all = all <= kMaxRowsWithoutHits;
   for (const ProbeRow& row : probes) {
     if (shows_all || row.hits != 0) rows.push_back(&row);
   }
@@ -168,8 +168,8 @@ void append_table(std::string& out, const std::vector<ProbeRow>& probes) {
     append_row(out, decimal(row->hits), hits_width, place(row->module, row->symbol, row->address), name_width,
                row->spec);
   }
-  if (rows.size() != probes.size()) {
-    append_line(out, "  " + decimal(probes.size() - rows.size()) + " of " + count_of(probes.size(), "probe") +
+  if (rows.size() != all) {
+    append_line(out, "  " + decimal(all - rows.size()) + " of " + count_of(all, "probe") +
                          " had no hits (UBP_SUMMARY lists all)");
   }
 }
@@ -179,7 +179,7 @@ void append_table(std::string& out, const std::vector<ProbeRow>& probes) {
 std::string format_text(const Summary& summary) {
   std::string out;
   append_block(out, summary);
-  if (!summary.probes.empty()) append_table(out, summary.probes);
+  if (!summary.probes.empty() || summary.unlisted != 0) append_table(out, summary.probes, summary.unlisted);
   return out;
 }
 

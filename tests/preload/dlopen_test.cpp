@@ -81,3 +81,22 @@ TEST_CASE("a pending probe in a child that loads the module after fork; real plu
   CHECK(probed.summaries.size() == 2);
   for (const auto& [pid, summary] : probed.summaries) CHECK(total(summary, "hits") == 1);
 }
+
+TEST_CASE("UBP_MAX_PROBEPOINTS bounds the probepoints of modules that come later, and a refusal names it") {
+  const std::string spec = "f; insn:libfx_plugin:plugin_* [missing=pending]";
+  Outcome few = run_probed({fixture("fx_dlopen"), plugin(), "1"}, spec, {{"UBP_MAX_PROBEPOINTS", "3"}});
+  CHECK(few.end() == "exit 0");
+  CHECK(few.err.find("there is room for 2 (UBP_MAX_PROBEPOINTS makes more)") != std::string::npos);
+  CHECK(total(few.summary(), "probepoints_armed") <= 3);
+  REQUIRE(total(few.summary(), "refused") > 0);
+  CHECK(few.summary()["refusals"][0]["reason"].get<std::string>().find("UBP_MAX_PROBEPOINTS") != std::string::npos);
+  CHECK(adds_up(few.summary()));
+  for (const char* most : {"100", "70000", "16777216"}) {
+    CAPTURE(most);
+    Outcome many = run_probed({fixture("fx_dlopen"), plugin(), "1"}, spec, {{"UBP_MAX_PROBEPOINTS", most}});
+    CHECK(many.end() == "exit 0");
+    CHECK(many.err.find("UBP_MAX_PROBEPOINTS") == std::string::npos);
+    CHECK(total(many.summary(), "refused") == 0);
+    CHECK(adds_up(many.summary()));
+  }
+}

@@ -112,7 +112,10 @@ constexpr int kHere = -100;  // AT_FDCWD
 }  // namespace
 
 // Under the names that objects refer to them by, which C++ knows as something else.
-#define UBP_OWN(type, name, ...) extern "C" type ubp_own_##name(__VA_ARGS__) asm(#name); type ubp_own_##name(__VA_ARGS__)
+#ifndef UBP_OWN_PREFIX  // tests/base compares them with libc's
+#define UBP_OWN_PREFIX ""
+#endif
+#define UBP_OWN(type, name, ...) extern "C" type ubp_own_##name(__VA_ARGS__) asm(UBP_OWN_PREFIX #name); type ubp_own_##name(__VA_ARGS__)
 
 UBP_OWN(void*, memmove, void* to, const void* from, std::size_t size) { return move(to, from, size); }
 UBP_OWN(void*, memcpy, void* to, const void* from, std::size_t size) { return move(to, from, size); }
@@ -134,9 +137,9 @@ UBP_OWN(void*, memset, void* target, int value, std::size_t size) {
   return target;
 }
 
-UBP_OWN(int, memcmp, const void* left, const void* right, std::size_t size) {
-  const auto* a = static_cast<const Byte*>(left);
-  const auto* b = static_cast<const Byte*>(right);
+namespace {
+
+int compare(const Byte* a, const Byte* b, std::size_t size) {
   for (; size >= kBlock; size -= kBlock, a += kBlock, b += kBlock) {
     const auto equal = static_cast<unsigned>(_mm_movemask_epi8(_mm_cmpeq_epi8(load<__m128i>(a), load<__m128i>(b))));
     if (equal == 0xffff) continue;
@@ -147,6 +150,31 @@ UBP_OWN(int, memcmp, const void* left, const void* right, std::size_t size) {
     if (a[at] != b[at]) return a[at] - b[at];
   }
   return 0;
+}
+
+}  // namespace
+
+UBP_OWN(int, memcmp, const void* left, const void* right, std::size_t size) {
+  return compare(static_cast<const Byte*>(left), static_cast<const Byte*>(right), size);
+}
+
+// Looks for the wanted bytes' first and last at once.
+UBP_OWN(void*, memmem, const void* memory, std::size_t size, const void* wanted, std::size_t wanted_size) {
+  const auto *at = static_cast<const Byte*>(memory), *const bytes = static_cast<const Byte*>(wanted);
+  if (wanted_size == 0) return const_cast<Byte*>(at);
+  const std::size_t tail = wanted_size - 1;
+  const __m128i first = _mm_set1_epi8(static_cast<char>(bytes[0])), last = _mm_set1_epi8(static_cast<char>(bytes[tail]));
+  for (; size >= kBlock + tail; size -= kBlock, at += kBlock) {
+    const __m128i both = _mm_and_si128(_mm_cmpeq_epi8(load<__m128i>(at), first), _mm_cmpeq_epi8(load<__m128i>(at + tail), last));
+    for (auto found = static_cast<unsigned>(_mm_movemask_epi8(both)); found != 0; found &= found - 1) {
+      const Byte* const here = at + __builtin_ctz(found);
+      if (compare(here, bytes, wanted_size) == 0) return const_cast<Byte*>(here);
+    }
+  }
+  for (; size >= wanted_size; --size, ++at) {
+    if (compare(at, bytes, wanted_size) == 0) return const_cast<Byte*>(at);
+  }
+  return nullptr;
 }
 
 UBP_OWN(void*, memchr, const void* memory, int value, std::size_t size) {
@@ -173,6 +201,12 @@ UBP_OWN(std::size_t, strlen, const char* text) {
   do block += kBlock;
   while ((found = zeros()) == 0);
   return static_cast<std::size_t>(block + __builtin_ctz(found) - text);
+}
+
+UBP_OWN(std::size_t, strnlen, const char* text, std::size_t most) {
+  std::size_t length = 0;
+  while (length != most && text[length] != '\0') ++length;
+  return length;
 }
 
 UBP_OWN(int, strcmp, const char* left, const char* right) {

@@ -151,10 +151,12 @@ bool write_files(report::Summary summary, bool to_stream, int pid) {
 
 bool flush() { return write_files(summary(g_loaded->program, g_loaded->summary.is_set()), false, static_cast<int>(sys::getpid())); }
 
-// Another thread makes the report already: the process must not end before it is made. This one, interrupted in it, does not wait.
+// Another thread makes the report already: the process must not end before it is made, but it does end. This thread, interrupted
+// in making it, does not wait.
 void wait_for_report(std::uint32_t pid) {
   constexpr long kNoSuchProcess = -3;  // -ESRCH
-  while (g_reported_pid.load(std::memory_order_acquire) != pid) {  // pairs with write_report()
+  constexpr int kPatience = 10'000;    // milliseconds; a reader of the report has five seconds
+  for (int turn = 0; turn < kPatience && g_reported_pid.load(std::memory_order_acquire) != pid; ++turn) {  // pairs with write_report()
     const std::uint32_t thread = g_reporting_thread.load(std::memory_order_relaxed);  // 0: not yet known
     if (thread == sys::gettid()) return;
     if (thread != 0 && sys::call4(SYS_tgkill, pid, thread, 0) == kNoSuchProcess) return;

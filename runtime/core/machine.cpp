@@ -91,6 +91,7 @@ std::uint32_t index_of(const Runs& runs, std::uint32_t point) {
 std::optional<std::string> Machine::start(const MachineConfig& config, probes::Catalog& catalog) {
   const std::size_t capacity = config.probepoints + kOwnPoints;
   leaves_blocked_threads_ = config.leaves_blocked_threads;
+  most_points_ = config.probepoints;
   first_consumer_counter_ = static_cast<std::uint32_t>(capacity);
   if (const auto denied = map_task_memory({config.slots, first_consumer_counter_ + config.consumers, config.policy})) {
     return fmt::format("cannot get memory for per-thread counters: {}", *denied);
@@ -274,10 +275,10 @@ Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog, const Cons
                                                                               : std::nullopt;
     });
   }
-  if (points.size() > table_->room()) {
-    const std::size_t room = table_->room();
+  if (points.size() > room()) {
+    const std::size_t most = room();
     plan.refuse_points([&](std::uint32_t index) -> std::optional<std::string> {
-      if (index < room) return std::nullopt;
+      if (index < most) return std::nullopt;
       return probes::reason_text(probes::Reason::kNoRoom, decoder::Refusal::kNone, "");
     });
   }

@@ -79,7 +79,7 @@ class Machine {
   // Gives the plan's points areas and permanent slots, and refuses those that can have none; then takes them into the
   // table. consumer: theirs; null: it has none.
   Runs add(probes::Plan& plan, const probes::Catalog& catalog, const Consumer* consumer);
-  std::size_t room() const { return table_->room(); }
+  std::size_t room() const { return most_points_ - (table_->view().count - own_end_); }
   std::uint64_t last_address(std::uint32_t index) const { return table_->last_address(index); }
   // Whether the probepoint was ever armed, or may have been counted by a detour: if not, its counters are zero.
   bool may_have_counted(std::uint32_t index) const { return (users_[index] & kWasArmed) != 0 || detours_.has_jumped(); }
@@ -153,7 +153,7 @@ class Machine {
   bool has_membarrier_ = false;
   Detours detours_;
   std::vector<std::uint32_t> cleared_;  // jumps that came out for new probepoints, and may go in again
-  std::uint32_t armed_points_ = 0;
+  std::uint32_t most_points_ = 0, armed_points_ = 0;
   std::uint64_t synchronisations_ = 0;
   struct Retired {
     std::uint32_t index;

@@ -193,6 +193,16 @@ TEST_CASE("text that the program has replaced or made inaccessible is left alone
   }
 }
 
+// What goes on while probes stay: a module is loaded whose symbols are read, in a process whose memory functions are probed.
+TEST_CASE("a module that comes late is searched without traps in every byte of it") {
+  Outcome outcome = run_probed({"/usr/bin/python3", "-S", "-E", "-c", "import _sqlite3"},
+                               "insn:libc:*mem*; libsqlite3*:sqlite3_open [missing=pending]");
+  REQUIRE(outcome.end() == "exit 0");
+  REQUIRE(total(outcome.summary(), "pending") == 0);
+  CHECK(traps(outcome.summary(), "runtime") < 20'000);  // libelf's and the dynamic linker's
+  CHECK(adds_up(outcome.summary()));
+}
+
 // The bound is generous, and grows with the machine: what the load took, several times over. Without probes out of the way, the
 // report of a hundredth of this took minutes.
 TEST_CASE("an end with every instruction of libc probed takes no longer than the start") {

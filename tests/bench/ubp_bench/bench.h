@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,20 @@ Outcome run(const Run& run);
 
 // In the worker: does what its arguments say and prints the result. Returns the exit status.
 int work(const std::vector<std::string>& arguments);
+
+// What is wrong with an outcome: its counts, its results, the tier of its hits. "": nothing.
+std::string check(const Run& run, const Outcome& outcome);
+
+// The table of functions in turn, of one thread: medians of so many rounds. json: not nullptr: appended to it instead. False: a row failed.
+bool print_turns(const std::string& library, int repeat, int ms, nlohmann::json* json);
+// In the worker: replaces the first instructions of the last `count` functions by jumps to detours made by hand, near or far away, that
+// count or do nothing. False: it cannot.
+bool make_turn_detours(int count, bool is_far, bool counts);
+// Calls the last `count` functions, one after the other. False: their result is wrong.
+bool call_turns(int count, long argument);
+// How many calls the detours have counted in this thread.
+std::uint64_t counted_turns();
+inline constexpr int kTurns = 2048;
 
 // A policy's own part of a hit, without the kernel: nanoseconds of `threads` threads at once, per call and thread.
 // cycle: over so many probepoints, with 64 slots. Once in a process: the memory is laid out for the policy.

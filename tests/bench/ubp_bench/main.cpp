@@ -1,6 +1,7 @@
 // ubp-bench: what a hit costs, side by side in one run, and how the slot policies behave under contention.
 //
 //   ubp-bench [--json] [--repeat N] [--ms N]       the tables: medians of N rounds, the rows taking turns
+//   ubp-bench turns [--json] [--repeat N] [--ms N]  the last of them alone: functions called in turn
 //   ubp-bench stress --threads T --probepoints K --slots N --xol POLICY --seconds S [--pattern uniform|random|zipf|phase] [--json]
 //
 // Options --library PATH: another libubp.so than the one beside this program.
@@ -109,29 +110,14 @@ void print_jumps(const std::vector<Row>& rows, nlohmann::json* json) {
   }
 }
 
-// Whether all hits were jumps, or none. A thread's first one is a trap, which makes its counters.
-bool is_of_tier(const Outcome& outcome, const std::string& optimize, std::uint64_t calls) {
-  const auto jumped = outcome.optimised.find("hits");
-  if (jumped == outcome.optimised.end()) return false;
-  return optimize == "never" ? jumped->second == 0 : jumped->second + outcome.calls.size() >= calls;
-}
-
 int print_table(const std::string& library, int repeat, int ms, bool as_json) {
   const auto worker = [&](const std::string& mode, std::map<std::string, std::string> environment, std::uint64_t uprobe = 0, int count = 1,
                           const std::string& pattern = "uniform") {
     if (!environment.empty()) environment.try_emplace("UBP_OPTIMIZE", "never");  // the breakpoint tier, unless it says so
     return [=](int threads, std::string& error) {
-      const Outcome outcome =
-          run({{mode, std::to_string(threads), std::to_string(ms), std::to_string(count), pattern}, environment, library, uprobe});
-      const auto calls = std::accumulate(outcome.calls.begin(), outcome.calls.end(), std::uint64_t{0});
-      error = outcome.error;
-      const bool is_probed = !environment.empty() || uprobe != 0;
-      const auto counted = outcome.totals.find(uprobe != 0 ? "kernel" : "hits");
-      if (error.empty() && is_probed && (counted == outcome.totals.end() || counted->second != calls)) error = "the counts differ";
-      if (error.empty() && outcome.wrong != 0) error = "a function did not do what it should";
-      const auto tier = environment.find("UBP_OPTIMIZE");
-      const bool is_told = tier != environment.end();
-      if (error.empty() && is_told && !is_of_tier(outcome, tier->second, calls)) error = "hits were of the other tier";
+      const Run one{{mode, std::to_string(threads), std::to_string(ms), std::to_string(count), pattern}, environment, library, uprobe};
+      const Outcome outcome = run(one);
+      error = check(one, outcome);
       return outcome.processor_ns;
     };
   };
@@ -198,8 +184,16 @@ int print_table(const std::string& library, int repeat, int ms, bool as_json) {
     }
   }
   print_jumps(rows, as_json ? &json : nullptr);
+  failed += !print_turns(library, repeat, std::max(10, ms / 8), as_json ? &json : nullptr);
   if (as_json) std::printf("%s\n", json.dump(1).c_str());
   return failed != 0;
+}
+
+int print_turns_alone(const std::string& library, int repeat, int ms, bool as_json) {
+  nlohmann::json json = nlohmann::json::array();
+  const bool is_right = print_turns(library, repeat, ms, as_json ? &json : nullptr);
+  if (as_json) std::printf("%s\n", json.dump(1).c_str());
+  return is_right ? 0 : 1;
 }
 
 int stress(const std::string& library, int threads, int points, int slots, const std::string& policy, double seconds,
@@ -252,9 +246,12 @@ int main(int argc, char** argv) {
   int repeat = 5, ms = 200, threads = 2, points = 64, slots = 64;
   double seconds = 1;
   app.add_option("--library", library, "libubp.so to measure")->capture_default_str();
-  app.add_flag("--json", as_json, "JSON instead of a table");
-  app.add_option("--repeat", repeat, "rounds; the medians are printed")->check(CLI::Range(1, 1000))->capture_default_str();
-  app.add_option("--ms", ms, "milliseconds of each measurement")->check(CLI::Range(10, 60000))->capture_default_str();
+  CLI::App* const turns = app.add_subcommand("turns", "functions called in turn: unprobed, with detours by hand, counted");
+  for (CLI::App* const table : {&app, turns}) {
+    table->add_flag("--json", as_json, "JSON instead of a table");
+    table->add_option("--repeat", repeat, "rounds; the medians are printed")->check(CLI::Range(1, 1000))->capture_default_str();
+    table->add_option("--ms", ms, "milliseconds of each measurement")->check(CLI::Range(10, 60000))->capture_default_str();
+  }
   CLI::App* const contention = app.add_subcommand("stress", "threads that cycle through probepoints");
   contention->add_option("--threads", threads)->check(CLI::Range(1, 4096))->capture_default_str();
   contention->add_option("--probepoints", points)->check(CLI::Range(1, kPoints))->capture_default_str();
@@ -265,5 +262,6 @@ int main(int argc, char** argv) {
   contention->add_flag("--json", as_json);
   CLI11_PARSE(app, argc, argv);
   if (*contention) return stress(library, threads, points, slots, policy, seconds, pattern, as_json);
+  if (*turns) return print_turns_alone(library, repeat, ms, as_json);
   return print_table(library, repeat, ms, as_json);
 }

@@ -49,7 +49,27 @@ std::vector<int> open_uprobe(std::uint64_t offset, std::string& error) {
   return events;
 }
 
+// Whether all hits were jumps, or none. A thread's first one is a trap, which makes its counters.
+bool is_of_tier(const Outcome& outcome, const std::string& optimize, std::uint64_t calls) {
+  const auto jumped = outcome.optimised.find("hits");
+  if (jumped == outcome.optimised.end()) return false;
+  return optimize == "never" ? jumped->second == 0 : jumped->second + outcome.calls.size() >= calls;
+}
+
 }  // namespace
+
+std::string check(const Run& run, const Outcome& outcome) {
+  if (!outcome.error.empty()) return outcome.error;
+  const auto calls = std::accumulate(outcome.calls.begin(), outcome.calls.end(), std::uint64_t{0});
+  const bool is_probed = !run.environment.empty() || run.uprobe_offset != 0;
+  const auto counted = outcome.totals.find(run.uprobe_offset != 0 ? "kernel" : "hits");
+  if (is_probed && (counted == outcome.totals.end() || counted->second != calls)) return "the counts differ";
+  if (outcome.wrong != 0) return "a function did not do what it should";
+  const auto tier = run.environment.find("UBP_OPTIMIZE");
+  const bool is_told = tier != run.environment.end();
+  if (is_told && !is_of_tier(outcome, tier->second, calls)) return "hits were of the other tier";
+  return "";
+}
 
 Outcome run(const Run& run) {
   Outcome outcome;

@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -110,6 +111,8 @@ int work(const std::vector<std::string>& arguments) {
   if (mode == "consumer") add_consumer(static_cast<std::uint32_t>(count));
   auto* const drain = records ? preloaded<decltype(ubp_drain)>("ubp_drain") : nullptr;
   std::atomic<std::uint64_t> drained_ns{0};
+  const bool turns = mode.starts_with("turns"), makes_detours = mode.starts_with("turns_"), counts = mode.ends_with("_count");
+  if (makes_detours && !make_turn_detours(count, mode.starts_with("turns_far"), counts)) return 4;
   if (mode == "empty") install(&on_trap);
   if (mode == "empty_fast") install(&bench_empty_fast);
   long (*const function)(long) = mode == "emulated"    ? &bench_emulated
@@ -131,12 +134,22 @@ int work(const std::vector<std::string>& arguments) {
       const auto order = sequence(pattern, mode == "consumer" ? 1 : count, static_cast<unsigned>(t) + 1);
       std::uint64_t own = 0, bad = 0, counters[kFloorCounter + 8] = {};
       bench_counters = counters;
+      if (turns) {  // the first pass is not for what it costs
+        bad += !call_turns(count, 0);
+        own += static_cast<std::uint64_t>(count);
+      }
       ++ready;
       while (!go.load(std::memory_order_acquire)) std::this_thread::yield();
       if (mode == "empty" || mode == "empty_fast") {
         while (!stop.load(std::memory_order_relaxed)) {
           for (int i = 0; i < 16; ++i) asm volatile("int3");
           own += 16;
+        }
+      } else if (turns) {
+        const int passes = std::max(1, 64 / count);
+        while (!stop.load(std::memory_order_relaxed)) {
+          for (int pass = 0; pass < passes; ++pass) bad += !call_turns(count, pass);
+          own += static_cast<std::uint64_t>(passes * count);
         }
       } else if (mode == "points") {
         std::size_t at = static_cast<std::size_t>(t) * 977 % order.size();
@@ -158,6 +171,7 @@ int work(const std::vector<std::string>& arguments) {
           drained_ns += static_cast<std::uint64_t>(thread_ns() - start);
         }
       }
+      if (makes_detours) bad += counted_turns() != (counts ? own : 0);
       if (mode.starts_with("floor")) bad += counters[kFloorCounter] != own;
       calls[static_cast<std::size_t>(t)] = own;
       wrong += bad;

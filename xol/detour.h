@@ -54,13 +54,15 @@ struct DetourSave {
   std::uint64_t status;         // ah: the status flags but OF; al: OF
   std::uint64_t error;          // errno
   std::uint64_t rflags;         // not at a function's entry: for the direction flag
-  std::uint32_t mxcsr, mxcsr_after;
+  std::uint32_t mxcsr;
+  std::uint32_t in_use;         // XINUSE, of what runtime/core/floating.S saves
   std::uint64_t mask;           // the thread's signal mask, when signals were put off (trap/consume.h)
   // What consumers are passed: core/consumer_list.h. Only the last word changes: the consumer that runs.
   std::uint64_t context[4];
   std::uint64_t counters;       // where the task's detours count; it never changes
-  alignas(64) std::uint8_t xmm[16][16];
-  alignas(64) std::uint8_t image[5120];  // XSAVE's; its header is never written but by XSAVE, and begins as zeros
+  alignas(64) std::uint64_t masks[8];
+  std::uint8_t vectors[2048];            // xmm, ymm or zmm, one behind the other
+  std::uint8_t image[4672];              // FXSAVE's, and XSAVE's; its header is never written but by XSAVE, and begins as zeros
 };
 // The third: the task's state.
 inline constexpr std::size_t kContextTask = 2, kContextConsumer = 3;

@@ -37,29 +37,41 @@ void save_register(Writer& writer, std::uint8_t reg, std::uint8_t base, std::uin
   with_memory(writer, {opcode}, reg, base, static_cast<std::uint32_t>(offsetof(DetourSave, registers) + reg * sizeof(std::uint64_t)));
 }
 
-void write_vectors(Writer& writer, const DetourConsumers& consumers, bool restores) {
-  if (consumers.needs.all_fp) {
-    writer.bytes({0xb8});
-    writer.word(static_cast<std::uint32_t>(consumers.components));
-    writer.bytes({0xba});
-    writer.word(static_cast<std::uint32_t>(consumers.components >> 32));
-    if (restores || !consumers.compacts) {
-      with_memory(writer, {0x0f, 0xae}, restores ? 5 : 4, kRsp, offsetof(DetourSave, image));  // xrstor64, xsave64
-    } else {
-      with_memory(writer, {0x0f, 0xc7}, 4, kRsp, offsetof(DetourSave, image));  // xsavec64
-    }
-    return;
-  }
-  for (std::uint8_t reg = 0; consumers.needs.xmm && reg < 16; ++reg) {
+// With a pointer to the DetourSave; rax, rcx, rdx and rdi are lost.
+void write_call(Writer& writer, std::uint64_t function) {
+  writer.bytes({0x48, 0x89, 0xe7, 0x48, 0xb8});  // mov %rsp,%rdi; mov $function,%rax; call *%rax
+  writer.quad(function);
+  writer.bytes({0xff, 0xd0});
+}
+
+void write_xsave(Writer& writer, const DetourConsumers& consumers, bool restores) {
+  writer.bytes({0xb8});
+  writer.word(static_cast<std::uint32_t>(consumers.components));
+  writer.bytes({0xba});
+  writer.word(static_cast<std::uint32_t>(consumers.components >> 32));
+  const bool compacts = consumers.compacts && !restores;
+  with_memory(writer, {0x0f, static_cast<std::uint8_t>(compacts ? 0xc7 : 0xae)}, restores ? 5 : 4, kRsp, offsetof(DetourSave, image));
+}
+
+void write_xmm(Writer& writer, bool restores) {
+  for (std::uint8_t reg = 0; reg < 16; ++reg) {
     with_memory(writer, {0x0f, static_cast<std::uint8_t>(restores ? 0x28 : 0x29)}, reg, kRsp,
-                static_cast<std::uint32_t>(offsetof(DetourSave, xmm)) + 16U * reg, false);  // movaps
+                static_cast<std::uint32_t>(offsetof(DetourSave, vectors)) + 16U * reg, false);  // movaps
   }
 }
 
-// The control register as a C function may expect it, and the x87 too, as the kernel sets them for handlers.
-void write_float_mode(Writer& writer, const DetourConsumers& consumers) {
+// Saves what of vector and floating-point state the consumers may change, and sets MXCSR and x87 as a C function may expect them, as the
+// kernel does for handlers. The task is marked: no signal sees it.
+void write_save_floating(Writer& writer, const DetourConsumers& consumers) {
+  if (consumers.needs.all_fp && consumers.save != 0) return write_call(writer, consumers.save);
+  if (consumers.needs.all_fp) {
+    write_xsave(writer, consumers, false);
+  } else if (consumers.needs.xmm) {
+    write_xmm(writer, false);
+  } else {
+    return;
+  }
   constexpr std::uint32_t kDefault = 0x1f80;             // all exceptions masked, and none met
-  if (!consumers.needs.xmm && !consumers.needs.all_fp) return;
   with_memory(writer, {0x0f, 0xae}, 3, kRsp, offsetof(DetourSave, mxcsr), false);  // stmxcsr
   with_memory(writer, {kLoad}, kRax, kRsp, offsetof(DetourSave, mxcsr), false);
   writer.bytes({0x83, 0xe0, 0xc0, 0x3d});                // and $~0x3f,%eax; cmp $kDefault,%eax: what was met does not matter
@@ -70,16 +82,14 @@ void write_float_mode(Writer& writer, const DetourConsumers& consumers) {
   if (consumers.needs.all_fp) writer.bytes({0xdb, 0xe3});  // fninit
 }
 
-// XRSTOR does it where all is saved.
-void restore_float_mode(Writer& writer, const DetourConsumers& consumers) {
-  if (!consumers.needs.xmm || consumers.needs.all_fp) return;
-  with_memory(writer, {0x0f, 0xae}, 3, kRsp, offsetof(DetourSave, mxcsr_after), false);  // stmxcsr; a load of it costs much more
-  with_memory(writer, {kLoad}, kRax, kRsp, offsetof(DetourSave, mxcsr_after), false);
-  with_memory(writer, {0x3b}, kRax, kRsp, offsetof(DetourSave, mxcsr), false);           // cmp
-  writer.bytes({0x74, 0});
-  const std::uint32_t jump = writer.size();
-  with_memory(writer, {0x0f, 0xae}, 2, kRsp, offsetof(DetourSave, mxcsr), false);        // ldmxcsr
-  *writer.back(writer.size() - jump + 1) = static_cast<std::uint8_t>(writer.size() - jump);
+void write_restore_floating(Writer& writer, const DetourConsumers& consumers) {
+  if (consumers.needs.all_fp) {
+    if (consumers.restore != 0) return write_call(writer, consumers.restore);
+    return write_xsave(writer, consumers, true);
+  }
+  if (!consumers.needs.xmm) return;
+  write_xmm(writer, true);
+  with_memory(writer, {0x0f, 0xae}, 2, kRsp, offsetof(DetourSave, mxcsr), false);  // ldmxcsr: cheaper than to look whether it is another
 }
 
 // Counts and records, without a mark: what makes the record one is the store of the head. Where there is no room, the compare is by
@@ -192,7 +202,6 @@ void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& co
     writer.bytes({0xfc});
     info.direction_saved = here();
   }
-  write_vectors(writer, consumers, false);
   saved(kLoad, kRsi, offsetof(DetourSave, context[kContextTask]));
   saved(kLoad, kRdx, offsetof(DetourSave, counters));
   with_memory(writer, {kLoad}, kRcx, kRdx, counter);
@@ -200,12 +209,12 @@ void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& co
   with_memory(writer, {kStore}, kRax, kRsi, consumers.mark);   // inc %rcx; mov %rcx,%rax; shl; or; store
   with_memory(writer, {kStore}, kRcx, kRdx, counter);
   info.hit_counted = here();
-  write_float_mode(writer, consumers);                         // from here on signals are put off, and none sees it
   with_memory(writer, {0xc7}, 0, kRsi, storage.fast);          // movq $0
   writer.word(0);
   writer.bytes({0x64, 0x8b, 0x04, 0x25});                      // mov errno,%eax
   writer.word(static_cast<std::uint32_t>(consumers.error));
   saved(kStore, kRax, offsetof(DetourSave, error), false);
+  write_save_floating(writer, consumers);
   writer.bytes({0x48, 0xb8});                                  // mov $list,%rax
   writer.quad(consumers.list);
   writer.bytes({0x48, 0x8b, 0x00, 0x48, 0x85, 0xc0, 0x74, 0}); // mov (%rax),%rax; test; jz: taken out since the hit
@@ -229,8 +238,7 @@ void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& co
   writer.word(static_cast<std::uint32_t>(consumers.error));
   writer.bytes({0x74, 8, 0x64, 0x89, 0x04, 0x25});     // mov %eax,errno
   writer.word(static_cast<std::uint32_t>(consumers.error));
-  write_vectors(writer, consumers, true);
-  restore_float_mode(writer, consumers);
+  write_restore_floating(writer, consumers);
   saved(kLoad, kRsi, offsetof(DetourSave, context[kContextTask]));
   with_memory(writer, {kLoad}, kRax, kRsi, consumers.optimised);  // 0 in a forked child, whose states are wiped
   with_memory(writer, {kStore}, kRax, kRsi, storage.fast);

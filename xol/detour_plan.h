@@ -50,6 +50,7 @@ struct DetourConsumers {
   std::int32_t error = 0;              // of errno, from %fs:0
   std::uint64_t components = 0;        // of XSAVE; 0: there is none
   bool compacts = false;               // XSAVEC can be had
+  std::uint64_t save = 0, restore = 0; // instead of XSAVE: runtime/core/floating.S; 0: it cannot be had
 };
 // The size of the detour's code, from the entry on; and of what stands before it.
 std::uint32_t detour_bytes(const DetourPlan& plan, const DetourConsumers* consumers);

@@ -1,7 +1,6 @@
 // Making detours: what they execute, where they lie, and their bytes. See detours.h.
 #include "runtime/core/detours.h"
 
-#include <cpuid.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 
 #include "decoder/flags.h"
 #include "runtime/core/consumer_list.h"
+#include "runtime/core/floating.h"
 #include "runtime/patch/poke.h"
 #include "runtime/trap/segment.h"
 
@@ -56,25 +56,6 @@ bool is_direction(std::uint64_t origin, std::uint8_t highest) {
   constexpr std::uint8_t kNearestUp = 0x0f, kFurthestUp = 0x7e, kFurthestDown = 0x90;  // jcc rel32 begins with 0x0f
   if (highest >= kFurthestDown) return origin >= kLow;
   return highest >= kNearestUp && highest <= kFurthestUp && origin < kHigh;
-}
-
-// What XSAVE is to save for consumers that may touch anything. False: it cannot, or not in the room there is. The tile registers
-// need permission, and the protection keys' is no register of theirs. Source: SDM volume 1, chapter 13.
-bool find_components(xol::DetourConsumers& consumers) {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  constexpr unsigned kOsxsave = 1u << 27, kXsavec = 1u << 1;
-  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kOsxsave) == 0) return false;
-  unsigned low = 0, high = 0;
-  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  constexpr std::uint64_t kLeftOut = (1u << 9) | (3u << 17);
-  consumers.components = (std::uint64_t{high} << 32 | low) & ~kLeftOut;
-  consumers.compacts = __get_cpuid_count(0xd, 1, &a, &b, &c, &d) != 0 && (a & kXsavec) != 0;
-  std::uint64_t size = 512 + 64;
-  for (unsigned component = 2; component < 63; ++component) {
-    if ((consumers.components >> component & 1) == 0 || __get_cpuid_count(0xd, component, &a, &b, &c, &d) == 0) continue;
-    size = std::max<std::uint64_t>(size, std::uint64_t{b} + a);  // the standard format's offset and size: the longer one
-  }
-  return size <= sizeof(xol::DetourSave::image);
 }
 
 bool has_points(std::uint64_t begin, std::uint64_t end) {
@@ -291,7 +272,7 @@ void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function
   consumers.limit = offsetof(trap::TaskState, ring_limit);
   consumers.point = index;
   consumers.dropped = static_cast<std::uint32_t>(needs.recorder * sizeof(std::uint64_t));
-  if (needs.all_fp && !find_components(consumers)) return;
+  if (needs.all_fp && !find_floating(consumers)) return;
   const std::size_t made = made_.size();
   consumers.is_inside = offset != 0;
   place(index, function, offset, &consumers);

@@ -60,4 +60,11 @@
 #define UBP_IRET_OFFSET (-184)
 #define UBP_STACK_OFFSET (-192)
 
+/* What core/floating.S writes of a DetourSave (xol/detour.h). */
+#define UBP_SAVE_MXCSR 152
+#define UBP_SAVE_IN_USE 156
+#define UBP_SAVE_MASKS 256
+#define UBP_SAVE_VECTORS 320
+#define UBP_SAVE_IMAGE 2368
+
 #endif

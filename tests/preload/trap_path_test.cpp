@@ -281,12 +281,13 @@ Result inject_two(long calls, std::size_t depth) {
   return result;
 }
 
-// Where the tracee has code of no file: slots and detours.
-bool is_unnamed_code(const std::vector<std::string>& maps, std::uint64_t address) {
+// Where the tracee has code of no file: slots and detours. Or of libubp.so, which detours call.
+bool is_detours_code(const std::vector<std::string>& maps, std::uint64_t address) {
   for (const std::string& line : maps) {
     char* end = nullptr;
     const std::uint64_t low = std::strtoull(line.c_str(), &end, 16), high = std::strtoull(end + 1, &end, 16);
-    if (address >= low && address < high) return line.find(" r-xp 00000000 00:00") != line.npos;
+    if (address < low || address >= high) continue;
+    return line.find(" r-xp 00000000 00:00") != line.npos || line.find("/libubp") != line.npos;
   }
   return false;
 }
@@ -315,7 +316,7 @@ Result inject_into_detours(long calls, const std::string& lib, const char* consu
     for (int step = 0; step < 600; ++step) {
       signal = tracee.step(signal == SIGTRAP && tracee.is_breakpoint() ? SIGTRAP : 0);
       const std::uint64_t rip = tracee.registers().rip;
-      if (call == 3 && is_unnamed_code(maps, rip)) path.insert(rip);
+      if (call == 3 && is_detours_code(maps, rip)) path.insert(rip);
       if (step > 8 && rip >= tracee.base() && rip < tracee.base() + 0x10000 && rip - probed > 64) break;  // back in main
     }
   }

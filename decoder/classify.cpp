@@ -53,6 +53,37 @@ bool is_rip_relative(const ZydisDecodedInstruction& raw) {
   return raw.raw.modrm.mod == 0 && raw.raw.modrm.rm == 5;
 }
 
+// The sets of instructions that know general registers and memory alone. What is in no list here counts as one that may touch more.
+bool is_general(const ZydisDecodedInstruction& raw) {
+  switch (raw.meta.isa_set) {
+    case ZYDIS_ISA_SET_I86:
+    case ZYDIS_ISA_SET_I186:
+    case ZYDIS_ISA_SET_I386:
+    case ZYDIS_ISA_SET_I486REAL:
+    case ZYDIS_ISA_SET_PENTIUMREAL:
+    case ZYDIS_ISA_SET_PPRO:
+    case ZYDIS_ISA_SET_LONGMODE:
+    case ZYDIS_ISA_SET_LAHF:
+    case ZYDIS_ISA_SET_CMOV:
+    case ZYDIS_ISA_SET_CMPXCHG16B:
+    case ZYDIS_ISA_SET_FAT_NOP:
+    case ZYDIS_ISA_SET_PAUSE:
+    case ZYDIS_ISA_SET_PREFETCH_NOP:
+    case ZYDIS_ISA_SET_SSE_PREFETCH:
+    case ZYDIS_ISA_SET_CET:
+    case ZYDIS_ISA_SET_LZCNT:
+    case ZYDIS_ISA_SET_POPCNT:
+    case ZYDIS_ISA_SET_BMI1:
+    case ZYDIS_ISA_SET_BMI2:
+    case ZYDIS_ISA_SET_ADOX_ADCX:
+    case ZYDIS_ISA_SET_MOVBE:
+    case ZYDIS_ISA_SET_RDTSCP:
+      return true;
+    default:
+      return false;
+  }
+}
+
 bool is_knights_corner(const ZydisDecodedInstruction& raw) {
   return raw.meta.isa_ext == ZYDIS_ISA_EXT_KNC || raw.meta.isa_ext == ZYDIS_ISA_EXT_KNCE ||
          raw.meta.isa_ext == ZYDIS_ISA_EXT_KNCV;
@@ -363,6 +394,7 @@ Instruction classify(std::span<const std::uint8_t> code) {
     return out;
   }
   out.length = raw.length;
+  out.is_general = is_general(raw);
   const bool is_legacy = raw.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
   if (is_legacy && raw.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) {
     classify_one_byte_map(raw, out);

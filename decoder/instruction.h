@@ -83,6 +83,7 @@ struct Instruction {
   bool is_call = false;              // near call, direct or indirect
   bool reads_flags = false;          // some of OF, SF, ZF, AF and PF, or may: all but the carry, as inc leaves it
   bool writes_flags = false;         // all of these five, whatever its operands
+  bool is_general = false;           // it touches no x87, MMX, vector, mask or tile register, and no control word of theirs
   std::int64_t target = 0;           // direct branch target, relative to the instruction's own address
   EmulateOp op{};                    // Route::kEmulate only
 };

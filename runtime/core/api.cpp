@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "runtime/core/call.h"
+#include "runtime/core/consumer_code.h"
 #include "runtime/report/report.h"
 
 namespace ubp::core {
@@ -135,8 +136,11 @@ ubp_status carry_out(std::span<const Operation> operations, Problem& problem) {
 }
 
 // The end of every registration. Inside a Call.
-ubp_status enter(std::vector<spec::Item> items, std::optional<std::uint32_t> module, const Request& request, ubp_probe** probe,
+ubp_status enter(std::vector<spec::Item> items, std::optional<std::uint32_t> module, const Request& asked, ubp_probe** probe,
                  Problem& problem) {
+  Request request = asked;
+  const bool may_be_general = request.consumer != nullptr && (request.flags & UBP_PROBE_NO_FP) == 0;
+  if (may_be_general && is_general_code(request.consumer)) request.flags |= UBP_PROBE_NO_FP;
   std::optional<report::Progress> progress;
   if (request.is_environment) progress.emplace();
   const auto show = [&](std::size_t found) {

@@ -351,10 +351,14 @@ std::optional<std::string> Machine::commit(const Edit& edit, bool may_be_alone) 
   sort_by_address(jumps);
   std::erase_if(jumps, [&](std::uint32_t index) { return (users_[index] & kMostUsers) == 0 || !detours_.is_ready(index); });
   detours_.drop_overlapping(jumps);
-  if (!denied) denied = write(indexes);
+  if (!denied) denied = write(indexes, is_alone ? std::span<const std::uint32_t>(jumps) : std::span<const std::uint32_t>());
   if (!denied) {
-    detours_.insert(jumps, is_alone);  // denied: they stay as they are, and the report says so
-    return std::nullopt;
+    const bool has_jumps = !detours_.insert(jumps, is_alone);  // denied: they stay int3s, and the report says so
+    if (has_jumps || !is_alone) return std::nullopt;
+    std::vector<patch::Byte> bytes;
+    for (const std::uint32_t index : jumps) bytes.push_back({g_process.table.points[index].address, 0xcc});
+    denied = patch::write_text(bytes);
+    if (!denied) return std::nullopt;
   }
   armed_points_ = before;
   count_users(edit.uses_, -1);
@@ -362,8 +366,9 @@ std::optional<std::string> Machine::commit(const Edit& edit, bool may_be_alone) 
   return denied;
 }
 
-// Writes int3 where there are users and the original byte where there are none, as far as that is not so already.
-std::optional<std::string> Machine::write(std::vector<std::uint32_t>& indexes) {
+// Writes int3 where there are users and the original byte where there are none, as far as that is not so already. jumps: sorted by
+// address; theirs are about to be written over.
+std::optional<std::string> Machine::write(std::vector<std::uint32_t>& indexes, std::span<const std::uint32_t> jumps) {
   const auto is_right = [&](std::uint32_t index) {
     const bool is_armed = (users_[index] & kArmed) != 0, is_used = (users_[index] & kMostUsers) != 0;
     return is_armed == is_used || g_process.table.points[index].address == 0;
@@ -373,11 +378,14 @@ std::optional<std::string> Machine::write(std::vector<std::uint32_t>& indexes) {
   sort_by_address(indexes);
   std::vector<patch::Byte> bytes;
   bytes.reserve(indexes.size());
+  auto jump = jumps.begin();
   for (const std::uint32_t index : indexes) {
     const xol::Displaced& point = g_process.table.points[index];
+    while (jump != jumps.end() && g_process.table.points[*jump].address < point.address) ++jump;
+    if (jump != jumps.end() && *jump == index) continue;
     bytes.push_back({point.address, (users_[index] & kArmed) == 0 ? std::uint8_t{0xcc} : point.first_byte});
   }
-  if (auto denied = patch::write_text(bytes)) return denied;
+  if (auto denied = bytes.empty() ? std::nullopt : patch::write_text(bytes)) return denied;
   for (const std::uint32_t index : indexes) {
     users_[index] = static_cast<std::uint16_t>((users_[index] ^ kArmed) | kWasArmed);
     if (index >= own_end_) armed_points_ += (users_[index] & kArmed) != 0 ? 1 : -1;

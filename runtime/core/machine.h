@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -131,7 +132,7 @@ class Machine {
   };
   // may_be_alone: where it is, one step does instead of six.
   std::optional<std::string> commit(const Edit& edit, bool may_be_alone);
-  std::optional<std::string> write(std::vector<std::uint32_t>& indexes);
+  std::optional<std::string> write(std::vector<std::uint32_t>& indexes, std::span<const std::uint32_t> jumps = {});
   void clear_windows(const std::vector<xol::Displaced>& points);
   void make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog, std::uint32_t first_new,
                     const Consumer* consumer);

@@ -15,6 +15,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <string_view>
 
 #include "bench.h"
 #include "runtime/include/ubp.h"
@@ -64,7 +65,7 @@ double median(std::vector<double> values) {
 constexpr const char *kLong = "unprobed call", *kShort = "unprobed call, short function", *kFloor = "detour by hand: the floor",
                      *kFarFloor = "the same, 64 KiB away", *kCallFloor = "by hand, with a call of a C function";
 
-const Row& find(const std::vector<Row>& rows, const std::string& name) {
+const Row& find(const std::vector<Row>& rows, std::string_view name) {
   return *std::find_if(rows.begin(), rows.end(), [&](const Row& row) { return row.name == name; });
 }
 

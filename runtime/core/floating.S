@@ -17,7 +17,7 @@
     .set kX87Default, 0x37f
     .set kMxcsrDefault, 0x1f80
 
-    .section ubp_floating, "ax", @progbits
+    .section .text.ubp_floating, "ax", @progbits
     .globl ubp_save_floating, ubp_restore_floating, ubp_floating_components, ubp_floating_others
     .hidden ubp_save_floating, ubp_restore_floating, ubp_floating_components, ubp_floating_others
 

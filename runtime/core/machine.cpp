@@ -158,13 +158,18 @@ bool Machine::enter_segment() {
   constexpr unsigned long kFsgsbase = 2;  // HWCAP2_FSGSBASE, asm/hwcap2.h
   g_process.has_fsgsbase = (getauxval(AT_HWCAP2) & kFsgsbase) != 0;
   g_process.segment_unread = reinterpret_cast<std::uint64_t>(unread);
-  g_process.counts_by_segment.store(true, std::memory_order_release);  // pairs with trap::counts_by_segment
+  __atomic_store_n(&g_process.counts_by_segment, true, __ATOMIC_RELEASE);  // pairs with trap::counts_by_segment
   return true;
+}
+
+bool Machine::has_unseen_threads() const {
+  if (!was_disarmed_ || own_armed_ || !trap::counts_by_segment()) return false;
+  return !is_only_thread() || !trap::is_state(trap::t_state);
 }
 
 // Threads that are inside such detours count there still: their %gs stays.
 void Machine::leave_segment(const probes::Catalog& catalog) {
-  if (!is_started() || !g_process.counts_by_segment.exchange(false, std::memory_order_acq_rel)) return;  // as above
+  if (!is_started() || !__atomic_exchange_n(&g_process.counts_by_segment, false, __ATOMIC_ACQ_REL)) return;  // likewise
   std::vector<std::uint32_t> indexes, jumps;
   for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
     if (detours_.counts_by_segment(index)) indexes.push_back(index);
@@ -240,6 +245,7 @@ std::optional<std::string> Machine::disarm_own() {
   auto denied = write(indexes);
   if (denied) count_users(own_, 1);
   own_armed_ = denied.has_value();
+  was_disarmed_ = true;
   return denied;
 }
 

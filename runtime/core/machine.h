@@ -74,6 +74,8 @@ class Machine {
   std::optional<std::string> arm_own();
   std::optional<std::string> disarm_own();
   bool is_own_armed() const { return own_armed_; }
+  // Whether threads may have been made that nobody saw, and that count by the %gs of their makers.
+  bool has_unseen_threads() const;
   // From the next arm_own() on, calls g_process.on_modules_changed when the dynamic linker's list of modules has changed.
   void watch_modules() { watches_modules_ = true; }
 
@@ -150,7 +152,7 @@ class Machine {
   std::uint32_t own_end_ = 0, first_consumer_counter_ = 0;
   std::vector<std::uint32_t> own_;     // the runtime's own probepoints, but the calibration point
   std::optional<std::uint32_t> hook_;  // the probepoint at the dynamic linker's r_brk
-  bool own_armed_ = false, watches_modules_ = false, leaves_blocked_threads_ = false;
+  bool own_armed_ = false, was_disarmed_ = false, watches_modules_ = false, leaves_blocked_threads_ = false;
   bool has_membarrier_ = false;
   Detours detours_;
   std::vector<std::uint32_t> cleared_;  // jumps that came out for new probepoints, and may go in again

@@ -189,6 +189,7 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
     note_base(registration, registration.runs, 0);
     if (registration.request.consumer != nullptr) consumers_.add(machine_, registration.runs, consumer_of(id, registration));
   }
+  if (is_used && machine_.has_unseen_threads()) leave_segment();
   auto denied = is_used ? machine_.arm_own() : std::nullopt;
   if (!denied) denied = machine_.commit(edit);
   for (auto& [id, aim] : aims) {

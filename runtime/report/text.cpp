@@ -116,6 +116,10 @@ void append_block(std::string& out, const Summary& summary) {
     append_line(out, "missed     more tasks than states: " + count_of(xol.taken_out, "probepoint") +
                          " taken out at that hit (a smaller UBP_SLOTS leaves room for more)");
   }
+  if (xol.uncounted_tasks != 0) {
+    append_line(out, "uncounted  more tasks than counters: what " + count_of(xol.uncounted_tasks, "thread") +
+                         " hit by jumps (a smaller UBP_SLOTS leaves room for more)");
+  }
   const Traps& traps = summary.traps;
   if (traps.cost_ns > 0) {
     const double seconds = static_cast<double>(traps.hits + traps.runtime) * traps.cost_ns / 1e9;

@@ -33,7 +33,7 @@ inline constexpr long kSetGs = 0x1001, kGetGs = 0x1004;  // asm/prctl.h: ARCH_SE
 }
 
 [[gnu::always_inline]] inline bool counts_by_segment() {
-  return g_process.counts_by_segment.load(std::memory_order_acquire);  // pairs with Machine, which has made the mapping
+  return __atomic_load_n(&g_process.counts_by_segment, __ATOMIC_ACQUIRE);  // pairs with Machine, which has made the mapping
 }
 
 // A program may have put something else where the TLS was (wrfsbase): only a state's address is followed.

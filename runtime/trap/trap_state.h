@@ -151,7 +151,7 @@ struct Process {
   std::uint64_t text_low = 0, text_high = 0;  // of the trap path's code
   std::uint32_t pkru_offset = 0;            // of PKRU in the XSAVE image; 0: the system has no protection keys
   std::uint64_t on_modules_changed = 0;     // function called in place of the dynamic linker's r_brk; 0: none
-  std::atomic<bool> counts_by_segment{false};  // detours may count in one instruction (segment.h)
+  bool counts_by_segment = false;           // detours may count in one instruction (segment.h: by atomic accesses)
   std::atomic<std::uint32_t> uncounted_tasks{0};  // for which there were no counters: what they hit by such detours is lost
   bool has_fsgsbase = false;                // %gs can be set without a system call
   std::uint64_t segment_unread = 0;         // counter_bytes below 2 GiB that nobody reads; 0: never made

@@ -79,6 +79,13 @@ TEST_CASE("report text: the overhead is all traps, the runtime's own too") {
   for (const std::string& line : lines_of(summary)) CHECK(line.find("overhead") == std::string::npos);
 }
 
+TEST_CASE("report text: threads without counters are told, where there were any") {
+  Summary summary = sample();
+  CHECK(format_text(summary).find("uncounted") == std::string::npos);
+  summary.xol.uncounted_tasks = 2;
+  CHECK(has_line(summary, "ubp: uncounted  more tasks than counters: what 2 threads hit by jumps (a smaller UBP_SLOTS leaves room for more)"));
+}
+
 TEST_CASE("report text: without probes there is a block and no table") {
   CHECK(lines_of(Summary{}).size() == 6);
   CHECK(has_line(Summary{}, "ubp: optimised  0 of 0 probepoints (0.0 %), 0 of 0 hits (0.0 %)"));

@@ -110,7 +110,7 @@ TEST_CASE("detour space: a pattern that names one address gives it once") {
   CHECK(place(from + 4096));
 }
 
-TEST_CASE("detour space: low bits are shared by what overlaps modulo 2^24, and by nothing else") {
+TEST_CASE("detour_low_bits: shared by what overlaps modulo 2^24, and by nothing else") {
   constexpr std::uint64_t kCode = 0x7f1234567890;
   const Extent code{kCode, kCode + 20};
   for (const std::uint64_t far : {std::uint64_t{0}, kPredictorBytes, 3 * kPredictorBytes, std::uint64_t{1} << 26, std::uint64_t{1} << 30}) {
@@ -129,7 +129,7 @@ TEST_CASE("detour space: low bits are shared by what overlaps modulo 2^24, and b
 
 // Where nothing but the highest byte is fixed, and where int3s at a boundary fix the byte above the lowest: all detours of a section of
 // code lie close together, and differ from all of its code, not only from their own.
-TEST_CASE("detour space: a section's detours are dense, and agree with none of its code in the low 24 bits") {
+TEST_CASE("detour_low_bits: a section's detours are dense, and agree with none of its code") {
   const Region region;
   DetourSpace space([&](std::uint64_t base) { return region.open(base); });
   constexpr std::uint32_t kFunctions = 2000, kFunctionBytes = 400, kBytes = 40;

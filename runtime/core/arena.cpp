@@ -23,6 +23,7 @@
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)  // tests: their own allocator sees more
 std::uint64_t ubp::core::arena_bytes() { return 0; }
+void ubp::core::reserve_arena() {}
 #else
 
 namespace {
@@ -78,6 +79,19 @@ std::size_t class_of(std::size_t bytes, std::size_t& rounded) {
   return 8 + (std::size_t{shift} - 5) * 4 + ((rounded - 1) >> shift) - 3;
 }
 
+// Whoever has set g_pool_in_use, until it goes.
+struct PoolHeld {
+  PoolHeld() = default;
+  ~PoolHeld() { g_pool_in_use.clear(std::memory_order_release); }  // pairs with test_and_set
+  PoolHeld(const PoolHeld&) = delete;
+  PoolHeld& operator=(const PoolHeld&) = delete;
+};
+
+void map_pool() {
+  g_populated = g_at = static_cast<std::byte*>(map_pages(kMappingBytes));
+  g_left = kMappingBytes;
+}
+
 void* take_pooled(std::size_t bytes, std::size_t& rounded) {
   FreeBlock*& list = g_free[class_of(bytes, rounded)];
   if (list != nullptr) {
@@ -85,10 +99,7 @@ void* take_pooled(std::size_t bytes, std::size_t& rounded) {
     list = block->next;
     return block;
   }
-  if (g_left < rounded) {  // what is left of the old mapping is less than one block: dropped
-    g_populated = g_at = static_cast<std::byte*>(map_pages(kMappingBytes));
-    g_left = kMappingBytes;
-  }
+  if (g_left < rounded) map_pool();  // what is left of the old mapping is less than one block: dropped
   void* const block = g_at;
   g_at += rounded;
   if (g_populated < g_at) {
@@ -107,9 +118,7 @@ void* allocate(std::size_t bytes) {
   const bool pooled = whole <= kLargestPooled && !g_pool_in_use.test_and_set(std::memory_order_acquire);  // pairs with clear
   void* block;
   if (pooled) {
-    struct Clear {
-      ~Clear() { g_pool_in_use.clear(std::memory_order_release); }  // pairs with test_and_set
-    } clear;
+    const PoolHeld held;
     block = take_pooled(whole, whole);
   } else {
     whole = (whole + 4095) & ~std::size_t{4095};
@@ -136,6 +145,13 @@ void release(void* memory) {
 }  // namespace
 
 std::uint64_t ubp::core::arena_bytes() { return g_bytes.load(std::memory_order_relaxed); }
+
+void ubp::core::reserve_arena() {
+  if (g_pool_in_use.test_and_set(std::memory_order_acquire)) return;  // pairs with clear
+  const PoolHeld held;
+  constexpr std::size_t kReserve = kMappingBytes / 2;
+  if (g_left < kReserve) map_pool();
+}
 
 void* operator new(std::size_t bytes) { return allocate(bytes); }
 void* operator new[](std::size_t bytes) { return allocate(bytes); }

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "runtime/core/api.h"
+#include "runtime/core/arena.h"
 #include "runtime/core/call.h"
 #include "runtime/core/options.h"
 #include "runtime/report/output_file.h"
@@ -303,6 +304,7 @@ __attribute__((constructor)) void on_load() {
   const Quiet quiet;
   try {
     good = load(errors, options);
+    reserve_arena();
   } catch (const std::bad_alloc&) {
     if (g_loaded != nullptr) g_loaded->error = report::Failure{"memory was denied", "at load", "out of memory", ""};
     say(Level::kError, "out of memory at load; nothing more is probed");

@@ -65,7 +65,7 @@ std::optional<std::string> swap_text(std::span<const Swap> swaps) {
   constexpr std::size_t kMostPages = 64;
   if (swaps.empty()) return std::nullopt;
   const Reader read;
-  std::vector<std::uint8_t> memory(kMostPages * kPageBytes);
+  std::vector<std::uint8_t> memory;  // no more than is needed: none may be had at the end of a sandboxed program
   std::vector<Page> pages;
   std::optional<std::string> denied;
   while (!swaps.empty()) {
@@ -79,6 +79,7 @@ std::optional<std::string> swap_text(std::span<const Swap> swaps) {
       last = page;
     }
     const std::uint64_t whole = last + kPageBytes - first;
+    if (memory.size() < whole) memory.resize(whole);
     std::uint64_t readable = read(first, memory.data(), whole);
     pages.clear();
     for (std::size_t begin = 0; begin < count;) {

@@ -21,6 +21,12 @@ template <typename T>
   return __atomic_compare_exchange_n(reinterpret_cast<T*>(&word), &expected, desired, false, order, on_failure);
 }
 
+// word.load(std::memory_order_relaxed), likewise.
+[[gnu::always_inline]] inline bool is_set(const std::atomic<bool>& word) {
+  static_assert(sizeof word == sizeof(bool));
+  return __atomic_load_n(reinterpret_cast<const bool*>(&word), __ATOMIC_RELAXED);
+}
+
 [[gnu::always_inline]] inline long call6(long number, long a, long b, long c, long d, long e, long f) {
   long result;
   register long r10 asm("r10") = d;

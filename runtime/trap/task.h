@@ -22,7 +22,7 @@ inline constexpr std::uint64_t kVerifyGap = 65536;  // how far outside the verif
 #ifdef UBP_TEST_NO_TASK_CHECK  // tests/preload/controls_test.cpp: whoever shares the TLS passes for the owner
   return task->tid.load(std::memory_order_relaxed) != 0;
 #endif
-  return rsp - task->verified_low < task->verified_bytes && !g_process.shares_tls.load(std::memory_order_relaxed);
+  return rsp - task->verified_low < task->verified_bytes && !sys::is_set(g_process.shares_tls);
 }
 
 // Called by the owner only. Whoever interrupts sees a smaller range or the larger one, both true.

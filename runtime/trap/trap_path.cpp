@@ -140,11 +140,11 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_consume(Context* uc) { consume(uc); }
 UBP_RANGE("ubp_trap_b") void ubp_trap_promote(Context* uc) {
   const Continuation& next = continuation(uc);
   // t_in_runtime will be set: whoever shares it would count nothing meanwhile.
-  const bool is_alone = !g_process.shares_tls.load(std::memory_order_relaxed);  // set by this thread before it shares
+  const bool is_alone = !sys::is_set(g_process.shares_tls);  // set by this thread before it shares
   const bool can = is_alone && !t_in_runtime && next.consumed != kMissed && g_process.is_own_stack(address_of(uc));
   if (!can) return;
 #ifndef UBP_TEST_NO_SANDBOX  // tests/preload/environment_test.cpp: a program's filter is not minded
-  if (g_process.is_sandboxed.load(std::memory_order_relaxed)) return;  // set by this thread, or just now by another
+  if (sys::is_set(g_process.is_sandboxed)) return;  // set by this thread, or just now by another
 #endif
   const std::uint64_t before = block_all();
   g_process.promote(static_cast<std::uint32_t>(next.index));
@@ -226,7 +226,7 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
     }
   }
   const bool may_count_alone = detoured.copy != 0 && next.consumed == kNotConsumed && task == t_state;
-  if (may_count_alone && !g_process.shares_tls.load(std::memory_order_relaxed)) {  // set by this thread before it shares
+  if (may_count_alone && !sys::is_set(g_process.shares_tls)) {  // set by this thread before it shares
     task->fast = task->optimised;
   }
   return {reinterpret_cast<std::uint64_t>(counter), uc};

@@ -9,14 +9,9 @@
 
 namespace ubp::decoder {
 
-// What becomes of OF, SF, ZF, AF and PF on the way from an instruction on, along direct jumps.
-enum class FlagsFate : std::uint8_t {
-  kRead,      // or the instructions say nothing of it
-  kWritten,   // before anything reads them
-  kCall,      // a call or return is reached first: no function promises its caller or its callee any (psABI, 3.2.1)
-  kLeft,      // a jump out of the function is, or one that depends on something else
-};
-
-FlagsFate fate_of_flags(const FunctionCode& function, std::uint32_t offset);
+// Whether OF, SF, ZF, AF and PF are all written before anything could read them, on the way from an instruction on, along direct jumps
+// of the function. False where that is not seen: behind a call, a return or a jump elsewhere there may be one who reads them, whatever
+// the psABI says (3.2.1).
+bool has_dead_flags(const FunctionCode& function, std::uint32_t offset);
 
 }  // namespace ubp::decoder

@@ -69,7 +69,6 @@ struct DetouredFunction {
   DetouredFunction(const DetouredFunction&) = delete;
   DetouredFunction& operator=(const DetouredFunction&) = delete;
 
-  bool is_named = true;  // by a symbol: it begins here for certain
   probes::Code storage;
   decoder::FunctionCode code;
   decoder::BranchTargets targets;

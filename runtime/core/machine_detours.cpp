@@ -100,7 +100,6 @@ void Machine::make_wanted(std::vector<Wanted>& wanted, const probes::Catalog& ca
       const std::uint64_t code_end = catalog.next_rseq(module_index, function->address, next == end ? function->end : next->address);
       detoured.emplace(catalog.code_from(module_index, function->address, code_end), own,
                        function->address + module.bias);
-      detoured->is_named = function->has_symbol() && function->symbol().find(".cold") == std::string_view::npos;
     }
     detours_.make(index, *detoured, offset);
     const bool has_consumers = consumer != nullptr || g_process.table.points[index].has_consumers;

@@ -112,18 +112,6 @@ void Detours::stage(std::uint64_t address, std::span<const std::uint8_t> bytes) 
 
 namespace {
 
-// Whether the status flags mean nothing at an instruction: for certain inside a function, and at its entry by the psABI (3.2.1), unless
-// it reads them. What only call frame information knows of may be a part of a function that its compiler put elsewhere.
-bool has_dead_flags(const DetouredFunction& function, std::uint32_t offset) {
-  switch (decoder::fate_of_flags(function.code, offset)) {
-    case decoder::FlagsFate::kWritten: return true;
-    case decoder::FlagsFate::kCall: return offset == 0;
-    case decoder::FlagsFate::kLeft: return offset == 0 && function.is_named;
-    case decoder::FlagsFate::kRead: return false;
-  }
-  return false;
-}
-
 // What the detour of a jump is to execute and count: the window, which ends at `cut` or behind, then what follows as far as it
 // pays.
 xol::DetourPlan plan_detour(const DetouredFunction& function, std::uint32_t offset, const decoder::Straight& straight,
@@ -137,7 +125,7 @@ xol::DetourPlan plan_detour(const DetouredFunction& function, std::uint32_t offs
     const std::uint32_t point = g_process.table.find(origin + part.offset);
     const bool is_point = point != probes::kNotFound;
     if (!is_window && is_point && g_process.table.points[point].has_consumers) break;
-    const bool by_segment = is_point && trap::counts_by_segment() && has_dead_flags(function, offset + part.offset);
+    const bool by_segment = is_point && trap::counts_by_segment() && decoder::has_dead_flags(function.code, offset + part.offset);
     plan.parts.push_back({static_cast<std::uint8_t>(part.offset), part.instruction, is_point, by_segment,
                           static_cast<std::uint32_t>(point * sizeof(std::uint64_t))});
     if (is_window || is_point || part.instruction.ends_block) wanted = plan.parts.size();

@@ -33,7 +33,7 @@ struct Invocation {
   bool preload = true;      // false: neither LD_PRELOAD nor any UBP_ variable but those in env
   bool summary = true;      // sets UBP_SUMMARY=<private folder>/%p.json
   uid_t uid = 0;            // not 0: drop to this user and group before exec (needs root)
-  int timeout_s = 60;       // then the process group is killed
+  int timeout_s = 180;      // then the process group is killed
   std::string folder = {};  // working directory; empty: the test's own
 };
 

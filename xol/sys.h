@@ -57,6 +57,12 @@ template <typename T>
   return before;
 }
 
+// Whether the kernel can read 8 bytes there. (It looks at what is to be done with the mask, -1, last.)
+[[gnu::always_inline]] inline bool is_readable(std::uint64_t address) {
+  constexpr long kBadAddress = -14;  // -EFAULT
+  return call4(SYS_rt_sigprocmask, -1, static_cast<long>(address), 0, 8) != kBadAddress;
+}
+
 // Whether this is the process with that id. A system call filter may keep the answer back: then it is taken to be.
 [[gnu::always_inline]] inline bool is_process(std::uint32_t pid) {
   const long own = call4(SYS_getpid, 0);

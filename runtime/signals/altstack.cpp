@@ -1,12 +1,15 @@
 // sigaltstack(): the application's alternate stack is its own to set and read, while the kernel is told of UBP's once the
 // thread has hit a probe (trap/frame.h).
 //
+// The pointers are the application's: the kernel is asked whether they are good.
+//
 // Context: any, handlers included. Source: sigaltstack(2), kernel/signal.c (do_sigaltstack).
 #include <errno.h>
 #include <signal.h>
 
 #include "runtime/signals/real.h"
 #include "runtime/trap/trap_state.h"
+#include "xol/sys.h"
 
 namespace {
 
@@ -14,6 +17,11 @@ constexpr int kAutodisarmFlag = static_cast<int>(1U << 31);  // SS_AUTODISARM
 
 bool is_on_app_stack() {
   return ubp::trap::is_on(ubp::trap::t_app_stack, reinterpret_cast<std::uint64_t>(__builtin_frame_address(0)));
+}
+
+bool is_readable(const stack_t* stack) {
+  const auto first = reinterpret_cast<std::uint64_t>(stack);
+  return ubp::sys::is_readable(first) && ubp::sys::is_readable(first + sizeof *stack - 8);
 }
 
 }  // namespace
@@ -31,6 +39,10 @@ UBP_EXPORT int sigaltstack(const stack_t* wanted, stack_t* old) noexcept {
   before.ss_size = stack.size;
   before.ss_flags = stack.size == 0 ? SS_DISABLE : is_on_app_stack() ? SS_ONSTACK : 0;
   if (wanted != nullptr) {
+    if (!is_readable(wanted)) {
+      errno = EFAULT;
+      return -1;
+    }
     const stack_t copy = *wanted;
     if (is_on_app_stack()) {
       errno = EPERM;
@@ -52,6 +64,9 @@ UBP_EXPORT int sigaltstack(const stack_t* wanted, stack_t* old) noexcept {
       stack = {reinterpret_cast<std::uint64_t>(copy.ss_sp), copy.ss_size};
     }
   }
-  if (old != nullptr) *old = before;
+  if (old != nullptr) {
+    if (real(nullptr, old) != 0) return -1;  // the kernel cannot write there, and says so after the change, as ever
+    *old = before;
+  }
   return 0;
 }

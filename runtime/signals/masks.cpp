@@ -4,6 +4,8 @@
 // Where libc's own system calls pass the gate (trap/gate.h), sigprocmask and pthread_sigmask are kept there, and nothing
 // is left to do here. A mask lent for the time of one call (sigsuspend, ppoll, ...) reaches the kernel without SIGTRAP.
 //
+// The pointers are the application's, and may be bad: a set is read as the kernel reads it, 8 bytes and only where it could.
+//
 // Context: any, handlers included.
 #include <errno.h>
 #include <poll.h>
@@ -11,10 +13,12 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
+#include <sys/uio.h>
 #include <time.h>
 
 #include "runtime/signals/real.h"
 #include "runtime/trap/trap_state.h"
+#include "xol/sys.h"
 
 namespace ubp::signals {
 namespace {
@@ -22,6 +26,14 @@ namespace {
 using trap::t_app_trap;
 
 bool is_active() { return g_active.load(std::memory_order_acquire); }  // pairs with take_over
+
+// What the kernel sees of a set of the application's. Returns false where it sees nothing: it is to say so itself.
+bool read_set(const sigset_t* set, sigset_t& kernel_set) {
+  if (set == nullptr || !sys::is_readable(reinterpret_cast<std::uint64_t>(set))) return false;
+  sigemptyset(&kernel_set);
+  __builtin_memcpy(&kernel_set, set, kSigsetBytes);
+  return true;
+}
 
 // sigprocmask and pthread_sigmask.
 template <typename Real>
@@ -31,8 +43,8 @@ int wrapped_mask(Real real, int how, const sigset_t* set, sigset_t* old) {
   sigset_t without{};
   bool named = false;
   if (set != nullptr) {
-    without = *set;
-    named = sigismember(set, SIGTRAP) == 1;
+    if (!read_set(set, without)) return real(how, set, old);
+    named = sigismember(&without, SIGTRAP) == 1;
     if (how != SIG_UNBLOCK) sigdelset(&without, SIGTRAP);
   }
   const int result = real(how, set != nullptr ? &without : nullptr, old);
@@ -46,16 +58,16 @@ int wrapped_mask(Real real, int how, const sigset_t* set, sigset_t* old) {
 // pending and is unblocked by the mask is handled first, and ends the call as it would have.
 template <typename Call>
 int with_lent_mask(const sigset_t* mask, const Call& call) {
-  if (mask == nullptr || !is_active()) return call(mask);
+  sigset_t without;
+  if (!is_active() || !read_set(mask, without)) return call(mask);
   const bool before = t_app_trap.is_blocked;
-  const bool blocks = sigismember(mask, SIGTRAP) == 1;
+  const bool blocks = sigismember(&without, SIGTRAP) == 1;
   if (!blocks && t_app_trap.is_pending) {
     trap::ubp_trap_block(false);
     trap::ubp_trap_block(before);
     errno = EINTR;
     return -1;
   }
-  sigset_t without = *mask;
   sigdelset(&without, SIGTRAP);
   t_app_trap.is_blocked = blocks;
   const int result = call(&without);
@@ -66,14 +78,27 @@ int with_lent_mask(const sigset_t* mask, const Call& call) {
 }
 
 // Takes a pending SIGTRAP that the caller waits for. Returns whether there was one.
-bool take_pending(const sigset_t* set, siginfo_t* info) {
-  if (!is_active() || !t_app_trap.is_pending || sigismember(set, SIGTRAP) != 1) return false;
+bool take_pending(const sigset_t* set) {
+  sigset_t awaited;
+  if (!is_active() || !t_app_trap.is_pending || !read_set(set, awaited) || sigismember(&awaited, SIGTRAP) != 1) return false;
   t_app_trap.is_pending = false;
-  if (info != nullptr) {
-    *info = t_app_trap.info;
-    if (info->si_code == SI_TKILL) info->si_code = SI_USER;  // as libc's sigtimedwait shows it
-  }
   return true;
+}
+
+// sigwaitinfo and sigtimedwait.
+template <typename Wait>
+int wrapped_wait(const sigset_t* set, siginfo_t* info, const Wait& wait) {
+  if (!take_pending(set)) return wait();
+  if (info == nullptr) return SIGTRAP;
+  const iovec from{&t_app_trap.info, sizeof *info}, to{info, sizeof *info};
+  const long written = sys::call6(SYS_process_vm_writev, sys::getpid(), reinterpret_cast<long>(&from), 1, reinterpret_cast<long>(&to), 1, 0);
+  if (written == -EFAULT) {
+    errno = EFAULT;  // it is taken all the same
+    return -1;
+  }
+  if (sys::failed(written)) *info = t_app_trap.info;  // the call is denied
+  if (info->si_code == SI_TKILL) info->si_code = SI_USER;  // as libc's sigtimedwait shows it
+  return SIGTRAP;
 }
 
 }  // namespace
@@ -82,6 +107,7 @@ bool take_pending(const sigset_t* set, siginfo_t* info) {
 using ubp::signals::take_pending;
 using ubp::signals::with_lent_mask;
 using ubp::signals::wrapped_mask;
+using ubp::signals::wrapped_wait;
 
 UBP_EXPORT int sigprocmask(int how, const sigset_t* set, sigset_t* old) noexcept {
   return wrapped_mask(UBP_REAL(sigprocmask), how, set, old);
@@ -135,13 +161,13 @@ UBP_EXPORT int sigpending(sigset_t* set) noexcept {
   return result;
 }
 UBP_EXPORT int sigwait(const sigset_t* set, int* signal) {
-  if (!take_pending(set, nullptr)) return UBP_REAL(sigwait)(set, signal);
+  if (!take_pending(set)) return UBP_REAL(sigwait)(set, signal);
   *signal = SIGTRAP;
   return 0;
 }
 UBP_EXPORT int sigwaitinfo(const sigset_t* set, siginfo_t* info) {
-  return take_pending(set, info) ? SIGTRAP : UBP_REAL(sigwaitinfo)(set, info);
+  return wrapped_wait(set, info, [=] { return UBP_REAL(sigwaitinfo)(set, info); });
 }
 UBP_EXPORT int sigtimedwait(const sigset_t* set, siginfo_t* info, const timespec* timeout) {
-  return take_pending(set, info) ? SIGTRAP : UBP_REAL(sigtimedwait)(set, info, timeout);
+  return wrapped_wait(set, info, [=] { return UBP_REAL(sigtimedwait)(set, info, timeout); });
 }

@@ -21,11 +21,6 @@ namespace ubp::trap {
 
 inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kTooBig = static_cast<std::uint64_t>(-7);
 
-// Whether the kernel can read 8 bytes there.
-[[gnu::always_inline]] inline bool is_readable(std::uint64_t address) {
-  return static_cast<std::uint64_t>(sys::call4(SYS_rt_sigprocmask, -1, static_cast<long>(address), 0, 8)) != kBadAddress;
-}
-
 // Looks at a clone3 that is about to be made. Returns where the thread goes on: in the slot, behind the call when it is
 // refused; 0: it is none of the gate's business.
 [[gnu::always_inline]] inline std::uint64_t pass_clone(Context* uc, const xol::Displaced& point) {
@@ -34,7 +29,7 @@ inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kT
 #endif
   const std::uint64_t size = uc->rsi;
   if (size < CLONE_ARGS_SIZE_VER0 || size > xol::kPageBytes || size % 8 != 0) return 0;  // the kernel has an answer
-  if (!is_readable(uc->rdi) || !is_readable(uc->rdi + size - 8)) return 0;
+  if (!sys::is_readable(uc->rdi) || !sys::is_readable(uc->rdi + size - 8)) return 0;
   const auto* const given = reinterpret_cast<const std::uint64_t*>(uc->rdi);
   const std::uint64_t flags = given[0];
   if ((flags & CLONE_CLEAR_SIGHAND) == 0 || (flags & CLONE_SIGHAND) != 0) return 0;

@@ -36,7 +36,7 @@ namespace ubp::trap {
 inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadAddress = static_cast<std::uint64_t>(-14);
 
 // rt_sigprocmask(how, set, old, size) on the mask that rt_sigreturn will restore. Pointers are the application's, and
-// libraries ask this very call whether they are good: the kernel answers that (how -1 is looked at last).
+// libraries ask this very call whether they are good: the kernel answers that.
 [[gnu::always_inline]] inline std::uint64_t gated_mask(Context* uc) {
   const auto* set = reinterpret_cast<const std::uint64_t*>(uc->rsi);
   auto* old = reinterpret_cast<std::uint64_t*>(uc->rdx);
@@ -44,8 +44,7 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
   const std::uint64_t before = uc->mask | (blocked_bit() ? kTrapBit : 0);
   if (set != nullptr) {
     constexpr std::uint64_t kUnblockable = (std::uint64_t{1} << (SIGKILL - 1)) | (std::uint64_t{1} << (SIGSTOP - 1));
-    const long readable = sys::call4(SYS_rt_sigprocmask, -1, reinterpret_cast<long>(set), 0, 8);
-    if (static_cast<std::uint64_t>(readable) == kBadAddress) return kBadAddress;
+    if (!sys::is_readable(uc->rsi)) return kBadAddress;
     const std::uint64_t bits = *set;
     std::uint64_t after;
     switch (static_cast<int>(uc->rdi)) {
@@ -73,7 +72,8 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
 }
 
 // Changes a disposition as the application asks for it: SIGTRAP stays the runtime's, a handler is put behind ubp_signal_entry,
-// and so is the default where that is a core dump. act, old: null, or act is good; what is at old, the kernel writes.
+// and so is the default where that is a core dump. act, old: null, or act is good; what is at old, the kernel writes, and where it
+// cannot, it has made the change all the same.
 [[gnu::always_inline]] inline std::uint64_t change_disposition(std::uint64_t signal, const KernelSigaction* act, KernelSigaction* old) {
   const std::uint64_t shim = address_of(&ubp_signal_entry);
   const bool known = signal >= 1 && signal <= 64;
@@ -100,8 +100,10 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
   const long result = sys::call4(SYS_rt_sigaction, static_cast<long>(signal),
                                  act != nullptr && !is_trap ? reinterpret_cast<long>(&copy) : 0, reinterpret_cast<long>(old), 8);
   if (sys::failed(result)) {
-    if (wraps || guards) g_handlers.handler[signal].store(previous, std::memory_order_release);  // as above
-    return static_cast<std::uint64_t>(result);
+    const bool is_made = old != nullptr && static_cast<std::uint64_t>(result) == kBadAddress;
+    if ((wraps || guards) && !is_made) g_handlers.handler[signal].store(previous, std::memory_order_release);  // as above
+    if (!is_trap || !is_made) return static_cast<std::uint64_t>(result);
+    old = nullptr;  // its answer is the call's
   }
   if (is_trap) {
     constexpr auto kOrder = std::memory_order_relaxed;  // for the handler, which is stored last
@@ -114,7 +116,7 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
   } else if (old != nullptr && old->handler == shim && !t_app_trap.in_wrapper) {
     show_disposition(signal, previous, took_info, *old);
   }
-  return 0;
+  return static_cast<std::uint64_t>(result);
 }
 
 // rt_sigaction(signal, act, old, size) as libc calls it, for the application (which then passes the shim:

@@ -93,7 +93,7 @@ inline constexpr std::uint64_t kRetry = 1;
 [[gnu::always_inline]] inline bool makes_thread(const Context* uc) {
   std::uint64_t flags = uc->rdi;
   if (uc->rax == SYS_clone3) {  // its argument's first word
-    if (!is_readable(uc->rdi)) return false;
+    if (!sys::is_readable(uc->rdi)) return false;
     flags = *reinterpret_cast<const std::uint64_t*>(uc->rdi);
   } else if (uc->rax != SYS_clone) {
     return false;

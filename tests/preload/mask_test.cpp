@@ -34,6 +34,11 @@ TEST_CASE("a SIGTRAP that comes while it is blocked is pending, handled later or
   check_mode("pending");
 }
 
+TEST_CASE("bad pointers are refused as the kernel refuses them, and no more is read of a mask than it reads") {
+  CHECK(numbers(run_plain({fixture("fx_mask"), "pointers"}).out)["wrong"] == 0);
+  check_mode("pointers");
+}
+
 TEST_CASE("exec_inherited_mask: programs started with SIGTRAP blocked are probed, and read it back") {
   for (std::string mode : {"exec", "spawn"}) {
     for (std::string follow : {"", "exec"}) {

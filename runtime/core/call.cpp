@@ -4,6 +4,7 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
+#include <xmmintrin.h>
 
 #include <atomic>
 #include <cerrno>
@@ -99,6 +100,12 @@ bool is_borrowed_memory() {
   return g_process.fork_state != nullptr && g_process.fork_state->load(std::memory_order_acquire) == trap::kReady &&
          !sys::is_process(g_process.pid);
 }
+
+KeptFloating::KeptFloating() : mxcsr_(_mm_getcsr()) {
+  constexpr std::uint32_t kDefault = 0x1f80;
+  _mm_setcsr(kDefault);
+}
+KeptFloating::~KeptFloating() { _mm_setcsr(mxcsr_); }
 
 Quiet::Quiet() {
   const std::uint64_t others = ~trap::kSynchronousSignals;  // SIGTRAP stays as it is: take_over() has to know

@@ -13,6 +13,19 @@
 
 namespace ubp::core {
 
+// While one is there, MXCSR is as C has it at the start of a program, and then what it was: neither the program's unmasked exceptions nor
+// its way of rounding are libubp's, nor libubp's flags the program's. Nests. (There is no x87 code in libubp: tests/checks/link_check.)
+class KeptFloating {
+ public:
+  KeptFloating();
+  ~KeptFloating();
+  KeptFloating(const KeptFloating&) = delete;
+  KeptFloating& operator=(const KeptFloating&) = delete;
+
+ private:
+  std::uint32_t mxcsr_;
+};
+
 // While one is there, no handler of the application's runs in this thread, and what libubp calls is no hit. Nests.
 class Quiet {
  public:
@@ -25,6 +38,7 @@ class Quiet {
   void let_signals_in() const;
 
  private:
+  KeptFloating floating_;
   std::optional<trap::InRuntime> in_runtime_;  // within the time that signals are blocked: a handler's hits count
   std::uint64_t mask_;
   int error_;

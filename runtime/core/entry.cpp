@@ -292,6 +292,7 @@ __attribute__((constructor)) void on_load() {
   // A program's own _exit stands in front of that of a copy which is preloaded.
   if (Machine::is_in_program()) g_next_exit = reinterpret_cast<void (*)(int)>(dlsym(RTLD_NEXT, "_exit"));
   if (!is_wanted()) return;
+  const KeptFloating floating;
   report::error_stream();  // before the application can close or reuse descriptor 2
   std::vector<OptionError> errors;
   const Options options = read_options(environ, errors);

@@ -3,6 +3,7 @@
 #include "fixture.h"
 
 #include <dlfcn.h>
+#include <fenv.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -28,15 +29,42 @@ ubp_config configuration() {
 namespace {
 
 ubp_status g_before_main = UBP_E_INVALID;
+int g_raised_before_main = -1;
 
 // Before main, and before the C++ constructors of this program.
 __attribute__((constructor(101))) void before_main() {
   g_before_main = ubp_register("fx_target:target_quiet", nullptr, &g_early, nullptr);  // not active yet
   const ubp_config config = configuration();
   if (ubp_init(&config) == UBP_OK) g_before_main = ubp_register("libfx_target:target_quiet", nullptr, &g_early, nullptr);
+  g_raised_before_main = fetestexcept(FE_ALL_EXCEPT);
 }
 
 }  // namespace
+
+TEST_CASE("no call changes the floating-point environment, or is disturbed by it") {
+  fenv_t before;
+  REQUIRE(fegetenv(&before) == 0);
+  feclearexcept(FE_ALL_EXCEPT);
+  fesetround(FE_UPWARD);
+  feenableexcept(FE_ALL_EXCEPT);  // libubp's own divisions would end the program
+  auto stats = sized<ubp_stats>();
+  ubp_probe* probe = nullptr;
+  ubp_status worst = ubp_init(nullptr);
+  const auto call = [&](ubp_status status) { worst = worst == UBP_OK ? status : worst; };
+  call(ubp_register("libc:str*; libfx_target:target_*", nullptr, &probe, nullptr));
+  call(ubp_disable(probe));
+  call(ubp_enable(probe));
+  call(ubp_read(&stats));
+  call(ubp_flush());
+  call(ubp_unregister(probe));
+  const int raised = fetestexcept(FE_ALL_EXCEPT), enabled = fegetexcept(), rounding = fegetround();
+  fesetenv(&before);
+  CHECK(g_raised_before_main == 0);
+  CHECK(worst == UBP_OK);
+  CHECK(raised == 0);
+  CHECK(enabled == FE_ALL_EXCEPT);
+  CHECK(rounding == FE_UPWARD);
+}
 
 TEST_CASE("init: idempotent, before main, and its arguments are checked") {
   CHECK(g_before_main == UBP_OK);

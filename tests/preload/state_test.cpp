@@ -27,6 +27,17 @@ TEST_CASE("fast_return_state_matrix: every subset of state components, both stac
   }
 }
 
+TEST_CASE("floating: the exceptions and modes of floating point are those of the unprobed run, from the start on") {
+  const std::vector<std::string> argv = {fixture("fx_state"), "floating", "1000", fixture("libfx_plugin.so")};
+  const Outcome plain = run_plain(argv);
+  REQUIRE(numbers(plain.out)["wrong"] == 0);
+  REQUIRE(count_prefix(plain.out, "main: mxcsr 1f80, ") == 1);
+  const Outcome probed = run_probed(argv, "f; f+8; libc:*; libfx_plugin:* [missing=pending]");
+  CHECK(probed.end() == "exit 0");
+  CHECK(probed.out == plain.out);
+  CHECK(hits(probed.summary(), "f") == 2000);
+}
+
 TEST_CASE("probe_every_instruction_of memcpy, malloc, free, dl_iterate_phdr, write and pthread_mutex_lock") {
   const std::string probes =
       "insn:libc:*mem*cpy*; insn:libc:*memmove*; insn:libc:malloc; insn:libc:_int_malloc; insn:libc:free; insn:libc:_int_free; "

@@ -171,13 +171,16 @@ std::string component(std::string_view text) {
   return out;
 }
 
-bool names_process(std::string_view pattern) {
+// Where %p stands in a pattern; npos: nowhere.
+std::size_t process_escape(std::string_view pattern) {
   for (std::size_t i = 0; i + 1 < pattern.size(); ++i) {
     if (pattern[i] != '%') continue;
-    if (pattern[++i] == 'p') return true;
+    if (pattern[++i] == 'p') return i - 1;
   }
-  return false;
+  return pattern.npos;
 }
+
+bool names_process(std::string_view pattern) { return process_escape(pattern) != pattern.npos; }
 
 // Makes the directories of path and checks that write_to() has a chance. Returns an error line or nothing.
 std::optional<std::string> check_place(const std::string& path) {
@@ -280,7 +283,17 @@ std::optional<std::string> OutputFile::prepare(std::string_view variable, std::s
   if (auto problem = check_place(*expand_path(*absolute, fields, error))) return variable_ + *problem;
   pattern_ = *absolute;
   prepared_pid_ = fields.pid;
+  const std::string directory = split(pattern_).directory;
+  const std::size_t varies = process_escape(directory);
+  base_ = *expand_path(varies == directory.npos ? directory : directory.substr(0, directory.rfind('/', varies)), fields, error) + '/';
+  root_ = place_of("/");
+  place_ = place_of(base_);
   return std::nullopt;
+}
+
+OutputFile::Place OutputFile::place_of(const std::string& directory) {
+  struct stat status {};
+  return ::stat(directory.c_str(), &status) == 0 ? Place{status.st_dev, status.st_ino} : Place{};
 }
 
 std::string OutputFile::path(const PathFields& fields) const {
@@ -293,6 +306,9 @@ std::string OutputFile::path(const PathFields& fields) const {
 
 std::optional<std::string> OutputFile::write(std::string_view content, const PathFields& fields) const {
   if (!is_set()) return std::nullopt;
+  if (place_of("/") != root_ && place_of(base_) != place_) {
+    return variable_ + failure("cannot write", path(fields), "the process has another root directory by now", "leave it out for standard error");
+  }
   if (auto problem = write_to(path(fields), content)) return variable_ + *problem;
   return std::nullopt;
 }

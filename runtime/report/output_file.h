@@ -1,6 +1,8 @@
 // Files UBP writes: where they go and how they are made. Created 0600, never through a link, one per process.
 #pragma once
 
+#include <sys/types.h>
+
 #include <ctime>
 #include <optional>
 #include <string>
@@ -36,16 +38,26 @@ class OutputFile {
   // Writes the whole content: to a new 0600 file (O_EXCL, O_NOFOLLOW, random name) beside the target, then
   // renamed over it. An existing character device or FIFO is written to instead, never waiting for a reader
   // to open it. A forked child (fields.pid differs from the one at prepare) whose pattern has no %p writes to
-  // "<path>.<pid>". Returns an error line or nothing; does nothing when !is_set().
+  // "<path>.<pid>". A process that has changed its root since writes only where the directory is the one that prepare
+  // found, and makes none. Returns an error line or nothing; does nothing when !is_set().
   std::optional<std::string> write(std::string_view content, const PathFields& fields) const;
 
   bool is_set() const { return !pattern_.empty(); }
   std::string path(const PathFields& fields) const;  // where write() would put it
 
  private:
+  struct Place {  // which directory it is, whatever its path
+    dev_t device = 0;
+    ino_t inode = 0;
+    bool operator==(const Place&) const = default;
+  };
+  static Place place_of(const std::string& directory);
+
   std::string variable_;  // "UBP_OUTPUT: "
   std::string pattern_;   // absolute, escapes still in
   int prepared_pid_ = 0;
+  std::string base_;      // the directories before the first one that %p names
+  Place root_, place_;    // of "/" and of base_
 };
 
 }  // namespace ubp::report

@@ -47,7 +47,30 @@ TEST_CASE("chroot_noproc: a process that shuts itself into an empty folder, its 
   }
   ScratchFolder folder;
   Outcome probed = check({"chroot", folder.path()});
+  CHECK(std::filesystem::is_empty(folder.path()));
   CHECK(probed.err.find("ubp: hits") != std::string::npos);  // the report comes all the same
+}
+
+TEST_CASE("jail: a child that shuts itself in makes nothing there; it reports where the directory is still the same") {
+  if (geteuid() != 0) {
+    MESSAGE("skipped: chroot needs root");
+    return;
+  }
+  ScratchFolder folder, jail;
+  const std::string output = folder.path() + "/deep/%n/%p.txt";
+  for (const std::string& root : {jail.path(), std::string("/"), std::string("/../..")}) {
+    CAPTURE(root);
+    const bool is_jail = root == jail.path();
+    Outcome probed = run({.argv = {fixture("fx_environment"), "jail", root}, .env = {{"UBP_PROBES", "f"}, {"UBP_OUTPUT", output}}, .summary = false});
+    CHECK(probed.end() == "exit 0");
+    CHECK(numbers(probed.out)["wrong"] == 0);
+    const auto report_of = [&](long pid) { return read_file(folder.path() + "/deep/fx_environment/" + std::to_string(pid) + ".txt"); };
+    CHECK(report_of(probed.pid).find("ubp: hits       100 ") != std::string::npos);
+    CHECK(report_of(numbers(probed.out)["child"]).empty() == is_jail);
+    CHECK(std::filesystem::is_empty(jail.path()));
+    CHECK(count_prefix(probed.err, "ubp: error: UBP_OUTPUT: cannot write ") == (is_jail ? 1 : 0));
+    CHECK((probed.err.find("another root directory") != std::string::npos) == is_jail);
+  }
 }
 
 TEST_CASE("late_seccomp: a filter that allows next to nothing, set after load") {

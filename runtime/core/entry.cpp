@@ -3,7 +3,6 @@
 // Context: the constructor runs before main, in the only thread unless another library's constructor made one. Without
 // UBP_PROBES (or UBP_PROBES_FILE) it returns at once and the library stays inert.
 #include <dlfcn.h>
-#include <link.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -24,6 +23,7 @@
 #include "runtime/core/api.h"
 #include "runtime/core/arena.h"
 #include "runtime/core/call.h"
+#include "runtime/core/environment.h"
 #include "runtime/core/options.h"
 #include "runtime/report/output_file.h"
 #include "runtime/report/report.h"
@@ -60,61 +60,12 @@ std::string executable_path() {
   return length > 0 ? std::string(path, static_cast<std::size_t>(length)) : std::string(program_invocation_name);
 }
 
-// The environment is edited in place: programs (bash) bring their own getenv and setenv. Returns the value.
-char* find_variable(std::string_view name) {
-  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
-    if (std::strncmp(*entry, name.data(), name.size()) == 0 && (*entry)[name.size()] == '=') return *entry + name.size() + 1;
-  }
-  return nullptr;
-}
-
-void remove_variable(std::string_view name) {
-  char** to = environ;
-  for (char** from = environ; from != nullptr && *from != nullptr; ++from) {
-    const bool matches = std::strncmp(*from, name.data(), name.size()) == 0 && (*from)[name.size()] == '=';
-    if (!matches) *to++ = *from;
-  }
-  if (to != nullptr) *to = nullptr;
-}
-
 // Set before any option is read, and cheap: the inert library must cost nothing.
 bool is_wanted() {
   for (const char* name : {"UBP_PROBES", "UBP_PROBES_FILE", "UBP_OPTIONS"}) {
     if (find_variable(name) != nullptr) return true;
   }
   return false;
-}
-
-// "libubp.so" of "/usr/lib/libubp.so.0"
-std::string_view unversioned_name(std::string_view path) {
-  const std::string_view name = path.substr(path.rfind('/') + 1);
-  const std::size_t version = name.find(".so.");
-  return version == name.npos ? name : name.substr(0, version + 3);
-}
-
-// Children made by exec find the environment as the application set it: without UBP's variables and without libubp in
-// LD_PRELOAD.
-void hide_from_children() {
-  for (const std::string& name : option_names()) remove_variable(name);
-  char* const preload = find_variable("LD_PRELOAD");
-  Dl_info self{};
-  if (preload == nullptr || dladdr(reinterpret_cast<void*>(&hide_from_children), &self) == 0) return;
-  const std::string_view own = self.dli_fname;
-  std::string rest;
-  std::string_view left = preload;
-  while (!left.empty()) {
-    const std::size_t end = std::min(left.find_first_of(": "), left.size());
-    const std::string_view entry = left.substr(0, end);
-    if (!entry.empty() && entry != own && unversioned_name(entry) != unversioned_name(own)) {
-      rest += (rest.empty() ? "" : ":") + std::string(entry);
-    }
-    left.remove_prefix(std::min(end + 1, left.size()));
-  }
-  if (rest.empty()) {
-    remove_variable("LD_PRELOAD");
-  } else {
-    std::memcpy(preload, rest.c_str(), rest.size() + 1);  // never longer than it was
-  }
 }
 
 // Whose memory is this? A vfork child runs in its parent's and must not report for it.
@@ -288,7 +239,7 @@ bool load(const std::vector<OptionError>& errors, const Options& options) {
   return arm(options);
 }
 
-__attribute__((constructor)) void on_load() {
+__attribute__((constructor)) void on_load(int argc, char** argv) {
   // A program's own _exit stands in front of that of a copy which is preloaded.
   if (Machine::is_in_program()) g_next_exit = reinterpret_cast<void (*)(int)>(dlsym(RTLD_NEXT, "_exit"));
   if (!is_wanted()) return;
@@ -299,7 +250,7 @@ __attribute__((constructor)) void on_load() {
   report::set_level(options.log);
   if (options.help) report::error_stream().write(options_help());
   if (!options.has_probes) return;
-  if (!options.follow_exec) hide_from_children();
+  if (!options.follow_exec) hide_from_children(argv + argc + 1);
   if (signals::is_taken_by_another()) return;  // and has read the same variables
   bool good = false;
   const Quiet quiet;

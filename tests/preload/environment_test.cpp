@@ -73,6 +73,14 @@ TEST_CASE("jail: a child that shuts itself in makes nothing there; it reports wh
   }
 }
 
+TEST_CASE("environ: UBP's variables are gone from it, and the auxiliary vector is behind it and behind the kernel's own") {
+  Outcome plain = run({.argv = {fixture("fx_environ")}, .env = {{"ODD", ""}}, .preload = false});
+  REQUIRE(numbers(plain.out)["wrong"] == 0);
+  Outcome probed = run_probed({fixture("fx_environ")}, "f", {{"ODD", ""}});
+  CHECK(probed.end() == "exit 0");
+  CHECK(probed.out == plain.out);  // what the child inherits, line by line
+}
+
 TEST_CASE("late_seccomp: a filter that allows next to nothing, set after load") {
   Outcome probed = check({"seccomp"});
   CHECK(probed.err.find("ubp: hits") != std::string::npos);

@@ -1,0 +1,18 @@
+// The environment that the program finds and its children inherit: without what was meant for libubp.
+//
+// Context: load time, before the program's own threads. Async-signal-safe: no. Thread-safe: no.
+#pragma once
+
+#include <string_view>
+
+namespace ubp::core {
+
+// The value of a variable as it stands in `environ`; null: it is not there. (Programs bring their own getenv: bash does.)
+const char* find_variable(std::string_view name);
+
+// Gives the process an environment without UBP's variables and without libubp in LD_PRELOAD. The kernel's block stays as it is: the
+// auxiliary vector lies behind it, which programs find by walking there; behind the new one lies a copy of that. block: the kernel's, which
+// begins behind argv. Where there is no memory nothing happens.
+void hide_from_children(char** block);
+
+}  // namespace ubp::core

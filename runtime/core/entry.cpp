@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -244,6 +245,7 @@ __attribute__((constructor)) void on_load(int argc, char** argv) {
   if (Machine::is_in_program()) g_next_exit = reinterpret_cast<void (*)(int)>(dlsym(RTLD_NEXT, "_exit"));
   if (!is_wanted()) return;
   const KeptFloating floating;
+  if (getauxval(AT_SECURE) != 0) return hide_from_children(argv + argc + 1);  // a privileged program: its caller has no say, nor in its children
   report::error_stream();  // before the application can close or reuse descriptor 2
   std::vector<OptionError> errors;
   const Options options = read_options(environ, errors);

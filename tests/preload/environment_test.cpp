@@ -2,6 +2,7 @@
 // short of address space, linked statically, or under a tracer.
 #include <doctest/doctest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -187,4 +188,42 @@ TEST_CASE("gdb_attach_pass: gdb attaches, lets SIGTRAP pass, detaches; nothing i
     if (hits(summary, "fx_environment:f") == static_cast<std::uint64_t>(said["calls"])) found = true;
   }
   CHECK(found);
+}
+
+// UBP is in the program, which the dynamic linker's own rule for LD_PRELOAD does not reach.
+TEST_CASE("a set-user-ID program obeys no variable of its caller's, and says nothing") {
+  if (geteuid() != 0) {
+    MESSAGE("skipped: a set-user-ID program of another user needs root");
+    return;
+  }
+  constexpr uid_t kNobody = 65534;
+  ScratchFolder folder;
+  REQUIRE(::chmod(folder.path().c_str(), 0755) == 0);
+  const std::string program = folder.path() + "/program", secret = folder.path() + "/secret", report = folder.path() + "/report",
+                    summary = folder.path() + "/summary";
+  std::filesystem::copy_file(fixture("fx_embedded"), program);
+  write_file(secret, "hunter2_token\n");
+  REQUIRE(::chmod(secret.c_str(), 0600) == 0);
+  const Environment wanted = {{"UBP_PROBES", "tick"}, {"UBP_OUTPUT", report}, {"UBP_SUMMARY", summary}};
+  const auto start = [&](const Environment& env, uid_t uid) { return run({.argv = {program}, .env = env, .preload = false, .uid = uid}); };
+  REQUIRE(::chmod(program.c_str(), 04755) == 0);
+  Outcome privileged = start(wanted, kNobody);
+  if (privileged.out.rfind("secure 1", 0) != 0) {
+    MESSAGE("skipped: set-user-ID programs are not obeyed here");
+    return;
+  }
+  CHECK(privileged.end() == "exit 3");
+  CHECK(privileged.out == "secure 1\nversion 1\n");
+  CHECK(privileged.err == "");
+  CHECK_FALSE(std::filesystem::exists(report));
+  CHECK_FALSE(std::filesystem::exists(summary));
+  for (const Environment& env : {Environment{{"UBP_PROBES_FILE", secret}}, Environment{{"UBP_PROBES", "tick"}, {"UBP_MISSING", "hunter"}},
+                                 Environment{{"UBP_OPTIONS", "help=1"}}, Environment{{"UBP_PROBES", "nowhere"}, {"UBP_MISSING", "error"}}}) {
+    Outcome other = start(env, kNobody);
+    CHECK(other.end() == "exit 3");
+    CHECK(other.err == "");
+  }
+  Outcome plain = start(wanted, 0);  // the control: the same program, started by its owner
+  CHECK(plain.end() == "exit 3");
+  CHECK(read_file(report).find("tick") != std::string::npos);
 }

@@ -265,6 +265,9 @@ UBP_OWN(long, read, int file, void* to, std::size_t size) {
 UBP_OWN(long, write, int file, const void* from, std::size_t size) {
   return result_of(ubp::sys::call4(SYS_write, file, word(from), static_cast<long>(size)));
 }
+UBP_OWN(int, poll, void* files, unsigned long count, int patience) {
+  return static_cast<int>(result_of(ubp::sys::call4(SYS_poll, word(files), static_cast<long>(count), patience)));
+}
 UBP_OWN(long, pread64, int file, void* to, std::size_t size, long offset) {
   return result_of(ubp::sys::call4(SYS_pread64, file, word(to), static_cast<long>(size), offset));
 }

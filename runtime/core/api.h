@@ -26,10 +26,10 @@ ubp_status register_environment(std::string_view spec, std::uint32_t flags, ubp_
 // interrupted in a call of the interface. lists_all: with the probes that a report leaves out. Context: normal, in a Quiet.
 report::Summary summary(const std::string& program, bool lists_all);
 
-// The last one. First puts the text back, so that what the report takes after this runs through code that nobody probes, and then
-// lets the signals in that `quiet` holds back: whatever would end the program ends it. Context: the end of the process, also in
-// a signal handler.
-report::Summary end(const std::string& program, bool lists_all, const Quiet& quiet);
+// The last one. First puts the text back (is_restored: it could), so that what the report takes after this runs through code that
+// nobody probes, and then lets the signals in that `quiet` holds back: whatever would end the program ends it. quiet is null where
+// a signal does: none is let in, and no other thread waited for but briefly. Context: the end of the process, also in a signal handler.
+report::Summary end(const std::string& program, bool lists_all, const Quiet* quiet, bool& is_restored);
 
 // The entry's part of ubp_flush(): writes the files, returns false after saying why one cannot be written.
 void set_flush(bool (*flush)());

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <ctime>
 #include <new>
 
 #include "runtime/report/report.h"
@@ -32,6 +33,15 @@ class Lock {
     while (word_.exchange(2, std::memory_order_acquire) != 0) {  // likewise
       sys::call4(SYS_futex, reinterpret_cast<long>(&word_), FUTEX_WAIT_PRIVATE, 2);
     }
+  }
+  bool lock_briefly() {
+    constexpr int kMoments = 2'000;  // of a millisecond
+    for (int turn = 0; turn < kMoments; ++turn) {
+      if (try_lock()) return true;
+      const timespec moment{0, 1'000'000};
+      sys::call4(SYS_nanosleep, reinterpret_cast<long>(&moment), 0);
+    }
+    return false;
   }
   void unlock() {
     if (word_.exchange(0, std::memory_order_release) == 2) sys::call4(SYS_futex, reinterpret_cast<long>(&word_), FUTEX_WAKE_PRIVATE, 1);
@@ -126,7 +136,7 @@ Quiet::~Quiet() {
   let_signals_in();
 }
 
-Call::Call(bool needs_init, bool waits) {
+Call::Call(bool needs_init, Wait wait) {
   // A child by a system call of its own: no handler was called. Its first hit may have made it ready for hits.
   const bool is_started = g_process.fork_state != nullptr;
   const std::uint32_t pid = g_pid.load(std::memory_order_relaxed);  // a child has one thread
@@ -141,9 +151,9 @@ Call::Call(bool needs_init, bool waits) {
     status_ = UBP_E_BUSY;
   }
   if (status_ != UBP_OK) return;
-  if (waits) {
+  if (wait == Wait::kForever) {
     g_mutex.lock();
-  } else if (!g_mutex.try_lock()) {
+  } else if (wait == Wait::kBriefly ? !g_mutex.lock_briefly() : !g_mutex.try_lock()) {
     status_ = UBP_E_BUSY;
     return;
   }

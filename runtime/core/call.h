@@ -46,9 +46,12 @@ class Quiet {
 
 class Call {
  public:
-  // needs_init: fails with UBP_E_NOT_ACTIVE outside ubp_init() .. ubp_shutdown(). waits: else it fails with UBP_E_BUSY where another
+  // kBriefly: some seconds, where whoever is inside may wait for what this thread was interrupted in.
+  enum class Wait : std::uint8_t { kForever, kBriefly, kNot };
+
+  // needs_init: fails with UBP_E_NOT_ACTIVE outside ubp_init() .. ubp_shutdown(). wait: then it fails with UBP_E_BUSY where another
   // thread is inside. In a Quiet only.
-  explicit Call(bool needs_init = true, bool waits = true);
+  explicit Call(bool needs_init = true, Wait wait = Wait::kForever);
   ~Call();
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;

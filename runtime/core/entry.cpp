@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -26,6 +27,7 @@
 #include "runtime/core/call.h"
 #include "runtime/core/environment.h"
 #include "runtime/core/options.h"
+#include "runtime/report/descriptor.h"
 #include "runtime/report/output_file.h"
 #include "runtime/report/report.h"
 #include "runtime/signals/interpose.h"
@@ -118,21 +120,77 @@ void wait_for_report(std::uint32_t pid) {
   }
 }
 
-void write_report() try {
-  if (g_loaded == nullptr || !is_reporting_process()) return;
-  const bool is_loaded = sys::is_process(trap::g_process.pid);
-  const std::uint32_t pid = is_loaded ? trap::g_process.pid : sys::getpid();
+// Whether it is for this thread to make the report; another that is at it is waited for.
+bool begin_report() {
+  if (g_loaded == nullptr || !is_reporting_process()) return false;
+  const std::uint32_t pid = sys::is_process(trap::g_process.pid) ? trap::g_process.pid : sys::getpid();
   if (g_reporting_pid.exchange(pid, std::memory_order_relaxed) == pid) {  // whoever is first
     wait_for_report(pid);
-    return;
+    return false;
   }
   g_reporting_thread.store(sys::gettid(), std::memory_order_relaxed);
-  const Quiet quiet;
-  write_files(end(g_loaded->program, g_loaded->summary.is_set(), quiet), true, static_cast<int>(pid));
+  return true;
+}
+
+// Behind begin_report(). is_death: a signal ends the process. Returns whether the text is as it was.
+bool make_report(bool is_death) {
+  const std::uint32_t pid = g_reporting_pid.load(std::memory_order_relaxed);  // this thread's
+  bool is_restored = false;
+  try {
+    const Quiet quiet;
+    write_files(end(g_loaded->program, g_loaded->summary.is_set(), is_death ? nullptr : &quiet, is_restored), true, static_cast<int>(pid));
+  } catch (const std::bad_alloc&) {
+    report::error_stream().write("ubp: error: out of memory at the end; no report\n");
+  }
   g_reported_pid.store(pid, std::memory_order_release);  // pairs with wait_for_report()
-} catch (const std::bad_alloc&) {
-  report::error_stream().write("ubp: error: out of memory at exit; no report\n");
-  g_reported_pid.store(g_reporting_pid.load(std::memory_order_relaxed), std::memory_order_release);  // as above
+  return is_restored;
+}
+
+void write_report() {
+  if (begin_report()) make_report(false);
+}
+
+// ---- The report of a process that a signal is ending (trap/death.h)
+//
+// Made in a handler that has interrupted anything: libubp has its own memory and takes no lock of libc's or the dynamic linker's, and
+// the interface's only for so long. The interrupted stack may be small, or used up: there is one for this alone.
+constexpr std::uint64_t kDeathStackBytes = std::uint64_t{256} << 10;
+std::uint64_t g_death_stack = 0;
+bool g_death_restored = false;
+
+// Behind begin_report(), on that stack. It is the thread's alternate signal stack too, from here to the return from the handler:
+// what a trap would find instead, the handler's frame may lie on.
+void report_on_own_stack() {
+  const std::uint64_t stack[3] = {g_death_stack, 0, kDeathStackBytes};
+  sys::call4(SYS_sigaltstack, reinterpret_cast<long>(stack), 0);
+  report::bound_writes();
+  g_death_restored = make_report(true);
+}
+
+bool report_death() {
+  // What a filter of the program's own making forbids may change what it dies of.
+  if (sys::is_set(trap::g_process.is_sandboxed) || !begin_report()) return false;
+  const std::uint64_t top = g_death_stack + kDeathStackBytes;
+  register void (*function)() asm("r12") = &report_on_own_stack;
+  register std::uint64_t stack asm("r13") = top;
+  asm volatile(
+      "xchg %%rsp, %0\n\t"
+      "call *%1\n\t"
+      "mov %0, %%rsp"
+      : "+r"(stack)
+      : "r"(function)
+      : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
+        "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "cc", "memory");
+  return g_death_restored;
+}
+
+// At load: without memory for its stack there is none.
+void prepare_death() {
+  void* const stack =
+      mmap(nullptr, kDeathStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+  if (stack == MAP_FAILED) return;
+  g_death_stack = reinterpret_cast<std::uint64_t>(stack);
+  trap::g_process.report_death = &report_death;
 }
 
 std::string position_of(std::size_t line, std::size_t column) {
@@ -259,6 +317,7 @@ __attribute__((constructor)) void on_load(int argc, char** argv) {
   try {
     good = load(errors, options);
     reserve_arena();
+    prepare_death();
   } catch (const std::bad_alloc&) {
     if (g_loaded != nullptr) g_loaded->error = report::Failure{"memory was denied", "at load", "out of memory", ""};
     say(Level::kError, "out of memory at load; nothing more is probed");

@@ -47,7 +47,7 @@ void leave_segment() {
 // Called by the trap path.
 void promote(std::uint32_t point) {
   const Quiet quiet;
-  const Call call(false, false);
+  const Call call(false, Call::Wait::kNot);
   if (call.status() != UBP_OK) return;  // it is asked again
   try {
     interface().registry.promote(point);
@@ -77,15 +77,17 @@ report::Summary summary(const std::string& program, bool lists_all) {
   return registry.summary(program, registry.machine_standing(), lists_all);
 }
 
-report::Summary end(const std::string& program, bool lists_all, const Quiet& quiet) {
-  const Call call;
+report::Summary end(const std::string& program, bool lists_all, const Quiet* quiet, bool& is_restored) {
+  const Call call(true, quiet != nullptr ? Call::Wait::kForever : Call::Wait::kBriefly);
   if (call.status() != UBP_OK) return without_counts(program, call.status());
   Registry& registry = interface().registry;
   const Machine::Standing standing = registry.machine_standing();
-  if (const auto denied = registry.restore()) {
+  const auto denied = registry.restore();
+  is_restored = !denied && !registry.is_armed();
+  if (denied) {
     say(Level::kWarning, *denied);
-  } else {
-    quiet.let_signals_in();
+  } else if (quiet != nullptr) {
+    quiet->let_signals_in();
   }
   return registry.summary(program, standing, lists_all);
 }

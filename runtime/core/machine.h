@@ -116,7 +116,7 @@ class Machine {
   };
   Standing standing() const;
   // The process ends: puts all of the text back that is still what was written, in as few steps as threads that run on allow.
-  // Late traps find their probepoints as ever. Returns what was denied; the runtime's own int3s then stay.
+  // Late traps find their probepoints as ever. Returns what was denied; the runtime's own int3s then stay, and beside other threads.
   std::optional<std::string> restore();
   // A forked child.
   void set_up_child();

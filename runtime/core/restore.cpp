@@ -36,17 +36,24 @@ Machine::Standing Machine::standing() const {
 
 std::optional<std::string> Machine::restore() {
   if (!is_started()) return std::nullopt;
-  // The order is that of arming, backwards: a thread that meets an int3 of a probepoint must find the gate in place.
-  std::vector<patch::Swap> swaps = detours_.restore(detours_.jumps() == 0 || is_only_thread()), own;
+  // The order is that of arming, backwards: a thread that meets an int3 of a probepoint must find the gate in place. The gate is many
+  // points: another thread may pass one that is out already, really block SIGTRAP there, and die at the next. So it stays beside others.
+  const bool is_alone = is_only_thread();
+  const auto stays = [&](std::uint32_t index) { return index < own_end_ && !is_alone && !g_process.table.points[index].is_hook; };
+  std::vector<patch::Swap> swaps = detours_.restore(detours_.jumps() == 0 || is_alone), own;
   for (std::uint32_t index = 0; index < g_process.table.count; ++index) {
     const xol::Displaced& point = g_process.table.points[index];
-    if ((users_[index] & kArmed) != 0) (index < own_end_ ? own : swaps).push_back({point.address, 0xcc, point.first_byte});
+    const bool goes = (users_[index] & kArmed) != 0 && !stays(index);
+    if (goes) (index < own_end_ ? own : swaps).push_back({point.address, 0xcc, point.first_byte});
   }
   if (auto denied = swap_sorted(swaps)) return denied;
   synchronise();
   if (auto denied = swap_sorted(own)) return denied;
-  for (std::uint32_t index = 0; index < g_process.table.count; ++index) users_[index] &= static_cast<std::uint16_t>(~kArmed);
+  for (std::uint32_t index = 0; index < g_process.table.count; ++index) {
+    if (!stays(index)) users_[index] &= static_cast<std::uint16_t>(~kArmed);
+  }
   armed_points_ = 0;
+  if (!is_alone) return std::nullopt;
   if (own_armed_) count_users(own_, -1);
   own_armed_ = false;
   return std::nullopt;

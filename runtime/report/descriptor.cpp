@@ -6,8 +6,12 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <ctime>
+
+#include "xol/sys.h"
 
 namespace ubp::report {
 namespace {
@@ -15,24 +19,24 @@ namespace {
 constexpr int kFirstFree = 3;
 constexpr int kPatienceMs = 5000;
 
-// Blocks one signal that write(2) raises in the writing thread, and takes back what our own write raised.
+// Blocks one signal that write(2) raises in the writing thread, and takes back what our own write raised. By system calls: what
+// libubp has for libc's functions may have to look libc's up, and wait for the dynamic linker's lock.
 class WriteSignalGuard {
  public:
-  explicit WriteSignalGuard(int signal) : signal_(signal) {
-    sigset_t pending;
-    sigpending(&pending);
-    was_pending_ = sigismember(&pending, signal) == 1;
-    sigemptyset(&set_);
-    sigaddset(&set_, signal);
-    pthread_sigmask(SIG_BLOCK, &set_, &before_);
+  explicit WriteSignalGuard(int signal) : set_(std::uint64_t{1} << (signal - 1)) {
+    std::uint64_t pending = 0;
+    sys::call4(SYS_rt_sigpending, word(&pending), sizeof pending);
+    was_pending_ = (pending & set_) != 0;
+    sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, word(&set_), word(&before_), sizeof set_);
   }
   ~WriteSignalGuard() {
+    constexpr long kInterrupted = -EINTR;
     if (raised_ && !was_pending_) {
       const timespec now{};
-      while (sigtimedwait(&set_, nullptr, &now) < 0 && errno == EINTR) {
+      while (sys::call4(SYS_rt_sigtimedwait, word(&set_), 0, word(&now), sizeof set_) == kInterrupted) {
       }
     }
-    if (sigismember(&before_, signal_) == 0) pthread_sigmask(SIG_UNBLOCK, &set_, nullptr);
+    if ((before_ & set_) == 0) sys::call4(SYS_rt_sigprocmask, SIG_UNBLOCK, word(&set_), 0, sizeof set_);
   }
   WriteSignalGuard(const WriteSignalGuard&) = delete;
   WriteSignalGuard& operator=(const WriteSignalGuard&) = delete;
@@ -40,19 +44,30 @@ class WriteSignalGuard {
   void note_raised() { raised_ = true; }
 
  private:
-  int signal_;
+  static long word(const void* pointer) { return reinterpret_cast<long>(pointer); }
+
   bool was_pending_ = false;
   bool raised_ = false;
-  sigset_t set_;
-  sigset_t before_;
+  std::uint64_t set_;
+  std::uint64_t before_ = 0;
 };
+
+constexpr std::size_t kPiece = 512;  // what a pipe, a terminal or a socket takes at once when it says it takes any: PIPE_BUF is more
+std::int64_t g_deadline_ms = 0;      // 0: none
+
+std::int64_t now_ms() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return std::int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
+}
 
 // Returns 0 when fd takes bytes again, or an errno.
 int wait_writable(int fd) {
   pollfd entry{fd, POLLOUT, 0};
   int ready = 0;
   do {
-    ready = ::poll(&entry, 1, kPatienceMs);
+    const int patience = g_deadline_ms == 0 ? kPatienceMs : static_cast<int>(std::max<std::int64_t>(0, g_deadline_ms - now_ms()));
+    ready = ::poll(&entry, 1, patience);
   } while (ready < 0 && errno == EINTR);
   if (ready < 0) return errno;
   return ready == 0 ? ETIMEDOUT : 0;
@@ -80,8 +95,11 @@ int Descriptor::close() {
 int write_all(int fd, std::string_view text) {
   WriteSignalGuard broken_pipe(SIGPIPE);
   WriteSignalGuard file_too_large(SIGXFSZ);
+  const bool is_bound = g_deadline_ms != 0;
   while (!text.empty()) {
-    const ssize_t written = ::write(fd, text.data(), text.size());
+    const int late = is_bound ? wait_writable(fd) : 0;
+    if (late != 0) return late;
+    const ssize_t written = ::write(fd, text.data(), is_bound ? std::min(text.size(), kPiece) : text.size());
     if (written >= 0) {
       text.remove_prefix(static_cast<std::size_t>(written));
     } else if (errno == EAGAIN) {
@@ -95,5 +113,7 @@ int write_all(int fd, std::string_view text) {
   }
   return 0;
 }
+
+void bound_writes() { g_deadline_ms = now_ms() + kPatienceMs; }
 
 }  // namespace ubp::report

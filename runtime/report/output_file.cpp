@@ -22,6 +22,7 @@
 #include <cstring>
 
 #include "runtime/report/descriptor.h"
+#include "xol/sys.h"
 
 namespace ubp::report {
 namespace {
@@ -117,16 +118,15 @@ std::string random_name() {
 class SignalsWait {
  public:
   SignalsWait() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before_);
+    const std::uint64_t all = ~(std::uint64_t{1} << (SIGTRAP - 1));  // the runtime's own
+    sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, reinterpret_cast<long>(&all), reinterpret_cast<long>(&before_), sizeof all);
   }
-  ~SignalsWait() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  ~SignalsWait() { sys::set_signal_mask(before_); }
   SignalsWait(const SignalsWait&) = delete;
   SignalsWait& operator=(const SignalsWait&) = delete;
 
  private:
-  sigset_t before_;
+  std::uint64_t before_ = 0;
 };
 
 // Fills a new file and gives it the target's name. Returns 0 or an errno; nothing is left behind then.

@@ -91,7 +91,7 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
 #endif
   const auto signal = static_cast<std::uint64_t>(info->si_signo);
   const bool is_death =
-      is_guarded(signal) && g_handlers.handler[signal].load(std::memory_order_acquire) == 0;  // pairs with sigaction
+      ends_process(signal) && g_handlers.handler[signal].load(std::memory_order_acquire) == 0;  // pairs with sigaction
   const bool is_synchronous = (kSynchronousSignals >> (signal - 1) & 1) != 0;  // also when it was sent: it cannot be held back
   if (is_synchronous || is_death || signal == SIGABRT) return false;    // abort() does not wait
   TaskState* const task = consuming_task(uc->rsp);

@@ -1,9 +1,9 @@
-// Dying of a signal as the program would without UBP: at its true RIP, over its own bytes.
+// Dying of a signal as the program would without UBP: at its true RIP, over its own bytes; but the report is made before.
 //
-// A signal whose default is a core dump is not left to the kernel: ubp_signal_entry stands before it (the guard), and
-// when the application's disposition is the default, the frame shows the original context, every int3 is taken out, the
-// kernel's default is restored, and the thread goes back to where it stood: a fault happens again there, natively;
-// another signal is sent again and takes effect there.
+// A signal whose default ends the process is not left to the kernel: ubp_signal_entry stands before it (the guard), and
+// when the application's disposition is the default, the frame shows the original context, the report is made, every int3 is taken
+// out, the kernel's default is restored, and the thread goes back to where it stood: a fault happens again there, natively;
+// another signal is sent again and takes effect there. No handler of the application's runs meanwhile: all signals are blocked.
 //
 // Inline and free of libc: compiled into the trap path. Source: signal(7), rt_sigqueueinfo(2).
 #pragma once
@@ -46,7 +46,10 @@ namespace ubp::trap {
 // Makes the return from this frame end the process by `signal`. sent: not caused by the instruction at RIP.
 [[gnu::always_inline]] inline void die(Context* uc, std::uint64_t signal, bool sent) {
   if (sent && sys::getpid() == 1) return;  // the kernel ignores it for the first process of a namespace
-  if (sys::is_process(g_process.pid)) restore_text();  // a vfork child dies alone
+  sys::set_signal_mask(~(std::uint64_t{1} << (SIGTRAP - 1)));  // until the return
+  const bool is_restored = g_process.report_death != nullptr && g_process.report_death();
+  // Only a core dump shows the text, and another thread may meet what is left of the gate. A vfork child dies alone.
+  if (!is_restored && !terminates(signal) && sys::is_process(g_process.pid)) restore_text();
   const KernelSigaction act{0, 0, 0, 0};
   sys::call4(SYS_rt_sigaction, static_cast<long>(signal), reinterpret_cast<long>(&act), 0, 8);
   uc->mask &= ~(std::uint64_t{1} << (signal - 1));

@@ -350,7 +350,7 @@ UBP_RANGE("ubp_signal_s") Prepared ubp_signal_prepare(siginfo_t* info, Context* 
   const auto signal = static_cast<std::uint64_t>(info->si_signo);
   const std::uint64_t handler = g_handlers.handler[signal % 65].load(std::memory_order_acquire);  // pairs with sigaction
   if (handler > 1) return {handler, uc};
-  if (handler == 0 && is_guarded(signal)) die(uc, signal, !is_fault(info));
+  if (handler == 0 && ends_process(signal)) die(uc, signal, !is_fault(info));
   return {0, uc};
 }
 

@@ -84,13 +84,22 @@ struct AppHandlers {
   std::atomic<std::uint64_t> trap_flags, trap_mask;  // SIGTRAP's virtual sa_flags and sa_mask
 };
 
-// The signals whose default is a core dump: ubp_signal_entry stands before the default too (death.h).
-inline bool is_guarded(std::uint64_t signal) {
+// The signals whose default is a core dump, and those that end the process without one; SIGTRAP is neither here, nor the two that
+// libc uses within itself.
+inline bool dumps_core(std::uint64_t signal) {
   constexpr std::uint64_t kCore = (1u << (SIGQUIT - 1)) | (1u << (SIGILL - 1)) | (1u << (SIGABRT - 1)) | (1u << (SIGBUS - 1)) |
                                   (1u << (SIGFPE - 1)) | (1u << (SIGSEGV - 1)) | (1u << (SIGSYS - 1)) |
                                   (1u << (SIGXCPU - 1)) | (1u << (SIGXFSZ - 1));
   return signal >= 1 && signal <= 64 && (kCore >> (signal - 1) & 1) != 0;
 }
+inline bool terminates(std::uint64_t signal) {
+  constexpr std::uint64_t kLater = ~std::uint64_t{0} << 33;  // the real-time ones that programs may use
+  constexpr std::uint64_t kEnds = (1u << (SIGHUP - 1)) | (1u << (SIGINT - 1)) | (1u << (SIGUSR1 - 1)) | (1u << (SIGUSR2 - 1)) |
+                                  (1u << (SIGPIPE - 1)) | (1u << (SIGALRM - 1)) | (1u << (SIGTERM - 1)) | (1u << (SIGSTKFLT - 1)) |
+                                  (1u << (SIGVTALRM - 1)) | (1u << (SIGPROF - 1)) | (1u << (SIGIO - 1)) | (1u << (SIGPWR - 1)) | kLater;
+  return signal >= 1 && signal <= 64 && (kEnds >> (signal - 1) & 1) != 0;
+}
+inline bool ends_process(std::uint64_t signal) { return dumps_core(signal) || terminates(signal); }
 
 // What an instruction may raise, SIGTRAP included: never blocked by the runtime, since the kernel kills then.
 inline constexpr std::uint64_t kSynchronousSignals = (1u << (SIGTRAP - 1)) | (1u << (SIGSEGV - 1)) | (1u << (SIGBUS - 1)) |
@@ -158,6 +167,7 @@ struct Process {
   void (*leave_segment)() = nullptr;        // called before a task sets its %gs, or forbids itself to; null: nothing was armed
   void (*before_sharing_tls)() = nullptr;   // called when a task is about to be made on its maker's TLS, or one of its own making
   void (*promote)(std::uint32_t point) = nullptr;  // core/lifecycle.cpp: a probepoint is hot; null: none is promoted
+  bool (*report_death)() = nullptr;         // core/entry.cpp: a signal ends the process; returns whether the text is as it was
   std::atomic<bool> is_sandboxed{false};    // it has a system call filter of its own making: nothing new is asked of the kernel
   bool keeps_stacks = false;                // the process has Go code: frame.h
   bool has_gate = false;                    // libc's own rt_sigprocmask and rt_sigaction pass gate.h
@@ -236,6 +246,12 @@ extern thread_local constinit Cloning t_clonings[kMostClonings] __attribute__((t
 
 extern Process g_process;
 extern AppHandlers g_handlers;
+
+// Whether ubp_signal_entry stands before the default of a signal too (death.h). Behind a filter of the program's own making death must
+// not need a system call; but for a core dump the text is put back all the same.
+[[gnu::always_inline]] inline bool is_guarded(std::uint64_t signal) {
+  return dumps_core(signal) || (terminates(signal) && !__atomic_load_n(reinterpret_cast<const bool*>(&g_process.is_sandboxed), __ATOMIC_RELAXED));
+}
 
 extern "C" {
 // Assembly entry points and range labels (trap_entry.S).

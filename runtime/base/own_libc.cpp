@@ -83,7 +83,8 @@ int& error_number() {
   asm("mov %%fs:0, %0" : "=r"(thread));
   std::int64_t known = __atomic_load_n(&offset, __ATOMIC_RELAXED);
   if (known == 0) {
-    const auto real = reinterpret_cast<int* (*)()>(dlsym(RTLD_NEXT, "__errno_location"));
+    // Not the next one: in a program that does not name libubp itself, libc comes before it. libubp's own is hidden.
+    const auto real = reinterpret_cast<int* (*)()>(dlsym(RTLD_DEFAULT, "__errno_location"));
     known = static_cast<std::int64_t>(reinterpret_cast<std::uint64_t>(real()) - thread);
     __atomic_store_n(&offset, known, __ATOMIC_RELAXED);
   }

@@ -218,6 +218,7 @@ std::optional<std::string> Machine::arm_own() {
     if (!signals::take_over()) {
       return signals::is_taken_by_another() ? "another copy of UBP has SIGTRAP" : "the kernel refuses a SIGTRAP handler";
     }
+    signals::set_guards(&trap::is_guarded, true);
     added = own_;
   }
   if (wants_hook) {
@@ -245,6 +246,7 @@ std::optional<std::string> Machine::disarm_own() {
   auto denied = write(indexes);
   if (denied) count_users(own_, 1);
   own_armed_ = denied.has_value();
+  if (!denied) signals::set_guards(&trap::ends_process, false);  // without the gate, what the program asks for is not translated everywhere
   was_disarmed_ = true;
   return denied;
 }

@@ -180,11 +180,6 @@ Handler wrapped_signal(Real real, int signal, Handler handler) {
 void wrap_existing(int signal) {
   trap::KernelSigaction act{};
   if (sys::failed(sys::call4(SYS_rt_sigaction, signal, 0, reinterpret_cast<long>(&act), kSigsetBytes))) return;
-  if (act.handler == 0 && trap::is_guarded(static_cast<std::uint64_t>(signal))) {
-    act = trap::guard_action();
-    sys::call4(SYS_rt_sigaction, signal, reinterpret_cast<long>(&act), 0, kSigsetBytes);
-    return;
-  }
   if (act.handler <= 1) return;
   remember_flags(signal, act.flags);
   g_handlers.handler[signal].store(act.handler, std::memory_order_release);  // pairs with ubp_signal_prepare
@@ -209,6 +204,17 @@ bool is_taken_by_another() {
   if (act.handler % 16 != 0) return false;  // the mark lies on the handler's page
   std::memcpy(&mark, reinterpret_cast<const void*>(act.handler - sizeof mark), sizeof mark);
   return mark == UBP_ENTRY_MARK;
+}
+
+void set_guards(bool (*are)(std::uint64_t signal), bool guards) {
+  for (std::uint64_t signal = 1; signal <= 64; ++signal) {
+    trap::KernelSigaction act{};
+    const bool is_default = are(signal) && g_handlers.handler[signal].load(std::memory_order_acquire) == 0;  // pairs with sigaction
+    if (!is_default || sys::failed(sys::call4(SYS_rt_sigaction, static_cast<long>(signal), 0, reinterpret_cast<long>(&act), kSigsetBytes))) continue;
+    if (act.handler != (guards ? 0 : word_of(kShim))) continue;
+    act = guards ? trap::guard_action() : trap::KernelSigaction{};
+    sys::call4(SYS_rt_sigaction, static_cast<long>(signal), reinterpret_cast<long>(&act), 0, kSigsetBytes);
+  }
 }
 
 bool has_taken_over() { return g_active.load(std::memory_order_acquire); }  // pairs with take_over

@@ -11,6 +11,10 @@ namespace ubp::signals {
 // SIGTRAP handler, or another copy of UBP has it. Context: normal. Async-signal-safe: no. Thread-safe: no.
 bool take_over();
 
+// Puts ubp_signal_entry in front of the default of those of these signals that have it (trap/death.h), or gives them back to the
+// kernel. Context: any. Async-signal-safe: yes.
+void set_guards(bool (*are)(std::uint64_t signal), bool guards);
+
 // Whether another copy of UBP has SIGTRAP: its handler carries the mark (trap/layout.h), and is not this one's.
 bool is_taken_by_another();
 

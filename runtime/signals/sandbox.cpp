@@ -10,24 +10,13 @@
 
 #include <cstdarg>
 
+#include "runtime/signals/interpose.h"
 #include "runtime/signals/real.h"
 #include "runtime/trap/segment.h"
 
 using ubp::trap::g_process;
 
 namespace {
-
-// What ends the process without a core dump is the kernel's again: a filter may forbid what UBP would do before.
-void leave_deaths_alone() {
-  for (std::uint64_t signal = 1; signal <= 64; ++signal) {
-    const bool is_ours = ubp::trap::terminates(signal) && ubp::trap::g_handlers.handler[signal].load(std::memory_order_acquire) == 0;  // pairs with sigaction
-    ubp::trap::KernelSigaction act{};
-    if (!is_ours || ubp::sys::failed(ubp::sys::call4(SYS_rt_sigaction, static_cast<long>(signal), 0, reinterpret_cast<long>(&act), 8))) continue;
-    if (act.handler != reinterpret_cast<std::uint64_t>(&ubp::trap::ubp_signal_entry)) continue;
-    act = {};
-    ubp::sys::call4(SYS_rt_sigaction, static_cast<long>(signal), reinterpret_cast<long>(&act), 0, 8);
-  }
-}
 
 // Remembers what a system call is about to forbid, or to take.
 void note(long number, unsigned long first, unsigned long second) {
@@ -39,7 +28,8 @@ void note(long number, unsigned long first, unsigned long second) {
   if ((takes_segment || forbids_segment) && g_process.leave_segment != nullptr) g_process.leave_segment();
   if (!is_filter && !stops_clock) return;
   g_process.is_sandboxed.store(true, std::memory_order_relaxed);
-  if (is_filter && ubp::signals::g_active.load(std::memory_order_relaxed)) leave_deaths_alone();
+  // A filter may forbid what UBP would do before.
+  if (is_filter && ubp::signals::has_taken_over()) ubp::signals::set_guards(&ubp::trap::terminates, false);
   // Strict mode takes the timestamp counter away too: this thread can record no more.
   const bool is_strict = is_prctl && first == PR_SET_SECCOMP && second == SECCOMP_MODE_STRICT;
   ubp::trap::TaskState* const task = ubp::trap::t_state;

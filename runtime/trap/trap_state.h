@@ -249,7 +249,7 @@ extern AppHandlers g_handlers;
 
 // Whether ubp_signal_entry stands before the default of a signal too (death.h). Behind a filter of the program's own making death must
 // not need a system call; but for a core dump the text is put back all the same.
-[[gnu::always_inline]] inline bool is_guarded(std::uint64_t signal) {
+inline bool is_guarded(std::uint64_t signal) {
   return dumps_core(signal) || (terminates(signal) && !__atomic_load_n(reinterpret_cast<const bool*>(&g_process.is_sandboxed), __ATOMIC_RELAXED));
 }
 

@@ -40,6 +40,7 @@ void leave_consumers();
 // What a registration did not get.
 struct Shortfall {
   std::vector<Problem> mistakes;  // of the specification, forgiven
+  std::vector<Problem> waiting;   // for modules, though there are such as its name fits
   std::size_t refused = 0, probes = 0;  // addresses
   Problem first;                  // of the refused ones
   bool is_exact = false;          // some item meant such an address

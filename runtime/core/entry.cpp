@@ -26,6 +26,7 @@
 #include "runtime/core/arena.h"
 #include "runtime/core/call.h"
 #include "runtime/core/environment.h"
+#include "runtime/core/family.h"
 #include "runtime/core/options.h"
 #include "runtime/report/descriptor.h"
 #include "runtime/report/output_file.h"
@@ -52,6 +53,7 @@ struct Process {
   report::OutputFile summary;
   report::PathFields fields;
   std::optional<report::Failure> error;  // why nothing is probed
+  bool passes_on = false;  // nothing is, but what this program executes may have it
 };
 Process* g_loaded = nullptr;
 std::atomic<std::uint32_t> g_reporting_pid{0}, g_reporting_thread{0}, g_reported_pid{0};
@@ -63,12 +65,28 @@ std::string executable_path() {
   return length > 0 ? std::string(path, static_cast<std::size_t>(length)) : std::string(program_invocation_name);
 }
 
-// Set before any option is read, and cheap: the inert library must cost nothing.
-bool is_wanted() {
-  for (const char* name : {"UBP_PROBES", "UBP_PROBES_FILE", "UBP_OPTIONS"}) {
-    if (find_variable(name) != nullptr) return true;
+// Looked at before any option is read, and cheap: the inert library must cost nothing.
+bool is_addressed() {
+  constexpr std::string_view kPrefix = "UBP_";
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    if (std::string_view(*entry).starts_with(kPrefix)) return true;
   }
   return false;
+}
+
+// Nothing says what to probe. Returns whether that is a mistake, which has been said.
+bool tell_of_nothing(const std::vector<OptionError>& errors, const Options& options) {
+  if (options.help) {
+    report::error_stream().write(options_help());
+  } else if (!is_preloaded()) {
+    return false;  // the program has libubp of its own: the variables are not for it
+  } else if (!errors.empty()) {
+    say(Level::kError, errors.front().message + "; nothing is probed");
+  } else {
+    say(Level::kWarning, "neither UBP_PROBES nor UBP_PROBES_FILE is set: nothing is probed");
+  }
+  report::release_error_duplicate();
+  return !options.help;
 }
 
 // Whose memory is this? A vfork child runs in its parent's and must not report for it.
@@ -85,20 +103,21 @@ bool write_files(report::Summary summary, bool to_stream, int pid) {
   fields.pid = pid;
   summary.pid = pid;
   if (process.error) summary.error = process.error;
+  const int owner = static_cast<int>(files_owner(is_first_of_family()));
+  process.output.set_owner(owner);
+  process.summary.set_owner(owner);
   if (process.output.is_set()) summary.output_path = process.output.path(fields);
   bool good = true;
   const auto check = [&](const std::optional<std::string>& error) {
     if (!error) return;
-    say(Level::kError, *error);
+    if (good && !note_in_family(Note::kUnwritten, fmt::format("{} (pid {}): {}", process.fields.program, pid, *error))) say(Level::kError, *error);
     good = false;
   };
-  if (summary.totals.probepoints_armed > 0) {  // else a message has said why
-    const std::string text = report::format_text(summary);
-    if (process.output.is_set()) {
-      check(process.output.write(text, fields));
-    } else if (to_stream) {
-      report::error_stream().write(text);
-    }
+  const bool is_probed = summary.totals.probepoints_armed > 0;
+  if (process.output.is_set()) {  // an older report does not stay where this one says why there is none
+    if (is_probed || (summary.error && owner == pid)) check(process.output.write(report::format_text(summary), fields));
+  } else if (is_probed && to_stream) {  // else a message has said why
+    report::error_stream().write(report::format_text(summary));
   }
   if (process.summary.is_set()) check(process.summary.write(report::format_json(summary), fields));
   return good;
@@ -139,6 +158,10 @@ bool make_report(bool is_death) {
   try {
     const Quiet quiet;
     write_files(end(g_loaded->program, g_loaded->summary.is_set(), is_death ? nullptr : &quiet, is_restored), true, static_cast<int>(pid));
+    if (const std::string mail = mail_of_family(); !mail.empty()) report::error_stream().write(mail);
+    for (const Note note : {Note::kUnmatched, Note::kUnwritten}) {
+      if (const std::string told = told_by_family(note); !told.empty()) say(Level::kWarning, told);
+    }
   } catch (const std::bad_alloc&) {
     report::error_stream().write("ubp: error: out of memory at the end; no report\n");
   }
@@ -200,7 +223,7 @@ std::string position_of(std::size_t line, std::size_t column) {
 // Says what is wrong with the specification, on one line, with a hint on a second.
 void say_problem(Level level, std::string_view where, std::string_view message, std::string_view hint) {
   say(level, fmt::format("{}: {}", where, message));
-  if (!hint.empty()) report::error_stream().write(fmt::format("ubp:   {}\n", hint));
+  if (!hint.empty() && report::says(level)) report::error_stream().write(fmt::format("ubp:   {}\n", hint));
 }
 
 // "libc.so.6:malloc+0x4"
@@ -208,11 +231,23 @@ std::string place_of(std::string_view module, std::string_view symbol, std::uint
   return !symbol.empty() ? fmt::format("{}:{}", module, symbol) : fmt::format("{}:0x{:x}", module, elf_address);
 }
 
+// Whether the first process says at its end that this one has nothing of what is to be probed: who executed it knows no better.
+bool is_noted(const std::string& where, std::string_view why) {
+  return was_executed() && g_loaded->options.missing != Missing::kError &&
+         note_in_family(Note::kUnmatched, fmt::format("{}: {}: {}", g_loaded->program, where, why));
+}
+
 // What the registered specification did not get: mistakes one by one, where they are to be said; refusals in one line.
-void say_refusals(ubp_probe* probe, bool says_mistakes) {
-  const Shortfall missed = shortfall(probe);
+void say_refusals(const Shortfall& missed, bool says_mistakes) {
   for (const Problem& mistake : missed.mistakes) {
-    if (says_mistakes) say_problem(Level::kWarning, position_of(mistake.position.line, mistake.position.column), mistake.message, mistake.hint);
+    const std::string where = position_of(mistake.position.line, mistake.position.column);
+    if (!says_mistakes || (missed.probes == 0 && is_noted(where, mistake.message))) break;
+    say_problem(Level::kWarning, where, mistake.message, mistake.hint);
+  }
+  for (const Problem& waiting : missed.waiting) {
+    const std::string where = position_of(waiting.position.line, waiting.position.column);
+    if (missed.probes == 0 && is_noted(where, waiting.message)) break;
+    say_problem(Level::kWarning, where, waiting.message, waiting.hint);
   }
   if (missed.refused == 0) return;
   const Problem& first = missed.first;
@@ -250,16 +285,20 @@ bool arm(const Options& options) {
     const std::string why = problem.message[0] != '\0' ? problem.message : ubp_status_string(status);
     keep_error(ubp_status_string(status), where, why, problem.hint);
     if (is_said) return false;
+    g_loaded->passes_on = status == UBP_E_NOT_FOUND && options.missing == Missing::kNothing;
+    if (is_noted(where, why)) return false;
+    const std::string_view so = g_loaded->passes_on ? "; nothing is probed, unless what this program executes has it" : "; nothing is probed";
     if (names_place) {
-      say(Level::kError, fmt::format("no probe could be armed, first {}: {}", where, why));
-    } else if (problem.line != 0 || status == UBP_E_SPEC || status == UBP_E_NOT_FOUND) {
-      say_problem(Level::kError, where, why, problem.hint);
+      say(Level::kError, fmt::format("{}: no probe could be armed, first {}: {}{}", position_of(0, 0), where, why, so));
     } else {
-      say(Level::kError, fmt::format("{}; the program runs unprobed", why));
+      say_problem(Level::kError, where, fmt::format("{}{}", why, so), problem.hint);
     }
     return false;
   }
-  say_refusals(probe, options.missing == Missing::kWarn);
+  const Shortfall missed = shortfall(probe);
+  g_loaded->passes_on = missed.probes == 0;
+  if (missed.probes != 0) files_owner(true);
+  say_refusals(missed, options.missing == Missing::kWarn);
   if (options.log <= Level::kInfo) say(Level::kInfo, costs(probe));
   return true;
 }
@@ -281,6 +320,7 @@ bool load(const std::vector<OptionError>& errors, const Options& options) {
   if (!errors.empty()) {
     const std::string_view message = errors.front().message, name = message.substr(0, message.find(':'));
     const bool names_one = name.size() < message.size() && name.starts_with("UBP_");
+    process->output.prepare("UBP_OUTPUT", options.output, fields);  // it tells of them, too
     keep_error("an option cannot be used", names_one ? name : "the environment", names_one ? message.substr(name.size() + 2) : message, "");
     say(Level::kError, std::string(message) + "; nothing is probed");
     return false;
@@ -288,8 +328,12 @@ bool load(const std::vector<OptionError>& errors, const Options& options) {
   auto problem = process->output.prepare("UBP_OUTPUT", options.output, fields);
   if (problem) keep_error("a file cannot be written", "UBP_OUTPUT", *problem, "");
   if (!problem) problem = summary_error;
+  if (!problem && process->output.is_set() && process->summary.is_set() && process->output.path(fields) == process->summary.path(fields)) {
+    problem = fmt::format("UBP_SUMMARY: '{}' is where UBP_OUTPUT goes (choose another path)", process->summary.path(fields));
+    keep_error("a file cannot be written", "UBP_SUMMARY", *problem, "");
+  }
   if (problem) {
-    say(Level::kError, *problem);
+    say(Level::kError, *problem + "; nothing is probed");
     return false;
   }
   // The report goes elsewhere: no descriptor is kept that the application could meet.
@@ -301,21 +345,30 @@ bool load(const std::vector<OptionError>& errors, const Options& options) {
 __attribute__((constructor)) void on_load(int argc, char** argv) {
   // A program's own _exit stands in front of that of a copy which is preloaded.
   if (Machine::is_in_program()) g_next_exit = reinterpret_cast<void (*)(int)>(dlsym(RTLD_NEXT, "_exit"));
-  if (!is_wanted()) return;
+  if (!is_addressed()) return;
   const KeptFloating floating;
-  if (getauxval(AT_SECURE) != 0) return hide_from_children(argv + argc + 1);  // a privileged program: its caller has no say, nor in its children
-  report::error_stream();  // before the application can close or reuse descriptor 2
+  char** const block = argv + argc + 1;
+  if (getauxval(AT_SECURE) != 0) return hide_from_children(block);  // a privileged program: its caller has no say, nor in its children
   std::vector<OptionError> errors;
   const Options options = read_options(environ, errors);
   report::set_level(options.log);
+  if (!options.has_probes) {
+    if (tell_of_nothing(errors, options) && options.missing == Missing::kError) _exit(kNotStarted);
+    return;
+  }
+  report::error_stream();  // before the application can close or reuse descriptor 2
   if (options.help) report::error_stream().write(options_help());
-  if (!options.has_probes) return;
-  if (!options.follow_exec) hide_from_children(argv + argc + 1);
-  if (signals::is_taken_by_another()) return;  // and has read the same variables
+  if (signals::is_taken_by_another()) {  // and has read the same variables
+    if (!options.follow_exec) hide_from_children(block);
+    return;
+  }
   bool good = false;
   const Quiet quiet;
   try {
+    join_family(find_variable(kFirstVariable));
     good = load(errors, options);
+    const bool is_followed = options.follow_exec || (g_loaded != nullptr && g_loaded->passes_on);
+    is_followed ? announce_to_children(block, first_of_family()) : hide_from_children(block);
     reserve_arena();
     prepare_death();
   } catch (const std::bad_alloc&) {

@@ -3,8 +3,10 @@
 
 #include <dlfcn.h>
 #include <link.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <climits>
 #include <new>
 #include <string>
 #include <vector>
@@ -26,18 +28,33 @@ std::string_view unversioned_name(std::string_view path) {
   return version == name.npos ? name : name.substr(0, version + 3);
 }
 
-// What LD_PRELOAD names besides libubp.
-std::string without_libubp(std::string_view preload) {
+// libubp's file as the dynamic linker found it; empty: it is not known.
+std::string_view own_file() {
   Dl_info self{};
-  if (dladdr(reinterpret_cast<void*>(&hide_from_children), &self) == 0) return std::string(preload);
-  const std::string_view own = self.dli_fname;
+  return dladdr(reinterpret_cast<void*>(&hide_from_children), &self) != 0 ? self.dli_fname : std::string_view();
+}
+
+// Empty: there is no such path that LD_PRELOAD could name.
+std::string absolute(std::string_view file) {
+  std::string path(file);
+  if (!path.starts_with('/')) {
+    char here[PATH_MAX];
+    if (getcwd(here, sizeof here) == nullptr) return {};
+    path = std::string(here) + '/' + path;
+  }
+  return path.find_first_of(": ") == std::string::npos ? path : std::string();
+}
+
+// LD_PRELOAD with libubp as `wanted` has it; empty: without.
+std::string with_libubp(std::string_view preload, std::string_view wanted) {
+  const std::string_view own = own_file();
+  if (own.empty()) return std::string(preload);
   std::string rest;
   while (!preload.empty()) {
     const std::size_t end = std::min(preload.find_first_of(": "), preload.size());
-    const std::string_view entry = preload.substr(0, end);
-    if (!entry.empty() && entry != own && unversioned_name(entry) != unversioned_name(own)) {
-      rest += (rest.empty() ? "" : ":") + std::string(entry);
-    }
+    std::string_view entry = preload.substr(0, end);
+    if (entry == own || unversioned_name(entry) == unversioned_name(own)) entry = wanted;
+    if (!entry.empty()) rest += (rest.empty() ? "" : ":") + std::string(entry);
     preload.remove_prefix(std::min(end + 1, preload.size()));
   }
   return rest;
@@ -62,9 +79,17 @@ const char* find_variable(std::string_view name) {
   return nullptr;
 }
 
-void hide_from_children(char** block) try {
+bool is_preloaded() {
+  const char* const preload = find_variable("LD_PRELOAD");
+  return preload != nullptr && with_libubp(preload, "") != with_libubp(preload, own_file());
+}
+
+namespace {
+
+// is_kept: of a variable's name. wanted: libubp in LD_PRELOAD. more: another entry; null: none.
+template <typename IsKept>
+void replace_environment(char** block, const IsKept& is_kept, std::string_view wanted, char* more) {
   if (environ == nullptr) return;
-  const std::vector<std::string>& own = option_names();
   // Never destroyed: the program reads them to its end.
   auto& kept = *new std::vector<char*>;
   for (char** entry = environ; *entry != nullptr; ++entry) {
@@ -72,18 +97,34 @@ void hide_from_children(char** block) try {
     if (name == text) {
       kept.push_back(*entry);  // it has no value
     } else if (name == "LD_PRELOAD") {
-      const std::string rest = without_libubp(text.substr(name.size() + 1));
+      const std::string rest = with_libubp(text.substr(name.size() + 1), wanted);
       if (!rest.empty()) kept.push_back((new std::string("LD_PRELOAD=" + rest))->data());
-    } else if (std::find(own.begin(), own.end(), name) == own.end()) {
+    } else if (is_kept(name)) {
       kept.push_back(*entry);
     }
   }
+  if (more != nullptr) kept.push_back(more);
   kept.push_back(nullptr);
   const std::vector<char*> auxiliary = auxiliary_vector(block);
   kept.insert(kept.end(), auxiliary.begin(), auxiliary.end());
   environ = kept.data();
+}
+
+}  // namespace
+
+void hide_from_children(char** block) try {
+  const std::vector<std::string>& own = option_names();
+  const auto is_kept = [&](std::string_view name) { return std::find(own.begin(), own.end(), name) == own.end(); };
+  replace_environment(block, is_kept, "", nullptr);
 } catch (const std::bad_alloc&) {
   // they find it as it is
+}
+
+void announce_to_children(char** block, const std::string& first) {
+  const std::string_view own = own_file();
+  const std::string file = absolute(own);
+  char* const more = (new std::string(std::string(kFirstVariable) + '=' + first))->data();
+  replace_environment(block, [](std::string_view name) { return name != kFirstVariable; }, file.empty() ? own : std::string_view(file), more);
 }
 
 }  // namespace ubp::core

@@ -121,6 +121,7 @@ Shortfall shortfall(ubp_probe* probe) {
     found.is_exact |= problem->is_exact;
     if (found.refused++ == 0) found.first = std::move(*problem);
   }
+  found.waiting = registry.waiting(id);
   ubp_probe_stats stats{};
   registry.read(id, stats);
   found.probes = stats.probes;

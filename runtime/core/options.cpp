@@ -97,7 +97,7 @@ SetResult set_probes_file(Options& options, std::string_view value) {
 }
 
 SetResult set_output(Options& options, std::string_view value) {
-  options.output = value;
+  options.output = value == "-" ? std::string_view() : value;
   return std::nullopt;
 }
 
@@ -363,6 +363,7 @@ const std::vector<std::string>& option_names() {
   static const std::vector<std::string>* const names = [] {
     auto* list = new std::vector<std::string>;
     for (const Variable& variable : kVariables) list->emplace_back(variable.name);
+    list->emplace_back(kFirstVariable);
     return list;
   }();
   return *names;

@@ -30,6 +30,9 @@ struct Options {
   bool help = false;           // UBP_OPTIONS=help=1
 };
 
+// What UBP tells itself across exec (family.h); not the user's to set.
+inline constexpr std::string_view kFirstVariable = "UBP_FIRST";
+
 // "thread", as UBP_XOL and the summary spell it.
 std::string_view policy_name(xol::Policy policy);
 

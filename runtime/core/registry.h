@@ -74,6 +74,8 @@ class Registry {
   // Takes the records, sorted by time.
   std::vector<ubp_record> drain();
   std::optional<Problem> problem(std::uint64_t id, std::size_t index) const;
+  // What waits for modules, though there are such as its name fits.
+  std::vector<Problem> waiting(std::uint64_t id) const;
   // How things stand, and the summary of it. Between the two, restore() may put the text back.
   Machine::Standing machine_standing() const { return machine_.standing(); }
   // lists_all: with the probes that a report leaves out.

@@ -66,6 +66,14 @@ std::optional<Problem> Registry::problem(std::uint64_t id, std::size_t index) co
   return std::nullopt;
 }
 
+std::vector<Problem> Registry::waiting(std::uint64_t id) const {
+  std::vector<Problem> found;
+  const auto& plan = registrations_.at(id)->plan;
+  if (plan == nullptr) return found;
+  for (const probes::Mistake& mistake : plan->waiting()) found.push_back(problem_of(mistake));
+  return found;
+}
+
 report::OptimisedStats Registry::optimised_stats(const Machine::Standing& standing) const {
   report::OptimisedStats stats;
   if (!machine_.is_started() || machine_.detours().mode() == Optimize::kNever) return stats;

@@ -138,8 +138,12 @@ std::optional<Mistake> Plan::find_symbol(const spec::Item& item, const std::vect
       }
     }
   }
-  if (any || item.exclude || item.pending) return std::nullopt;
-  return unknown_symbol(item, modules);
+  if (any || item.exclude || (item.pending && only_module_)) return std::nullopt;
+  Mistake mistake = unknown_symbol(item, modules);
+  if (!item.pending) return mistake;
+  mistake.message += item.module.empty() ? "; without a module the executable is meant, and no other comes" : "; it waits for another module of that name";
+  waiting_.push_back(std::move(mistake));
+  return std::nullopt;
 }
 
 std::optional<Mistake> Plan::find_address(const spec::Item& item, const std::vector<std::uint32_t>& modules,

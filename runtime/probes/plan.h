@@ -61,6 +61,8 @@ class Plan {
   Plan(const Catalog& catalog, std::vector<spec::Item> items, std::optional<std::uint32_t> module = std::nullopt);
 
   // Whether an item waits for modules that are loaded later; how many of them have come to nothing so far.
+  // What items that wait for modules did not find in those that are there, and that their modules' names fit.
+  const std::vector<Mistake>& waiting() const { return waiting_; }
   bool has_pending() const;
   std::size_t pending() const;
   // A module that was loaded after the plan was made: resolves the pending items in it. Its probepoints are then the
@@ -118,6 +120,7 @@ class Plan {
   std::vector<xol::Displaced> points_;
   std::vector<Refused> refused_;
   std::vector<bool> matched_;          // by item: it has found something
+  std::vector<Mistake> waiting_;
   std::optional<std::uint32_t> only_module_;  // where resolving looks
   std::uint32_t first_point_ = 0;      // number of points_[0]
   std::int64_t decode_ns_ = 0;

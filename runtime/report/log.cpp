@@ -23,6 +23,7 @@ namespace {
 
 constexpr std::size_t kMaxLineBytes = 500;
 constexpr std::string_view kCut = "...";
+constexpr int kLowest = 100;
 
 class ErrnoKeeper {
  public:
@@ -98,13 +99,12 @@ ErrorStream::ErrorStream() {
   const ErrnoKeeper keeper;
   struct stat status {};
   if (::fstat(STDERR_FILENO, &status) != 0) return;
-  device_ = status.st_dev;
-  inode_ = status.st_ino;
+  source_ = {-1, status.st_dev, status.st_ino};
   is_known_ = true;
   // High numbers stay clear of programs that count on the lowest free descriptor; a low limit forbids them.
-  for (const int lowest : {100, 10, 3}) {
-    fd_ = ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, lowest);
-    if (fd_ >= 0) break;
+  for (const int lowest : {kLowest, 10, 3}) {
+    source_.descriptor = ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, lowest);
+    if (source_.descriptor >= 0) break;
   }
 }
 
@@ -112,20 +112,35 @@ ErrorStream::~ErrorStream() { release(); }
 
 void ErrorStream::release() {
   const ErrnoKeeper keeper;
-  if (is_ours(fd_)) ::close(fd_);
-  fd_ = -1;
+  if (is_ours(source_.descriptor)) ::close(source_.descriptor);
+  source_.descriptor = -1;
+}
+
+void ErrorStream::replace(const Source& source) {
+  release();
+  const ErrnoKeeper keeper;
+  source_ = source;
+  is_known_ = source.inode != 0;
+  struct stat status {};
+  // Descriptor 2 may have been free: then it is this very one.
+  const bool is_own = source.descriptor != STDERR_FILENO && ::fstat(STDERR_FILENO, &status) == 0 && status.st_dev == source.device && status.st_ino == source.inode;
+  if (source.descriptor >= 0) {
+    source_.descriptor = is_ours(source.descriptor) && !is_own ? ::fcntl(source.descriptor, F_DUPFD_CLOEXEC, kLowest) : -1;
+    ::close(source.descriptor);
+  }
+  if (is_own) source_.descriptor = ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, kLowest);
 }
 
 bool ErrorStream::is_ours(int fd) const {
   struct stat status {};
-  return is_known_ && fd >= 0 && ::fstat(fd, &status) == 0 && status.st_dev == device_ &&
-         status.st_ino == inode_;
+  return is_known_ && fd >= 0 && ::fstat(fd, &status) == 0 && status.st_dev == source_.device &&
+         status.st_ino == source_.inode;
 }
 
 void ErrorStream::write(std::string_view text) const {
   const ErrnoKeeper keeper;
   // Daemons close every descriptor above 2 (closefrom): descriptor 2 is as good while it is the same file.
-  const int fd = is_ours(fd_) ? fd_ : STDERR_FILENO;
+  const int fd = is_ours(source_.descriptor) ? source_.descriptor : STDERR_FILENO;
   if (is_ours(fd)) write_all(fd, text);
 }
 
@@ -138,9 +153,12 @@ ErrorStream& process_stream() {
 
 const ErrorStream& error_stream() { return process_stream(); }
 
+void redirect_errors(const ErrorStream::Source& source) { process_stream().replace(source); }
+
 void release_error_duplicate() { process_stream().release(); }
 
 void set_level(Level level) { logger().set_level(to_spdlog(level)); }
+bool says(Level level) { return logger().should_log(to_spdlog(level)); }
 
 std::optional<Level> parse_level(std::string_view text) {
   if (text == "debug") return Level::kDebug;

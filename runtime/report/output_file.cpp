@@ -282,7 +282,7 @@ std::optional<std::string> OutputFile::prepare(std::string_view variable, std::s
   }
   if (auto problem = check_place(*expand_path(*absolute, fields, error))) return variable_ + *problem;
   pattern_ = *absolute;
-  prepared_pid_ = fields.pid;
+  owner_ = fields.pid;
   const std::string directory = split(pattern_).directory;
   const std::size_t varies = process_escape(directory);
   base_ = *expand_path(varies == directory.npos ? directory : directory.substr(0, directory.rfind('/', varies)), fields, error) + '/';
@@ -299,7 +299,7 @@ OutputFile::Place OutputFile::place_of(const std::string& directory) {
 std::string OutputFile::path(const PathFields& fields) const {
   std::string error;
   std::string path = expand_path(pattern_, fields, error).value_or("");
-  if (is_set() && fields.pid != prepared_pid_ && !names_process(pattern_))
+  if (is_set() && fields.pid != owner_ && !names_process(pattern_))
     path += '.' + std::to_string(fields.pid);
   return path;
 }

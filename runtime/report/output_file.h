@@ -37,10 +37,13 @@ class OutputFile {
 
   // Writes the whole content: to a new 0600 file (O_EXCL, O_NOFOLLOW, random name) beside the target, then
   // renamed over it. An existing character device or FIFO is written to instead, never waiting for a reader
-  // to open it. A forked child (fields.pid differs from the one at prepare) whose pattern has no %p writes to
+  // to open it. Another process than the owner whose pattern has no %p writes to
   // "<path>.<pid>". A process that has changed its root since writes only where the directory is the one that prepare
   // found, and makes none. Returns an error line or nothing; does nothing when !is_set().
   std::optional<std::string> write(std::string_view content, const PathFields& fields) const;
+
+  // The process that writes under the very name, the others adding their ids where the pattern has no %p. The one at prepare().
+  void set_owner(int pid) { owner_ = pid; }
 
   bool is_set() const { return !pattern_.empty(); }
   std::string path(const PathFields& fields) const;  // where write() would put it
@@ -55,7 +58,7 @@ class OutputFile {
 
   std::string variable_;  // "UBP_OUTPUT: "
   std::string pattern_;   // absolute, escapes still in
-  int prepared_pid_ = 0;
+  int owner_ = 0;
   std::string base_;      // the directories before the first one that %p names
   Place root_, place_;    // of "/" and of base_
 };

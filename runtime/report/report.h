@@ -20,6 +20,13 @@ enum class Level : std::uint8_t { kDebug, kInfo, kWarning, kError, kOff };
 // never written to.
 class ErrorStream {
  public:
+  // The duplicate (-1: none), and which file it is.
+  struct Source {
+    int descriptor = -1;
+    dev_t device = 0;
+    ino_t inode = 0;
+  };
+
   ErrorStream();   // takes the duplicate; harmless when descriptor 2 is closed
   ~ErrorStream();  // closes it, unless the application has reused its number
   ErrorStream(const ErrorStream&) = delete;
@@ -29,14 +36,14 @@ class ErrorStream {
   // still is the same file; otherwise silently nothing. errno and the application's SIGPIPE survive.
   void write(std::string_view text) const;
   void release();  // closes the duplicate now
+  const Source& source() const { return source_; }
+  void replace(const Source& source);  // by another descriptor of that file, or by none
 
  private:
   bool is_ours(int fd) const;
 
-  int fd_ = -1;
-  bool is_known_ = false;  // device_ and inode_ name the file that descriptor 2 was at construction
-  dev_t device_ = 0;
-  ino_t inode_ = 0;
+  bool is_known_ = false;  // which file it is: that of descriptor 2 at construction, or another process's
+  Source source_;
 };
 
 // The process's ErrorStream: taken at the first call (call it first thing at load), never destroyed.
@@ -47,8 +54,13 @@ const ErrorStream& error_stream();
 // to be said goes to descriptor 2 while that is the same file. Async-signal-safe: yes.
 void release_error_duplicate();
 
+// What is said goes to another process's standard error from here on: to this descriptor of it, or to descriptor 2 if that is the same
+// file; else nowhere.
+void redirect_errors(const ErrorStream::Source& source);
+
 // Sets the lowest level that say() prints. Default kWarning.
 void set_level(Level level);
+bool says(Level level);  // whether say() prints it
 std::optional<Level> parse_level(std::string_view text);  // debug info warn warning error off
 
 // Prints "ubp: <level>: <text>" as one line on standard error through spdlog with a sink on ErrorStream.

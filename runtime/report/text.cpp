@@ -182,6 +182,12 @@ void append_table(std::string& out, const std::vector<ProbeRow>& probes, std::ui
 
 std::string format_text(const Summary& summary) {
   std::string out;
+  if (summary.error && summary.totals.probepoints_armed == 0) {
+    append_line(out, summary.program + " (pid " + std::to_string(summary.pid) + "), UBP " + summary.version);
+    append_line(out, "error      " + summary.error->where + ": " + summary.error->why + "; nothing was probed");
+    if (!summary.error->hint.empty()) append_line(out, "  " + summary.error->hint);
+    return out;
+  }
   append_block(out, summary);
   if (!summary.probes.empty() || summary.unlisted != 0) append_table(out, summary.probes, summary.unlisted);
   return out;

@@ -215,3 +215,25 @@ TEST_CASE("a program that forks runs untouched after a bad specification") {
   CHECK(probed.end() == "exit 0");
   CHECK(probed.out == "child\nparent\n");
 }
+
+TEST_CASE("what waits for modules, and is in none of those that its name fits, is told") {
+  struct Waiting {
+    std::string probes, line;
+  };
+  for (const Waiting& waiting : {Waiting{"libc:mallocc [missing=pending]", "UBP_PROBES:1:6: no function 'mallocc' in libc.so.6"},
+                                 Waiting{"zzz_none [missing=pending]", "UBP_PROBES:1:1: no function 'zzz_none' in "},
+                                 Waiting{"compute; zzz_none [missing=pending]", "UBP_PROBES:1:10: no function 'zzz_none' in "}}) {
+    CAPTURE(waiting.probes);
+    Outcome probed = run_probed({fixture("fx_hello")}, waiting.probes);
+    CHECK(probed.end() == "exit 7");
+    CHECK(count_prefix(probed.err, "ubp: warning: " + waiting.line) == 1);
+  }
+  Outcome later = run_probed({fixture("fx_hello")}, "*_bz2*:PyInit_* [missing=pending]; compute");
+  CHECK(count_prefix(later.err, "ubp: warning: ") == 0);
+}
+
+TEST_CASE("UBP_LOG=off: not a word, hints included") {
+  Outcome probed = run_probed({fixture("fx_hello")}, "comput", {{"UBP_LOG", "off"}});
+  CHECK(probed.end() == "exit 7");
+  CHECK(said_by_ubp(probed) == "");
+}

@@ -6,7 +6,7 @@
 using namespace ubp::test;
 
 namespace {
-Outcome run_idle(std::vector<std::string> argv) { return run({.argv = std::move(argv)}); }
+Outcome run_idle(std::vector<std::string> argv) { return run({.argv = std::move(argv), .summary = false}); }
 }  // namespace
 
 TEST_CASE("inert: no probes, no output, no summary") {
@@ -41,4 +41,33 @@ TEST_CASE("inert: signals, forks and exceptions behave as without the library") 
 TEST_CASE("inert: no descriptor is left open in the program") {
   std::vector<std::string> list = {"/bin/ls", "/proc/self/fd"};
   CHECK(run_idle(list).out == run_plain(list).out);
+}
+
+TEST_CASE("inert: what a user may have meant is said in a line, and to nobody who executed the program with nothing") {
+  struct Stray {
+    Environment env;
+    std::string line;
+  };
+  for (const Stray& stray : {Stray{{{"UBP_PROBE", "compute"}}, "ubp: error: unknown variable 'UBP_PROBE'; did you mean UBP_PROBES?; nothing is probed"},
+                             Stray{{{"UBP_OUTPUT", "/tmp/x"}}, "ubp: warning: neither UBP_PROBES nor UBP_PROBES_FILE is set: nothing is probed"}}) {
+    Outcome plain = run_plain({fixture("fx_hello")});
+    Outcome probed = run({.argv = {fixture("fx_hello")}, .env = stray.env, .summary = false});
+    CHECK(probed.end() == plain.end());
+    CHECK(probed.out == plain.out);
+    CHECK(probed.err == stray.line + "\n" + plain.err);
+    Environment strict = stray.env;
+    strict.emplace_back("UBP_MISSING", "error");
+    CHECK(run({.argv = {fixture("fx_hello")}, .env = strict, .summary = false}).end() == "exit 125");
+  }
+  Outcome embedded = run({.argv = {fixture("fx_embedded")}, .env = {{"UBP_OUTPUT", "/tmp/x"}}, .preload = false});
+  CHECK(embedded.end() == "exit 3");
+  CHECK(embedded.err == "");
+}
+
+TEST_CASE("libubp.so as a program says what it is") {
+  Outcome outcome = run_plain({library()});
+  CHECK(outcome.end() == "exit 0");
+  CHECK(outcome.out.rfind("libubp.so, UBP 0.1.0: ", 0) == 0);
+  CHECK(outcome.out.find("LD_PRELOAD=") != std::string::npos);
+  CHECK(outcome.err == "");
 }

@@ -114,7 +114,7 @@ void replace_environment(char** block, const IsKept& is_kept, std::string_view w
 
 void hide_from_children(char** block) try {
   const std::vector<std::string>& own = option_names();
-  const auto is_kept = [&](std::string_view name) { return std::find(own.begin(), own.end(), name) == own.end(); };
+  const auto is_kept = [&](std::string_view name) { return name != kFirstVariable && std::find(own.begin(), own.end(), name) == own.end(); };
   replace_environment(block, is_kept, "", nullptr);
 } catch (const std::bad_alloc&) {
   // they find it as it is

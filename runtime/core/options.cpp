@@ -341,7 +341,7 @@ Options read_options(char** environment, std::vector<OptionError>& errors) {
   }
   const std::vector<std::string>& names = option_names();
   for (const Assignment& assignment : assignments) {
-    if (std::find(names.begin(), names.end(), assignment.name) == names.end()) {
+    if (assignment.name != kFirstVariable && std::find(names.begin(), names.end(), assignment.name) == names.end()) {
       errors.push_back({unknown_name_message(assignment.name)});
     }
   }
@@ -363,7 +363,6 @@ const std::vector<std::string>& option_names() {
   static const std::vector<std::string>* const names = [] {
     auto* list = new std::vector<std::string>;
     for (const Variable& variable : kVariables) list->emplace_back(variable.name);
-    list->emplace_back(kFirstVariable);
     return list;
   }();
   return *names;

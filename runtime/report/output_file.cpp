@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <climits>
@@ -68,37 +69,91 @@ std::optional<std::string_view> refuse_kind(mode_t mode) {
 
 bool is_stream(mode_t mode) { return S_ISCHR(mode) || S_ISFIFO(mode); }
 
-// mkdir -p with mode 0700. Returns an error line or nothing.
-std::optional<std::string> make_directories(const std::string& directory) {
-  struct stat status {};
-  if (::stat(directory.c_str(), &status) == 0) {
-    if (S_ISDIR(status.st_mode)) return std::nullopt;
-    return failure("cannot write in", directory, reason_of(ENOTDIR));
-  }
-  for (std::size_t end = 0; end != std::string::npos;) {
-    end = directory.find('/', end + 1);
-    const std::string part = directory.substr(0, end);
-    if (::mkdir(part.c_str(), 0700) == 0 || errno == EEXIST) continue;
-    const int error = errno;
-    if (::stat(part.c_str(), &status) == 0) continue;  // some file systems deny mkdir before they say EEXIST
-    return failure("cannot make the directory", part, reason_of(error));
-  }
-  return std::nullopt;
+// What stands in a directory that others may write to, and is neither this user's nor root's nor the directory's owner's, another user
+// may have put there: the kernel's fs.protected_symlinks has the same rule for links.
+bool may_be_planted(const struct stat& directory, const struct stat& entry) {
+  const bool is_sticky = (directory.st_mode & S_ISVTX) != 0;
+  const bool is_shared = (directory.st_mode & S_IWOTH) != 0 || (is_sticky && (directory.st_mode & S_IWGRP) != 0);
+  const bool is_owners = is_sticky && entry.st_uid == directory.st_uid;
+  return is_shared && !is_owners && entry.st_uid != ::geteuid() && entry.st_uid != 0;
 }
 
-// The file at target without following a link: its mode, 0 when there is none; or an error line.
-std::optional<std::string> look_at(const Target& target, int directory, const std::string& path,
-                                   mode_t& mode) {
-  mode = 0;
+constexpr std::string_view kPlanted = "it belongs to another user, who may have put it there";
+
+// Opens a directory (O_PATH) component by component, making what is missing with mode 0700; links are followed, but none that another
+// user may have put there, nor a directory of his. Returns the descriptor; -1 and an error line in `problem`.
+int open_directory(const std::string& directory, std::optional<std::string>& problem) {
+  constexpr int kFlags = O_PATH | O_CLOEXEC;
+  constexpr int kMostLinks = 40;  // as the kernel
+  std::string rest = directory, done;
+  int links = 0;
+  int here = ::open("/", kFlags | O_DIRECTORY);
+  const auto fail = [&](std::string_view what, std::string_view why) {
+    problem = failure(what, links == 0 ? done : directory, why);  // as it was typed
+    if (here >= 0) ::close(here);
+    return -1;
+  };
   struct stat status {};
+  if (here < 0 || ::fstat(here, &status) != 0) return fail("cannot write in", reason_of(errno));
+  for (;;) {
+    const std::size_t begin = rest.find_first_not_of('/');
+    if (begin == rest.npos) return here;
+    const std::size_t end = std::min(rest.find('/', begin), rest.size());
+    const std::string name = rest.substr(begin, end - begin);
+    rest.erase(0, end);
+    done += '/' + name;
+    int next = ::openat(here, name.c_str(), kFlags | O_NOFOLLOW);
+    if (next < 0 && errno == ENOENT) {
+      if (::mkdirat(here, name.c_str(), 0700) != 0 && errno != EEXIST) return fail("cannot make the directory", reason_of(errno));
+      next = ::openat(here, name.c_str(), kFlags | O_NOFOLLOW);
+    }
+    const struct stat parent = status;
+    if (next < 0 || ::fstat(next, &status) != 0) {
+      const int error = errno;
+      if (next >= 0) ::close(next);
+      return fail("cannot write in", reason_of(error));
+    }
+    const bool is_planted = name != ".." && may_be_planted(parent, status);
+    char target[PATH_MAX];
+    const bool is_link = S_ISLNK(status.st_mode);
+    const ssize_t length = is_link && !is_planted ? ::readlinkat(next, "", target, sizeof target - 1) : 0;
+    if (is_planted || length < 0 || (!is_link && !S_ISDIR(status.st_mode)) || (is_link && ++links > kMostLinks)) {
+      const std::string why = is_planted ? std::string(kPlanted) : reason_of(length < 0 ? errno : is_link ? ELOOP : ENOTDIR);
+      ::close(next);
+      return fail("cannot write in", why);
+    }
+    if (!is_link) {
+      ::close(here);
+      here = next;
+      continue;
+    }
+    ::close(next);
+    target[length] = '\0';
+    rest = std::string(target) + rest;
+    done.resize(done.size() - name.size() - 1);
+    if (target[0] == '/') {
+      done.clear();
+      ::close(here);
+      here = ::open("/", kFlags | O_DIRECTORY);
+      if (here < 0) return fail("cannot write in", reason_of(errno));
+    }
+    if (::fstat(here, &status) != 0) return fail("cannot write in", reason_of(errno));
+  }
+}
+
+// A reader of another user's would get what is written; root's are trusted.
+bool is_foreign(const struct stat& status) { return S_ISFIFO(status.st_mode) && status.st_uid != ::geteuid() && status.st_uid != 0; }
+
+// The file at target without following a link: its status, with mode 0 when there is none; or an error line.
+std::optional<std::string> look_at(const Target& target, int directory, const std::string& path, struct stat& status) {
   if (::fstatat(directory, target.name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) {
+    status = {};
     if (errno == ENOENT) return std::nullopt;
     return failure("cannot write", path, reason_of(errno));
   }
-  mode = status.st_mode;
-  if (const auto why = refuse_kind(mode)) {
-    return failure("cannot write", path, *why, "choose another path, or leave it out for standard error");
-  }
+  auto why = refuse_kind(status.st_mode);
+  if (!why && is_foreign(status)) why = kPlanted;
+  if (why) return failure("cannot write", path, *why, "choose another path, or leave it out for standard error");
   return std::nullopt;
 }
 
@@ -129,8 +184,15 @@ class SignalsWait {
   std::uint64_t before_ = 0;
 };
 
-// Fills a new file and gives it the target's name. Returns 0 or an errno; nothing is left behind then.
-int replace_file(int directory, const Target& target, std::string_view content) {
+// A user's own file keeps the mode that he gave it, another's what is stricter than 0600; a new one has that.
+mode_t mode_after(const struct stat& before) {
+  constexpr mode_t kPrivate = 0600, kReadWrite = 0666;
+  if (!S_ISREG(before.st_mode)) return kPrivate;
+  return before.st_uid == ::geteuid() ? before.st_mode & kReadWrite : before.st_mode & kPrivate;
+}
+
+// Fills a new file and gives it the target's name. before: what has it now. Returns 0 or an errno; nothing is left behind then.
+int replace_file(int directory, const Target& target, const struct stat& before, std::string_view content) {
   const SignalsWait no_signal_ends_this;
   std::string name;
   int made = -1;
@@ -142,7 +204,11 @@ int replace_file(int directory, const Target& target, std::string_view content) 
   }
   if (made < 0) return errno;
   Descriptor file(made);
-  int error = ::fchmod(file.get(), 0600) == 0 ? 0 : errno;  // a umask may have taken bits away
+  mode_t mode = mode_after(before);
+  constexpr mode_t kGroup = 0070;
+  const bool has_group = (mode & kGroup) != 0 && ::fchown(file.get(), static_cast<uid_t>(-1), before.st_gid) == 0;
+  if (!has_group) mode &= ~kGroup;  // of another group
+  int error = ::fchmod(file.get(), mode) == 0 ? 0 : errno;  // a umask may have taken bits away
   if (error == 0) error = write_all(file.get(), content);
   const int close_error = file.close();
   if (error == 0) error = close_error;
@@ -158,7 +224,7 @@ int write_stream(int directory, const Target& target, std::string_view content) 
   if (!stream) return errno;
   struct stat status {};
   if (::fstat(stream.get(), &status) != 0) return errno;
-  if (!is_stream(status.st_mode)) return EAGAIN;  // exchanged since it was looked at
+  if (!is_stream(status.st_mode) || is_foreign(status)) return EAGAIN;  // exchanged since it was looked at
   return write_all(stream.get(), content);
 }
 
@@ -188,12 +254,12 @@ std::optional<std::string> check_place(const std::string& path) {
   if (target.name.empty() || target.name == "." || target.name == "..") {
     return failure("cannot write", path, "it is a directory", "add a file name, such as ubp.%p.out");
   }
-  if (auto problem = make_directories(target.directory)) return problem;
-  const Descriptor directory(::open(target.directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!directory) return failure("cannot write in", target.directory, reason_of(errno));
-  mode_t mode = 0;
-  if (auto problem = look_at(target, directory.get(), path, mode)) return problem;
-  const bool needs_directory = !is_stream(mode);
+  std::optional<std::string> problem;
+  const Descriptor directory(open_directory(target.directory, problem));
+  if (!directory) return problem;
+  struct stat status {};
+  if (problem = look_at(target, directory.get(), path, status); problem) return problem;
+  const bool needs_directory = !is_stream(status.st_mode);
   const std::string& written = needs_directory ? target.directory : path;
   if (::faccessat(AT_FDCWD, written.c_str(), needs_directory ? W_OK | X_OK : W_OK, AT_EACCESS) == 0) {
     return std::nullopt;
@@ -204,14 +270,13 @@ std::optional<std::string> check_place(const std::string& path) {
 // Returns an error line or nothing.
 std::optional<std::string> write_to(const std::string& path, std::string_view content) {
   const Target target = split(path);
-  if (auto problem = make_directories(target.directory))
-    return problem;  // in a child %p may name another one
-  const Descriptor directory(::open(target.directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!directory) return failure("cannot write in", target.directory, reason_of(errno));
-  mode_t mode = 0;
-  if (auto problem = look_at(target, directory.get(), path, mode)) return problem;
-  const int error = is_stream(mode) ? write_stream(directory.get(), target, content)
-                                    : replace_file(directory.get(), target, content);
+  std::optional<std::string> problem;
+  const Descriptor directory(open_directory(target.directory, problem));  // in a child %p may name another one
+  if (!directory) return problem;
+  struct stat status {};
+  if (problem = look_at(target, directory.get(), path, status); problem) return problem;
+  const int error = is_stream(status.st_mode) ? write_stream(directory.get(), target, content)
+                                              : replace_file(directory.get(), target, status, content);
   if (error == 0) return std::nullopt;
   if (error == ENXIO)
     return failure("cannot write", path, "nobody reads this FIFO", "start its reader first");

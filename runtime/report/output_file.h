@@ -27,8 +27,8 @@ std::optional<std::string> expand_path(std::string_view pattern, const PathField
 class OutputFile {
  public:
   // Checks the escapes, that the directory exists or can be made (0700) and is writable, and that the target
-  // is no directory, symbolic link, socket or block device. Links among the directories are followed, as
-  // everywhere else. variable: "UBP_OUTPUT" or "UBP_SUMMARY", for messages. pattern: as the user typed it;
+  // is no directory, symbolic link, socket or block device, nor another user's FIFO. Links among the directories are followed, as
+  // everywhere else, but not what another user may have put into a directory that all may write to. variable: "UBP_OUTPUT" or "UBP_SUMMARY", for messages. pattern: as the user typed it;
   // made absolute against the present working directory. Returns an error line ("UBP_OUTPUT: cannot write in
   // '/x': Permission denied (choose another path)") or nothing. After an error, and for an empty pattern,
   // is_set() is false.

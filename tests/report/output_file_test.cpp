@@ -76,17 +76,81 @@ TEST_CASE("output file: written whole, and again over itself") {
   CHECK(entries_in(scratch.path()) == 1);
 }
 
-TEST_CASE("output file: mode 0600 under any umask, over a file that was open to all") {
+TEST_CASE("output file: under any umask, mode 0600, or what its owner had given it") {
   const ScratchDirectory scratch;
   for (const mode_t mask : {0000, 0022, 0277, 0777}) {
-    write_file(scratch / "out", "old");
-    ::chmod((scratch / "out").c_str(), 0666);
-    const mode_t before = ::umask(mask);
-    write_ok(scratch / "out", "new");
-    ::umask(before);
-    CHECK((mode_of(scratch / "out") & 07777) == 0600);
-    CHECK(read_file(scratch / "out") == "new");
+    for (const mode_t given : {0, 0600, 0640, 0666, 0400, 04755}) {
+      if (given == 0) {
+        ::unlink((scratch / "out").c_str());
+      } else {
+        write_file(scratch / "out", "old");
+        ::chmod((scratch / "out").c_str(), given);
+      }
+      const mode_t before = ::umask(mask);
+      write_ok(scratch / "out", "new");
+      ::umask(before);
+      CHECK((mode_of(scratch / "out") & 07777) == (given == 0 ? 0600 : given & 0666));
+      ::chmod((scratch / "out").c_str(), 0600);
+      CHECK(read_file(scratch / "out") == "new");
+    }
   }
+}
+
+TEST_CASE("output file: what another user may have put there is refused, and his file's mode is not what counts") {
+  if (::geteuid() != 0) {
+    MESSAGE("skipped: other users' files need root");
+    return;
+  }
+  const ScratchDirectory scratch;
+  const auto give = [&](const std::string& name) { REQUIRE(::lchown((scratch / name).c_str(), kNobody, kNobody) == 0); };
+  ::mkdir((scratch / "shared").c_str(), 0700);
+  ::chmod((scratch / "shared").c_str(), 01777);
+  ::mkdir((scratch / "private").c_str(), 0700);
+  ::mkdir((scratch / "shared/his").c_str(), 0755);
+  give("shared/his");
+  REQUIRE(::symlink("../private", (scratch / "shared/link").c_str()) == 0);
+  REQUIRE(::symlink("../private", (scratch / "shared/own").c_str()) == 0);
+  give("shared/link");
+  REQUIRE(::mkfifo((scratch / "shared/fifo").c_str(), 0666) == 0);
+  REQUIRE(::mkfifo((scratch / "private/fifo").c_str(), 0666) == 0);
+  give("shared/fifo");
+  give("private/fifo");
+  for (std::string place : {"shared/his/out", "shared/his/deep/out", "shared/link/out", "shared/fifo", "private/fifo"}) {
+    CAPTURE(place);
+    CHECK(prepare_error(scratch / place).find("it belongs to another user") != std::string::npos);
+  }
+  CHECK(entries_in(scratch / "shared/his") == 0);
+  CHECK(entries_in(scratch / "private") == 1);
+  write_ok(scratch / "shared/own/out", "x");  // a link of one's own
+  CHECK(read_file(scratch / "private/out") == "x");
+  write_file(scratch / "private/out", "old");
+  ::chmod((scratch / "private/out").c_str(), 0644);
+  give("private/out");
+  write_ok(scratch / "private/out", "new");
+  CHECK((mode_of(scratch / "private/out") & 07777) == 0600);
+  // One that comes between load and exit.
+  OutputFile late;
+  CHECK_FALSE(late.prepare("UBP_OUTPUT", scratch / "shared/dir/out", fields()));
+  REQUIRE(::rmdir((scratch / "shared/dir").c_str()) == 0);
+  REQUIRE(::symlink("../private", (scratch / "shared/dir").c_str()) == 0);
+  give("shared/dir");
+  CHECK(late.write("x", fields()).value_or("").find("it belongs to another user") != std::string::npos);
+}
+
+TEST_CASE("output file: links among the directories are followed, up and down, but not for ever") {
+  const ScratchDirectory scratch;
+  REQUIRE(::symlink("b/../b", (scratch / "a").c_str()) == 0);
+  REQUIRE(::symlink((scratch / "c").c_str(), (scratch / "b").c_str()) == 0);
+  ::mkdir((scratch / "c").c_str(), 0700);
+  write_ok(scratch / "a/../c//./out", "x");
+  write_ok(scratch / "a/deep/out", "x");
+  CHECK(read_file(scratch / "c/out") == "x");
+  CHECK(read_file(scratch / "c/deep/out") == "x");
+  REQUIRE(::symlink("loop", (scratch / "loop").c_str()) == 0);
+  CHECK(prepare_error(scratch / "loop/out").find("Too many levels of symbolic links") != std::string::npos);
+  REQUIRE(::symlink("nowhere", (scratch / "dangling_directory").c_str()) == 0);
+  write_ok(scratch / "dangling_directory/out", "x");  // made where it leads
+  CHECK(read_file(scratch / "nowhere/out") == "x");
 }
 
 TEST_CASE("output file: missing directories are made, for their owner alone") {

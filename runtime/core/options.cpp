@@ -90,9 +90,10 @@ SetResult set_probes(Options& options, std::string_view value) {
 SetResult set_probes_file(Options& options, std::string_view value) {
   std::string content;
   const SetResult error = read_file(value, content);
+  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
   if (options.has_probes) options.probes += '\n';
   options.has_probes = true;
-  if (!error) options.probes += content;
+  if (!error) options.probes += content.starts_with(kByteOrderMark) ? content.substr(kByteOrderMark.size()) : content;
   return error;
 }
 

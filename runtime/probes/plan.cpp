@@ -20,6 +20,9 @@ bool is_glob_target(const spec::Item& item) {
   return symbol != nullptr && spec::is_glob(symbol->pattern);
 }
 
+// What libubp.so brings along.
+bool is_runtimes_own(const Module& module) { return module.name.starts_with("libZydis.so"); }
+
 }  // namespace
 
 Plan::Plan(const Catalog& catalog, std::vector<spec::Item> items, std::optional<std::uint32_t> module)
@@ -60,7 +63,7 @@ std::vector<std::uint32_t> Plan::modules_matching(const spec::Item& item) const 
     const Module& module = catalog_.modules()[index];
     const bool wanted = item.module.empty() ? module.is_executable : symbols::module_matches(module, item.module);
     // A glob means the application's modules: the runtime, its decoder and the vDSO only when named.
-    const bool is_application = !module.is_runtime && !module.is_vdso && !module.name.starts_with("libZydis.so");
+    const bool is_application = !module.is_runtime && !module.is_vdso && !is_runtimes_own(module);
     if (wanted && (is_application || !by_glob)) matching.push_back(index);
   }
   return matching;
@@ -69,9 +72,33 @@ std::vector<std::uint32_t> Plan::modules_matching(const spec::Item& item) const 
 Mistake Plan::unknown_module(const spec::Item& item) const {
   std::string names;
   for (const Module& module : catalog_.modules()) {
-    if (!module.is_runtime && !module.is_vdso) names += (names.empty() ? "" : ", ") + module.name;
+    if (!module.is_runtime && !module.is_vdso && !is_runtimes_own(module)) names += (names.empty() ? "" : ", ") + module.name;
   }
-  return {item.position, fmt::format("no module '{}' is loaded", item.module), fmt::format("loaded: {}", names)};
+  const std::string message = fmt::format("no module '{}' is loaded", item.module);
+  const auto* symbol = std::get_if<spec::SymbolTarget>(&item.target);
+  constexpr std::string_view kMerged[] = {"libpthread", "libdl", "librt", "libutil", "libanl"};
+  const bool was_merged = std::any_of(std::begin(kMerged), std::end(kMerged), [&](std::string_view name) {
+    return item.module.starts_with(name) && (item.module.size() == name.size() || item.module[name.size()] == '.' || item.module[name.size()] == '*');
+  });
+  if (was_merged && symbol != nullptr) {
+    return {item.position, message, fmt::format("it is part of libc.so.6 since glibc 2.34: 'libc:{}'", symbol->pattern)};
+  }
+  return {item.position, message, fmt::format("loaded: {}", names)};
+}
+
+// A symbol that names a module, or one with it before "::", most likely means module:symbol.
+std::string Plan::meant_module(const spec::Item& item) const {
+  const std::string& pattern = std::get<spec::SymbolTarget>(item.target).pattern;
+  const std::size_t colons = item.module.empty() ? pattern.find("::") : std::string::npos;
+  const std::string name = pattern.substr(0, colons), rest = colons != std::string::npos ? pattern.substr(colons + 2) : "";
+  if (!item.module.empty() || spec::is_glob(name)) return {};
+  for (std::uint32_t index = 0; index < catalog_.modules().size(); ++index) {
+    const Module& module = catalog_.modules()[index];
+    if (module.is_runtime || module.is_vdso || !catalog_.is_present(index) || !symbols::module_matches(module, name)) continue;
+    if (rest.empty()) return fmt::format("{} is a module: '{}:FUNCTION', or '{}:*' for all of it", module.name, name, name);
+    if (!catalog_.table_of(index).match(rest, false).empty()) return fmt::format("did you mean '{}:{}'?", name, rest);
+  }
+  return {};
 }
 
 Mistake Plan::unknown_symbol(const spec::Item& item, const std::vector<std::uint32_t>& modules) const {
@@ -108,6 +135,7 @@ Mistake Plan::unknown_symbol(const spec::Item& item, const std::vector<std::uint
   std::string near;
   for (const std::string& name : table.nearest(target.pattern)) near += fmt::format("{}'{}'", near.empty() ? "" : ", ", name);
   if (!near.empty()) mistake.hint = fmt::format("did you mean {}?", near);
+  if (std::string meant = meant_module(item); !meant.empty()) mistake.hint = std::move(meant);
   return mistake;
 }
 

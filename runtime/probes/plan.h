@@ -110,6 +110,7 @@ class Plan {
                                               std::uint64_t address) const;
   Mistake unknown_symbol(const spec::Item& item, const std::vector<std::uint32_t>& modules) const;
   Mistake unknown_module(const spec::Item& item) const;
+  std::string meant_module(const spec::Item& item) const;
   void exclude(const Found& found);
   void number_points();
 

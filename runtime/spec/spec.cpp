@@ -149,7 +149,7 @@ bool Parser::expect_item_end() {
       if (spaced && (is_word(peek()) || peek() == '%' || peek() == '*' || peek() == '-')) {
         return fail(
             offset_,
-            fmt::format("a capture ({}) is not supported yet by this version (probes are separated by ';')",
+            fmt::format("unexpected {} after the target; separate probes with ';' (a capture is not supported yet by this version)",
                         quote(word_at(offset_))));
       }
   }
@@ -205,6 +205,8 @@ bool Parser::fail_unsupported(std::size_t offset, std::string_view what) {
 }
 
 std::variant<std::vector<Item>, Error> parse(std::string_view text) {
+  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   if (text.size() > kMaxBytes) return Error{{}, "the specification is larger than 16 MiB"};
   if (const std::optional<BadByte> bad = find_bad_byte(text)) return bad_byte_error(text, *bad);
   Parser parser(text);

@@ -123,7 +123,13 @@ bool Parser::expect_one_colon(const Item& item, std::size_t module_at) {
     return fail(second, fmt::format("unexpected ':' after {} (C++ scopes are written '::')",
                                     quote(slice(offset_, second))));
   }
-  return fail(module_at, fmt::format("unknown probe kind {} (known: u, uprobe)", quote(item.module)));
+  constexpr std::string_view kKernels[] = {"kprobe",   "kretprobe", "kfunc", "kretfunc",   "fentry",     "fexit", "tracepoint", "rawtracepoint",
+                                           "software", "hardware",  "iter",  "watchpoint", "profile",    "t",     "k",          "kr"};
+  if (std::find(std::begin(kKernels), std::end(kKernels), item.module) != std::end(kKernels)) {
+    return fail(module_at, fmt::format("probe kind {} is for the kernel's probes; UBP has its own process's: u, uprobe, insn", quote(item.module)));
+  }
+  return fail(second, fmt::format("unexpected ':' after {}; write module:symbol (the known kinds are u, uprobe and insn, and C++ scopes are "
+                                  "written '::')", quote(slice(module_at, second))));
 }
 
 bool Parser::parse_symbol(Item& item) {
@@ -191,7 +197,18 @@ bool Parser::parse_name(const Item& item, std::string& pattern) {
 bool Parser::fail_in_name(const Item& item, std::size_t start) {
   const std::string_view before = slice(start, offset_);
   const bool has_module = !item.module.empty();
-  if (peek() == '@') return fail_unsupported(offset_, "a source line target (module@file:line)");
+  if (peek() == '@') {
+    const std::string_view behind = word_at(offset_).substr(1);
+    if (behind == "plt") {
+      return fail(offset_, fmt::format("{0}@plt leads to another module's function; probe that one (*:{0} is wherever it is defined)", before));
+    }
+    const bool is_line = behind.find(':') != std::string_view::npos;
+    if (!is_line) {
+      return fail(offset_, fmt::format("a symbol's version ({}) is not supported yet by this version; without it, {} is probed in all of them",
+                                       quote(word_at(offset_)), quote(before)));
+    }
+    return fail_unsupported(offset_, "a source line target (module@file:line)");
+  }
   if (peek() == ',') return fail(offset_, "unexpected ','; separate probes with ';'");
   if (peek() == '/' && !has_module) {
     if (before.find_first_not_of('.') == std::string_view::npos) {  // "/usr/bin/x", "./app", "../app"

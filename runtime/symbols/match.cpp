@@ -49,14 +49,23 @@ std::vector<const Function*> FunctionTable::match(std::string_view pattern, bool
       if (!matches.empty() && matches.back()->address == function.address) continue;
       bool matched = function.has_symbol() ? names(function.symbol()) : names(AddressName(function.address).text());
       if (!matched && is_mangled(function.symbol())) {
-        const NameForms forms = forms_of(demangled(i));
-        matched = names(forms.full) || names(forms.call) || names(forms.bare);
+        const auto fits = [&](std::string_view text) {
+          const NameForms forms = forms_of(text);
+          return names(forms.full) || names(forms.call) || names(forms.bare);
+        };
+        matched = fits(demangled(i));
+        if (const std::string simple = matched ? std::string() : simplified(demangled(i)); !simple.empty()) matched = fits(simple);
       }
       if (matched) matches.push_back(&function);
     }
   };
-  if (quoted) add_all([&](std::string_view text) { return text == pattern; });
-  if (matches.empty()) add_all([&](std::string_view text) { return spec::glob_match(pattern, text); });
+  const std::string simple = simplified(pattern);  // of one that was copied from a demangler, too
+  const auto equals = [&](std::string_view text) { return text == pattern || (!simple.empty() && text == simple); };
+  const auto globs = [&](std::string_view text) {
+    return spec::glob_match(pattern, text) || (!simple.empty() && spec::glob_match(simple, text));
+  };
+  if (quoted) add_all(equals);
+  if (matches.empty()) add_all(globs);
   return matches;
 }
 

@@ -1,7 +1,9 @@
 // Taking demangled names apart, from the end: only there are the parameters easy to tell. See names.h.
 #include "runtime/symbols/names.h"
 
+#include <algorithm>
 #include <cstddef>
+#include <iterator>
 
 namespace ubp::symbols {
 namespace {
@@ -63,6 +65,28 @@ std::size_t name_start(std::string_view bare) {
 }
 
 }  // namespace
+
+std::string simplified(std::string_view name) {
+  struct Short {
+    std::string_view from, to;
+  };
+  constexpr Short kShorts[] = {
+      {"std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >", "std::string"},
+      {"std::basic_string_view<char, std::char_traits<char> >", "std::string_view"},
+      {"std::basic_string<char, std::char_traits<char>, std::allocator<char> >", "std::string"},
+      {"std::__cxx11::", "std::"},
+      {" >", ">"},
+  };
+  const auto occurs = [&](const Short& item) { return name.find(item.from) != std::string_view::npos; };
+  if (std::none_of(std::begin(kShorts), std::end(kShorts), occurs)) return {};
+  std::string text(name);
+  for (const Short& item : kShorts) {
+    for (std::size_t at = 0; (at = text.find(item.from, at)) != std::string::npos; at += item.to.size()) {
+      text.replace(at, item.from.size(), item.to);
+    }
+  }
+  return text;
+}
 
 NameForms forms_of(std::string_view demangled) {
   const std::string_view text = without_qualifiers(demangled);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <string>
 #include <string_view>
 
 namespace ubp::symbols {
@@ -37,5 +38,8 @@ struct NameForms {
 // bare keeps nothing of " const", "&" and "&&"; the name of a clone ("f(int) [clone .cold]") is its own bare
 // form, since somebody who asks for f does not mean a part of it.
 NameForms forms_of(std::string_view demangled);
+
+// A name as people write it: "std::string" for std::__cxx11::basic_string<char, ...>, ">>" for "> >". Empty: it is as it is.
+std::string simplified(std::string_view name);
 
 }  // namespace ubp::symbols

@@ -237,3 +237,28 @@ TEST_CASE("UBP_LOG=off: not a word, hints included") {
   CHECK(probed.end() == "exit 7");
   CHECK(said_by_ubp(probed) == "");
 }
+
+TEST_CASE("what people write when they mean something else") {
+  struct Meant {
+    std::string probes, hint;
+  };
+  for (const Meant& meant : {Meant{"libc", "libc.so.6 is a module: 'libc:FUNCTION'"}, Meant{"libc::malloc", "did you mean 'libc:malloc'?"},
+                             Meant{"libpthread:pthread_create", "it is part of libc.so.6 since glibc 2.34: 'libc:pthread_create'"},
+                             Meant{"malloc@plt", "leads to another module's function"}, Meant{"fopen@GLIBC_2.2.5", "a symbol's version ('@GLIBC_2.2.5')"},
+                             Meant{"fx_hello:parse:v", "UBP_PROBES:1:15: unexpected ':' after 'fx_hello:parse'"},
+                             Meant{"libc:malloc libc:free", "UBP_PROBES:1:13: unexpected 'libc:free' after the target; separate probes with ';'"}}) {
+    CAPTURE(meant.probes);
+    Outcome probed = run_probed({fixture("fx_hello")}, meant.probes);
+    CHECK(probed.end() == "exit 7");
+    CHECK(said_by_ubp(probed).find(meant.hint) != std::string::npos);
+    CHECK(said_by_ubp(probed).find("nothing is probed") != std::string::npos);
+  }
+  Outcome unknown = run_probed({fixture("fx_hello")}, "libnothere:malloc");
+  CHECK(unknown.err.find("libZydis") == std::string::npos);  // UBP's own
+  ScratchFolder folder;
+  write_file(folder.path() + "/probes", "\xef\xbb\xbf" "compute\n");
+  Outcome marked = run({.argv = {fixture("fx_hello")}, .env = {{"UBP_PROBES_FILE", folder.path() + "/probes"}}});
+  CHECK(hits(marked.summary(), "compute") == 2);
+  Outcome dash = run_probed({fixture("fx_hello")}, "compute", {{"UBP_OUTPUT", "-"}});
+  CHECK(count_prefix(dash.err, "ubp: hits ") == 1);
+}

@@ -56,6 +56,13 @@ void check_errors(const std::vector<ErrorCase>& cases) {
 
 }  // namespace
 
+TEST_CASE("spec: a byte order mark is no text") {
+  const std::vector<Item> items = items_of("\xef\xbb\xbf" "compute");
+  REQUIRE(items.size() == 1);
+  CHECK(items[0].text == "compute");
+  CHECK(items[0].position.column == 1);
+}
+
 TEST_CASE("spec: symbol targets") {
   const SymbolCase cases[] = {
       {"compute", "", "compute", false, 0, 1},
@@ -203,7 +210,7 @@ TEST_CASE("spec: errors in lists and items") {
       {"! # x", 1, 3, "expected a target after '!'"},
       {"!!f", 1, 2, "unexpected second '!'"},
       {"f\ng\n h i", 3, 4,
-       "a capture ('i') is not supported yet by this version (probes are separated by ';')"},
+       "unexpected 'i' after the target; separate probes with ';' (a capture is not supported yet by this version)"},
       {"f, g", 1, 2, "unexpected ','; separate probes with ';'"},
       {"f ,g", 1, 3, "unexpected ','; separate probes with ';'"},
       {"libc:malloc,libc:free", 1, 12, "unexpected ','; separate probes with ';'"},
@@ -233,8 +240,9 @@ TEST_CASE("spec: errors in targets") {
       {"app:-x", 1, 5, "expected a symbol, found '-'"},
       {"{ count() }", 1, 1, "expected a symbol, found '{'"},
       {"[limit=3]", 1, 1, "expected a symbol, found '['"},
-      {"xyz:app:f", 1, 1, "unknown probe kind 'xyz' (known: u, uprobe)"},
-      {"a; kprobe:./app:f", 1, 4, "unknown probe kind 'kprobe' (known: u, uprobe)"},
+      {"xyz:app:f", 1, 8,
+       "unexpected ':' after 'xyz:app'; write module:symbol (the known kinds are u, uprobe and insn, and C++ scopes are written '::')"},
+      {"a; kprobe:./app:f", 1, 4, "probe kind 'kprobe' is for the kernel's probes; UBP has its own process's: u, uprobe, insn"},
       {"u:app:prov:mark", 1, 11, "unexpected ':' after 'prov' (C++ scopes are written '::')"},
       {"\"app\":prov:mark", 1, 11, "unexpected ':' after 'prov' (C++ scopes are written '::')"},
       {"ns::", 1, 5, "expected a name after '::'"},
@@ -316,7 +324,7 @@ TEST_CASE("spec: [missing=pending]") {
   check_errors({
       {"!lib*:init [missing=pending]", 1, 12, "an exclusion has no options"},
       {"f [missing=warn]", 1, 3, "an option list other than [missing=pending] ('[missing=warn]') is not supported yet by this version"},
-      {"f [missing=pending] x", 1, 21, "a capture ('x') is not supported yet by this version (probes are separated by ';')"},
+      {"f [missing=pending] x", 1, 21, "unexpected 'x' after the target; separate probes with ';' (a capture is not supported yet by this version)"},
   });
 }
 
@@ -336,9 +344,9 @@ TEST_CASE("spec: the parts of the grammar that are not built yet are named") {
       {"app@parser.c:120 len=x", 1, 4,
        "a source line target (module@file:line) is not supported yet by this version"},
       {"u:app@p.c:1", 1, 6, "a source line target (module@file:line) is not supported yet by this version"},
-      {"foo@plt", 1, 4, "a source line target (module@file:line) is not supported yet by this version"},
-      {"libc:foo@GLIBC_2.2", 1, 9,
-       "a source line target (module@file:line) is not supported yet by this version"},
+      {"foo@plt", 1, 4, "foo@plt leads to another module's function; probe that one (*:foo is wherever it is defined)"},
+      {"libc:fopen@GLIBC_2.2.5", 1, 11,
+       "a symbol's version ('@GLIBC_2.2.5') is not supported yet by this version; without it, 'fopen' is probed in all of them"},
       {"app:0x1400-0x1480", 1, 11, "an address range needs the kind insn: write insn:module:0xA-0xB"},
       {"insn:app:0x1400-0x1400", 1, 17, "the range ends before it begins"},
       {"insn:app:0x1400-x", 1, 17, "expected the end of the range after '-'"},
@@ -348,11 +356,11 @@ TEST_CASE("spec: the parts of the grammar that are not built yet are named") {
       {"f+4[limit=3]", 1, 4, "an option list other than [missing=pending] ('[limit=3]') is not supported yet by this version"},
       {"\"f\" [x]", 1, 5, "an option list ('[x]') is not supported yet by this version"},
       {"libc:malloc size=arg0:u64", 1, 13,
-       "a capture ('size=arg0:u64') is not supported yet by this version (probes are separated by ';')"},
+       "unexpected 'size=arg0:u64' after the target; separate probes with ';' (a capture is not supported yet by this version)"},
       {"f %rax", 1, 3,
-       "a capture ('%rax') is not supported yet by this version (probes are separated by ';')"},
+       "unexpected '%rax' after the target; separate probes with ';' (a capture is not supported yet by this version)"},
       {"f *(+8)(arg0)", 1, 3,
-       "a capture ('*(+8)(arg0)') is not supported yet by this version (probes are separated by ';')"},
+       "unexpected '*(+8)(arg0)' after the target; separate probes with ';' (a capture is not supported yet by this version)"},
       {"libc:read /arg0 < 0/", 1, 11, "a predicate (/.../) is not supported yet by this version"},
       {"libc:read/arg0/", 1, 10, "a predicate (/.../) is not supported yet by this version"},
       {"f+4/arg0/", 1, 4, "a predicate (/.../) is not supported yet by this version"},

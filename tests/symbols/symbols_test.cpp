@@ -314,6 +314,16 @@ TEST_CASE("forms of demangled names") {
   CHECK(bare("(int)") == "(int)");
 }
 
+TEST_CASE("names as people write them") {
+  const std::string string = "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >";
+  CHECK(simplified("ns::f(" + string + " const&)") == "ns::f(std::string const&)");
+  CHECK(simplified("std::vector<" + string + ", std::allocator<" + string + " > >::size() const") ==
+        "std::vector<std::string, std::allocator<std::string>>::size() const");
+  CHECK(simplified("f(std::vector<std::vector<std::vector<int> > >)") == "f(std::vector<std::vector<std::vector<int>>>)");
+  CHECK(simplified("f(std::basic_string_view<char, std::char_traits<char> >)") == "f(std::string_view)");
+  CHECK(simplified("f(int)") == "");
+}
+
 TEST_CASE("containing") {
   const Module module = this_program();
   const FunctionTable& table = own_table();

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
+#include <set>
 #include <tuple>
 
 #include "runtime/core/arena.h"
@@ -15,6 +17,25 @@ namespace ubp::core {
 namespace {
 
 std::uint64_t pending_of(const std::unique_ptr<probes::Plan>& plan) { return plan != nullptr ? plan->pending() : 0; }
+
+// How much of a module's code is known to belong to functions; nothing where that is most of it.
+std::optional<report::Coverage> coverage_of(const probes::Catalog& catalog, std::uint32_t index) {
+  constexpr std::uint64_t kMost = 90;  // percent: the linker's stubs and padding are no functions
+  const symbols::Module& module = catalog.modules()[index];
+  const symbols::FunctionTable& table = catalog.table_of(index);
+  report::Coverage part{module.name, table.sources()};
+  for (const symbols::Segment& segment : module.segments) part.code_bytes += segment.executable ? segment.size : 0;
+  std::uint64_t end = 0, last = ~std::uint64_t{0};
+  for (const symbols::Function& function : table.functions()) {
+    part.functions += function.address != last;
+    last = function.address;
+    const std::uint64_t begin = std::max(end, function.address);
+    end = std::max(end, function.address + function.size);
+    if (end > begin) part.known_bytes += end - begin;
+  }
+  if (part.known_bytes * 100 >= part.code_bytes * kMost) return std::nullopt;
+  return part;
+}
 
 }  // namespace
 
@@ -128,6 +149,14 @@ report::Summary Registry::summary(const std::string& program, const Machine::Sta
     totals.dropped += dropped;
     totals.recorded -= dropped;  // its probepoints' hits, below
     if (!leaves_out) summary.probes.reserve(summary.probes.size() + registration->probes.size());
+    std::set<std::uint32_t> searched;  // modules
+    for (const probes::Probe& probe : registration->probes) {
+      const auto* symbol = std::get_if<spec::SymbolTarget>(&registration->items[probe.item].target);
+      if (symbol != nullptr && !symbol->quoted && symbol->pattern == "*") searched.insert(probe.module);
+    }
+    for (const std::uint32_t module : searched) {
+      if (auto part = coverage_of(*catalog_, module)) summary.coverage.push_back(std::move(*part));
+    }
     std::map<std::tuple<std::string, std::uint32_t, std::uint64_t>, std::size_t> late_rows;  // path, item, address -> row
     for (const probes::Probe& probe : registration->probes) {
       const std::uint32_t index = index_of(registration->runs, probe.point);

@@ -185,6 +185,15 @@ void append_failure(std::string& out, const Failure& failure) {
   object.text("hint", failure.hint);
 }
 
+void append_row(std::string& out, const Coverage& part) {
+  Object object(out);
+  object.text("module", part.module);
+  object.text("sources", part.sources);
+  object.number("functions", part.functions);
+  object.number("known_bytes", part.known_bytes);
+  object.number("code_bytes", part.code_bytes);
+}
+
 void append_row(std::string& out, const RefusalRow& row) {
   Object object(out);
   object.text("module", row.module);
@@ -241,6 +250,10 @@ std::string format_json(const Summary& summary) {
   append_optimised(out, summary.optimised);
   out += ",\n  \"traps\": ";
   append_traps(out, summary.traps);
+  if (!summary.coverage.empty()) {
+    out += ",\n  \"coverage\": ";
+    append_rows(out, summary.coverage);
+  }
   out += ",\n  \"refusals\": ";
   append_rows(out, summary.refusals);
   out += ",\n  \"probes\": ";

@@ -57,6 +57,14 @@ struct ProbeRow {
   std::string_view tier = {};   // "jump", or why it is an int3; refers to constants. Empty: the tier is off
 };
 
+// A module that a glob was set on, and whose known functions are only a part of its code.
+struct Coverage {
+  std::string module;
+  std::string sources;          // where they are known from
+  std::uint64_t functions = 0;
+  std::uint64_t known_bytes = 0, code_bytes = 0;
+};
+
 // What entered the kernel: its number times its cost is what the probes cost, but for jumps, at a nanosecond each.
 struct Traps {
   std::uint64_t hits = 0;       // of the application's hits
@@ -79,6 +87,7 @@ struct Summary {
   std::vector<RefusalRow> refusals;
   std::vector<ProbeRow> probes;
   std::uint64_t unlisted = 0;   // further probes, never hit, of a summary whose readers would leave them out
+  std::vector<Coverage> coverage;
   Traps traps;
   std::optional<Failure> error; // why nothing was armed, or counted
   std::string output_path;      // where the text goes; empty: standard error

@@ -18,10 +18,10 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
-#include <map>
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "runtime/report/line.h"
@@ -30,7 +30,7 @@
 namespace ubp::report {
 namespace {
 
-constexpr std::size_t kMaxRefusals = 20;          // told one by one; the rest is counted per reason
+constexpr std::size_t kGroup = 3, kNamed = 3;     // so many refusals of one reason share a line, which names the first of them
 constexpr std::size_t kMaxNameColumn =
     48;  // longer names push their own line's last column out, not everyone's
 
@@ -69,29 +69,40 @@ std::string place(std::string_view module, std::string_view symbol, std::uint64_
   return text + (symbol.empty() ? hexadecimal(address) : std::string(symbol));
 }
 
+std::string shortened(std::string text) {
+  constexpr std::string_view kCut = "...";
+  if (text.size() <= kMaxNameColumn) return text;
+  text.resize(kMaxNameColumn - kCut.size());
+  return text += kCut;
+}
+
+// Those of one reason, which are often many and harmless, in one line; but for who wants to know (UBP_LOG=info), and UBP_SUMMARY.
 void append_refusals(std::string& out, const std::vector<RefusalRow>& refusals) {
-  const std::size_t told = std::min(refusals.size(), kMaxRefusals);
-  for (std::size_t i = 0; i < told; ++i) {
-    const RefusalRow& row = refusals[i];
-    std::string text = "  refused  " + place(row.module, row.symbol, row.address);
-    if (!row.symbol.empty()) text += " (" + hexadecimal(row.address) + ')';
-    append_line(out, text + ": " + row.reason);
+  const bool lists_all = says(Level::kInfo);
+  std::vector<std::pair<std::string_view, std::vector<const RefusalRow*>>> groups;  // by code, in the order of their first
+  for (const RefusalRow& row : refusals) {
+    const std::string_view reason = row.reason, code = reason.substr(0, reason.find(':'));
+    auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& known) { return known.first == code; });
+    if (group == groups.end()) group = groups.insert(groups.end(), {code, {}});
+    group->second.push_back(&row);
   }
-  if (told == refusals.size()) return;
-  std::map<std::string_view, std::uint64_t> by_code;
-  for (std::size_t i = told; i < refusals.size(); ++i) {
-    const std::string_view reason = refusals[i].reason;
-    ++by_code[reason.substr(0, reason.find(':'))];
+  bool leaves_out = false;
+  for (const auto& [code, rows] : groups) {
+    if (lists_all || rows.size() < kGroup) {
+      for (const RefusalRow* row : rows) {
+        const std::string where = place(row->module, row->symbol, row->address);
+        std::string text = "  refused  " + (lists_all ? where : shortened(where));
+        if (!row->symbol.empty()) text += " (" + hexadecimal(row->address) + ')';
+        append_line(out, text + ": " + row->reason);
+      }
+      continue;
+    }
+    leaves_out = true;
+    std::string text = "  refused  " + decimal(rows.size()) + ' ' + rows.front()->reason + ": ";
+    for (std::size_t i = 0; i < kNamed; ++i) text += shortened(place(rows[i]->module, rows[i]->symbol, rows[i]->address)) + ", ";
+    append_line(out, text + "...");
   }
-  std::string text = "  refused  " + decimal(refusals.size() - told) + " more (UBP_SUMMARY lists all):";
-  std::string_view separator = " ";
-  for (const auto& [code, count] : by_code) {
-    text += separator;
-    text += decimal(count) + ' ';
-    text += code;
-    separator = ", ";
-  }
-  append_line(out, text);
+  if (leaves_out) append_line(out, "  refused  all of them in UBP_SUMMARY, and here with UBP_LOG=info");
 }
 
 void append_block(std::string& out, const Summary& summary) {
@@ -125,6 +136,11 @@ void append_block(std::string& out, const Summary& summary) {
     const double seconds = static_cast<double>(traps.hits + traps.runtime) * traps.cost_ns / 1e9;
     append_line(out, fmt::format("overhead   about {:.3f} s: {} of hits and {} of UBP's own, {:.2f} us each, measured at exit", seconds,
                                  count_of(traps.hits, "trap"), traps.runtime, traps.cost_ns / 1e3));
+  }
+  for (const Coverage& part : summary.coverage) {
+    const std::uint64_t tenths = part.known_bytes * 1000 / std::max<std::uint64_t>(part.code_bytes, 1);
+    append_line(out, "coverage   " + decimal(tenths / 10) + '.' + decimal(tenths % 10) + " % of the code of " + part.module + " is in its " +
+                         count_of(part.functions, "known function") + " (" + part.sources + "): the others cannot be named");
   }
   append_line(out, "output     " + (summary.output_path.empty() ? "standard error" : summary.output_path));
 }

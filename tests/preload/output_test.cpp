@@ -66,13 +66,13 @@ TEST_CASE("output: UBP_OUTPUT with %p, %n, %t and %%, mode 0600, directories mad
   CHECK(files == 1);
 }
 
-TEST_CASE("output: an existing file is replaced and becomes 0600; nothing else is left in the folder") {
+TEST_CASE("output: an existing file is replaced and keeps its mode; nothing else is left in the folder") {
   ScratchFolder folder;
   std::string path = folder.path() + "/report";
   write_file(path, std::string(100000, 'x'));
-  ::chmod(path.c_str(), 0666);
+  ::chmod(path.c_str(), 0664);
   run_to(path, {fixture("fx_hello")}, "compute");
-  CHECK(mode_of(path) == (S_IFREG | 0600));
+  CHECK(mode_of(path) == (S_IFREG | 0664));
   check_report(read_file(path), "compute", "2");
   auto files = std::filesystem::directory_iterator(folder.path());
   CHECK(std::distance(begin(files), end(files)) == 1);
@@ -160,4 +160,18 @@ TEST_CASE("summary: 0600, never through a link") {
   Outcome probed = start(link);
   CHECK(probed.end() == "exit 7");
   CHECK(read_file(victim) == "precious");
+}
+
+TEST_CASE("output: a glob over everything says how much of the code is known") {
+  Outcome stripped = run_probed({fixture("fx_stripped")}, "*");
+  CHECK(stripped.end() == "exit 4");
+  CHECK(count_prefix(stripped.err, "ubp: coverage   ") == 1);
+  CHECK(stripped.err.find(" % of the code of fx_stripped is in its ") != std::string::npos);
+  const nlohmann::json summary = stripped.summary();
+  REQUIRE(summary.contains("coverage"));
+  REQUIRE(summary["coverage"].size() == 1);
+  CHECK(summary["coverage"][0]["known_bytes"].get<std::uint64_t>() * 2 < summary["coverage"][0]["code_bytes"].get<std::uint64_t>());
+  Outcome whole = run_probed({"/bin/true"}, "libc:*");
+  CHECK(count_prefix(whole.err, "ubp: coverage   ") == 0);
+  CHECK_FALSE(whole.summary().contains("coverage"));
 }

@@ -131,13 +131,19 @@ TEST_CASE("report text: a very long name moves only its own line") {
   CHECK(has_line(summary, "ubp:    100  app!f" + std::string(43, ' ') + "  app:f"));
 }
 
-TEST_CASE("report text: after twenty refusals the rest is counted by reason") {
+TEST_CASE("report text: refusals of one reason share a line, unless all are asked for") {
   Summary summary = sample();
   summary.refusals.assign(25, {"app", "f", 1, "rseq: inside a restartable sequence"});
-  summary.refusals.push_back({"app", "g", 2, "privileged: hlt"});
-  const std::vector<std::string> lines = lines_of(summary);
-  CHECK(lines[21].rfind("ubp:   refused  app!f (0x1): rseq: ", 0) == 0);
-  CHECK(lines[22] == "ubp:   refused  6 more (UBP_SUMMARY lists all): 1 privileged, 5 rseq");
+  summary.refusals.push_back({"app", std::string(300, 'g'), 2, "privileged: hlt"});
+  std::vector<std::string> lines = lines_of(summary);
+  CHECK(lines[2] == "ubp:   refused  25 rseq: inside a restartable sequence: app!f, app!f, app!f, ...");
+  CHECK(lines[3] == "ubp:   refused  app!" + std::string(41, 'g') + "... (0x2): privileged: hlt");
+  CHECK(lines[4] == "ubp:   refused  all of them in UBP_SUMMARY, and here with UBP_LOG=info");
+  set_level(Level::kInfo);
+  lines = lines_of(summary);
+  set_level(Level::kWarning);
+  CHECK(lines[26] == "ubp:   refused  app!f (0x1): rseq: inside a restartable sequence");
+  CHECK(lines[27] == "ubp:   refused  app!" + std::string(300, 'g') + " (0x2): privileged: hlt");
 }
 
 TEST_CASE("report text: names from files cannot write to the terminal") {

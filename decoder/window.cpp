@@ -76,7 +76,8 @@ Straight follow(const FunctionCode& function, std::uint32_t offset, std::size_t 
     straight.length += instruction.length;
     straight.stop = WindowProblem::kNone;
     has_left |= instruction.ends_block;
-    if (has_left && straight.length >= bytes) return straight;
+    // A call returns to the code itself: nobody would execute the copy of what is behind.
+    if ((has_left || instruction.is_call) && straight.length >= bytes) return straight;
   }
   return straight;
 }

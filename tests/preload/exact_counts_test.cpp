@@ -73,6 +73,14 @@ void check_mixed(int threads, long calls, const std::string& slots, const char* 
 
 }  // namespace
 
+TEST_CASE("exact: with every instruction a jump, a call's return traps no more than the rest") {
+  Outcome probed = run_probed({fixture("fx_inject"), "1000"}, "insn:probed; insn:probed_leaf", {{"UBP_OPTIMIZE", "always"}});
+  CHECK(probed.end() == "exit 0");
+  const nlohmann::json summary = probed.summary();
+  CHECK(total(summary, "hits") == 10 * 1000);
+  CHECK(summary["traps"]["hits"].get<std::uint64_t>() <= 20);
+}
+
 TEST_CASE("promotion: in auto, what is hit often in the middle of a function gets its jump while threads run it") {
   const std::vector<Point> all = points(run_plain({fixture("fx_fifty"), "--offsets"}).out);
   for (const long threads : {1L, 2L, 8L}) {

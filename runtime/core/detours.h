@@ -27,6 +27,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "decoder/flags.h"
 #include "decoder/window.h"
 #include "runtime/patch/swap.h"
 #include "runtime/probes/catalog.h"
@@ -63,9 +64,9 @@ inline constexpr std::uint32_t kMostDetourLength = 128;  // bytes that one stand
 
 // A function whose probepoints are to have detours.
 struct DetouredFunction {
-  DetouredFunction(probes::Code bytes, std::uint64_t own_bytes, std::uint64_t at)
+  DetouredFunction(probes::Code bytes, std::uint64_t own_bytes, std::uint64_t at, decoder::CodeElsewhere others)
       : storage(std::move(bytes)), code{storage, static_cast<std::uint32_t>(std::min<std::uint64_t>(own_bytes, storage.size()))},
-        targets(code), entry(at) {}
+        targets(code), entry(at), elsewhere(std::move(others)) {}
   DetouredFunction(const DetouredFunction&) = delete;
   DetouredFunction& operator=(const DetouredFunction&) = delete;
 
@@ -73,6 +74,7 @@ struct DetouredFunction {
   decoder::FunctionCode code;
   decoder::BranchTargets targets;
   std::uint64_t entry;  // where it runs
+  decoder::CodeElsewhere elsewhere;
   // The detour made last: offsets in the function.
   std::uint32_t latest = 0, window_end = 0, covered_end = 0;
 };

@@ -98,8 +98,13 @@ void Machine::make_wanted(std::vector<Wanted>& wanted, const probes::Catalog& ca
       while (next != end && next->address <= function->address) ++next;
       const std::uint64_t own = (function->size != 0 ? function->address + function->size : function->end) - function->address;
       const std::uint64_t code_end = catalog.next_rseq(module_index, function->address, next == end ? function->end : next->address);
-      detoured.emplace(catalog.code_from(module_index, function->address, code_end), own,
-                       function->address + module.bias);
+      const auto elsewhere = [&catalog, module_index, entry = function->address](std::int64_t at, auto into) {
+        const std::uint64_t address = entry + static_cast<std::uint64_t>(at);
+        const probes::Code code = catalog.code_from(module_index, address, address + into.size());
+        return static_cast<std::size_t>(std::ranges::copy(code, into.begin()).out - into.begin());
+      };
+      detoured.emplace(catalog.code_from(module_index, function->address, code_end), own, function->address + module.bias,
+                       elsewhere);
     }
     detours_.make(index, *detoured, offset);
     const bool has_consumers = consumer != nullptr || g_process.table.points[index].has_consumers;

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <new>
 
-#include "decoder/flags.h"
 #include "runtime/core/consumer_list.h"
 #include "runtime/core/floating.h"
 #include "runtime/patch/poke.h"
@@ -125,7 +124,8 @@ xol::DetourPlan plan_detour(const DetouredFunction& function, std::uint32_t offs
     const std::uint32_t point = g_process.table.find(origin + part.offset);
     const bool is_point = point != probes::kNotFound;
     if (!is_window && is_point && g_process.table.points[point].has_consumers) break;
-    const bool by_segment = is_point && trap::counts_by_segment() && decoder::has_dead_flags(function.code, offset + part.offset);
+    const bool by_segment = is_point && trap::counts_by_segment() &&
+                            decoder::has_dead_flags(function.code, offset + part.offset, function.elsewhere);
     plan.parts.push_back({static_cast<std::uint8_t>(part.offset), part.instruction, is_point, by_segment,
                           static_cast<std::uint32_t>(point * sizeof(std::uint64_t))});
     if (is_window || is_point || part.instruction.ends_block) wanted = plan.parts.size();

@@ -1,6 +1,7 @@
 // Whether the status flags mean nothing: by instructions alone, through jumps, and where functions begin and end.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -13,8 +14,16 @@ namespace {
 
 using Code = std::vector<std::uint8_t>;
 
-bool dead(const Code& code, std::uint32_t offset = 0) {
-  return has_dead_flags({code, static_cast<std::uint32_t>(code.size())}, offset);
+// The function is all of `code`, or its first `own` bytes: what is behind them is elsewhere.
+bool dead(const Code& code, std::uint32_t offset = 0, std::uint32_t own = ~0U) {
+  const auto end = std::min(own, static_cast<std::uint32_t>(code.size()));
+  return has_dead_flags({code, end}, offset, [&](std::int64_t at, auto into) {
+    CHECK((at < 0 || at >= end));
+    const auto size = static_cast<std::int64_t>(code.size());
+    const auto from = std::clamp<std::int64_t>(at, 0, size), to = std::clamp<std::int64_t>(at + kMaxInstructionBytes, from, size);
+    if (at < 0) return std::size_t{0};
+    return static_cast<std::size_t>(std::copy(code.begin() + from, code.begin() + to, into.begin()) - into.begin());
+  });
 }
 
 }  // namespace
@@ -58,9 +67,20 @@ TEST_CASE("flags: along jumps, up to calls and returns, and no further than is k
   CHECK(!dead({0x72, 0x02, 0x31, 0xc0}));                  // jb: two ways
   CHECK(!dead({0xe3, 0x02, 0x31, 0xc0}));                  // jrcxz
   CHECK(!dead({0x90, 0xc3}));
-  CHECK(!dead({0xe8, 0, 0, 0, 0, 0x74, 0x00}));
+  CHECK(!dead({0xe8, 0, 0, 0, 0, 0x74, 0x00}));            // call of what follows, which reads them
   CHECK(!dead({0xff, 0xd0}));
   CHECK(!dead({0x90, 0x90}));                              // runs off the end
   CHECK(!dead({0x06}));                                    // no instruction
   CHECK(!dead(Code(100, 0x90)));                           // too far
+}
+
+TEST_CASE("flags: into calls and tail jumps, where what is there is known") {
+  CHECK(dead({0x90, 0xe8, 0, 0, 0, 0, 0x31, 0xc0}));              // call of what follows, which writes them
+  CHECK(dead({0xe8, 0x01, 0, 0, 0, 0x90, 0x31, 0xc0}, 0, 6));     // call of a function that writes them
+  CHECK(!dead({0xe8, 0x01, 0, 0, 0, 0x90, 0x74, 0x00}, 0, 6));    // one that reads them
+  CHECK(!dead({0xe8, 0x01, 0, 0, 0, 0x90, 0xc3, 0x31, 0xc0}, 0, 6));  // one that returns with them
+  CHECK(dead({0xe9, 0x01, 0, 0, 0, 0x90, 0x31, 0xc0}, 0, 6));     // tail jump
+  CHECK(!dead({0xe9, 0x01, 0, 0, 0, 0x90, 0xff, 0xe0}, 0, 6));    // to a jump that computes its target
+  CHECK(dead({0x90, 0x31, 0xc0}, 0, 1));                          // it runs off its end into another
+  CHECK(!dead({0xe8, 0xf0, 0xff, 0xff, 0xff}));                   // before all that is known
 }

@@ -325,15 +325,19 @@ std::vector<probes::CodeRange> Machine::own_text() {
 
 bool Machine::is_in_program() { return __start_ubp_text != nullptr; }
 
-void Machine::count_users(const std::vector<std::uint32_t>& indexes, int change) {
+void Machine::count_users(std::span<const std::uint32_t> indexes, int change) {
   for (const std::uint32_t index : indexes) users_[index] = static_cast<std::uint16_t>(users_[index] + change);
 }
 
 std::optional<std::string> Machine::commit(const Edit& edit, bool may_be_alone) {
-  for (const std::uint32_t index : edit.uses_) {
-    if ((users_[index] & kMostUsers) == kMostUsers - 1) return "too many probes at one address";
+  for (std::size_t counted = 0; counted < edit.uses_.size(); ++counted) {
+    std::uint16_t& users = users_[edit.uses_[counted]];
+    if ((users & kMostUsers) == kMostUsers) {  // one transaction may hold as many as there can be
+      count_users(std::span(edit.uses_).first(counted), -1);
+      return fmt::format("more than {} probes at one address", kMostUsers);
+    }
+    ++users;
   }
-  count_users(edit.uses_, 1);
   count_users(edit.leaves_, -1);
   std::vector<std::uint32_t> indexes = edit.uses_;
   indexes.insert(indexes.end(), edit.leaves_.begin(), edit.leaves_.end());

@@ -141,7 +141,7 @@ class Machine {
   std::optional<Wanted> wanted_at(std::uint32_t index, const probes::Catalog& catalog) const;
   void make_wanted(std::vector<Wanted>& wanted, const probes::Catalog& catalog, const Consumer* consumer);
   void sort_by_address(std::vector<std::uint32_t>& indexes) const;
-  void count_users(const std::vector<std::uint32_t>& indexes, int change);
+  void count_users(std::span<const std::uint32_t> indexes, int change);
   void register_membarrier();
   bool enter_segment();
 

@@ -48,6 +48,34 @@ TEST_CASE("a call from a signal handler works, or is refused when it interrupted
   CHECK(other == 0);
 }
 
+TEST_CASE("as many probes as one address has room for, and one more in the same transaction") {
+  constexpr int kMost = 16383;
+  const auto commit = [](int registrations) {
+    std::vector<ubp_probe*> probes(static_cast<std::size_t>(registrations));
+    CHECK(ubp_transaction_begin() == UBP_OK);
+    int registered = 0;
+    for (ubp_probe*& probe : probes) registered += ubp_register("libfx_target:target_add", nullptr, &probe, nullptr) == UBP_OK ? 1 : 0;
+    CHECK(registered == registrations);
+    const ubp_status status = ubp_transaction_commit();
+    target_add(1, 2);
+    auto stats = sized<ubp_probe_stats>();
+    if (status == UBP_OK) CHECK(ubp_probe_read(probes.back(), &stats) == UBP_OK);
+    CHECK(stats.hits == (status == UBP_OK ? 1 : 0));
+    if (status != UBP_OK) {
+      CHECK(ubp_unregister(probes.front()) == UBP_E_STALE);
+      return status;
+    }
+    CHECK(ubp_transaction_begin() == UBP_OK);
+    int gone = 0;
+    for (ubp_probe* const probe : probes) gone += ubp_unregister(probe) == UBP_OK ? 1 : 0;
+    CHECK(gone == registrations);
+    CHECK(ubp_transaction_commit() == UBP_OK);
+    return status;
+  };
+  CHECK(commit(kMost + 1) == UBP_E_SYSTEM);
+  CHECK(commit(kMost) == UBP_OK);
+}
+
 TEST_CASE("misuse returns its error") {
   auto stats = sized<ubp_probe_stats>();
   ubp_probe* probe = nullptr;

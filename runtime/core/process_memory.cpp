@@ -2,8 +2,10 @@
 #include "runtime/core/process_memory.h"
 
 #include <cpuid.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -278,17 +280,58 @@ double measure_hit_ns() {
   return static_cast<double>(*median) / static_cast<double>(kHits);
 }
 
-std::vector<std::uint64_t> read_counters(Counted which) {
-  const std::uint64_t offsets[] = {0, g_process.missed_offset, g_process.optimised_offset};
-  std::vector<std::uint64_t> sums(g_process.table.count, 0);
-  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
-    const std::uint64_t* const counters = g_process.counters_of(block) + offsets[static_cast<std::size_t>(which)];
-    for (std::uint32_t point = 0; point < sums.size(); ++point) {
-      sums[point] += __atomic_load_n(&counters[point], __ATOMIC_RELAXED);  // its owner may still count
+namespace {
+
+// Which pages of memory were ever written: most counters of most threads never are, and reading them would touch them all.
+class WrittenPages {
+ public:
+  WrittenPages() : map_(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)) {}
+  ~WrittenPages() {
+    if (map_ >= 0) close(map_);
+  }
+  WrittenPages(const WrittenPages&) = delete;
+  WrittenPages& operator=(const WrittenPages&) = delete;
+
+  // Calls visit(first, end), both in [begin, end), for what of this private memory may hold other than zeros. Where the kernel does
+  // not tell, that is all of it. Source: Documentation/admin-guide/mm/pagemap.rst.
+  template <typename Visit>
+  void for_each(std::uint64_t begin, std::uint64_t end, Visit visit) {
+    constexpr std::uint64_t kPresentOrSwapped = std::uint64_t{3} << 62;
+    const std::uint64_t low = begin / kPage * kPage;
+    entries_.resize(whole_pages(end - low) / kPage);
+    const std::size_t size = entries_.size() * sizeof entries_[0];
+    const auto at = static_cast<off_t>(low / kPage * sizeof entries_[0]);
+    const bool is_told = map_ >= 0 && pread(map_, entries_.data(), size, at) == static_cast<ssize_t>(size);
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      const std::uint64_t page = low + i * kPage;
+      if (!is_told || (entries_[i] & kPresentOrSwapped) != 0) visit(std::max(page, begin), std::min(page + kPage, end));
     }
+  }
+
+ private:
+  int map_;
+  std::vector<std::uint64_t> entries_;
+};
+
+}  // namespace
+
+std::vector<std::uint64_t> read_counters(Counted which, std::uint32_t first, std::uint32_t count) {
+  const std::uint64_t offsets[] = {0, g_process.missed_offset, g_process.optimised_offset};
+  std::vector<std::uint64_t> sums(count, 0);
+  WrittenPages written;
+  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
+    const std::uint64_t* const counters = g_process.counters_of(block) + offsets[static_cast<std::size_t>(which)] + first;
+    const auto begin = reinterpret_cast<std::uint64_t>(counters), end = reinterpret_cast<std::uint64_t>(counters + count);
+    written.for_each(begin, end, [&](std::uint64_t from, std::uint64_t to) {
+      for (std::uint64_t at = (from - begin) / sizeof *counters; at < (to - begin) / sizeof *counters; ++at) {
+        sums[at] += __atomic_load_n(&counters[at], __ATOMIC_RELAXED);  // its owner may still count
+      }
+    });
   }
   return sums;
 }
+
+std::vector<std::uint64_t> read_counters(Counted which) { return read_counters(which, 0, g_process.table.count); }
 
 std::uint64_t read_own_traps() {
   std::uint64_t traps = 0;

@@ -54,6 +54,8 @@ void read_slot_stats(std::uint32_t own_points, report::XolStats& stats);
 
 // Counters by probepoint, summed over all tasks: the hits that trapped, the missed ones, or those that went through detours.
 enum class Counted : std::uint8_t { kTrapped, kMissed, kOptimised };
+// Those of all probepoints, or of `count` of them from `first` on. Costs what was counted, not tasks times probepoints.
 std::vector<std::uint64_t> read_counters(Counted which);
+std::vector<std::uint64_t> read_counters(Counted which, std::uint32_t first, std::uint32_t count);
 
 }  // namespace ubp::core

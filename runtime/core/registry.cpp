@@ -250,26 +250,39 @@ Registry::Count Registry::counter(std::uint32_t index) const {
   return count;
 }
 
+std::vector<Registry::Count> Registry::counts(const Runs& runs) const {
+  constexpr std::uint32_t kFew = 64;  // as many that looking for what is worth reading costs more than reading
+  std::vector<Count> counts;
+  for (const Run& run : runs) {
+    if (run.count < kFew) {
+      for (std::uint32_t i = 0; i < run.count; ++i) counts.push_back(counter(run.first_index + i));
+      continue;
+    }
+    const auto trapped = read_counters(Counted::kTrapped, run.first_index, run.count);
+    const auto optimised = read_counters(Counted::kOptimised, run.first_index, run.count);
+    const auto missed = read_counters(Counted::kMissed, run.first_index, run.count);
+    for (std::uint32_t i = 0; i < run.count; ++i) counts.push_back({trapped[i] + optimised[i], missed[i], 0});
+  }
+  return counts;
+}
+
 // The probe counts from here on, at the points of these runs, the first of which is `point`.
 void Registry::note_base(Registration& registration, const Runs& runs, std::uint32_t point) const {
-  for_each_index(runs, [&](std::uint32_t index) {
-    const Count now = machine_.may_have_counted(index) ? counter(index) : Count{};
-    if (!(now == Count{}) || !registration.base.empty()) {
-      registration.base.resize(registration.points);
-      registration.base[point] = now;
-    }
-    ++point;
-  });
+  bool may_have_counted = false;
+  for_each_index(runs, [&](std::uint32_t index) { may_have_counted |= machine_.may_have_counted(index); });
+  if (!may_have_counted && registration.base.empty()) return;
+  const std::vector<Count> now = counts(runs);
+  registration.base.resize(registration.points);
+  std::copy(now.begin(), now.end(), registration.base.begin() + point);
 }
 
 // What it has counted up to here.
 void Registry::note_done(Registration& registration) const {
+  const std::vector<Count> now = counts(registration.runs);
   registration.done.resize(registration.points);
-  std::uint32_t point = 0;
-  for_each_index(registration.runs, [&](std::uint32_t index) {
-    registration.done[point] += counter(index) - (registration.base.empty() ? Count{} : registration.base[point]);
-    ++point;
-  });
+  for (std::uint32_t point = 0; point < now.size(); ++point) {
+    registration.done[point] += now[point] - (registration.base.empty() ? Count{} : registration.base[point]);
+  }
 }
 
 Registry::Count Registry::count_at(const Registration& registration, std::uint32_t point, const Count& now) const {
@@ -288,10 +301,8 @@ Registry::Count Registry::total(const Registration& registration, const Standing
     return count;
   }
   Count sum;
-  std::uint32_t point = 0;
-  for_each_index(registration.runs, [&](std::uint32_t index) {
-    sum += count_at(registration, point++, registration.is_enabled ? counter(index) : Count{});
-  });
+  const std::vector<Count> now = registration.is_enabled ? counts(registration.runs) : std::vector<Count>(registration.points);
+  for (std::uint32_t point = 0; point < now.size(); ++point) sum += count_at(registration, point, now[point]);
   return sum;
 }
 

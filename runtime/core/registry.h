@@ -143,10 +143,11 @@ class Registry {
   void take_counter(Registration& registration);
   void take(std::uint64_t id, Registration& registration);
   Count counter(std::uint32_t index) const;
+  std::vector<Count> counts(const Runs& runs) const;  // of every probepoint in them, in order
   void note_base(Registration& registration, const Runs& runs, std::uint32_t point) const;
   void note_done(Registration& registration) const;
   Count total(const Registration& registration, const Standing& standing) const;
-  report::OptimisedStats optimised_stats(const Machine::Standing& standing) const;
+  report::OptimisedStats optimised_stats(const Machine::Standing& standing, const std::vector<std::uint64_t>& hits) const;
   Count count_at(const Registration& registration, std::uint32_t point, const Count& now) const;
   Consumer consumer_of(std::uint64_t id, const Registration& registration) const;
   bool give_counter(Registration& registration, Problem& problem);

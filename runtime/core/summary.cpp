@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <tuple>
@@ -74,7 +75,7 @@ void Registry::read(ubp_stats& stats) const {
   stats.area_bytes = xol.area_bytes;
   stats.threads_seen = xol.threads_seen;
   stats.synchronisations = machine_.synchronisations();
-  const report::OptimisedStats optimised = optimised_stats(machine_.standing());
+  const report::OptimisedStats optimised = optimised_stats(machine_.standing(), read_counters(Counted::kOptimised));
   stats.optimised_probepoints = optimised.probepoints;
   stats.optimised_hits = optimised.hits;
 }
@@ -95,10 +96,10 @@ std::vector<Problem> Registry::waiting(std::uint64_t id) const {
   return found;
 }
 
-report::OptimisedStats Registry::optimised_stats(const Machine::Standing& standing) const {
+report::OptimisedStats Registry::optimised_stats(const Machine::Standing& standing, const std::vector<std::uint64_t>& hits) const {
   report::OptimisedStats stats;
   if (!machine_.is_started() || machine_.detours().mode() == Optimize::kNever) return stats;
-  for (const std::uint64_t hits : read_counters(Counted::kOptimised)) stats.hits += hits;
+  stats.hits = std::accumulate(hits.begin(), hits.end(), std::uint64_t{0});
   stats.detour_bytes = machine_.detours().used_bytes();
   for (std::size_t tier = 0; tier < kTiers; ++tier) {
     const std::string_view reason = tier_reason(static_cast<Tier>(tier));
@@ -129,7 +130,7 @@ report::Summary Registry::summary(const std::string& program, const Machine::Sta
   summary.traps.runtime += read_own_traps();
   summary.traps.cost_ns = measure_hit_ns();
   for (std::size_t index = 0; index < recorded.size(); ++index) recorded[index] += optimised[index];
-  summary.optimised = optimised_stats(standing);
+  summary.optimised = optimised_stats(standing, optimised);
   report::Totals& totals = summary.totals;
   totals.probepoints_armed = standing.armed_points;
   totals.recorded = gone_.recorded;
@@ -197,7 +198,7 @@ std::string Registry::costs(std::uint64_t id) const {
       "(one counting thread)",
       registration.points, ms(registration.resolve_ns), ms(registration.decode_ns), ms(registration.prepare_ns), ms(arm_ns_),
       static_cast<double>(bytes) / std::max(registration.points, 1U));
-  const report::OptimisedStats optimised = optimised_stats(machine_.standing());
+  const report::OptimisedStats optimised = optimised_stats(machine_.standing(), {});
   if (machine_.detours().mode() != Optimize::kNever) text += fmt::format("; {} reached by jumps", optimised.probepoints);
   for (const auto& [reason, count] : optimised.left) text += fmt::format(", {} {}", count, reason);
   return text;

@@ -3,11 +3,13 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 #include <ctime>
 
 #include "harness.h"
@@ -123,6 +125,25 @@ TEST_CASE("the counts are exact whatever way the process ends, and with threads 
       }
     }
   }
+}
+
+// What the end reads is what was counted: of a thread's counters, the few pages that it wrote.
+TEST_CASE("the end touches no memory for threads times probepoints") {
+  const auto faults = [](const std::string& threads) {
+    rusage before{}, after{};
+    getrusage(RUSAGE_CHILDREN, &before);
+    Outcome outcome = run_probed({fixture("fx_exit"), "crowd", threads, "return"}, "tick; insn:libc:*", {{"UBP_OPTIMIZE", "never"}});
+    getrusage(RUSAGE_CHILDREN, &after);
+    CHECK(outcome.end() == "exit 3");
+    CHECK(hits(outcome.summary(), "tick") == std::strtoull(threads.c_str(), nullptr, 10));
+    CHECK(adds_up(outcome.summary()));
+    return after.ru_minflt - before.ru_minflt;
+  };
+  constexpr long kThreads = 100, kMost = 300;  // pages each: stack, state, the counters written; all counters: 650 and more
+  const long few = faults("1"), many = faults(std::to_string(kThreads));
+  CAPTURE(few);
+  CAPTURE(many);
+  CHECK(many - few < kThreads * kMost);
 }
 
 TEST_CASE("a vfork child that ends leaves its parent's text alone, a forked one tells its own counts") {

@@ -103,6 +103,12 @@ class [[nodiscard]] Result {
   std::variant<T, Error> state_;
 };
 
+// What a test framework prints of a Result, or anybody: on any stream that takes a std::string.
+template <typename Stream, typename T>
+auto operator<<(Stream& stream, const Result<T>& result) -> decltype(stream << std::string()) {
+  return stream << (result ? std::string("a value") : "error: " + result.error().text());
+}
+
 // ---- The runtime -------------------------------------------------------------------------------------------------------
 
 // Counts of the whole process.
@@ -229,7 +235,8 @@ inline void release(Registration* registration) {
 // Where a probe goes: a specification, an address, or a function by name.
 class Target {
  public:
-  // In the language of UBP_PROBES (ubp-probes(7)): "libc:malloc; parse*". Implicit: Probe::create("libc:malloc").
+  // In the language of UBP_PROBES (ubp-probes(7)): "libc:malloc; parse*", "ns::f(int, char const*)". Implicit:
+  // Probe::create("libc:malloc").
   Target(const char* spec) : text_(spec) {}
   Target(std::string spec) : text_(std::move(spec)) {}
   // One instruction at a run-time address; a function's entry.

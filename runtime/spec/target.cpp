@@ -155,9 +155,12 @@ bool Parser::parse_name(const Item& item, std::string& pattern) {
                                    quote(word_at(start))));
   }
   std::vector<std::size_t> open;  // offsets of ( and < that are not closed yet
-  while (!ends_word(offset_)) {
+  // Between brackets a space belongs to the name: "f(int, char const*)".
+  while (!ends_word(offset_) || (!open.empty() && peek() == ' ')) {
     const char c = peek();
-    if (is_word(c) || is_unicode(c) ||
+    if (c == ' ') {
+      ++offset_;
+    } else if (is_word(c) || is_unicode(c) ||
         (c != '\0' && std::string_view(".$*?:~").find(c) != std::string_view::npos)) {
       ++offset_;
     } else if (c == '(' || c == '<') {
@@ -183,7 +186,7 @@ bool Parser::parse_name(const Item& item, std::string& pattern) {
     }
   }
   if (!open.empty()) {
-    return fail(open.back(), fmt::format("{} is not closed (put a C++ name with spaces in quotes)",
+    return fail(open.back(), fmt::format("{} is not closed (put an operator's name in quotes)",
                                          quote(character_at(open.back()))));
   }
   const bool stopped_well = ends_word(offset_) || peek() == '+' || peek() == '{' || peek() == '[';

@@ -53,6 +53,13 @@ static_assert(!std::is_copy_assignable_v<ubp::Probe> && std::is_nothrow_move_ass
 static_assert(!std::is_copy_constructible_v<ubp::Session> && std::is_nothrow_move_constructible_v<ubp::Session>);
 static_assert(!std::is_copy_constructible_v<ubp::Transaction> && std::is_nothrow_move_constructible_v<ubp::Transaction>);
 
+TEST_CASE("a Result prints what it is") {
+  const auto session = ubp::Session::start();
+  const auto failed = ubp::Probe::create("libc:mallok");
+  CHECK(std::string(doctest::toString(failed).c_str()).find("error: 1:6: no function 'mallok' in libc.so.6") == 0);
+  CHECK(std::string(doctest::toString(ubp::Probe::create("libc:malloc")).c_str()) == "a value");
+}
+
 TEST_CASE("a count: by specification, by symbol, by address") {
   const auto session = ubp::Session::start();
   REQUIRE(session);
@@ -73,6 +80,19 @@ TEST_CASE("a count: by specification, by symbol, by address") {
   const ubp_stats all = ubp::stats().value();
   CHECK(all.probes == 4);
   CHECK(all.probepoints == 1);
+}
+
+TEST_CASE("one of several functions of a name, as people write it") {
+  const auto session = ubp::Session::start();
+  const auto number = ubp::Probe::create("cpp_fixture::overloaded(int, char const*)");
+  const auto text = ubp::Probe::create("cpp_fixture::overloaded(std::string const&)");
+  REQUIRE(number);
+  REQUIRE(text);
+  CHECK(cpp_fixture::overloaded(3, "x") == 3);
+  CHECK(cpp_fixture::overloaded("abcd") == 4);
+  CHECK(cpp_fixture::overloaded("ab") == 2);
+  CHECK((*number).stats()->hits == 1);
+  CHECK((*text).stats()->hits == 2);
 }
 
 TEST_CASE("enable and disable; a start disabled; a function of the executable") {

@@ -231,7 +231,7 @@ std::string place_of(std::string_view module, std::string_view symbol, std::uint
   return !symbol.empty() ? fmt::format("{}:{}", module, symbol) : fmt::format("{}:0x{:x}", module, elf_address);
 }
 
-// Whether the first process says at its end that this one has nothing of what is to be probed: who executed it knows no better.
+// Whether the first process says at its end that this one lacks what is to be probed: who executed it knows no better.
 bool is_noted(const std::string& where, std::string_view why) {
   return was_executed() && g_loaded->options.missing != Missing::kError &&
          note_in_family(Note::kUnmatched, fmt::format("{}: {}: {}", g_loaded->program, where, why));
@@ -241,12 +241,12 @@ bool is_noted(const std::string& where, std::string_view why) {
 void say_refusals(const Shortfall& missed, bool says_mistakes) {
   for (const Problem& mistake : missed.mistakes) {
     const std::string where = position_of(mistake.position.line, mistake.position.column);
-    if (!says_mistakes || (missed.probes == 0 && is_noted(where, mistake.message))) break;
+    if (!says_mistakes || is_noted(where, mistake.message)) break;
     say_problem(Level::kWarning, where, mistake.message, mistake.hint);
   }
   for (const Problem& waiting : missed.waiting) {
     const std::string where = position_of(waiting.position.line, waiting.position.column);
-    if (missed.probes == 0 && is_noted(where, waiting.message)) break;
+    if (is_noted(where, waiting.message)) break;
     say_problem(Level::kWarning, where, waiting.message, waiting.hint);
   }
   if (missed.refused == 0) return;

@@ -194,7 +194,7 @@ std::string told_by_family(Note note) {
   if (note == Note::kUnwritten) {
     return fmt::format("{} of its children could not write {}, first {}", count, count == 1 ? "its report" : "their reports", text);
   }
-  return fmt::format("nothing was probed in {} of {} executed programs, first {}", count, g_page->executed.load(std::memory_order_relaxed), text);
+  return fmt::format("{} of {} executed programs lack what is to be probed, first {}", count, g_page->executed.load(std::memory_order_relaxed), text);
 }
 
 }  // namespace ubp::core

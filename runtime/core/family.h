@@ -31,7 +31,7 @@ bool is_first_of_family();
 // The process that writes its files under their very names, the others adding their ids. claim: this one, unless there is one.
 std::uint32_t files_owner(bool claim);
 
-// What members have to say. unmatched: the program has nothing of what is to be probed. unwritten: its report could not be written.
+// What members have to say. unmatched: the program lacks what is to be probed, or a part of it. unwritten: its report could not be written.
 enum class Note : std::uint8_t { kUnmatched, kUnwritten };
 
 // Counts it, and keeps the first one's text. False: it is not for the first to say, or it has ended: the caller says it.

@@ -94,18 +94,30 @@ TEST_CASE("what executed programs do not have is said once, with a count") {
     CAPTURE(text);
     CHECK(probed.end() == "exit 7");
     check_counts(probed, 1);
-    CHECK(has(text, "nothing was probed in 3 of 4 executed programs, first /usr/bin/ls: UBP_PROBES:1:1: no module 'fx_hello'"));
+    CHECK(has(text, "3 of 4 executed programs lack what is to be probed, first /usr/bin/ls: UBP_PROBES:1:1: no module 'fx_hello'"));
     int told = 0;
     for (const std::string& line : lines(text)) told += has(line, "no module") ? 1 : 0;
     CHECK(told == 2);  // the shell's own, and that
   }
 }
 
+TEST_CASE("... and an item that fits some of them only") {
+  Outcome probed = run_probed({"/bin/sh", "-c", "/bin/true; /bin/true; " + hello() + "; exit $?"}, "libc:malloc; " + kProbes,
+                              {{"UBP_FOLLOW", "exec"}, {"UBP_MISSING", "warn"}});
+  CHECK(probed.end() == "exit 7");
+  check_counts(probed, 1);
+  CHECK(probed.summaries.size() == 4);
+  int told = 0;
+  for (const std::string& line : lines(said(probed))) told += has(line, "no module 'fx_hello'") ? 1 : 0;
+  CHECK(told == 2);  // the shell's own, and that of the others
+  CHECK(has(said(probed), "2 of 3 executed programs lack what is to be probed"));
+}
+
 TEST_CASE("nobody finds it: the first says so, and that the others had none either") {
   Outcome probed = run_probed({"/bin/sh", "-c", "/bin/ls / >/dev/null; /bin/true; exit 3"}, "fx_hallo:compute");
   CHECK(probed.end() == "exit 3");
   CHECK(has(said(probed), "no module 'fx_hallo'"));
-  CHECK(has(said(probed), "nothing was probed in 2 of 2 executed programs"));
+  CHECK(has(said(probed), "2 of 2 executed programs lack what is to be probed"));
   CHECK(count_prefix(probed.err, "ubp: error: ") == 1);
 }
 

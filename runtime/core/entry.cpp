@@ -110,7 +110,9 @@ bool write_files(report::Summary summary, bool to_stream, int pid) {
   bool good = true;
   const auto check = [&](const std::optional<std::string>& error) {
     if (!error) return;
-    if (good && !note_in_family(Note::kUnwritten, fmt::format("{} (pid {}): {}", process.fields.program, pid, *error))) say(Level::kError, *error);
+    const std::string_view without_advice = std::string_view(*error).substr(0, error->rfind(" ("));  // it would come too late for the child
+    const std::string noted = fmt::format("{} (pid {}): {}", process.fields.program, pid, without_advice);
+    if (good && !note_in_family(Note::kUnwritten, noted)) say(Level::kError, *error);
     good = false;
   };
   const bool is_probed = summary.totals.probepoints_armed > 0;

@@ -86,27 +86,32 @@ bool is_preloaded() {
 
 namespace {
 
-// is_kept: of a variable's name. wanted: libubp in LD_PRELOAD. more: another entry; null: none.
+// What stands for an entry: itself, another, or an empty string where it goes. is_kept: of a variable's name. wanted: libubp in LD_PRELOAD.
+template <typename IsKept>
+char* replacement(char* entry, const IsKept& is_kept, std::string_view wanted) {
+  const std::string_view text = entry, name = name_of(text);
+  char* const nothing = entry + text.size();
+  if (name == text) return entry;  // it has no value
+  if (name != "LD_PRELOAD") return is_kept(name) ? entry : nothing;
+  const std::string rest = with_libubp(text.substr(name.size() + 1), wanted);
+  return rest.empty() ? nothing : (new std::string("LD_PRELOAD=" + rest))->data();
+}
+
+// more: another entry; null: none.
 template <typename IsKept>
 void replace_environment(char** block, const IsKept& is_kept, std::string_view wanted, char* more) {
   if (environ == nullptr) return;
-  // Never destroyed: the program reads them to its end.
+  const std::vector<char*> auxiliary = auxiliary_vector(block);
+  // Never destroyed: the program reads it to its end.
   auto& kept = *new std::vector<char*>;
   for (char** entry = environ; *entry != nullptr; ++entry) {
-    const std::string_view text = *entry, name = name_of(text);
-    if (name == text) {
-      kept.push_back(*entry);  // it has no value
-    } else if (name == "LD_PRELOAD") {
-      const std::string rest = with_libubp(text.substr(name.size() + 1), wanted);
-      if (!rest.empty()) kept.push_back((new std::string("LD_PRELOAD=" + rest))->data());
-    } else if (is_kept(name)) {
-      kept.push_back(*entry);
-    }
+    char* const stays = replacement(*entry, is_kept, wanted);
+    if (stays == *entry || *stays != '\0') kept.push_back(stays);
   }
   if (more != nullptr) kept.push_back(more);
   kept.push_back(nullptr);
-  const std::vector<char*> auxiliary = auxiliary_vector(block);
   kept.insert(kept.end(), auxiliary.begin(), auxiliary.end());
+  for (char** entry = block; *entry != nullptr; ++entry) *entry = replacement(*entry, is_kept, wanted);
   environ = kept.data();
 }
 

@@ -14,9 +14,9 @@ const char* find_variable(std::string_view name);
 // Whether LD_PRELOAD names libubp: the process did not ask for it itself.
 bool is_preloaded();
 
-// Gives the process an environment without UBP's variables and without libubp in LD_PRELOAD. The kernel's block stays as it is: the
-// auxiliary vector lies behind it, which programs find by walking there; behind the new one lies a copy of that. block: the kernel's, which
-// begins behind argv. Where there is no memory nothing happens.
+// Gives the process an environment without UBP's variables and without libubp in LD_PRELOAD, with a copy of the auxiliary vector behind
+// it. In the kernel's own block, where some programs look (Go's do), those entries are empty strings: it keeps its length, since others
+// walk from there to the auxiliary vector. block: it begins behind argv. Where there is no memory nothing happens.
 void hide_from_children(char** block);
 
 // The same with them, libubp by its absolute path and UBP_FIRST with this value (family.h): what the process executes is probed too.

@@ -305,6 +305,8 @@ bool arm(const Options& options) {
   return true;
 }
 
+[[noreturn]] void on_raw_exit(int status);
+
 // Everything up to the first int3. Returns false when the options or the specification are bad.
 bool load(const std::vector<OptionError>& errors, const Options& options) {
   const std::string program = executable_path();
@@ -341,6 +343,7 @@ bool load(const std::vector<OptionError>& errors, const Options& options) {
   // The report goes elsewhere: no descriptor is kept that the application could meet.
   if (process->output.is_set()) report::release_error_duplicate();
   set_flush(&flush);
+  trap::g_process.on_exit = &on_raw_exit;
   return arm(options);
 }
 
@@ -384,6 +387,12 @@ __attribute__((destructor)) void on_exit() try {
   write_report();
   if (g_loaded != nullptr && is_reporting_process()) leave_consumers();
 } catch (const std::bad_alloc&) {  // no memory to say so, and the process is ending
+}
+
+// In place of an exit_group that the program makes by itself.
+[[noreturn]] void on_raw_exit(int status) {
+  write_report();
+  for (;;) sys::call4(SYS_exit_group, status);
 }
 
 [[noreturn]] void exit_now(int status) {

@@ -20,6 +20,7 @@
 #include "runtime/probes/gate_sites.h"
 #include "runtime/signals/interpose.h"
 #include "runtime/trap/segment.h"
+#include "runtime/trap/tls.h"
 
 // The static library is one object whose code is in a section of this name (runtime/make_static).
 extern "C" {
@@ -34,7 +35,7 @@ using trap::g_process;
 namespace {
 
 constexpr std::uint64_t kLatePermanentBytes = std::uint64_t{1} << 20;
-constexpr std::size_t kOwnPoints = 128;  // libc has 59 gate sites
+constexpr std::size_t kOwnPoints = 256;  // libc has 60 gate sites
 
 // Whether a module was made by the Go compiler: its linker puts a mark near the start of a data segment, 0xff and this text,
 // 16-byte aligned; in libraries it is the writable one, as debug/buildinfo has it (and their read-only ones are large).
@@ -97,33 +98,23 @@ std::optional<std::string> Machine::start(const MachineConfig& config, probes::C
     return fmt::format("cannot get memory for per-thread counters: {}", *denied);
   }
   std::vector<xol::Displaced> own;
-  bool sees_threads = false;  // all that are made
-  for (const symbols::Module& module : catalog.modules()) {
-    if (module.name != "libc.so.6") continue;
-    probes::GateSites sites = probes::find_gate_sites(module);
-    sees_threads = config.optimize != Optimize::kNever && !sites.clones.empty() && is_only_thread();
-    for (const xol::Displaced& clone : sites.clones) {
-      const auto is_same = [&](const xol::Displaced& site) { return site.address == clone.address; };
-      if (sees_threads && std::none_of(sites.points.begin(), sites.points.end(), is_same)) sites.points.push_back(clone);
-    }
-    for (const xol::Displaced& site : sites.points) {
-      const auto area = area_of(module);
-      if (!area || own.size() + 2 > kOwnPoints) continue;
-      own.push_back(site);
-      own.back().area = *area & 0xf;
+  bool sees_threads = config.optimize != Optimize::kNever && is_only_thread(), has_libc = false;  // all that are made
+  for (const bool is_libc : {true, false}) {  // first what every program needs
+    for (std::uint32_t module = 0; module < catalog.modules().size(); ++module) {
+      const symbols::Module& where = catalog.modules()[module];
+      if (is_libc ? where.name != "libc.so.6" : !where.is_executable) continue;
+      has_libc |= is_libc;
+      find_own(module, catalog, own);
     }
   }
   make_permanent_slots(own, kLatePermanentBytes);
   const auto hook = hook_point(catalog);
   table_ = new probes::Table(capacity);
   for (const xol::Displaced& point : own) {
-    if (permanent_slots_denied(point)) {  // libc then blocks SIGTRAP there as it likes
-      sees_threads = false;
-      continue;
-    }
-    own_.push_back(table_->add(point));
-    g_process.has_gate = true;
+    if (can_watch(point)) own_.push_back(table_->add(point));
   }
+  sees_threads &= unwatched_.empty();
+  g_process.has_gate = has_libc && !own_.empty();
   if (hook) hook_ = table_->add(*hook);
   table_->add(calibration_point());
   own_end_ = table_->view().count;
@@ -134,10 +125,13 @@ std::optional<std::string> Machine::start(const MachineConfig& config, probes::C
   g_process.table = table_->view();
   catalog.set_armed(g_process.table, g_process.detours);
   g_process.pid = static_cast<std::uint32_t>(getpid());
+  constexpr unsigned long kFsgsbase = 2;  // HWCAP2_FSGSBASE, asm/hwcap2.h
+  g_process.has_fsgsbase = (getauxval(AT_HWCAP2) & kFsgsbase) != 0;
+  g_process.loading_tls = trap::fs_base();
   set_return_mode();
   trap::ubp_trap_text(&g_process.text_low, &g_process.text_high);
   g_process.keeps_stacks = std::any_of(catalog.modules().begin(), catalog.modules().end(), has_go_code);
-  if (sees_threads && !g_process.keeps_stacks) enter_segment();
+  if (sees_threads && has_libc && !g_process.keeps_stacks) enter_segment();
   adopt_loading_thread();
   detours_.start(config.optimize, capacity,
                  {[this] { synchronise(); }, [this](std::uint32_t index) { return (users_[index] & kArmed) != 0; },
@@ -145,6 +139,60 @@ std::optional<std::string> Machine::start(const MachineConfig& config, probes::C
   register_membarrier();
   if (g_process.keeps_stacks) detours_.stop();  // Go takes its signals from the kernel itself
   return std::nullopt;
+}
+
+// Whether the system call has got its slot.
+bool Machine::can_watch(const xol::Displaced& point) {
+  const bool can = !permanent_slots_denied(point);
+  if (!can) unwatched_.push_back(point.address);
+  return can;
+}
+
+// Finds the module's system calls that have to pass the gate, and those that make threads.
+void Machine::find_own(std::uint32_t module, const probes::Catalog& catalog, std::vector<xol::Displaced>& own) {
+  gated_.insert(module);
+  const symbols::Module& where = catalog.modules()[module];
+  const symbols::FunctionTable* const table = catalog.known_table_of(module);  // it is not read for this alone
+  const auto function_at = [&](std::uint64_t address) -> std::optional<symbols::Extent> {
+    const symbols::Function* const function = table != nullptr ? table->containing(address) : nullptr;
+    return function != nullptr ? std::optional(symbols::Extent{function->address, function->end}) : std::nullopt;
+  };
+  probes::GateSites sites = probes::find_gate_sites(where, function_at);
+  sites.points.insert(sites.points.end(), sites.clones.begin(), sites.clones.end());
+  const auto area = area_of(where);
+  for (const xol::Displaced& site : sites.points) {
+    const auto is_it = [&](const xol::Displaced& other) { return other.address == site.address; };
+    if (catalog.is_own_text(site.address) || std::any_of(own.begin(), own.end(), is_it)) continue;
+    if (!area || own_.size() + own.size() + 2 > kOwnPoints) {
+      unwatched_.push_back(site.address);
+      continue;
+    }
+    own.push_back(site);
+    own.back().area = *area & 0xf;
+    own.back().is_gate = true;
+  }
+}
+
+// Before a module's first probepoint is armed.
+void Machine::gate_modules_of(const std::vector<xol::Displaced>& points, const probes::Catalog& catalog) {
+  std::vector<xol::Displaced> own;
+  std::uint64_t low = 0, high = 0;  // of the module at hand: points are sorted
+  for (const xol::Displaced& point : points) {
+    if (point.address - low < high - low) continue;
+    const std::uint32_t number = catalog.module_at(point.address).value_or(0);
+    low = catalog.modules()[number].low();
+    high = catalog.modules()[number].high();
+    if (!gated_.contains(number)) find_own(number, catalog, own);
+  }
+  if (own.empty()) return;
+  make_permanent_slots(own, kLatePermanentBytes);
+  table_->make_room(own.size());
+  for (const xol::Displaced& point : own) {
+    if (!can_watch(point)) continue;
+    own_.push_back(table_->add(point));
+    ++late_own_;
+  }
+  __atomic_store_n(&g_process.table.count, table_->view().count, __ATOMIC_RELAXED);  // as in add()
 }
 
 // Lets detours count by %gs, where nobody else uses it. Returns whether it did.
@@ -155,8 +203,6 @@ bool Machine::enter_segment() {
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0);
   if (unread == MAP_FAILED) return false;
   madvise(unread, g_process.counter_bytes, MADV_DONTDUMP);
-  constexpr unsigned long kFsgsbase = 2;  // HWCAP2_FSGSBASE, asm/hwcap2.h
-  g_process.has_fsgsbase = (getauxval(AT_HWCAP2) & kFsgsbase) != 0;
   g_process.segment_unread = reinterpret_cast<std::uint64_t>(unread);
   __atomic_store_n(&g_process.counts_by_segment, true, __ATOMIC_RELEASE);  // pairs with trap::counts_by_segment
   return true;
@@ -209,18 +255,18 @@ void Machine::set_up_child() {
 
 std::optional<std::string> Machine::arm_own() {
   const bool wants_hook = watches_modules_ && hook_;
-  if (own_armed_ && !wants_hook) return std::nullopt;
+  if (own_armed_ && !wants_hook && own_used_ == own_.size()) return std::nullopt;
   // No other thread may be where libc blocks every signal while the gate is put in: it would meet it inside.
   ParkedThreads parked;
-  std::vector<std::uint32_t> added;
   if (!own_armed_) {
     if (auto problem = parked.park(leaves_blocked_threads_)) return problem;
     if (!signals::take_over()) {
       return signals::is_taken_by_another() ? "another copy of UBP has SIGTRAP" : "the kernel refuses a SIGTRAP handler";
     }
     signals::set_guards(&trap::is_guarded, true);
-    added = own_;
+    own_used_ = 0;
   }
+  std::vector<std::uint32_t> added(own_.begin() + static_cast<std::ptrdiff_t>(own_used_), own_.end());
   if (wants_hook) {
     table_->mark_hook(*hook_);
     added.push_back(*hook_);
@@ -236,15 +282,17 @@ std::optional<std::string> Machine::arm_own() {
     own_.push_back(*hook_);
     hook_.reset();
   }
+  own_used_ = own_.size();
   return std::nullopt;
 }
 
 std::optional<std::string> Machine::disarm_own() {
   if (!own_armed_) return std::nullopt;
-  std::vector<std::uint32_t> indexes = own_;
-  count_users(own_, -1);
+  const std::vector<std::uint32_t> used(own_.begin(), own_.begin() + static_cast<std::ptrdiff_t>(own_used_));
+  std::vector<std::uint32_t> indexes = used;
+  count_users(used, -1);
   auto denied = write(indexes);
-  if (denied) count_users(own_, 1);
+  if (denied) count_users(used, 1);
   own_armed_ = denied.has_value();
   if (!denied) signals::set_guards(&trap::ends_process, false);  // without the gate, what the program asks for is not translated everywhere
   was_disarmed_ = true;
@@ -252,6 +300,7 @@ std::optional<std::string> Machine::disarm_own() {
 }
 
 Runs Machine::add(probes::Plan& plan, const probes::Catalog& catalog, const Consumer* consumer) {
+  gate_modules_of(plan.points(), catalog);
   // Each module's probepoints get the area that serves the module, or are refused.
   std::vector<xol::Displaced>& points = plan.points();
   std::map<std::uint32_t, std::optional<std::uint32_t>> areas;
@@ -330,6 +379,9 @@ void Machine::count_users(std::span<const std::uint32_t> indexes, int change) {
 }
 
 std::optional<std::string> Machine::commit(const Edit& edit, bool may_be_alone) {
+  if (own_armed_) {  // what was gated since
+    if (auto denied = arm_own()) return denied;
+  }
   for (std::size_t counted = 0; counted < edit.uses_.size(); ++counted) {
     std::uint16_t& users = users_[edit.uses_[counted]];
     if ((users & kMostUsers) == kMostUsers) {  // one transaction may hold as many as there can be
@@ -400,7 +452,7 @@ std::optional<std::string> Machine::write(std::vector<std::uint32_t>& indexes, s
   if (auto denied = bytes.empty() ? std::nullopt : patch::write_text(bytes)) return denied;
   for (const std::uint32_t index : indexes) {
     users_[index] = static_cast<std::uint16_t>((users_[index] ^ kArmed) | kWasArmed);
-    if (index >= own_end_) armed_points_ += (users_[index] & kArmed) != 0 ? 1 : -1;
+    if (!is_own(index)) armed_points_ += (users_[index] & kArmed) != 0 ? 1 : -1;
   }
   synchronise();
   return std::nullopt;
@@ -421,7 +473,7 @@ void Machine::retire_module(std::uint32_t module, const symbols::Module& where) 
     retired.push_back({index, address});
     table_->retire(index);
     detours_.forget(index);
-    if ((users_[index] & kArmed) != 0) --armed_points_;
+    if ((users_[index] & kArmed) != 0 && !is_own(index)) --armed_points_;
     users_[index] &= static_cast<std::uint16_t>(~kArmed);
   }
 }

@@ -10,8 +10,10 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/core/consumer_list.h"
@@ -69,20 +71,22 @@ class Machine {
   // Memory, areas, the table with the runtime's own probepoints. Returns why not (the process is then as it was), or nothing.
   // Called until it succeeds.
   std::optional<std::string> start(const MachineConfig& config, probes::Catalog& catalog);
-  // The runtime's own int3s in libc (gate_sites.h), and SIGTRAP: in before the first probe's, out after the last one's.
+  // The runtime's own int3s in libc, the executable and every module that is probed (gate_sites.h), and SIGTRAP: in before the first probe's, out after the last one's.
   // Idempotent. Returns why not, or nothing.
   std::optional<std::string> arm_own();
   std::optional<std::string> disarm_own();
   bool is_own_armed() const { return own_armed_; }
   // Whether threads may have been made that nobody saw, and that count by the %gs of their makers.
   bool has_unseen_threads() const;
+  // Run-time addresses of system calls of the modules gated since the last time that ought to pass the gate, and do not.
+  std::vector<std::uint64_t> take_unwatched() { return std::exchange(unwatched_, {}); }
   // From the next arm_own() on, calls g_process.on_modules_changed when the dynamic linker's list of modules has changed.
   void watch_modules() { watches_modules_ = true; }
 
   // Gives the plan's points areas and permanent slots, and refuses those that can have none; then takes them into the
   // table. consumer: theirs; null: it has none.
   Runs add(probes::Plan& plan, const probes::Catalog& catalog, const Consumer* consumer);
-  std::size_t room() const { return most_points_ - (table_->view().count - own_end_); }
+  std::size_t room() const { return most_points_ - (table_->view().count - own_end_ - late_own_); }
   std::uint64_t last_address(std::uint32_t index) const { return table_->last_address(index); }
   // Whether the probepoint was ever armed, or may have been counted by a detour: if not, its counters are zero.
   bool may_have_counted(std::uint32_t index) const { return (users_[index] & kWasArmed) != 0 || detours_.has_jumped(); }
@@ -120,7 +124,8 @@ class Machine {
   std::optional<std::string> restore();
   // A forked child.
   void set_up_child();
-  std::uint32_t own_points() const { return own_end_; }         // the first ones in the table
+  std::uint32_t own_points() const { return own_end_; }         // the first ones in the table; see is_own()
+  bool is_own(std::uint32_t index) const { return index < own_end_ || table_->view().points[index].is_gate; }
   std::uint32_t armed_points() const { return armed_points_; }  // by probes
   // Makes every thread see what was written.
   void synchronise();
@@ -143,6 +148,9 @@ class Machine {
   void sort_by_address(std::vector<std::uint32_t>& indexes) const;
   void count_users(std::span<const std::uint32_t> indexes, int change);
   void register_membarrier();
+  void find_own(std::uint32_t module, const probes::Catalog& catalog, std::vector<xol::Displaced>& own);
+  bool can_watch(const xol::Displaced& point);
+  void gate_modules_of(const std::vector<xol::Displaced>& points, const probes::Catalog& catalog);
   bool enter_segment();
 
   static constexpr std::uint16_t kArmed = 0x8000, kWasArmed = 0x4000, kMostUsers = 0x3fff;
@@ -151,6 +159,10 @@ class Machine {
   std::uint16_t* users_ = nullptr;  // by index; kArmed: its int3 is in
   std::uint32_t own_end_ = 0, first_consumer_counter_ = 0;
   std::vector<std::uint32_t> own_;     // the runtime's own probepoints, but the calibration point
+  std::size_t own_used_ = 0;           // of them, the first ones: counted as used
+  std::uint32_t late_own_ = 0;         // of them: not among the first in the table
+  std::set<std::uint32_t> gated_;      // modules
+  std::vector<std::uint64_t> unwatched_;
   std::optional<std::uint32_t> hook_;  // the probepoint at the dynamic linker's r_brk
   bool own_armed_ = false, was_disarmed_ = false, watches_modules_ = false, leaves_blocked_threads_ = false;
   bool has_membarrier_ = false;

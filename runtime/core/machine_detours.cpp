@@ -31,7 +31,7 @@ void Machine::make_detours(probes::Plan& plan, const Runs& runs, const probes::C
     if (probe.point < plan.first_point() || probe.point == last) continue;
     last = probe.point;
     const std::uint32_t index = index_of(runs, probe.point);
-    if (index < own_end_) continue;
+    if (is_own(index)) continue;
     if (detours_.wants(probe.offset)) {
       wanted.push_back({index, probe.module, probe.offset, &catalog.table_of(probe.module).functions()[probe.function]});
     } else {
@@ -70,7 +70,7 @@ void Machine::promote(std::uint32_t index, const probes::Catalog& catalog) {
   const std::uint64_t address = g_process.table.points[index].address, begin = address - std::min<std::uint64_t>(hot->offset, kFurthest);
   for (std::uint64_t at = begin; at < address + kFurthest && at - begin < hot->function->end - hot->function->address; ++at) {
     const std::uint32_t point = g_process.table.find(at);
-    if (point == probes::kNotFound || point < own_end_ || !wants(point)) continue;
+    if (point == probes::kNotFound || is_own(point) || !wants(point)) continue;
     std::uint64_t count = 0;
     for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
       count += __atomic_load_n(&g_process.counters_of(block)[point], __ATOMIC_RELAXED);  // its owner counts on

@@ -8,6 +8,7 @@
 
 #include "runtime/core/process_memory.h"
 #include "runtime/core/stopwatch.h"
+#include "runtime/report/report.h"
 #include "runtime/trap/task.h"
 #include "runtime/trap/trap_state.h"
 
@@ -116,6 +117,11 @@ void Registry::take(std::uint64_t id, Registration& registration) {
   probes::Plan& plan = *registration.plan;
   const Consumer consumer = consumer_of(id, registration);
   Runs runs = machine_.add(plan, *catalog_, registration.request.consumer != nullptr ? &consumer : nullptr);
+  if (const auto unwatched = machine_.take_unwatched(); !unwatched.empty()) {
+    const symbols::Module& first = catalog_->modules()[catalog_->module_at(unwatched.front()).value_or(0)];
+    report::say(report::Level::kWarning, fmt::format("{} system calls of the program cannot be watched, first {}:0x{:x}: a thread that blocks SIGTRAP there "
+                                                     "dies at its next probe", unwatched.size(), first.name, unwatched.front() - first.bias));
+  }
   append(registration.runs, runs);
   registration.points = plan.first_point() + static_cast<std::uint32_t>(plan.points().size());
   append(registration.probes, plan.probes());

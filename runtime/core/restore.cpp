@@ -29,7 +29,7 @@ Machine::Standing Machine::standing() const {
   standing.by_point.reserve(g_process.table.count);
   for (std::uint32_t index = 0; index < g_process.table.count; ++index) standing.by_point.push_back(detours_.reason(index));
   for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
-    if ((users_[index] & kArmed) != 0) ++standing.tiers[static_cast<std::size_t>(standing.by_point[index])];
+    if ((users_[index] & kArmed) != 0 && !is_own(index)) ++standing.tiers[static_cast<std::size_t>(standing.by_point[index])];
   }
   return standing;
 }
@@ -39,12 +39,12 @@ std::optional<std::string> Machine::restore() {
   // The order is that of arming, backwards: a thread that meets an int3 of a probepoint must find the gate in place. The gate is many
   // points: another thread may pass one that is out already, really block SIGTRAP there, and die at the next. So it stays beside others.
   const bool is_alone = is_only_thread();
-  const auto stays = [&](std::uint32_t index) { return index < own_end_ && !is_alone && !g_process.table.points[index].is_hook; };
+  const auto stays = [&](std::uint32_t index) { return is_own(index) && !is_alone && !g_process.table.points[index].is_hook; };
   std::vector<patch::Swap> swaps = detours_.restore(detours_.jumps() == 0 || is_alone), own;
   for (std::uint32_t index = 0; index < g_process.table.count; ++index) {
     const xol::Displaced& point = g_process.table.points[index];
     const bool goes = (users_[index] & kArmed) != 0 && !stays(index);
-    if (goes) (index < own_end_ ? own : swaps).push_back({point.address, 0xcc, point.first_byte});
+    if (goes) (is_own(index) ? own : swaps).push_back({point.address, 0xcc, point.first_byte});
   }
   if (auto denied = swap_sorted(swaps)) return denied;
   synchronise();
@@ -54,7 +54,7 @@ std::optional<std::string> Machine::restore() {
   }
   armed_points_ = 0;
   if (!is_alone) return std::nullopt;
-  if (own_armed_) count_users(own_, -1);
+  if (own_armed_) count_users(std::span(own_).first(own_used_), -1);
   own_armed_ = false;
   return std::nullopt;
 }

@@ -125,7 +125,7 @@ report::Summary Registry::summary(const std::string& program, const Machine::Sta
   const std::vector<std::uint64_t> optimised =
       machine_.detours().mode() != Optimize::kNever ? read_counters(Counted::kOptimised) : none;
   for (std::size_t index = 0; index < recorded.size(); ++index) {
-    (index < machine_.own_points() ? summary.traps.runtime : summary.traps.hits) += recorded[index] + missed[index];
+    (machine_.is_own(static_cast<std::uint32_t>(index)) ? summary.traps.runtime : summary.traps.hits) += recorded[index] + missed[index];
   }
   summary.traps.runtime += read_own_traps();
   summary.traps.cost_ns = measure_hit_ns();

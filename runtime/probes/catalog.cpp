@@ -67,6 +67,11 @@ const FunctionTable& Catalog::table_of(std::uint32_t module) const {
   return found->second;
 }
 
+const FunctionTable* Catalog::known_table_of(std::uint32_t module) const {
+  const auto found = tables_.find(module);
+  return found != tables_.end() ? &found->second : nullptr;
+}
+
 const std::vector<CodeRange>& Catalog::rseq_of(std::uint32_t module) const {
   auto found = rseq_.find(module);
   if (found == rseq_.end()) found = rseq_.emplace(module, rseq_sections(modules_[module])).first;

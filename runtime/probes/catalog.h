@@ -56,6 +56,8 @@ class Catalog {
 
   // Reads the module's symbol tables when first asked. Throws as symbols::FunctionTable::load does.
   const symbols::FunctionTable& table_of(std::uint32_t module) const;
+  // The same, but null where nobody has asked.
+  const symbols::FunctionTable* known_table_of(std::uint32_t module) const;
   bool is_in_rseq(std::uint32_t module, std::uint64_t address) const;
   // Where the first restartable sequence in [begin, end) begins; `end`: there is none.
   std::uint64_t next_rseq(std::uint32_t module, std::uint64_t begin, std::uint64_t end) const;

@@ -47,14 +47,22 @@ bool copies_to_eax(const std::uint8_t* code, std::uint8_t length) {
   return (code[0] == 0x89 && (code[1] & 0xc7) == 0xc0) || (code[0] == 0x8b && (code[1] & 0xf8) == 0xc0);
 }
 
-// Whether the system call of these numbers has to pass the gate.
-bool is_gated(std::uint32_t number) {
+// Whether the system call of this number has to pass the gate.
+bool is_gated(std::uint32_t number, bool is_libc) {
   return number == SYS_rt_sigprocmask || number == SYS_rt_sigaction || number == SYS_execve || number == SYS_execveat ||
-         number == SYS_clone3;
+         number == SYS_clone3 || (number == SYS_exit_group && !is_libc);
 }
 
 // Whether it may make a thread.
 bool is_clone(std::uint32_t number) { return number == SYS_clone || number == SYS_clone3; }
+
+// What libc and Go have behind a `syscall` whose result may be an error: cmp $-4095, %rax, or $-4096; where a vfork's child must not
+// touch the stack behind push %r12. In no other place are these bytes likely, so that it is an instruction, whatever function it is in.
+bool looks_for_error(const std::uint8_t* syscall, const std::uint8_t* end) {
+  const std::uint8_t* at = syscall + 2;
+  if (end - at >= 2 && at[0] == 0x41 && at[1] == 0x54) at += 2;
+  return end - at >= 6 && at[0] == 0x48 && at[1] == 0x3d && at[2] <= 1 && at[3] == 0xf0 && at[4] == 0xff && at[5] == 0xff;
+}
 
 // A `syscall` right behind its number: that is an instruction, whatever function it is in.
 xol::Displaced point_at(const symbols::Module& module, std::uint64_t address, const std::uint8_t* syscall) {
@@ -75,11 +83,9 @@ std::optional<std::uint32_t> number_before(const std::uint8_t* begin, const std:
 
 enum class Verdict : std::uint8_t { kNoSite, kFree, kGated, kUnknown, kUndecided };
 
-Verdict verdict_of(std::uint32_t number) { return is_gated(number) ? Verdict::kGated : Verdict::kFree; }
-
 // What an instruction before the `syscall` says of its number; kUndecided: ask the one before it.
-Verdict ask(const std::uint8_t* code, const decoder::Instruction& instruction) {
-  if (const auto number = loads_eax(code, instruction.length)) return verdict_of(*number);
+Verdict ask(const std::uint8_t* code, const decoder::Instruction& instruction, bool is_libc) {
+  if (const auto number = loads_eax(code, instruction.length)) return is_gated(*number, is_libc) ? Verdict::kGated : Verdict::kFree;
   const bool ends_line = instruction.ends_block || instruction.is_call || instruction.route == decoder::Route::kSystem;
   return ends_line || copies_to_eax(code, instruction.length) ? Verdict::kUnknown : Verdict::kUndecided;
 }
@@ -88,7 +94,7 @@ Verdict ask(const std::uint8_t* code, const decoder::Instruction& instruction) {
 // Where those begin is not known, but in code one begins within any 15 bytes: decoded from each of them, all ways that
 // are code at all soon run into one another, and from there on it does not matter which was right. kUndecided: they did not
 // meet, or the number is not said in so few instructions. kNoSite: the bytes are another instruction's.
-Verdict judge_nearby(std::span<const std::uint8_t> code, std::size_t site) {
+Verdict judge_nearby(std::span<const std::uint8_t> code, std::size_t site, bool is_libc) {
   constexpr std::size_t kWindow = 64, kWays = decoder::kMaxInstructionBytes;
   const bool from_entry = site < kWindow;
   const std::size_t begin = from_entry ? 0 : site - kWindow;
@@ -110,14 +116,14 @@ Verdict judge_nearby(std::span<const std::uint8_t> code, std::size_t site) {
     if (!is_sure(at)) return Verdict::kUndecided;
     if (!comes_by(site - begin)) return Verdict::kNoSite;  // they all step over it
     const std::uint8_t* const bytes = code.data() + begin + at;
-    const Verdict verdict = ask(bytes, decoder::classify({bytes, lengths[at]}));
+    const Verdict verdict = ask(bytes, decoder::classify({bytes, lengths[at]}), is_libc);
     if (verdict != Verdict::kUndecided) return verdict;
   }
   return from_entry ? Verdict::kUnknown : Verdict::kUndecided;
 }
 
 // Judges it by the whole function, `code`.
-Verdict judge_by_walk(std::span<const std::uint8_t> code, std::uint64_t address, std::size_t site) {
+Verdict judge_by_walk(std::span<const std::uint8_t> code, std::uint64_t address, std::size_t site, bool is_libc) {
   decoder::Walk walk = decoder::walk_function(code, address);
   for (const decoder::Bytes& gap : walk.gaps) {
     const auto more = decoder::decode_gap(code, gap, address, walk.references);
@@ -128,7 +134,7 @@ Verdict judge_by_walk(std::span<const std::uint8_t> code, std::uint64_t address,
   auto at = std::lower_bound(walk.reached.begin(), walk.reached.end(), Decoded{static_cast<std::uint32_t>(site), {}}, before);
   if (at == walk.reached.end() || at->offset != site) return Verdict::kNoSite;  // bytes of another instruction
   while (at-- != walk.reached.begin()) {
-    const Verdict verdict = ask(code.data() + at->offset, at->instruction);
+    const Verdict verdict = ask(code.data() + at->offset, at->instruction, is_libc);
     if (verdict != Verdict::kUndecided) return verdict;
   }
   return Verdict::kUnknown;
@@ -151,9 +157,14 @@ const std::uint8_t* next_syscall(const std::uint8_t* at, const std::uint8_t* end
 
 }  // namespace
 
-GateSites find_gate_sites(const symbols::Module& module) {
+GateSites find_gate_sites(const symbols::Module& module, const FunctionAt& function_at) {
   GateSites sites;
+  const bool is_libc = module.name == "libc.so.6";
   const symbols::UnwindIndex functions(module);
+  const auto add = [&](std::uint64_t address, const std::uint8_t* at) {
+    sites.points.push_back(point_at(module, address, at));
+    sites.points.back().is_gate = true;
+  };
   for (const symbols::Segment& segment : module.segments) {
     const std::uint8_t* bytes = segment.executable ? module.bytes_at(segment.address) : nullptr;
     if (bytes == nullptr) continue;
@@ -162,26 +173,34 @@ GateSites find_gate_sites(const symbols::Module& module) {
       const auto number = number_before(bytes, at);
       const std::uint64_t address = segment.address + static_cast<std::uint64_t>(at - bytes);
       if (number && is_clone(*number)) sites.clones.push_back(point_at(module, address, at));
-      if (number && !is_gated(*number)) continue;  // nearly all: a constant right before it
-      const auto function = functions.containing(address);
-      if (!function && number) {  // libc's clone3 ends its call frame information here, which would be wrong in the child
-        sites.points.push_back(point_at(module, address, at));
-        sites.points.back().is_gate = true;
+      if (number && !is_gated(*number, is_libc)) continue;  // nearly all: a constant right before it
+      auto function = functions.containing(address);
+      if (!function && (number || looks_for_error(at, end))) {  // libc's clone3 ends its call frame information here, which would be wrong in the child
+        sites.unknown += number ? 0 : 1;
+        add(address, at);
         continue;
       }
       if (!function) {
-        ++sites.unreadable;
+        const Verdict nearby = judge_nearby({bytes, segment.size}, static_cast<std::size_t>(at - bytes), is_libc);
+        if (nearby == Verdict::kNoSite || nearby == Verdict::kFree) continue;
+        if (nearby == Verdict::kGated) {
+          add(address, at);
+          continue;
+        }
+        if (function_at) function = function_at(address);
+      }
+      if (!function) {
+        sites.unreadable.push_back(address);
         continue;
       }
       const auto code = text_from(module, function->begin, function->end);
       const std::size_t site = address - function->begin;
       if (code.size() < site + 2) continue;
-      Verdict verdict = judge_nearby(code, site);
-      if (verdict == Verdict::kUndecided) verdict = judge_by_walk(code, function->begin, site);
+      Verdict verdict = judge_nearby(code, site, is_libc);
+      if (verdict == Verdict::kUndecided) verdict = judge_by_walk(code, function->begin, site, is_libc);
       if (verdict == Verdict::kNoSite || verdict == Verdict::kFree) continue;
       if (verdict == Verdict::kUnknown) ++sites.unknown;
-      xol::Displaced& point = sites.points.emplace_back(address + module.bias, decoder::classify(code.subspan(site)), at);
-      point.is_gate = true;
+      add(address, at);
     }
   }
   const auto before = [](const xol::Displaced& a, const xol::Displaced& b) { return a.address < b.address; };

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "runtime/trap/consume.h"
+#include "runtime/trap/tls.h"
 
 namespace ubp::trap {
 
@@ -91,6 +92,7 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
     if (wraps || guards) {
       set_bit(g_handlers.on_stack, signal, (act->flags & SA_ONSTACK) != 0);
       set_bit(g_handlers.takes_info, signal, (act->flags & SA_SIGINFO) != 0);
+      set_bit(g_handlers.masks_trap, signal, (act->mask & kTrapBit) != 0);
       g_handlers.handler[signal].store(act->handler, std::memory_order_release);  // pairs with ubp_signal_prepare
       copy.handler = shim;
     }
@@ -138,6 +140,20 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
   const long result = sys::call6(static_cast<long>(uc->rax), static_cast<long>(uc->rdi), static_cast<long>(uc->rsi),
                                  static_cast<long>(uc->rdx), static_cast<long>(uc->r10), static_cast<long>(uc->r8), 0);
   return static_cast<std::uint64_t>(result);
+}
+
+// exit_group of the program's own: the thread goes on in the function that makes the report and ends the process, on a stack that has
+// room for it, and with libc's TLS. Returns where; 0: the call is made.
+[[gnu::always_inline]] inline std::uint64_t leave_process(Context* uc) {
+  constexpr long kStackBytes = 256 << 10;
+  const bool may_report = g_process.on_exit != nullptr && !sys::is_set(g_process.is_sandboxed);  // nothing new is asked of the kernel
+  if (!may_report || !sys::is_process(g_process.pid)) return 0;  // a vfork child ends alone
+  const long stack = sys::call6(SYS_mmap, 0, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (sys::failed(stack)) return 0;
+  if (!has_libcs_tls()) set_fs_base(g_process.loading_tls);  // its thread has left it too, or comes to no more use of it
+  uc->rsp = static_cast<std::uint64_t>(stack) + kStackBytes - 8;
+  uc->eflags &= ~xol::kDirectionFlag;
+  return reinterpret_cast<std::uint64_t>(g_process.on_exit);
 }
 
 // Carries the system call out when it is one of the two; false: it is another, to run as any displaced call does.

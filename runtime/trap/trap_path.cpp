@@ -17,6 +17,7 @@
 namespace ubp::trap {
 
 constinit Process g_process;
+thread_local constinit std::uint64_t t_mark __attribute__((tls_model("initial-exec"))) = kTlsMark;
 thread_local constinit bool t_is_away __attribute__((tls_model("initial-exec"))) = false;
 thread_local constinit bool t_in_runtime __attribute__((tls_model("initial-exec"))) = false;
 constinit AppHandlers g_handlers;
@@ -101,6 +102,17 @@ inline constexpr std::uint64_t kRetry = 1;
   return (flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM;
 }
 
+// It is one of the program's own: what libc's clone() is told (signals/interpose.cpp).
+[[gnu::always_inline]] inline void share_memory(const Context* uc) {
+  const std::uint64_t flags = uc->rax == SYS_clone3 ? *reinterpret_cast<const std::uint64_t*>(uc->rdi) : uc->rdi;
+  if ((flags & CLONE_SETTLS) == 0) g_process.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
+  const bool is_libcs = (flags & (CLONE_THREAD | CLONE_SETTLS)) == (CLONE_THREAD | CLONE_SETTLS);  // its threads have TLS of libc's
+  if (is_libcs || g_process.before_sharing_tls == nullptr || !g_process.is_own_stack(address_of(uc))) return;
+  const std::uint64_t before = block_all();
+  g_process.before_sharing_tls();
+  sys::set_signal_mask(before);
+}
+
 // A trap costs some 2 us, and a jump some 100 us to make.
 constexpr std::uint64_t kHot = 256;
 
@@ -153,6 +165,8 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_promote(Context* uc) {
 UBP_RANGE("ubp_trap_b") bool ubp_trap_makes_thread(const Context* uc) { return counts_by_segment() && makes_thread(uc); }
 // Where the thread goes on, when the system call is one for the gate; 0: it is none.
 UBP_RANGE("ubp_trap_b") std::uint64_t ubp_trap_gate(Context* uc, const xol::Displaced& point) {
+  if (uc->rax == SYS_exit_group) return leave_process(uc);
+  if (makes_thread(uc)) share_memory(uc);
   if (uc->rax == SYS_clone3) return pass_clone(uc, point);
   return pass_gate(uc, point) ? point.next() : 0;
 }
@@ -291,6 +305,7 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
     case decoder::Route::kSystem:
       next.rip = point.is_gate ? ubp_trap_gate(uc, point) : 0;
       if (next.rip != 0) {
+        next.rsp = uc->rsp;
         next.rcx = uc->rcx;
         next.emulated = 1;
         next.may_be_fast = 0;  // all signals are blocked until rt_sigreturn sets the new mask

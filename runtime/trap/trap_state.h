@@ -164,6 +164,8 @@ struct Process {
   std::atomic<std::uint32_t> uncounted_tasks{0};  // for which there were no counters: what they hit by such detours is lost
   bool has_fsgsbase = false;                // %gs can be set without a system call
   std::uint64_t segment_unread = 0;         // counter_bytes below 2 GiB that nobody reads; 0: never made
+  void (*on_exit)(int status) = nullptr;    // core/entry.cpp: called in place of an exit_group outside libc; null: no report is to be made
+  std::uint64_t loading_tls = 0;            // the TLS of the thread that has loaded libubp
   void (*leave_segment)() = nullptr;        // called before a task sets its %gs, or forbids itself to; null: nothing was armed
   void (*before_sharing_tls)() = nullptr;   // called when a task is about to be made on its maker's TLS, or one of its own making
   void (*promote)(std::uint32_t point) = nullptr;  // core/lifecycle.cpp: a probepoint is hot; null: none is promoted
@@ -199,6 +201,10 @@ struct Process {
     return {reinterpret_cast<xol::SlotCache::Tag*>(at), at + geometry.slots * sizeof(xol::SlotCache::Tag), geometry};
   }
 };
+
+// kTlsMark wherever libc has made this TLS.
+inline constexpr std::uint64_t kTlsMark = 0x534c545f50425521;
+extern thread_local constinit std::uint64_t t_mark __attribute__((tls_model("initial-exec")));
 
 // Set while detours of this thread are not to count (segment.h).
 extern thread_local constinit bool t_is_away __attribute__((tls_model("initial-exec")));

@@ -1,0 +1,103 @@
+// Programs that make their system calls themselves: their own sites pass the gate as libc's do, and they leave a report.
+#include <doctest/doctest.h>
+
+#include <filesystem>
+
+#include "harness.h"
+
+using namespace ubp::test;
+
+namespace {
+
+void check(const std::string& mode, const std::string& probes) {
+  CAPTURE(mode);
+  CAPTURE(probes);
+  const Outcome plain = run_plain({fixture("fx_raw"), mode});
+  REQUIRE(plain.end() == "exit 7");
+  REQUIRE_MESSAGE(numbers(plain.out)["wrong"] == 0, plain.out);
+  const Outcome probed = run_probed({fixture("fx_raw"), mode}, probes);
+  CHECK(probed.end() == "exit 7");
+  CHECK(probed.out == plain.out);
+  const nlohmann::json summary = probed.summary();
+  CHECK(adds_up(summary));
+  if (probes.rfind("f", 0) == 0) CHECK(hits(summary, "f") == static_cast<std::uint64_t>(numbers(plain.out)["calls"]));
+}
+
+}  // namespace
+
+TEST_CASE("raw: a program that blocks every signal by its own system calls, and leaves by one") {
+  for (const char* const mode : {"mask", "generic", "handler", "spawn"}) {
+    check(mode, "f");
+    check(mode, "f; libc:*");
+    check(mode, "insn:*");
+  }
+}
+
+TEST_CASE("raw: where only libc is probed, the program's own system calls are watched all the same") {
+  for (const char* const mode : {"mask", "generic", "handler", "spawn"}) check(mode, "libc:*");
+}
+
+TEST_CASE("raw: a thread made on its maker's TLS") { check("clone", "f"); }
+
+TEST_CASE("raw: system calls that cannot be watched are told in one line at load") {
+  const Outcome probed = run_probed({fixture("fx_raw_many"), "mask"}, "f");
+  CHECK(probed.end() == "exit 7");  // its own come first
+  CHECK(count_prefix(probed.err, "ubp: warning: ") == 1);
+  CHECK(probed.err.find(" system calls of the program cannot be watched, first fx_raw_many:0x") != std::string::npos);
+  CHECK(run_probed({fixture("fx_raw"), "mask"}, "f").err.find("watched") == std::string::npos);
+}
+
+TEST_CASE("raw: Go's programs, every function of their runtime's own system calls probed") {
+  if (!std::filesystem::exists("/usr/bin/go")) {
+    MESSAGE("skipped: no /usr/bin/go");
+    return;
+  }
+  ScratchFolder folder;
+  write_file(folder.path() + "/main.go", R"(package main
+
+// static int twice(int x) { return 2 * x; }
+import "C"
+import ("fmt"; "os"; "os/exec"; "sync"; "time")
+
+//go:noinline
+func work(x int) int { return x + 1 }
+
+func main() {
+	var group sync.WaitGroup
+	sums := make([]int, 8)
+	for g := range sums {
+		group.Add(1)
+		go func(g int) {
+			defer group.Done()
+			for i := 0; i < 1000; i++ {
+				sums[g] = work(sums[g])
+				if i % 100 == 0 { time.Sleep(time.Microsecond) }
+			}
+		}(g)
+	}
+	group.Wait()
+	out, err := exec.Command("/bin/echo", "child").CombinedOutput()
+	fmt.Printf("%v %d %q %v\n", sums, C.twice(21), out, err)
+	os.Exit(3)
+}
+)");
+  const std::string program = folder.path() + "/program";
+  const Outcome built = run({.argv = {"/usr/bin/go", "build", "-o", program, folder.path() + "/main.go"},
+                             .env = {{"GOCACHE", folder.path() + "/cache"}, {"GO111MODULE", "off"}, {"GOFLAGS", "-p=1"}},
+                             .preload = false});
+  if (built.end() != "exit 0") {
+    MESSAGE("skipped: go cannot build here: " << built.err);
+    return;
+  }
+  const Outcome plain = run_plain({program});
+  REQUIRE(plain.end() == "exit 3");
+  for (const std::string probes : {"main.work", "*rtsigprocmask*", "*rt_sigaction*", "syscall.*", "runtime.m*", "insn:main.*; libc:*"}) {
+    CAPTURE(probes);
+    const Outcome probed = run_probed({program}, probes, {{"GODEBUG", "asyncpreemptoff=1"}});  // where it is on, a hit may be made twice
+    CHECK(probed.end() == "exit 3");
+    CHECK(probed.out == plain.out);
+    const nlohmann::json summary = probed.summary();
+    CHECK(adds_up(summary));
+    if (probes == "main.work") CHECK(hits(summary, probes) == 8000);
+  }
+}

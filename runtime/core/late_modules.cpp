@@ -28,6 +28,11 @@ void Registry::modules_changed(bool just_mapped) {
   if (!machine_.is_started()) return;
   for (const std::uint32_t module : change.gone) machine_.retire_module(module, catalog_->modules()[module]);
   for (const std::uint32_t module : change.back) {
+    const symbols::Module& its = catalog_->modules()[module];
+    if (its.has_text_relocations && !its.is_relocated) {
+      say(Level::kWarning, fmt::format("{}, which is back, is not probed: the dynamic linker has yet to write into its code", its.path));
+      continue;
+    }
     if (const auto denied = machine_.revive_module(module)) say(Level::kWarning, *denied);
   }
   for (const std::uint32_t module : change.come) {

@@ -29,6 +29,7 @@ Catalog::Catalog() : modules_(symbols::loaded_modules()), generation_(symbols::m
 
 Catalog::Change Catalog::refresh(bool just_mapped) {
   Change change;
+  for (Module& module : modules_) module.is_relocated |= !just_mapped;
   const std::uint64_t generation = symbols::modules_generation();
   if (generation == generation_) return change;
   generation_ = generation;
@@ -55,6 +56,7 @@ Catalog::Change Catalog::refresh(bool just_mapped) {
       present_.push_back(true);
     } else if (!present_[*earlier]) {
       present_[*earlier] = true;
+      modules_[*earlier].is_relocated = !just_mapped;
       change.back.push_back(*earlier);
     }
   }

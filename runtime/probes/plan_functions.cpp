@@ -13,8 +13,10 @@ using symbols::Module;
 
 // Nothing when the module's code may be probed at all.
 std::optional<std::string> Plan::module_problem(std::uint32_t module) const {
-  if (catalog_.modules()[module].is_runtime) return reason_text(Reason::kRuntime, decoder::Refusal::kNone, "");
-  if (catalog_.modules()[module].is_vdso) return reason_text(Reason::kVdso, decoder::Refusal::kNone, "");
+  const Module& its = catalog_.modules()[module];
+  if (its.is_runtime) return reason_text(Reason::kRuntime, decoder::Refusal::kNone, "");
+  if (its.has_text_relocations && !its.is_relocated) return reason_text(Reason::kTextRelocations, decoder::Refusal::kNone, "");
+  if (its.is_vdso) return reason_text(Reason::kVdso, decoder::Refusal::kNone, "");
   return std::nullopt;
 }
 

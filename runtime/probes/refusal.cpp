@@ -32,6 +32,10 @@ std::string reason_text(Reason reason, decoder::Refusal instruction, std::string
       code = "vdso";
       sentence = "the kernel's vDSO cannot be patched";
       break;
+    case Reason::kTextRelocations:
+      code = "text-relocations";
+      sentence = "the dynamic linker has yet to write into this module's code; a module that is loaded at the start can be probed";
+      break;
     case Reason::kRseq:
       code = "rseq";
       sentence = "inside a restartable sequence, which a trap would abort every time";

@@ -99,6 +99,19 @@ std::string mapped_build_id(const Module& module, const dl_phdr_info& info) {
   return {};
 }
 
+// Source: the gABI's dynamic section.
+bool has_text_relocations(const Module& module, const dl_phdr_info& info) {
+  for (const ElfW(Phdr)* header = info.dlpi_phdr; header != info.dlpi_phdr + info.dlpi_phnum; ++header) {
+    const std::uint8_t* const bytes = header->p_type == PT_DYNAMIC ? module.bytes_at(header->p_vaddr) : nullptr;
+    if (bytes == nullptr) continue;
+    const auto* const entries = reinterpret_cast<const ElfW(Dyn)*>(bytes);
+    return std::any_of(entries, entries + header->p_memsz / sizeof *entries, [](const ElfW(Dyn)& entry) {
+      return entry.d_tag == DT_TEXTREL || (entry.d_tag == DT_FLAGS && (entry.d_un.d_val & DF_TEXTREL) != 0);
+    });
+  }
+  return false;
+}
+
 int add_module(dl_phdr_info* info, std::size_t, void* data) {
   auto& modules = *static_cast<std::vector<Module>*>(data);
   Module module;
@@ -114,6 +127,7 @@ int add_module(dl_phdr_info* info, std::size_t, void* data) {
                                .readable = (header->p_flags & PF_R) != 0});
   }
   module.build_id = mapped_build_id(module, *info);
+  module.has_text_relocations = has_text_relocations(module, *info);
   module.is_executable = modules.empty();
   // Linked into the executable, the runtime is a part of it: probes/catalog.h knows which.
   module.is_runtime = !module.is_executable && contains(module, reinterpret_cast<std::uint64_t>(&loaded_modules));

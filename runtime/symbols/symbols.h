@@ -35,6 +35,7 @@ struct Module {
   bool is_runtime = false;     // libubp itself
   bool is_vdso = false;
   bool is_relocated = true;    // false: just mapped; its code must not run yet, its data not be believed
+  bool has_text_relocations = false;  // the dynamic linker writes into its code, too, when it relocates it
 
   std::uint64_t low() const;  // lowest and one-past-highest run-time address of all segments
   std::uint64_t high() const;

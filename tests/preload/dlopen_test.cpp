@@ -36,6 +36,17 @@ TEST_CASE("dlopen_pending: armed when the module is loaded, its constructor's ca
   check_rounds("1", "libfx_plugin:plugin_work", "libfx_plugin:plugin_work", {{"UBP_MISSING", "pending"}});
 }
 
+TEST_CASE("a module whose code the dynamic linker has yet to write into is refused") {
+  Outcome probed = run_probed({fixture("fx_dlopen"), fixture("libfx_textrel.so"), "3"}, "insn:libfx_textrel:plugin_* [missing=pending]; f");
+  CHECK(probed.end() == "exit 0");
+  CHECK(numbers(probed.out)["wrong"] == 0);
+  CHECK(numbers(probed.out)["calls"] == 33);
+  const nlohmann::json summary = probed.summary();
+  REQUIRE(!summary["refusals"].empty());  // one for each place where it was
+  CHECK(summary["refusals"][0]["reason"].get<std::string>().starts_with("text-relocations: "));
+  CHECK(adds_up(summary));
+}
+
 TEST_CASE("dlclose_probed_loop: loaded and unloaded, at the same place and elsewhere") {
   check_rounds("100", "libfx_plugin:plugin_work [missing=pending]", "libfx_plugin:plugin_work [missing=pending]");
   check_rounds("100", "libfx_plugin:plugin_work [missing=pending]; f", "libfx_plugin:plugin_work [missing=pending]", {{"UBP_SLOTS", "2"}}, true);

@@ -64,6 +64,5 @@ void write_detour(std::span<std::uint8_t> out, DetourInfo& info, const DetourPla
 
 // The jump itself. out: decoder::kJumpBytes + prefixes bytes.
 void write_detour_jump(std::span<std::uint8_t> out, std::uint64_t origin, std::uint64_t entry);
-inline bool is_detour_jump(const std::uint8_t* text) { return text[0] == 0xe9 || text[0] == 0x3e; }
 
 }  // namespace ubp::xol

@@ -17,6 +17,9 @@ struct DetourChunk {
   const std::uint64_t* begins = nullptr;  // a bit for every byte: a detour's head begins there
 };
 
+// Whether what stands at a place may be a jump to a detour (write_detour_jump).
+inline bool is_detour_jump(const std::uint8_t* text) { return text[0] == 0xe9 || text[0] == 0x3e; }
+
 struct DetourView {
   DetourChunk chunks[kMostChunks];
   std::uint32_t count = 0;

@@ -220,6 +220,7 @@ void Machine::leave_segment(const probes::Catalog& catalog) {
   for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
     if (detours_.counts_by_segment(index)) indexes.push_back(index);
   }
+  drop_lost(indexes);
   sort_by_address(indexes);
   std::copy_if(indexes.begin(), indexes.end(), std::back_inserter(jumps), [&](std::uint32_t index) { return detours_.is_jump(index); });
   if (detours_.remove(jumps, is_only_thread())) return leave_jump_tier();
@@ -245,6 +246,7 @@ void Machine::leave_jump_tier() {
   for (std::uint32_t index = own_end_; detours_.jumps() != 0 && index < g_process.table.count; ++index) {
     if (detours_.is_jump(index)) jumps.push_back(index);
   }
+  drop_lost(jumps);
   sort_by_address(jumps);
   detours_.remove(jumps, false);  // denied: there is no other way
 }
@@ -382,6 +384,11 @@ std::optional<std::string> Machine::commit(const Edit& edit, bool may_be_alone) 
   if (own_armed_) {  // what was gated since
     if (auto denied = arm_own()) return denied;
   }
+  if (const std::vector<std::uint32_t> lost = find_lost(edit.uses_); !lost.empty()) {
+    const std::uint64_t address = g_process.table.points[lost.front()].address;
+    lose(lost);
+    return fmt::format("the program has unmapped or replaced the code at {:#x} since it was probed", address);
+  }
   for (std::size_t counted = 0; counted < edit.uses_.size(); ++counted) {
     std::uint16_t& users = users_[edit.uses_[counted]];
     if ((users & kMostUsers) == kMostUsers) {  // one transaction may hold as many as there can be
@@ -391,8 +398,9 @@ std::optional<std::string> Machine::commit(const Edit& edit, bool may_be_alone) 
     ++users;
   }
   count_users(edit.leaves_, -1);
-  std::vector<std::uint32_t> indexes = edit.uses_;
-  indexes.insert(indexes.end(), edit.leaves_.begin(), edit.leaves_.end());
+  std::vector<std::uint32_t> indexes = edit.leaves_;
+  drop_lost(indexes);
+  indexes.insert(indexes.end(), edit.uses_.begin(), edit.uses_.end());
   const std::uint32_t before = armed_points_;
   sort_by_address(indexes);
   // Out come the jumps that are no longer wanted, and those over what changes; in again what can be.

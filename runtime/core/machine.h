@@ -140,6 +140,11 @@ class Machine {
   // may_be_alone: where it is, one step does instead of six.
   std::optional<std::string> commit(const Edit& edit, bool may_be_alone);
   std::optional<std::string> write(std::vector<std::uint32_t>& indexes, std::span<const std::uint32_t> jumps = {});
+  // Those, of probepoints that were written, whose code is no longer what was written (lost_text.cpp); they are then no probepoints.
+  std::vector<std::uint32_t> find_lost(std::vector<std::uint32_t> indexes) const;
+  bool may_stand(std::uint32_t index, std::uint8_t byte) const;
+  void lose(const std::vector<std::uint32_t>& indexes);
+  void drop_lost(std::vector<std::uint32_t>& indexes);
   void clear_windows(const std::vector<xol::Displaced>& points);
   void make_detours(probes::Plan& plan, const Runs& runs, const probes::Catalog& catalog, std::uint32_t first_new,
                     const Consumer* consumer);

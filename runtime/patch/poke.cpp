@@ -1,13 +1,13 @@
 // The text poke's ladder. See poke.h.
 #include "runtime/patch/poke.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <vector>
+
+#include "runtime/patch/own_memory.h"
 
 namespace ubp::patch {
 namespace {
@@ -17,64 +17,48 @@ constexpr std::uint64_t kMaxRun = 64 * kPage;
 
 std::uint64_t page_of(std::uint64_t address) { return address & ~(kPage - 1); }
 
-// Calls write(address, bytes, size) for every run of neighbouring pages, with the text as it shall become.
-// Returns how many bytes of the list were covered before the first failure.
+// A byte to write, and what stood there.
+struct Change {
+  Byte byte;
+  std::uint8_t before = 0;
+};
+
+// Calls write(address, bytes, size) for every run of neighbouring pages, with the text as it shall become, and notes what it was.
+// Returns how many of the changes were covered before the first failure.
 template <typename Write>
-std::size_t for_each_run(std::span<const Byte> bytes, const Write& write, std::uint64_t max_run) {
+std::size_t for_each_run(const OwnMemory& memory, std::span<Change> changes, const Write& write, std::uint64_t max_run) {
   std::vector<std::uint8_t> text;
+  const auto address_of = [&](std::size_t at) { return changes[at].byte.address; };
   std::size_t begin = 0;
-  while (begin < bytes.size()) {
+  while (begin < changes.size()) {
     std::size_t end = begin + 1;
-    while (end < bytes.size() && page_of(bytes[end].address) <= page_of(bytes[end - 1].address) + kPage &&
-           bytes[end].address - page_of(bytes[begin].address) < max_run) {
+    while (end < changes.size() && page_of(address_of(end)) <= page_of(address_of(end - 1)) + kPage &&
+           address_of(end) - page_of(address_of(begin)) < max_run) {
       ++end;
     }
-    const std::uint64_t low = bytes[begin].address;
-    const std::uint64_t size = bytes[end - 1].address + 1 - low;
+    const std::uint64_t low = address_of(begin);
+    const std::uint64_t size = address_of(end - 1) + 1 - low;
     text.resize(size);
-    std::memcpy(text.data(), reinterpret_cast<const void*>(low), size);
-    for (std::size_t at = begin; at < end; ++at) text[bytes[at].address - low] = bytes[at].value;
+    if (memory.read(low, text.data(), size) != size) return begin;
+    for (std::size_t at = begin; at < end; ++at) {
+      changes[at].before = text[address_of(at) - low];
+      text[address_of(at) - low] = changes[at].byte.value;
+    }
     if (!write(low, text.data(), size)) return begin;
     begin = end;
   }
-  return bytes.size();
+  return changes.size();
 }
 
-// First rung.
-class ProcMem {
- public:
-  ProcMem() : fd_(open("/proc/self/mem", O_RDWR | O_CLOEXEC)) {}
-  ~ProcMem() {
-    if (fd_ >= 0) close(fd_);
-  }
-  ProcMem(const ProcMem&) = delete;
-  ProcMem& operator=(const ProcMem&) = delete;
-
-  bool operator()(std::uint64_t address, const std::uint8_t* data, std::uint64_t size) const {
-    while (size > 0) {
-      const ssize_t wrote = pwrite(fd_, data, size, static_cast<off_t>(address));
-      if (wrote < 0 && errno == EINTR) continue;
-      if (wrote <= 0) return false;
-      data += wrote;
-      address += static_cast<std::uint64_t>(wrote);
-      size -= static_cast<std::uint64_t>(wrote);
-    }
-    return true;
-  }
-
- private:
-  int fd_;
-};
-
-// Second rung: a private copy of one page, made read-execute before it takes the original's place. mremap replaces
+// The second rung: a private copy of one page, made read-execute before it takes the original's place. mremap replaces
 // the mapping under the address-space lock: a thread that runs there waits, and finds either page.
-bool replace_page(std::uint64_t address, const std::uint8_t* data, std::uint64_t size) {
+bool replace_page(const OwnMemory& memory, std::uint64_t address, const std::uint8_t* data, std::uint64_t size) {
   const std::uint64_t page = page_of(address);
   void* const copy = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (copy == MAP_FAILED) return false;
-  std::memcpy(copy, reinterpret_cast<const void*>(page), kPage);
+  const bool is_read = memory.read(page, static_cast<std::uint8_t*>(copy), kPage) == kPage;
   std::memcpy(static_cast<std::uint8_t*>(copy) + (address - page), data, size);
-  if (mprotect(copy, kPage, PROT_READ | PROT_EXEC) == 0 &&
+  if (is_read && mprotect(copy, kPage, PROT_READ | PROT_EXEC) == 0 &&
       mremap(copy, kPage, kPage, MREMAP_MAYMOVE | MREMAP_FIXED, reinterpret_cast<void*>(page)) != MAP_FAILED) {
     return true;
   }
@@ -82,9 +66,13 @@ bool replace_page(std::uint64_t address, const std::uint8_t* data, std::uint64_t
   return false;
 }
 
-std::size_t write_all(std::span<const Byte> bytes) {
-  std::size_t done = for_each_run(bytes, ProcMem{}, kMaxRun);
-  if (done < bytes.size()) done += for_each_run(bytes.subspan(done), replace_page, kPage);
+std::size_t write_all(const OwnMemory& memory, std::span<Change> changes) {
+  const auto write = [&](std::uint64_t address, const std::uint8_t* data, std::uint64_t size) { return memory.write(address, data, size); };
+  const auto replace = [&](std::uint64_t address, const std::uint8_t* data, std::uint64_t size) {
+    return replace_page(memory, address, data, size);
+  };
+  std::size_t done = for_each_run(memory, changes, write, kMaxRun);
+  if (done < changes.size()) done += for_each_run(memory, changes.subspan(done), replace, kPage);
   return done;
 }
 
@@ -95,7 +83,7 @@ std::string denied(int error) {
 }  // namespace
 
 std::optional<std::string> write_pages(std::span<const Page> pages) {
-  const ProcMem memory;
+  const OwnMemory memory;
   std::vector<std::uint8_t> run;
   for (std::size_t begin = 0, end = 0; begin < pages.size(); begin = end) {
     run.clear();
@@ -103,21 +91,24 @@ std::optional<std::string> write_pages(std::span<const Page> pages) {
     for (end = begin; end < pages.size() && follows(pages[end]); ++end) {
       run.insert(run.end(), pages[end].bytes, pages[end].bytes + kPage);
     }
-    if (memory(pages[begin].address, run.data(), run.size())) continue;
+    if (memory.write(pages[begin].address, run.data(), run.size())) continue;
     for (std::size_t page = begin; page < end; ++page) {
-      if (!replace_page(pages[page].address, pages[page].bytes, kPage)) return denied(errno);
+      if (!replace_page(memory, pages[page].address, pages[page].bytes, kPage)) return denied(errno);
     }
   }
   return std::nullopt;
 }
 
 std::optional<std::string> write_text(std::span<const Byte> bytes) {
-  std::vector<Byte> before(bytes.begin(), bytes.end());
-  for (Byte& byte : before) byte.value = *reinterpret_cast<const std::uint8_t*>(byte.address);
-  const std::size_t done = write_all(bytes);
+  const OwnMemory memory;
+  std::vector<Change> changes;
+  changes.reserve(bytes.size());
+  for (const Byte& byte : bytes) changes.push_back({byte});
+  const std::size_t done = write_all(memory, changes);
   if (done == bytes.size()) return std::nullopt;
   const int error = errno;
-  write_all(std::span(before).first(done));
+  for (Change& change : changes) change.byte.value = change.before;
+  write_all(memory, std::span(changes).first(done));
   return denied(error);
 }
 

@@ -13,7 +13,7 @@
 namespace ubp::patch {
 
 struct Byte {
-  std::uint64_t address = 0;   // run-time address in mapped, readable text
+  std::uint64_t address = 0;   // run-time address in mapped text
   std::uint8_t value = 0;
 };
 

@@ -1,51 +1,16 @@
 // See swap.h.
 #include "runtime/patch/swap.h"
 
-#include <fcntl.h>
-#include <sys/uio.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <vector>
 
+#include "runtime/patch/own_memory.h"
 #include "runtime/patch/poke.h"
 
 namespace ubp::patch {
 namespace {
 
 std::uint64_t page_of(std::uint64_t address) { return address & ~(kPageBytes - 1); }
-
-// Reads this process's memory without being able to fault.
-class Reader {
- public:
-  Reader() : fd_(open("/proc/self/mem", O_RDONLY | O_CLOEXEC)) {}
-  ~Reader() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Reader(const Reader&) = delete;
-  Reader& operator=(const Reader&) = delete;
-
-  // How many bytes could be read.
-  std::uint64_t operator()(std::uint64_t address, std::uint8_t* to, std::uint64_t size) const {
-    std::uint64_t done = 0;
-    while (done < size) {
-      const ssize_t got = fd_ >= 0 ? pread(fd_, to + done, size - done, static_cast<off_t>(address + done)) : copy(address + done, to + done, size - done);
-      if (got < 0 && errno == EINTR) continue;
-      if (got <= 0) break;
-      done += static_cast<std::uint64_t>(got);
-    }
-    return done;
-  }
-
- private:
-  static ssize_t copy(std::uint64_t address, std::uint8_t* to, std::uint64_t size) {
-    const iovec local{to, size}, remote{reinterpret_cast<void*>(address), size};
-    return process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
-  }
-
-  int fd_;
-};
 
 // Makes the swaps of one page in its copy. False: it is not what was written, or there is nothing to do.
 bool apply(std::span<const Swap> swaps, std::uint8_t* page) {
@@ -64,7 +29,7 @@ bool apply(std::span<const Swap> swaps, std::uint8_t* page) {
 std::optional<std::string> swap_text(std::span<const Swap> swaps) {
   constexpr std::size_t kMostPages = 64;
   if (swaps.empty()) return std::nullopt;
-  const Reader read;
+  const OwnMemory own;
   std::vector<std::uint8_t> memory;  // no more than is needed: none may be had at the end of a sandboxed program
   std::vector<Page> pages;
   std::optional<std::string> denied;
@@ -80,7 +45,7 @@ std::optional<std::string> swap_text(std::span<const Swap> swaps) {
     }
     const std::uint64_t whole = last + kPageBytes - first;
     if (memory.size() < whole) memory.resize(whole);
-    std::uint64_t readable = read(first, memory.data(), whole);
+    std::uint64_t readable = own.read(first, memory.data(), whole);
     pages.clear();
     for (std::size_t begin = 0; begin < count;) {
       const std::uint64_t page = page_of(swaps[begin].address);
@@ -88,7 +53,7 @@ std::optional<std::string> swap_text(std::span<const Swap> swaps) {
       std::size_t end = begin;
       while (end < count && page_of(swaps[end].address) == page) ++end;
       // Behind a page that cannot be read there may be one that can.
-      const bool is_read = page - first + kPageBytes <= readable || read(page, copy, kPageBytes) == kPageBytes;
+      const bool is_read = page - first + kPageBytes <= readable || own.read(page, copy, kPageBytes) == kPageBytes;
       if (is_read && apply(swaps.subspan(begin, end - begin), copy)) pages.push_back({page, copy});
       begin = end;
     }

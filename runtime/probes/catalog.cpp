@@ -101,20 +101,27 @@ Code Catalog::code_from(std::uint32_t module, std::uint64_t address, std::uint64
     if (copy.empty()) copy.assign(code.begin(), code.end());
     copy[static_cast<std::size_t>(at)] = byte;
   };
-  // A jump may begin before the text asked for.
   const bool has_jumps = detours_->infos != nullptr;
-  constexpr std::ptrdiff_t kBefore = xol::kMostJumpBytes - 1;
-  for (std::ptrdiff_t at = has_jumps ? -kBefore : 0; at < size; ++at) {
+  const auto restore_jump = [&](std::ptrdiff_t at, std::uint32_t point) {
+    const xol::DetourInfo* const info = detours_->of(point);
+    for (std::ptrdiff_t offset = 0; info != nullptr && offset < info->jump_bytes; ++offset) restore(at + offset, info->original[offset]);
+  };
+  // A jump may begin before the text asked for, where there may be nothing to read.
+  for (std::ptrdiff_t at = 1 - static_cast<std::ptrdiff_t>(xol::kMostJumpBytes); has_jumps && at < 0; ++at) {
     const std::uint8_t* const byte = code.data() + at;
-    const bool is_int3 = *byte == 0xcc && at >= 0;
-    if (!is_int3 && !(has_jumps && xol::is_detour_jump(byte))) continue;
+    const std::uint32_t point = armed_.find(reinterpret_cast<std::uint64_t>(byte));
+    if (point != kNotFound && detours_->of(point) != nullptr && xol::is_detour_jump(byte)) restore_jump(at, point);
+  }
+  for (std::ptrdiff_t at = 0; at < size; ++at) {
+    const std::uint8_t* const byte = code.data() + at;
+    const bool is_jump = has_jumps && xol::is_detour_jump(byte);  // or the first byte was one already: the same bytes
+    if (*byte != 0xcc && !is_jump) continue;
     const std::uint32_t point = armed_.find(reinterpret_cast<std::uint64_t>(byte));
     if (point == kNotFound) continue;
-    const xol::DetourInfo* const info = detours_->of(point);
-    if (*byte == 0xcc) {
+    if (is_jump) {
+      restore_jump(at, point);
+    } else {
       restore(at, armed_.points[point].first_byte);
-    } else if (info != nullptr && xol::is_detour_jump(byte)) {  // (or the first byte was one already: the same bytes)
-      for (std::ptrdiff_t offset = 0; offset < info->jump_bytes; ++offset) restore(at + offset, info->original[offset]);
     }
   }
   return copy.empty() ? Code(code) : Code(std::move(copy));

@@ -18,7 +18,7 @@ struct DetourChunk {
 };
 
 // Whether what stands at a place may be a jump to a detour (write_detour_jump).
-inline bool is_detour_jump(const std::uint8_t* text) { return text[0] == 0xe9 || text[0] == 0x3e; }
+[[gnu::always_inline]] inline bool is_detour_jump(const std::uint8_t* text) { return text[0] == 0xe9 || text[0] == 0x3e; }
 
 struct DetourView {
   DetourChunk chunks[kMostChunks];

@@ -38,6 +38,19 @@ std::optional<report::Coverage> coverage_of(const probes::Catalog& catalog, std:
   return part;
 }
 
+// The other names of the function whose entry is probed.
+std::vector<std::string> aliases_of(const probes::Catalog& catalog, const probes::Probe& probe) {
+  std::vector<std::string> names;
+  if (probe.offset != 0) return names;
+  const std::vector<symbols::Function>& functions = catalog.table_of(probe.module).functions();
+  const symbols::Function& own = functions[probe.function];
+  const auto [first, last] = std::ranges::equal_range(functions, own.address, {}, &symbols::Function::address);
+  for (auto other = first; other != last; ++other) {
+    if (other->has_symbol() && other->symbol() != own.symbol() && (names.empty() || names.back() != other->symbol())) names.emplace_back(other->symbol());
+  }
+  return names;
+}
+
 }  // namespace
 
 void Registry::read(std::uint64_t id, ubp_probe_stats& stats) const {
@@ -181,7 +194,8 @@ report::Summary Registry::summary(const std::string& program, const Machine::Sta
       }
       const spec::Item& item = registration->items[probe.item];
       summary.probes.push_back({item.text, spec::kind_name(item.kind), modules[probe.module].name,
-                                symbol_of(*catalog_, probe), address, hits, standing.tier_name(index)});
+                                symbol_of(*catalog_, probe), address, hits, standing.tier_name(index),
+                                aliases_of(*catalog_, probe)});
     }
   }
   totals.hits = totals.recorded + totals.missed + totals.dropped;

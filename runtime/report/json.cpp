@@ -211,6 +211,13 @@ void append_row(std::string& out, const ProbeRow& row) {
   object.address("address", row.address);
   object.number("hits", row.hits);
   if (!row.tier.empty()) object.text("tier", row.tier);
+  if (row.aliases.empty()) return;
+  std::string& list = object.start("aliases");
+  for (std::size_t i = 0; i < row.aliases.size(); ++i) {
+    list += i == 0 ? "[" : ", ";
+    append_string(list, row.aliases[i]);
+  }
+  list += ']';
 }
 
 // One row a line, so that line tools (grep, diff) work on the file too.

@@ -147,7 +147,7 @@ void append_block(std::string& out, const Summary& summary) {
 
 // One table line; hits right-aligned, so that the eye compares magnitudes.
 void append_row(std::string& out, std::string_view hits, std::size_t hits_width, std::string_view name,
-                std::size_t name_width, std::string_view spec) {
+                std::size_t name_width, std::string_view spec, std::string_view behind = {}) {
   constexpr std::size_t kMaxSpec = 80;  // a specification may be long: UBP_SUMMARY has it whole
   std::string text = "  ";
   text.append(hits_width - hits.size(), ' ');
@@ -158,7 +158,22 @@ void append_row(std::string& out, std::string_view hits, std::size_t hits_width,
   text += "  ";
   text += spec.substr(0, kMaxSpec);
   if (spec.size() > kMaxSpec) text += "...";
+  text += behind;
   append_line(out, text);
+}
+
+// What else a function is called, as far as a program would call it so: " (also memmove)".
+std::string also(const std::vector<std::string>& aliases) {
+  constexpr std::size_t kMost = 3;
+  std::string text;
+  std::size_t named = 0;
+  for (const std::string& alias : aliases) {
+    if (alias.starts_with('_')) continue;
+    if (++named > kMost) break;
+    text += (named == 1 ? " (also " : ", ") + alias;
+  }
+  if (named > kMost) text += ", ...";
+  return named == 0 ? text : text + ')';
 }
 
 void append_table(std::string& out, const std::vector<ProbeRow>& probes, std::uint64_t unlisted) {
@@ -186,7 +201,7 @@ void append_table(std::string& out, const std::vector<ProbeRow>& probes, std::ui
   if (!rows.empty()) append_row(out, kHits, hits_width, kName, name_width, kSpec);
   for (const ProbeRow* row : rows) {
     append_row(out, decimal(row->hits), hits_width, place(row->module, row->symbol, row->address), name_width,
-               row->spec);
+               row->spec, also(row->aliases));
   }
   if (rows.size() != all) {
     append_line(out, "  " + decimal(all - rows.size()) + " of " + count_of(all, "probe") +

@@ -1,9 +1,11 @@
 // Where the report goes: never to standard output, to standard error or a private file, even when the program
 // closes its streams; and the stable schema of UBP_SUMMARY.
 #include <doctest/doctest.h>
+
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "harness.h"
@@ -42,6 +44,13 @@ TEST_CASE("output: standard output untouched, the report after the program's own
   CHECK(probed.end() == plain.end());
   REQUIRE(probed.err.rfind(plain.err, 0) == 0);
   check_report(probed.err.substr(plain.err.size()), "compute", "2");
+}
+
+TEST_CASE("output: one function under two names says so, in the report and in the summary") {
+  Outcome probed = run_probed({fixture("fx_hello")}, "libc:fopen");
+  CHECK(probed.err.find("libc.so.6!fopen  libc:fopen (also fopen64)") != std::string::npos);
+  const nlohmann::json aliases = probed.summary()["probes"][0]["aliases"];
+  CHECK(std::find(aliases.begin(), aliases.end(), "fopen64") != aliases.end());
 }
 
 TEST_CASE("output: standard input is the program's") {

@@ -131,6 +131,15 @@ TEST_CASE("report text: a very long name moves only its own line") {
   CHECK(has_line(summary, "ubp:    100  app!f" + std::string(43, ' ') + "  app:f"));
 }
 
+TEST_CASE("report text: what else a function is called stands behind the item, without the library's inner names") {
+  Summary summary = sample();
+  summary.probes.push_back({"libc:memcpy", "uprobe", "libc", "memcpy", 0x6000, 8});
+  summary.probes.back().aliases = {"__new_memcpy", "memmove", "bcopy", "copy", "mempcpy"};
+  CHECK(format_text(summary).find("  libc:memcpy (also memmove, bcopy, copy, ...)\n") != std::string::npos);
+  summary.probes.back().aliases = {"__new_memcpy"};
+  CHECK(format_text(summary).find("  libc:memcpy\n") != std::string::npos);
+}
+
 TEST_CASE("report text: refusals of one reason share a line, unless all are asked for") {
   Summary summary = sample();
   summary.refusals.assign(25, {"app", "f", 1, "rseq: inside a restartable sequence"});

@@ -223,8 +223,26 @@ void Plan::exclude(const Found& found) {
   });
 }
 
+// "type:.eq.T" may be a function of the executable's, where no module is called "type".
+spec::Item Plan::as_named(const spec::Item& item) const {
+  spec::Item named = item;
+  const auto* symbol = std::get_if<spec::SymbolTarget>(&item.target);
+  if (symbol == nullptr || item.module.empty() || only_module_ || !modules_matching(item).empty()) return named;
+  spec::SymbolTarget whole = *symbol;
+  whole.pattern = item.module + ":" + symbol->pattern;
+  named.module.clear();
+  named.target = whole;
+  try {
+    const std::vector<std::uint32_t> executable = modules_matching(named);
+    const bool has_it = !executable.empty() && !catalog_.table_of(executable.front()).match(whole.pattern, whole.quoted).empty();
+    return has_it ? named : item;
+  } catch (const std::runtime_error&) {  // an unreadable file
+    return item;
+  }
+}
+
 std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
-  const spec::Item& item = items_[item_index];
+  const spec::Item item = as_named(items_[item_index]);
   const std::vector<std::uint32_t> modules = modules_matching(item);
   if (modules.empty()) return item.exclude || item.pending ? std::nullopt : std::optional(unknown_module(item));
   Found found;

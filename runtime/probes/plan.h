@@ -109,6 +109,7 @@ class Plan {
   std::optional<std::string> boundary_problem(std::uint32_t module, const symbols::Function* function,
                                               std::uint64_t address) const;
   Mistake unknown_symbol(const spec::Item& item, const std::vector<std::uint32_t>& modules) const;
+  spec::Item as_named(const spec::Item& item) const;
   Mistake unknown_module(const spec::Item& item) const;
   std::string meant_module(const spec::Item& item) const;
   void exclude(const Found& found);

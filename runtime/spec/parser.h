@@ -47,6 +47,7 @@ class Parser {
   bool parse_target(Item& item);
   bool parse_module(std::size_t colon, std::string& module);
   bool parse_symbol(Item& item);
+  bool is_within_name(std::size_t start) const;
   bool parse_name(const Item& item, std::string& pattern);
   bool parse_quoted(std::string& text);
   bool parse_address(const Item& item, AddressTarget& target);

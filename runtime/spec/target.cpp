@@ -147,6 +147,13 @@ bool Parser::parse_symbol(Item& item) {
   return true;
 }
 
+// Whether the '/' at the cursor belongs to the symbol that began at `start`, and neither to a path ("./app") nor to a predicate.
+bool Parser::is_within_name(std::size_t start) const {
+  const char next = at(offset_ + 1);
+  const bool goes_on = is_word(next) || is_unicode(next) || (next != '\0' && std::string_view(".*?[(").find(next) != std::string_view::npos);
+  return goes_on && slice(start, offset_).find_first_not_of('.') != std::string_view::npos;
+}
+
 // An unquoted symbol, up to what cannot belong to one.
 bool Parser::parse_name(const Item& item, std::string& pattern) {
   const std::size_t start = offset_;
@@ -169,6 +176,8 @@ bool Parser::parse_name(const Item& item, std::string& pattern) {
       open.pop_back();
       ++offset_;
     } else if ((c == ',' || c == '&') && !open.empty()) {
+      ++offset_;
+    } else if (c == '/' && is_within_name(start)) {  // Go's packages
       ++offset_;
     } else if (c == '\\' && !ends_word(offset_ + 1)) {
       offset_ += 1 + character_at(offset_ + 1).size();
@@ -213,19 +222,13 @@ bool Parser::fail_in_name(const Item& item, std::size_t start) {
     return fail_unsupported(offset_, "a source line target (module@file:line)");
   }
   if (peek() == ',') return fail(offset_, "unexpected ','; separate probes with ';'");
-  if (peek() == '/' && !has_module) {
-    if (before.find_first_not_of('.') == std::string_view::npos) {  // "/usr/bin/x", "./app", "../app"
-      return fail(start,
-                  fmt::format("{} names a module but no symbol; write module:symbol", quote(word_at(start))));
-    }
-    return fail(
-        offset_,
-        "unexpected '/'; a module's path needs ':symbol', and a predicate is not supported yet by this "
-        "version");
+  if (peek() == '/' && !has_module && before.find_first_not_of('.') == std::string_view::npos) {  // "/usr/bin/x", "./app", "../app"
+    return fail(start, fmt::format("{} names a module but no symbol; write module:symbol", quote(word_at(start))));
   }
   if (before.empty())
     return fail(offset_, fmt::format("expected a symbol, found {}", quote(character_at(offset_))));
-  if (peek() == '/') return fail_unsupported(offset_, "a predicate (/.../)");
+  const std::size_t slash = peek() == '/' ? before.size() : before.find('/');
+  if (slash != std::string_view::npos) return fail_unsupported(start + std::min(slash, before.find('/')), "a predicate (/.../)");
   if (peek() == '-')
     return fail(offset_, "unexpected '-'; an offset is written symbol+4 and is never negative");
   return fail(offset_, fmt::format("unexpected {} in a symbol; put an unusual name in quotes",

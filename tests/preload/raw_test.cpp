@@ -47,6 +47,17 @@ TEST_CASE("raw: system calls that cannot be watched are told in one line at load
   CHECK(run_probed({fixture("fx_raw"), "mask"}, "f").err.find("watched") == std::string::npos);
 }
 
+TEST_CASE("raw: names with slashes and colons, as Go has them, need no quotes") {
+  for (const std::string item : {"pkg/inner.Call", "pkg/*.Call", "fx_raw:pkg/inner.*", "type:.eq.T", "type:.eq.*", "fx_raw:\"type:.eq.T\"", "\"pkg/inner.*\""}) {
+    CAPTURE(item);
+    const Outcome probed = run_probed({fixture("fx_raw")}, item);
+    CHECK(total(probed.summary(), "probepoints_armed") == 1);
+    CHECK(hits(probed.summary(), item) == 1);
+  }
+  const Outcome probed = run_probed({fixture("fx_raw")}, "type:.eq.U");
+  CHECK(probed.err.find("no module 'type' is loaded") != std::string::npos);
+}
+
 TEST_CASE("raw: Go's programs, every function of their runtime's own system calls probed") {
   if (!std::filesystem::exists("/usr/bin/go")) {
     MESSAGE("skipped: no /usr/bin/go");

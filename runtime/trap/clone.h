@@ -44,7 +44,7 @@ inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kT
   while (next < kMostClonings && t_clonings[next].rest != 0) ++next;
   if (next == kMostClonings || (flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM) return refuse(kNoSuchCall);
   Cloning* const cloning = &t_clonings[next];
-  sys::set_signal_mask(~std::uint64_t{0});
+  sys::set_signal_mask(kAllSignals);
   for (std::uint64_t word = 0; word < size / 8; ++word) cloning->args[word] = given[word];
   cloning->args[0] = flags & ~CLONE_CLEAR_SIGHAND;
   cloning->mask = uc->mask;

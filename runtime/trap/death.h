@@ -49,7 +49,7 @@ namespace ubp::trap {
 // Makes the return from this frame end the process by `signal`. sent: not caused by the instruction at RIP.
 [[gnu::always_inline]] inline void die(Context* uc, std::uint64_t signal, bool sent) {
   if (sent && sys::getpid() == 1) return;  // the kernel ignores it for the first process of a namespace
-  sys::set_signal_mask(~(std::uint64_t{1} << (SIGTRAP - 1)));  // until the return
+  sys::set_signal_mask(kAllSignals & ~(std::uint64_t{1} << (SIGTRAP - 1)));  // until the return
   const bool is_restored = g_process.report_death != nullptr && g_process.report_death();
   // Only a core dump shows the text, and another thread may meet what is left of the gate. A vfork child dies alone.
   if (!is_restored && !terminates(signal) && sys::is_process(g_process.pid)) restore_text();

@@ -88,7 +88,20 @@ inline constexpr std::uint64_t kRetry = 1;
 
 // Blocks every signal but SIGTRAP, whose handler is the runtime's; returns the mask that was. (A debugger's single step or
 // watchpoint while SIGTRAP is blocked would make the kernel reset the handler.)
-[[gnu::always_inline]] inline std::uint64_t block_all() { return sys::set_signal_mask(~kTrapBit); }
+[[gnu::always_inline]] inline std::uint64_t block_all() { return sys::set_signal_mask(kAllSignals & ~kTrapBit); }
+
+// A filter of the program's (SECCOMP_RET_TRAP) has raised SIGSYS for a system call of the runtime's own. The program's handler knows
+// nothing of that, and the trap path, begun again behind it, would make the same call for ever: the call has failed, and the runtime does
+// without.
+[[gnu::always_inline]] inline bool refused_call(const siginfo_t* info, Context* uc) {
+  constexpr int kSeccomp = 1;                        // SYS_SECCOMP, uapi/asm-generic/siginfo.h
+  constexpr std::uint64_t kNoSuchCall = ~std::uint64_t{37};  // -ENOSYS
+  if (info->si_signo != SIGSYS || info->si_code != kSeccomp) return false;
+  const std::uint64_t call = reinterpret_cast<std::uint64_t>(info->si_addr);  // si_call_addr has its place
+  if (call - g_process.text_low >= g_process.text_high - g_process.text_low && !t_in_runtime) return false;
+  uc->rax = kNoSuchCall;
+  return true;
+}
 
 // Whether the system call at hand makes a task that runs beside this one in the same memory.
 [[gnu::always_inline]] inline bool makes_thread(const Context* uc) {
@@ -345,7 +358,7 @@ UBP_RANGE("ubp_trap_r") int ubp_trap_resume(Context* uc) {
 // Range: entering. Shows the handler the original context; handler 0: there is none, return from the frame.
 UBP_RANGE("ubp_signal_s") Prepared ubp_signal_prepare(siginfo_t* info, Context* uc) {
   if (const xol::Displaced* const made_by = born_at(uc->rip, uc->rax)) [[unlikely]] give_birth(uc, *made_by);
-  if (defer(info, uc)) [[unlikely]] return {0, uc};
+  if (refused_call(info, uc) || defer(info, uc)) [[unlikely]] return {0, uc};
   // A fault in here: the stack that a handler's frame belongs on is used up. The kernel kills by SIGSEGV then.
   if (range_of(uc->rip) == Range::kEntering && is_fault(info)) [[unlikely]] {
     while (range_of(uc->rip) == Range::kEntering) uc = interrupted_frame(uc);

@@ -105,6 +105,10 @@ inline bool ends_process(std::uint64_t signal) { return dumps_core(signal) || te
 inline constexpr std::uint64_t kSynchronousSignals = (1u << (SIGTRAP - 1)) | (1u << (SIGSEGV - 1)) | (1u << (SIGBUS - 1)) |
                                                      (1u << (SIGFPE - 1)) | (1u << (SIGILL - 1)) | (1u << (SIGSYS - 1));
 
+// What the trap path blocks where no handler may come between. A system call filter of the program's may raise SIGSYS for a call of its own
+// (refused_call, trap_path.cpp), and the kernel kills where that is blocked.
+inline constexpr std::uint64_t kAllSignals = ~(std::uint64_t{1} << (SIGSYS - 1));
+
 // Remembers, or forgets, one bit of what the application asked of a signal.
 inline void set_bit(std::atomic<std::uint64_t>& bits, std::uint64_t signal, bool value) {
   const std::uint64_t bit = std::uint64_t{1} << (signal - 1);

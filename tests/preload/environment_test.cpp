@@ -89,6 +89,18 @@ TEST_CASE("late_seccomp: a filter that allows next to nothing, set after load") 
   CHECK(probed.err.find("ubp: hits") != std::string::npos);
 }
 
+TEST_CASE("late_seccomp: a filter that raises SIGSYS for what the runtime calls, under a handler of the program's") {
+  const std::vector<std::string> argv = {fixture("fx_environment"), "trapping"};
+  const Outcome plain = run_plain(argv);
+  REQUIRE(plain.end() == "signal 11");
+  REQUIRE(numbers(plain.out)["wrong"] == 0);
+  for (const std::string probes : {"f; insn:g", "insn:*"}) {
+    const Outcome probed = run({.argv = argv, .env = {{"UBP_PROBES", probes}, {"UBP_OPTIMIZE", "never"}}, .timeout_s = 20});
+    CHECK(probed.end() == "signal 11");
+    CHECK(probed.out == plain.out);
+  }
+}
+
 TEST_CASE("late_seccomp: hot probepoints of a program whose filter kills whoever patches stay as they are") {
   const std::vector<std::string> argv = {fixture("fx_environment"), "killing"};
   const Environment automatic = {{"UBP_OPTIMIZE", "auto"}};

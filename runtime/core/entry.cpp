@@ -103,6 +103,7 @@ bool write_files(report::Summary summary, bool to_stream, int pid) {
   fields.pid = pid;
   summary.pid = pid;
   if (process.error) summary.error = process.error;
+  if (is_first_of_family()) summary.unfollowed = unfollowed();
   const int owner = static_cast<int>(files_owner(is_first_of_family()));
   process.output.set_owner(owner);
   process.summary.set_owner(owner);
@@ -207,6 +208,22 @@ bool report_death() {
       : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
         "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "cc", "memory");
   return g_death_restored;
+}
+
+// A program is about to be executed, and will not be probed. The first process says so where it is replaced, lest nothing be said
+// at all; of its children's it counts them. (libc tries several paths one after the other.)
+void before_exec(const char* path) {
+  static constinit std::atomic<bool> is_told{false};
+  constexpr long kExecutable = 1;  // X_OK
+  if (path != nullptr && sys::call4(SYS_access, reinterpret_cast<long>(path), kExecutable) != 0) return;
+  if (!is_first_of_family()) return count_unfollowed();
+  if (is_told.exchange(true, std::memory_order_relaxed)) return;
+  const Quiet quiet;
+  try {
+    say(Level::kWarning, fmt::format("{} is replaced by {}: it leaves no report, and what replaces it runs unprobed (UBP_FOLLOW=exec probes it, too)",
+                                     g_loaded->program, path != nullptr ? path : "another program"));
+  } catch (const std::bad_alloc&) {  // no memory to say so
+  }
 }
 
 // At load: without memory for its stack there is none.
@@ -373,6 +390,7 @@ __attribute__((constructor)) void on_load(int argc, char** argv) {
     join_family(find_variable(kFirstVariable));
     good = load(errors, options);
     const bool is_followed = options.follow_exec || (g_loaded != nullptr && g_loaded->passes_on);
+    if (!is_followed && good) trap::g_process.before_exec = &before_exec;
     is_followed ? announce_to_children(block, first_of_family()) : hide_from_children(block);
     reserve_arena();
     prepare_death();

@@ -33,6 +33,7 @@ struct Page {
   std::atomic<std::uint32_t> executed;  // programs
   std::atomic<std::uint32_t> owner;     // files_owner()
   std::atomic<std::uint32_t> is_over;   // the first has told
+  std::atomic<std::uint32_t> unfollowed;
   Noted noted[2];
 };
 static_assert(sizeof(Page) <= kPageBytes);
@@ -174,6 +175,11 @@ bool note_in_family(Note note, std::string_view text) {
   noted.length.store(static_cast<std::uint32_t>(length), std::memory_order_release);  // pairs with told_by_family()
   return true;
 }
+
+void count_unfollowed() {
+  if (g_page != nullptr) g_page->unfollowed.fetch_add(1, std::memory_order_relaxed);  // a statistic
+}
+std::uint32_t unfollowed() { return g_page != nullptr ? g_page->unfollowed.load(std::memory_order_relaxed) : 0; }
 
 std::string mail_of_family() {
   const report::ErrorStream::Source file = source_of(g_first.page);

@@ -37,6 +37,10 @@ enum class Note : std::uint8_t { kUnmatched, kUnwritten };
 // Counts it, and keeps the first one's text. False: it is not for the first to say, or it has ended: the caller says it.
 bool note_in_family(Note note, std::string_view text);
 
+// A member is about to execute a program that is not followed; how many have.
+void count_unfollowed();
+std::uint32_t unfollowed();
+
 // At the first's end: what members have printed that could not go straight to its standard error; empty elsewhere.
 std::string mail_of_family();
 

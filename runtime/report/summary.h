@@ -89,6 +89,7 @@ struct Summary {
   std::vector<ProbeRow> probes;
   std::uint64_t unlisted = 0;   // further probes, never hit, of a summary whose readers would leave them out
   std::vector<Coverage> coverage;
+  std::uint32_t unfollowed = 0; // programs that its children executed, and that were not probed
   Traps traps;
   std::optional<Failure> error; // why nothing was armed, or counted
   std::string output_path;      // where the text goes; empty: standard error

@@ -142,6 +142,9 @@ void append_block(std::string& out, const Summary& summary) {
     append_line(out, "coverage   " + decimal(tenths / 10) + '.' + decimal(tenths % 10) + " % of the code of " + part.module + " is in its " +
                          count_of(part.functions, "known function") + " (" + part.sources + "): the others cannot be named");
   }
+  if (summary.unfollowed != 0) {
+    append_line(out, "executed   " + count_of(summary.unfollowed, "program") + " by its children, unprobed (UBP_FOLLOW=exec probes them, too)");
+  }
   append_line(out, "output     " + (summary.output_path.empty() ? "standard error" : summary.output_path));
 }
 

@@ -176,10 +176,19 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_promote(Context* uc) {
   sys::set_signal_mask(before);
 }
 UBP_RANGE("ubp_trap_b") bool ubp_trap_makes_thread(const Context* uc) { return counts_by_segment() && makes_thread(uc); }
+// A program is about to be executed. Signals are blocked as in ubp_trap_promote; one that comes behind has it told again.
+UBP_RANGE("ubp_trap_b") void ubp_trap_tell_exec(const Context* uc) {
+  const bool can = g_process.before_exec != nullptr && !t_in_runtime && !sys::is_set(g_process.is_sandboxed) && g_process.is_own_stack(address_of(uc));
+  if (!can) return;
+  const std::uint64_t before = block_all();
+  g_process.before_exec(uc->rax == SYS_execve ? reinterpret_cast<const char*>(uc->rdi) : nullptr);
+  sys::set_signal_mask(before);
+}
 // Where the thread goes on, when the system call is one for the gate; 0: it is none.
 UBP_RANGE("ubp_trap_b") std::uint64_t ubp_trap_gate(Context* uc, const xol::Displaced& point) {
   if (uc->rax == SYS_exit_group) return leave_process(uc);
   if (makes_thread(uc)) share_memory(uc);
+  if (uc->rax == SYS_execve || uc->rax == SYS_execveat) ubp_trap_tell_exec(uc);
   if (uc->rax == SYS_clone3) return pass_clone(uc, point);
   return pass_gate(uc, point) ? point.next() : 0;
 }

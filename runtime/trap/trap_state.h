@@ -174,6 +174,7 @@ struct Process {
   void (*before_sharing_tls)() = nullptr;   // called when a task is about to be made on its maker's TLS, or one of its own making
   void (*promote)(std::uint32_t point) = nullptr;  // core/lifecycle.cpp: a probepoint is hot; null: none is promoted
   bool (*report_death)() = nullptr;         // core/entry.cpp: a signal ends the process; returns whether the text is as it was
+  void (*before_exec)(const char* path) = nullptr;  // core/entry.cpp: a program is about to be executed; null: nobody asks. May be null itself
   std::atomic<bool> is_sandboxed{false};    // it has a system call filter of its own making: nothing new is asked of the kernel
   bool keeps_stacks = false;                // the process has Go code: frame.h
   bool has_gate = false;                    // libc's own rt_sigprocmask and rt_sigaction pass gate.h

@@ -83,6 +83,32 @@ TEST_CASE("a program that is probed passes nothing on") {
   CHECK_FALSE(has(probed.out, "LD_PRELOAD"));
 }
 
+TEST_CASE("a wrapper that is probed itself does not lose the program without a word") {
+  for (const std::vector<std::string>& argv : std::vector<std::vector<std::string>>{{"/usr/bin/nice", hello()}, {"/bin/sh", "-c", "exec " + hello()}}) {
+    CAPTURE(argv[0]);
+    Outcome replaced = run_probed(argv, "libc:malloc; libc:str*");
+    CHECK(replaced.end() == "exit 7");
+    CHECK(lines(said(replaced)).size() == 1);
+    CHECK(has(said(replaced), " is replaced by " + hello() + ": it leaves no report"));
+    CHECK(has(said(replaced), "UBP_FOLLOW=exec probes it, too"));
+  }
+  for (const std::vector<std::string>& argv :
+       std::vector<std::vector<std::string>>{{"/usr/bin/timeout", "60", hello()}, {"/bin/sh", "-c", hello() + "; exit $?"}}) {
+    CAPTURE(argv[0]);
+    Outcome child = run_probed(argv, "libc:malloc; libc:str*");
+    CHECK(child.end() == "exit 7");
+    CHECK(count_prefix(child.err, "ubp: executed   1 program by its children, unprobed (UBP_FOLLOW=exec") == 1);
+    CHECK(count_prefix(run_probed(argv, "libc:malloc", {{"UBP_FOLLOW", "exec"}}).err, "ubp: executed ") == 0);
+  }
+  Outcome spawns = run_probed({"/usr/bin/python3", "-S", "-E", "-c", "import os\nfor i in range(3): os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)"},
+                              "libc:malloc");
+  CHECK(spawns.end() == "exit 0");
+  CHECK(count_prefix(spawns.err, "ubp: executed   3 programs by its children") == 1);
+  Outcome fails = run_probed({"/usr/bin/python3", "-S", "-E", "-c", "import os\ntry: os.execv('/nonexistent', ['x'])\nexcept OSError: pass"}, "libc:malloc");
+  CHECK(fails.end() == "exit 0");
+  CHECK_FALSE(has(said(fails), "is replaced"));
+}
+
 TEST_CASE("what executed programs do not have is said once, with a count") {
   const std::string script = "/bin/ls / >/dev/null; /bin/true; /bin/true; " + hello() + "; exit $?";
   for (const char* missing : {"warn", ""}) {

@@ -86,20 +86,20 @@ struct AppHandlers {
 
 // The signals whose default is a core dump, and those that end the process without one; SIGTRAP is neither here, nor the two that
 // libc uses within itself.
-inline bool dumps_core(std::uint64_t signal) {
+[[gnu::always_inline]] inline bool dumps_core(std::uint64_t signal) {
   constexpr std::uint64_t kCore = (1u << (SIGQUIT - 1)) | (1u << (SIGILL - 1)) | (1u << (SIGABRT - 1)) | (1u << (SIGBUS - 1)) |
                                   (1u << (SIGFPE - 1)) | (1u << (SIGSEGV - 1)) | (1u << (SIGSYS - 1)) |
                                   (1u << (SIGXCPU - 1)) | (1u << (SIGXFSZ - 1));
   return signal >= 1 && signal <= 64 && (kCore >> (signal - 1) & 1) != 0;
 }
-inline bool terminates(std::uint64_t signal) {
+[[gnu::always_inline]] inline bool terminates(std::uint64_t signal) {
   constexpr std::uint64_t kLater = ~std::uint64_t{0} << 33;  // the real-time ones that programs may use
   constexpr std::uint64_t kEnds = (1u << (SIGHUP - 1)) | (1u << (SIGINT - 1)) | (1u << (SIGUSR1 - 1)) | (1u << (SIGUSR2 - 1)) |
                                   (1u << (SIGPIPE - 1)) | (1u << (SIGALRM - 1)) | (1u << (SIGTERM - 1)) | (1u << (SIGSTKFLT - 1)) |
                                   (1u << (SIGVTALRM - 1)) | (1u << (SIGPROF - 1)) | (1u << (SIGIO - 1)) | (1u << (SIGPWR - 1)) | kLater;
   return signal >= 1 && signal <= 64 && (kEnds >> (signal - 1) & 1) != 0;
 }
-inline bool ends_process(std::uint64_t signal) { return dumps_core(signal) || terminates(signal); }
+[[gnu::always_inline]] inline bool ends_process(std::uint64_t signal) { return dumps_core(signal) || terminates(signal); }
 
 // What an instruction may raise, SIGTRAP included: never blocked by the runtime, since the kernel kills then.
 inline constexpr std::uint64_t kSynchronousSignals = (1u << (SIGTRAP - 1)) | (1u << (SIGSEGV - 1)) | (1u << (SIGBUS - 1)) |
@@ -260,7 +260,7 @@ extern AppHandlers g_handlers;
 
 // Whether ubp_signal_entry stands before the default of a signal too (death.h). Behind a filter of the program's own making death must
 // not need a system call; but for a core dump the text is put back all the same.
-inline bool is_guarded(std::uint64_t signal) {
+[[gnu::always_inline]] inline bool is_guarded(std::uint64_t signal) {
   return dumps_core(signal) || (terminates(signal) && !__atomic_load_n(reinterpret_cast<const bool*>(&g_process.is_sandboxed), __ATOMIC_RELAXED));
 }
 

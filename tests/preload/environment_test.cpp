@@ -84,6 +84,19 @@ TEST_CASE("environ: UBP's variables are gone from it, and the auxiliary vector i
   CHECK(probed.out == plain.out);  // what the child inherits, line by line
 }
 
+TEST_CASE("malloc: the program's own, of 10,000 bytes, is not libubp's") {
+  REQUIRE(numbers(run_plain({fixture("fx_malloc")}).out)["bytes"] == 0);
+  for (const std::string probes : {"f", "*", "libc:*"}) {
+    CAPTURE(probes);
+    const Outcome probed = run_probed({fixture("fx_malloc")}, probes);
+    CHECK(probed.end() == "exit 0");
+    // What is left is the dynamic linker's: for libelf, and what that needs.
+    CHECK(numbers(probed.out)["bytes"] < 8000);
+    MESSAGE(numbers(probed.out)["calls"] << " calls, " << numbers(probed.out)["bytes"] << " bytes before main");
+    CHECK(adds_up(probed.summary()));
+  }
+}
+
 TEST_CASE("late_seccomp: a filter that allows next to nothing, set after load") {
   Outcome probed = check({"seccomp"});
   CHECK(probed.err.find("ubp: hits") != std::string::npos);

@@ -118,6 +118,7 @@ std::optional<std::string> Machine::start(const MachineConfig& config, probes::C
   if (hook) hook_ = table_->add(*hook);
   table_->add(calibration_point());
   own_end_ = table_->view().count;
+  g_process.own_points = own_end_;
   void* const users =
       mmap(nullptr, capacity * sizeof *users_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (users == MAP_FAILED) throw std::bad_alloc();

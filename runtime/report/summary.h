@@ -31,7 +31,7 @@ struct XolStats {
   std::uint64_t evictions = 0;  // refills that replaced another probepoint
   std::uint64_t area_bytes = 0; // slot memory in use: what threads own, and permanent slots
   std::uint64_t threads_seen = 0;
-  std::uint64_t taken_out = 0;  // probepoints lost because a task could have no state; each missed that hit
+  std::uint64_t taken_out = 0;  // hits of tasks that could have no state; some cost a probepoint
   std::uint64_t uncounted_tasks = 0;  // threads for which there were no counters: what they hit by jumps is in no figure
 };
 

@@ -124,8 +124,8 @@ void append_block(std::string& out, const Summary& summary) {
                        share(summary.optimised.probepoints, totals.probepoints_armed, "probepoint") + ", " +
                        share(summary.optimised.hits, totals.hits, "hit"));
   if (xol.taken_out != 0) {
-    append_line(out, "missed     more tasks than states: " + count_of(xol.taken_out, "probepoint") +
-                         " taken out at that hit (a smaller UBP_SLOTS leaves room for more)");
+    append_line(out, "missed     more tasks than states: " + count_of(xol.taken_out, "hit") +
+                         ", and probepoints taken out (a smaller UBP_SLOTS leaves room for more)");
   }
   if (xol.uncounted_tasks != 0) {
     append_line(out, "uncounted  more tasks than counters: what " + count_of(xol.uncounted_tasks, "thread") +

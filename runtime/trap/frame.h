@@ -80,6 +80,7 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
   if ((uc->stack_flags & kAutodisarm) != 0 || is_on(present, uc->rsp) || task->stack_tries >= kMostTries) return nullptr;
   if (!g_process.is_own_stack(uc->stack_base)) t_app_stack = present;  // else: inherited through fork
   ++task->stack_tries;
+  task->signal_stack = own;
   Context* const frame = move_frame(uc, g_process.stack_end(task->block));
   frame->stack_base = own;
   frame->stack_flags = 0;

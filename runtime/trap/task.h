@@ -74,17 +74,19 @@ struct Identity {
   std::uint32_t key;        // names the task among the states: its tid; guests are marked, lest tids of another pid
                             // namespace meet a member's
   bool is_member;
+  bool may_ask;             // after other tasks by their numbers
 };
 inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000;
 
 [[gnu::always_inline]] inline Identity identify(std::uint32_t tid) {
-  if (sys::is_process(g_process.pid)) return {tid, true};
-  // The parent of a task in a new pid namespace has no number there.
-  const bool elsewhere = sys::call4(SYS_getppid, 0) == 0;
-  return {tid | kGuest | (elsewhere ? kOtherNamespace : 0), false};
+  if (sys::is_process(g_process.pid)) return {tid, true, true};
+  // The parent of a task in a new pid namespace has no number there; and one that is made there has another parent, or process 1.
+  const long parent = sys::call4(SYS_getppid, 0);
+  const bool is_here = parent == static_cast<long>(g_process.pid) && parent != 1;
+  return {tid | kGuest | (parent == 0 ? kOtherNamespace : 0), false, is_here};
 }
 
-// Whether the owner of a state is gone for certain. Only members may ask: a guest may live in another pid namespace.
+// Whether the owner of a state is gone for certain. For those who may ask: a guest may live in another pid namespace.
 [[gnu::always_inline]] inline bool is_dead(std::uint32_t key) {
   constexpr long kNoSuchProcess = -3;  // -ESRCH
   if (key == 0 || (key & kOtherNamespace) != 0) return false;
@@ -136,7 +138,7 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
   // Look at a few earlier owners, a different few for every task: the number of states then stays near the largest
   // number of tasks alive at once, at a bounded price per task.
   constexpr std::uint32_t kLooks = 8;
-  for (std::uint32_t look = 0; who.is_member && look < kLooks && look < used; ++look) {
+  for (std::uint32_t look = 0; who.may_ask && look < kLooks && look < used; ++look) {
     if (TaskState* task = take_over((who.key * kLooks + look) % used)) return task;
   }
   while (used < limit) {
@@ -156,7 +158,7 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
       return task;
     }
   }
-  for (std::uint32_t block = 0; who.is_member && block < limit; ++block) {  // all claimed: any dead one will do
+  for (std::uint32_t block = 0; who.may_ask && block < limit; ++block) {  // all claimed: any dead one will do
     if (TaskState* task = take_over(block)) return task;
   }
   return nullptr;
@@ -165,16 +167,17 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
 // The state of the task that trapped with this stack pointer; nullptr when it can have none.
 //
 // t_state belongs to the thread whose TLS it is. A guest never stores it and never verifies a stack for its owner; it
-// looks its own state up at every hit. A vfork child that stays within its parent's verified stack passes for the
-// parent, which is suspended meanwhile.
+// looks its own state up at every hit. A guest whose maker waits for it (vfork, posix_spawn) needs none, and passes for its maker:
+// alone of all guests it inherits the maker's signal stack.
 //
-// known_task: without asking the kernel; nullptr when that does not do. current_task: for certain.
+// known_task: without asking the kernel; nullptr when that does not do. current_task: for certain. signal_stack: where the kernel
+// puts the task's signal frames; 0: on no stack of their own, or it is not known.
 [[gnu::always_inline]] inline TaskState* known_task(std::uint64_t rsp) {
   TaskState* const task = t_state;
   return is_state(task) && is_verified(task, rsp) ? task : nullptr;
 }
 
-[[gnu::always_inline]] inline TaskState* current_task(std::uint64_t rsp) {
+[[gnu::always_inline]] inline TaskState* current_task(std::uint64_t rsp, std::uint64_t signal_stack = 0) {
   if (TaskState* const known = known_task(rsp)) return known;
   TaskState* task = t_state;
   const std::uint32_t tid = sys::gettid();
@@ -182,16 +185,20 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
   const bool has_state = is_state(task);
   if (has_state && task->tid.load(std::memory_order_relaxed) == tid) {  // relaxed: see claim_state
     verify_stack(task, rsp);
+    if (signal_stack != 0) task->signal_stack = signal_stack;
     return task;
   }
   const bool is_orphan = !has_state || task->tid.load(std::memory_order_relaxed) == 0;  // fresh TLS, or a forked child's
   const Identity who = identify(tid);
+  // Source: kernel/fork.c, sas_ss_reset.
+  if (!who.is_member && !is_orphan && signal_stack != 0 && signal_stack == task->signal_stack) return task;
   const bool may_have_counted = has_state && is_orphan && who.is_member && counts_by_segment();
   task = claim_state(who, may_have_counted ? block_of(task) : kAnyBlock);
   if (task == nullptr) return nullptr;
   if (who.is_member && is_orphan) {
     t_state = task;
     verify_stack(task, rsp);
+    task->signal_stack = signal_stack;
   }
   enter_segment(task);
   return task;

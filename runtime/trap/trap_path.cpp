@@ -34,8 +34,8 @@ namespace {
 
 inline constexpr std::uint64_t kRetry = 1;
 
-// The thread gets no state: out of memory, or more tasks than blocks. The probepoint is taken out, so that the
-// program goes on as if it had never been armed.
+// The thread gets no state: out of memory, or more tasks than blocks. A probepoint that needs a slot of the thread's is taken out,
+// so that the program goes on as if it had never been armed.
 [[gnu::always_inline]] inline bool take_out(std::uint32_t point) {
   const long fd = open_memory();
   if (sys::failed(fd)) return false;
@@ -147,16 +147,17 @@ extern "C" {
 
 // What the hit path does only now and then, out of its way: tests/checks/link_check looks at what is left, and finds no
 // locked instruction in it. Each in the range of its caller.
-UBP_RANGE("ubp_trap_a") TaskState* ubp_trap_find_task(std::uint64_t rsp) { return current_task(rsp); }
+UBP_RANGE("ubp_trap_a") TaskState* ubp_trap_find_task(const Context* uc) { return current_task(uc->rsp, uc->stack_base); }
 UBP_RANGE("ubp_trap_a") bool ubp_trap_find_detoured(std::uint64_t rip, Detoured& found) { return find_detoured(rip, found); }
 UBP_RANGE("ubp_trap_a") bool ubp_trap_give_birth(Context* uc) {
   const xol::Displaced* const made_by = born_at(uc->rip, uc->rax);
   if (made_by != nullptr) give_birth(uc, *made_by);
   return made_by != nullptr;
 }
-UBP_RANGE("ubp_trap_a") bool ubp_trap_take_out(std::uint32_t point, bool in_detour) {
-  if (!in_detour && !take_out(point)) return false;
-  g_process.taken_out->fetch_add(1, std::memory_order_relaxed);  // a statistic
+UBP_RANGE("ubp_trap_a") bool ubp_trap_take_out(std::uint32_t point, bool may_stay) {
+  if (!may_stay && !take_out(point)) return false;
+  const bool is_own = point < g_process.own_points;
+  if (!is_own) g_process.taken_out->fetch_add(1, std::memory_order_relaxed);  // a statistic
   return true;
 }
 UBP_RANGE("ubp_trap_b") void ubp_trap_consume(Context* uc) { consume(uc); }
@@ -222,7 +223,7 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
     index = detoured.point;
   }
   TaskState* task = known_task(uc->rsp);
-  if (task == nullptr) [[unlikely]] task = ubp_trap_find_task(uc->rsp);
+  if (task == nullptr) [[unlikely]] task = ubp_trap_find_task(uc);
   // Not a hit: it was counted when the thread entered the slot or the detour; or it jumped into a window.
   const auto go_on = [&](std::uint64_t as) __attribute__((always_inline)) -> Decision {
     Continuation& next = continuation(uc);
@@ -237,8 +238,11 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
   if (index == probes::kNotFound) [[unlikely]] return go_on(kAtBoundary);
   if (task == nullptr) [[unlikely]] {
     if (detoured.copy == 0) detoured.copy = g_process.detours.covered_copy(index, origin);  // its byte may be a jump's
-    if (!ubp_trap_take_out(index, detoured.copy != 0)) return {0, uc};
+    const bool needs_slot = detoured.copy == 0 && g_process.table.points[index].route == decoder::Route::kSlot;
+    if (!ubp_trap_take_out(index, !needs_slot)) return {0, uc};
     if (detoured.copy != 0) return go_on(kAtBoundary);  // the jump stays: it is not so easily taken out
+    continuation(uc).consumed = kConsumed;
+    if (!needs_slot) return go_on(index);
     uc->rip = origin;
     return {kRetry, uc};
   }
@@ -308,7 +312,7 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
     next.fast = next.may_be_fast != 0 && can_return_fast(uc) ? 1 : 0;
     return;
   }
-  const std::uint64_t count = next.task->counters[next.index];
+  const std::uint64_t count = next.task != nullptr ? next.task->counters[next.index] : 0;
   const bool is_hot = count >= kHot && (count & (count - 1)) == 0;  // again and again, ever more rarely
   if (is_hot && g_process.promote != nullptr) [[unlikely]] ubp_trap_promote(uc);
   switch (point.route) {
@@ -352,7 +356,7 @@ UBP_RANGE("ubp_trap_r") int ubp_trap_resume(Context* uc) {
   const std::uint64_t origin = uc->reserved[0];
   if (uc->rip != origin) return 0;
   const std::uint32_t index = g_process.table.find(origin);
-  TaskState* task = current_task(uc->rsp);
+  TaskState* task = current_task(uc->rsp, uc->stack_base);
   if (index == probes::kNotFound || task == nullptr) return 0;
   Continuation& next = continuation(uc);
   next.origin = origin;
@@ -380,7 +384,7 @@ UBP_RANGE("ubp_signal_s") Prepared ubp_signal_prepare(siginfo_t* info, Context* 
     const std::uint64_t before = block_all();
     uc = settle(uc);
     if (g_process.policy == xol::Policy::kSteal) [[unlikely]] {  // its context is in no slot any more
-      if (TaskState* task = current_task(uc->rsp)) task->held.store(0, std::memory_order_release);  // pairs with is_held
+      if (TaskState* task = current_task(uc->rsp, uc->stack_base)) task->held.store(0, std::memory_order_release);  // pairs with is_held
     }
     sys::set_signal_mask(before);
   }
@@ -432,7 +436,7 @@ UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) 
 
 // Outside the ranges: called at load.
 UBP_RANGE("ubp_trap_f") void ubp_trap_adopt_main(std::uint64_t stack_low, std::uint64_t stack_high) {
-  TaskState* task = claim_state({sys::gettid(), true});
+  TaskState* task = claim_state({sys::gettid(), true, true});
   if (task == nullptr) return;
   t_state = task;
   enter_segment(task);

@@ -63,6 +63,7 @@ struct TaskState {
   std::uint64_t consumer_stack;     // where detours run consumers: below its DetourSave
   std::uint64_t ring, ring_head, ring_tail, ring_limit;  // what it records (record/rings.h); 0: it has not yet
   std::uint64_t own_traps;          // of libubp's own code, at probepoints in libc: no hits, but they cost as much
+  std::uint64_t signal_stack;       // where the kernel puts its signal frames, as it was seen last (task.h); 0: not known
   // Then, per area: geometry.slots tags and geometry.sets hands (see caches()).
 };
 
@@ -159,7 +160,8 @@ struct Process {
   std::atomic<std::uint32_t>* threads_seen = nullptr;
   std::uint32_t pid = 0;                    // of the process that these states belong to
   std::atomic<bool> shares_tls{false};      // some task runs on another's TLS: never trust it without asking
-  std::atomic<std::uint64_t>* taken_out = nullptr;     // hits of tasks without a state; each cost a probepoint
+  std::atomic<std::uint64_t>* taken_out = nullptr;     // hits of tasks without a state: counted nowhere else
+  std::uint32_t own_points = 0;             // the first ones in the table: the runtime's
 
   std::uint64_t text_low = 0, text_high = 0;  // of the trap path's code
   std::uint32_t pkru_offset = 0;            // of PKRU in the XSAVE image; 0: the system has no protection keys

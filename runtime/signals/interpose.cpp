@@ -5,7 +5,7 @@
 // SIGTRAP is virtual: its disposition and mask bit are the application's to set and read, and reach no kernel.
 //
 // Context: any, handlers included: sigaction and its family are async-signal-safe, so nothing here allocates, and
-// the one lock is held with all signals blocked.
+// a signal's lock is held with all signals blocked; it outlives no fork.
 #include "runtime/signals/interpose.h"
 
 #include <dlfcn.h>
@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cstdarg>
 #include <cstring>
+#include <utility>
 
 #include "runtime/signals/real.h"
 #include "runtime/trap/trap_state.h"
@@ -34,23 +35,45 @@ std::uint64_t kernel_mask(const sigset_t& set) {
   return bits;
 }
 
-// Serialises changes of dispositions. Signals are blocked meanwhile: a handler that calls sigaction cannot deadlock.
+// Whose turn it is to change one signal's disposition: 0, or a thread, with its process. A forked child may find the turn of a thread
+// that it does not have, and takes it over.
+std::atomic<std::uint64_t> g_turns[65];
+
+// Serialises changes of one signal's disposition. No handler of the application's runs meanwhile, that of its SIGTRAP included: it
+// could call sigaction itself.
 class DispositionLock {
  public:
-  DispositionLock() {
+  explicit DispositionLock(int signal) : turn_(g_turns[signal]) {
     before_ = sys::set_signal_mask(~bit_of(SIGTRAP));  // the functions called under the lock may be probed
-    while (flag_.test_and_set(std::memory_order_acquire)) sys::call4(SYS_sched_yield, 0);  // pairs with clear
+    was_blocked_ = std::exchange(trap::t_app_trap.is_blocked, true);
+    const std::uint64_t own = std::uint64_t{sys::getpid()} << 32 | sys::gettid();
+    std::uint64_t present = 0;
+    while (!turn_.compare_exchange_strong(present, own, std::memory_order_acquire)) {  // pairs with the release
+      if (!is_gone(present, own)) {
+        sys::call4(SYS_sched_yield, 0);
+        present = 0;
+      }
+    }
   }
   ~DispositionLock() {
-    flag_.clear(std::memory_order_release);  // pairs with test_and_set
+    turn_.store(0, std::memory_order_release);  // pairs with the acquire
+    trap::t_app_trap.is_blocked = was_blocked_;
     sys::set_signal_mask(before_);
+    if (!was_blocked_ && trap::t_app_trap.is_pending) trap::ubp_trap_block(false);  // it waited
   }
   DispositionLock(const DispositionLock&) = delete;
   DispositionLock& operator=(const DispositionLock&) = delete;
 
  private:
-  static inline std::atomic_flag flag_;
+  static bool is_gone(std::uint64_t thread, std::uint64_t own) {
+    constexpr long kNoSuchProcess = -3;  // -ESRCH
+    const auto tid = static_cast<std::uint32_t>(thread);
+    return thread >> 32 != own >> 32 || sys::call4(SYS_tkill, tid, 0) == kNoSuchProcess;
+  }
+
+  std::atomic<std::uint64_t>& turn_;
   std::uint64_t before_ = 0;
+  bool was_blocked_ = false;
 };
 
 // What the shim has to know of the application's flags; the kernel is always asked for siginfo.
@@ -68,7 +91,7 @@ Handler handler_of(std::uint64_t word) { return reinterpret_cast<Handler>(word);
 
 // SIGTRAP, as the application believes it set it.
 void virtual_sigaction(const struct sigaction* act, struct sigaction* old) {
-  DispositionLock lock;
+  DispositionLock lock(SIGTRAP);
   struct sigaction before {};
   before.sa_handler = handler_of(g_handlers.handler[SIGTRAP].load(std::memory_order_relaxed));  // under the lock
   before.sa_flags = static_cast<int>(g_handlers.trap_flags.load(std::memory_order_relaxed));    // under the lock
@@ -101,7 +124,7 @@ int wrapped_sigaction(int signal, const struct sigaction* act, struct sigaction*
     virtual_sigaction(act, old);
     return 0;
   }
-  DispositionLock lock;
+  DispositionLock lock(signal);
   const std::uint64_t previous = g_handlers.handler[signal].load(std::memory_order_relaxed);  // under the lock
   const auto number = static_cast<std::uint64_t>(signal);
   const bool masked_trap = trap::has_bit(g_handlers.masks_trap, number);
@@ -159,7 +182,7 @@ Handler wrapped_signal(Real real, int signal, Handler handler) {
     virtual_sigaction(&act, &old);
     return old.sa_handler;
   }
-  DispositionLock lock;
+  DispositionLock lock(signal);
   const std::uint64_t previous = g_handlers.handler[signal].load(std::memory_order_relaxed);  // under the lock
   if (is_function(handler)) {
     g_handlers.handler[signal].store(word_of(handler), std::memory_order_release);  // pairs with ubp_signal_prepare

@@ -3,7 +3,10 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/single_threaded.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -15,6 +18,7 @@
 #include <cstring>
 #include <ctime>
 #include <string_view>
+#include <unordered_set>
 
 #include "runtime/trap/trap_state.h"
 #include "xol/sys.h"
@@ -22,30 +26,43 @@
 namespace ubp::core {
 namespace {
 
-constexpr std::size_t kMostThreads = 16384;
-constinit std::atomic<std::uint32_t> g_arrived[kMostThreads];  // tids
+// A bit for every number that a thread may have. Source: linux/threads.h, PID_MAX_LIMIT.
+constexpr std::uint32_t kNumbers = 1U << 22, kBits = 64;
+constexpr std::size_t kArrivedBytes = kNumbers / 8;
+constinit std::atomic<std::uint64_t>* g_arrived = nullptr;  // mapped once: a straggler may look at any time
 constinit std::atomic<std::uint32_t> g_arrivals{0};
-constinit std::atomic<bool> g_held{false};
+constinit std::atomic<std::uint32_t> g_held{0};  // a futex
 
 void wait_a_moment() {
-  const timespec moment{0, 100'000};
+  const timespec moment{0, 200'000};
   sys::call4(SYS_nanosleep, reinterpret_cast<long>(&moment), 0);
 }
 
 // SIGTRAP, while threads are held; a straggler that gets its own later only returns.
 void hold(int) {
-  if (!g_held.load(std::memory_order_acquire)) return;                                       // pairs with park()
-  const std::uint32_t slot = g_arrivals.fetch_add(1, std::memory_order_acq_rel);             // pairs with has_arrived
-  if (slot < kMostThreads) g_arrived[slot].store(sys::gettid(), std::memory_order_release);  // likewise
-  while (g_held.load(std::memory_order_acquire)) wait_a_moment();                            // pairs with the destructor
+  if (g_held.load(std::memory_order_acquire) == 0) return;  // pairs with park()
+  const std::uint32_t tid = sys::gettid() % kNumbers;
+  g_arrived[tid / kBits].fetch_or(std::uint64_t{1} << tid % kBits, std::memory_order_release);  // pairs with has_arrived
+  g_arrivals.fetch_add(1, std::memory_order_release);                                           // pairs with park()
+  while (g_held.load(std::memory_order_acquire) != 0) {                                         // pairs with let_go()
+    sys::call4(SYS_futex, reinterpret_cast<long>(&g_held), FUTEX_WAIT_PRIVATE, 1);
+  }
 }
 
 bool has_arrived(std::uint32_t tid) {
-  const std::uint32_t count = std::min<std::uint32_t>(g_arrivals.load(std::memory_order_acquire), kMostThreads);
-  for (std::uint32_t i = 0; i < count; ++i) {
-    if (g_arrived[i].load(std::memory_order_acquire) == tid) return true;  // pairs with hold()
-  }
-  return false;
+  return (g_arrived[tid % kNumbers / kBits].load(std::memory_order_acquire) >> tid % kBits & 1) != 0;  // pairs with hold()
+}
+
+void let_go() {
+  constexpr long kAll = 0x7fffffff;
+  if (g_held.exchange(0, std::memory_order_release) == 0) return;  // pairs with hold()
+  sys::call4(SYS_futex, reinterpret_cast<long>(&g_held), FUTEX_WAKE_PRIVATE, kAll);
+}
+
+long milliseconds() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
 }
 
 // A held thread may own any lock of libc's, malloc's among them: nothing below calls what could wait for one.
@@ -94,14 +111,15 @@ Status status_of(std::uint32_t tid) {
   return status;
 }
 
-// A SIGTRAP that the runtime knows for its own (trap_path.cpp), should it arrive late.
-void ask(std::uint32_t tid) {
+// By a SIGTRAP that the runtime knows for its own (trap_path.cpp), should it arrive late. False: not yet (RLIMIT_SIGPENDING).
+bool ask(std::uint32_t tid) {
   siginfo_t info{};
   info.si_code = SI_QUEUE;
   info.si_pid = getpid();
   info.si_uid = getuid();
   info.si_value.sival_ptr = reinterpret_cast<void*>(UBP_ENTRY_MARK);
-  sys::call4(SYS_rt_tgsigqueueinfo, getpid(), tid, SIGTRAP, reinterpret_cast<long>(&info));
+  constexpr long kTryAgain = -11;  // -EAGAIN
+  return sys::call4(SYS_rt_tgsigqueueinfo, getpid(), tid, SIGTRAP, reinterpret_cast<long>(&info)) != kTryAgain;
 }
 
 }  // namespace
@@ -111,7 +129,19 @@ bool is_only_thread() {
 }
 
 std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
-  if (other_threads().empty()) return std::nullopt;
+  constexpr long kPatience = 2000, kQuiet = 250, kSettled = 2;  // milliseconds in which no thread came
+  if (other_threads().empty()) {
+    // Without /proc nobody can be listed.
+    const bool is_alone = access("/proc/self/task", R_OK) == 0 || __libc_single_threaded != 0;
+    return is_alone ? std::nullopt : std::optional<std::string>("cannot list the threads of this process: /proc is not there");
+  }
+  if (g_arrived == nullptr) {
+    void* const bits = mmap(nullptr, kArrivedBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (bits == MAP_FAILED) return "no memory to list the threads of this process";
+    g_arrived = static_cast<std::atomic<std::uint64_t>*>(bits);
+  } else {
+    madvise(g_arrived, kArrivedBytes, MADV_DONTNEED);  // zeros
+  }
   trap::KernelSigaction act{}, old{};
   act.handler = reinterpret_cast<std::uint64_t>(&hold);
   act.flags = SA_ONSTACK | SA_RESTART | trap::kRestorer;
@@ -120,31 +150,38 @@ std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
     return "the kernel refuses a SIGTRAP handler";
   }
   g_arrivals.store(0, std::memory_order_relaxed);  // nobody looks before the next line
-  g_held.store(true, std::memory_order_release);   // pairs with hold()
-  std::vector<std::uint32_t> asked;
-  timespec start{};
-  long waited_ms = 0;
-  clock_gettime(CLOCK_MONOTONIC, &start);
+  g_held.store(1, std::memory_order_release);      // pairs with hold()
+  std::unordered_set<std::uint32_t> asked;
+  std::uint32_t arrivals = 0;
+  long latest = milliseconds();  // that a thread came
   for (;;) {
     std::optional<std::uint32_t> missing;
+    Status status_of_missing;
+    const long quiet_for = milliseconds() - latest;
     for (const std::uint32_t tid : other_threads()) {  // again and again: those that run may make more
-      const Status status = status_of(tid);
-      if (status.state == 'Z' || status.state == 'X' || has_arrived(tid)) continue;
-      const bool is_asked = std::find(asked.begin(), asked.end(), tid) != asked.end();
-      if (!is_asked && !status.blocks_trap) {
-        asked.push_back(tid);
-        ask(tid);
+      if (has_arrived(tid)) continue;
+      const bool is_asked = asked.contains(tid);
+      if (is_asked && quiet_for < kSettled) {
+        missing = tid;
+        continue;
       }
-      if (leaves_blocked && status.blocks_trap && status.state == 'S' && waited_ms > 250) continue;
+      const Status status = status_of(tid);
+      if (status.state == 'Z' || status.state == 'X') continue;
+      if (!is_asked && !status.blocks_trap && ask(tid)) asked.insert(tid);
+      if (leaves_blocked && status.blocks_trap && status.state == 'S' && quiet_for > kQuiet) continue;
       missing = tid;
+      status_of_missing = status;
     }
     if (!missing) break;
-    timespec now{};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    waited_ms = (now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1'000'000;
-    if (waited_ms > 2000) {
-      g_held.store(false, std::memory_order_release);  // pairs with hold()
-      return fmt::format("thread {} blocks SIGTRAP or does not run; register the first probe before it does", *missing);
+    const std::uint32_t now = g_arrivals.load(std::memory_order_acquire);  // pairs with hold()
+    if (now != arrivals) latest = milliseconds();
+    arrivals = now;
+    if (quiet_for > kPatience && milliseconds() - latest > kPatience) {
+      let_go();
+      // A straggler meets this handler, which only returns.
+      if (g_arrivals.load(std::memory_order_acquire) == asked.size()) sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&old), 0, 8);
+      return fmt::format("thread {} {}; register the first probe before it does", *missing,
+                         status_of_missing.blocks_trap ? "blocks SIGTRAP" : "does not run");
     }
     wait_a_moment();
   }
@@ -153,6 +190,6 @@ std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
   return std::nullopt;
 }
 
-ParkedThreads::~ParkedThreads() { g_held.store(false, std::memory_order_release); }  // pairs with hold()
+ParkedThreads::~ParkedThreads() { let_go(); }
 
 }  // namespace ubp::core

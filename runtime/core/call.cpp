@@ -118,7 +118,7 @@ KeptFloating::KeptFloating() : mxcsr_(_mm_getcsr()) {
 KeptFloating::~KeptFloating() { _mm_setcsr(mxcsr_); }
 
 Quiet::Quiet() {
-  const std::uint64_t others = ~trap::kSynchronousSignals;  // SIGTRAP stays as it is: take_over() has to know
+  const std::uint64_t others = trap::kHoldable;  // SIGTRAP stays as it is: take_over() has to know
   sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, reinterpret_cast<long>(&others), reinterpret_cast<long>(&mask_), sizeof mask_);
   in_runtime_.emplace();
   error_ = errno;

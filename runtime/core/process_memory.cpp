@@ -3,6 +3,7 @@
 
 #include <cpuid.h>
 #include <fcntl.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -16,7 +17,7 @@
 #include <span>
 
 #include "runtime/patch/poke.h"
-#include "runtime/trap/trap_state.h"
+#include "runtime/trap/frame.h"
 #include "xol/make_area.h"
 
 namespace ubp::core {
@@ -30,6 +31,19 @@ constexpr std::uint64_t kPage = xol::kPageBytes;
 constexpr std::uint64_t kLikelyAreas = 2;  // the executable's and the libraries'
 
 std::uint64_t whole_pages(std::uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+
+// UBP's own signal stack. The kernel puts the frames of all signals that are pending there, one within the other, before the first
+// handler's first instruction; then those of a hit, and its consumers.
+std::uint64_t stack_bytes() {
+  constexpr std::uint64_t kSignals = 64, kTrapPath = 1024, kConsumers = 32768, kAround = 2 * kPage;
+#ifndef AT_MINSIGSTKSZ
+#define AT_MINSIGSTKSZ 51
+#endif
+  unsigned a = 0, image = 0, c = 0, d = 0;
+  std::uint64_t frame = getauxval(AT_MINSIGSTKSZ);  // since Linux 5.14
+  if (frame == 0) frame = 1024 + (__get_cpuid_count(0xd, 0, &a, &image, &c, &d) != 0 ? image : 512);
+  return whole_pages(kPage + (kSignals + 2) * (frame + trap::kRedZone) + kTrapPath + kConsumers + kAround + xol::kDetourSaveBytes);
+}
 
 // RLIMIT_AS in bytes; all of it when there is none.
 std::uint64_t address_space_limit() {
@@ -106,11 +120,12 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
   const std::uint32_t shared = shared_slots(plan);
   const SharedTables tables(plan.policy, shared);
   const std::uint64_t all_tables = shared == 0 ? 0 : trap::kHeatEntries + xol::kMaxAreas * tables.bytes;
+  g_process.own_stack_bytes = stack_bytes();
   for (std::uint32_t tasks = kMostTasks; tasks >= kFewestTasks; tasks /= 2) {
     const xol::AreaLayout layout = xol::AreaLayout::for_slots(plan.slots, tasks, shared);
     const std::uint64_t states = whole_pages(layout.blocks * state_bytes);
     const std::uint64_t counters = whole_pages(layout.blocks * counter_bytes);
-    const std::uint64_t stacks = layout.blocks * trap::kOwnStackBytes;
+    const std::uint64_t stacks = layout.blocks * g_process.own_stack_bytes;
     const std::uint64_t bytes = kPage + states + counters + stacks + all_tables;
     // Leave most of a limited address space (RLIMIT_AS) to the application.
     const std::uint64_t whole = bytes + 2 * layout.area_bytes * kLikelyAreas;

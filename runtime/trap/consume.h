@@ -4,6 +4,7 @@
 // may be abandoned and taken up again (translate.h), which a callback must not be: while a task is marked, a signal is sent
 // again to itself with every signal blocked in the interrupted context, and delivered when the hit ends, by the
 // rt_sigreturn that restores the thread's own mask. The signals of faults, and abort(), are not put off: they are the callback's own.
+// Nor is libc's SIGSETXID, for which another thread waits: its handler looks at no context, and returns to where it was.
 // A hit that a callback makes is missed: counted, told to the consumers' accounts, and displaced as any other.
 //
 // Synchronization protocol (with core/consumers.cpp). The task marks itself, fences, and reads the list of consumers; whoever takes
@@ -21,8 +22,6 @@
 
 namespace ubp::trap {
 
-inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
-
 [[gnu::always_inline]] inline bool is_consuming(const TaskState* task) {
   return task->consumer.load(std::memory_order_relaxed) != 0;  // its own, but for defer() in a handler above it
 }
@@ -30,7 +29,7 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
 // Whether a context with this stack pointer was called by the task's consumer.
 [[gnu::always_inline]] inline bool is_below(const TaskState* task, std::uint64_t rsp) {
   const bool is_detour = (task->consumer.load(std::memory_order_relaxed) & 0xff) == xol::kDetourMark;  // likewise
-  return (is_detour ? task->consumer_stack : task->consumer_frame) - rsp < kOwnStackBytes;
+  return (is_detour ? task->consumer_stack : task->consumer_frame) - rsp < g_process.own_stack_bytes;
 }
 
 [[gnu::always_inline]] inline void end_consuming(TaskState* task) {
@@ -48,7 +47,7 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
 [[gnu::always_inline]] inline TaskState* consuming_task(std::uint64_t rsp) {
   TaskState* task = t_state;
   if (g_process.is_own_stack(rsp)) {
-    task = g_process.state(static_cast<std::uint32_t>((rsp - g_process.stacks) / kOwnStackBytes));
+    task = g_process.state(static_cast<std::uint32_t>((rsp - g_process.stacks) / g_process.own_stack_bytes));
   } else if (!is_state(task)) {
     return nullptr;
   }
@@ -94,12 +93,13 @@ inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
       ends_process(signal) && g_handlers.handler[signal].load(std::memory_order_acquire) == 0;  // pairs with sigaction
   const bool is_synchronous = (kSynchronousSignals >> (signal - 1) & 1) != 0;  // also when it was sent: it cannot be held back
   if (is_synchronous || is_death || signal == SIGABRT) return false;    // abort() does not wait
+  if (signal == kSetxid) return false;
   TaskState* const task = consuming_task(uc->rsp);
   if (task == nullptr) return false;
   if (task->has_deferred == 0) reinterpret_cast<xol::DetourSave*>(task->consumer_stack)->mask = uc->mask;  // for a detour's end
   task->has_deferred = 1;
-  sys::set_signal_mask(~kSynchronousSignals);
-  uc->mask |= ~kSynchronousSignals;
+  sys::set_signal_mask(kHoldable);
+  uc->mask |= kHoldable;
   sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), info->si_signo, reinterpret_cast<long>(info));
   return true;
 }

@@ -50,12 +50,14 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
 }
 
 // Copies the frame to below `target`, as the kernel would have laid it out there. Leaves the original as it is, so
-// that whoever interrupts can do it again. May fault, when that stack is used up. Returns the new ucontext.
+// that whoever interrupts can do it again. May fault, when that stack is used up. Returns the new ucontext; nullptr: the
+// application's alternate stack is used up, which the kernel answers with SIGSEGV.
 [[gnu::always_inline]] inline Context* move_frame(const Context* uc, std::uint64_t target) {
   const std::uint32_t image = fp_bytes(uc);
   const std::uint64_t fp = (target - image) & ~std::uint64_t{63};
   const std::uint64_t frame = (((image != 0 ? fp : target) - kFrameBytes + 8) & ~std::uint64_t{15}) - 8;
   auto* const to = reinterpret_cast<Context*>(frame + 8);
+  if (is_on(t_app_stack, target) && frame < t_app_stack.base) return nullptr;
   copy_bytes(reinterpret_cast<void*>(frame), reinterpret_cast<const std::uint8_t*>(uc) - 8, kFrameBytes);
   if (image != 0) {
     copy_bytes(reinterpret_cast<void*>(fp), uc->fpstate, image);

@@ -39,6 +39,8 @@
 #define UBP_UC_CS 184
 #define UBP_UC_SS 190
 #define UBP_UC_FPSTATE 224
+#define UBP_UC_RESERVED 232
+#define UBP_UC_MASK 296
 #define UBP_UC_SIGINFO 304
 
 #define UBP_FP_SW_XFEATURES 472 /* sw_reserved.xfeatures in the legacy FXSAVE area: 464 + 8 */

@@ -105,7 +105,7 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
   bool done = open(reinterpret_cast<std::uint64_t>(g_process.state(block)), g_process.state_bytes);
   done &= open(reinterpret_cast<std::uint64_t>(g_process.counters) + block * g_process.counter_bytes,
                g_process.counter_bytes);
-  done &= open(g_process.stack_of(block), kOwnStackBytes - xol::kPageBytes);
+  done &= open(g_process.stack_of(block), g_process.own_stack_bytes - xol::kPageBytes);
   for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
     const std::uint64_t offset = block * g_process.layout.block_bytes;
     done &= xol::open_pages(g_process.areas[area], offset, g_process.layout.block_bytes);

@@ -145,6 +145,12 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   return Range::kOutside;
 }
 
+[[gnu::always_inline]] inline bool has_shadow_stack() {
+  std::uint64_t shadow_stack = 0;
+  asm volatile("rdsspq %0" : "+r"(shadow_stack));  // a nop that leaves 0 where there is none
+  return shadow_stack != 0;
+}
+
 // The ucontext of the activation that was interrupted inside the trap path.
 [[gnu::always_inline]] inline Context* interrupted_frame(const Context* uc) {
   std::uint64_t frame = uc->r15;
@@ -301,6 +307,15 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   set_rip(uc, made_by.next());
 }
 
+// A handler has returned: what it left of SIGTRAP in the mask is the application's, and must not reach the kernel. May be done again.
+[[gnu::always_inline]] inline void note_mask(Context* frame) {
+  if (frame->reserved[2] == 0) t_app_trap.is_blocked = (frame->mask & kTrapBit) != 0;
+  asm volatile("" ::: "memory");
+  frame->reserved[2] = 1;
+  asm volatile("" ::: "memory");
+  frame->mask &= ~kTrapBit;
+}
+
 // Shows the original context in the frame of a handler that is about to run. info: that frame's, or null.
 [[gnu::always_inline]] inline void translate(Context* frame, siginfo_t* info) {
 #ifdef UBP_TEST_NO_TRANSLATION  // tests/preload/controls_test.cpp: handlers see, and return to, what they interrupted
@@ -353,6 +368,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
       }
       return;
     case Range::kResuming:
+      note_mask(const_cast<Context*>(hit));
       copy_context(frame, hit);
       if (hit->rip == hit->reserved[0]) {
         resume_later(frame, hit->rip, hit->reserved[1]);
@@ -362,6 +378,19 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
       return;
     default: return;
   }
+}
+
+// The last word before a handler runs: it returns to the resuming range, which looks at the mask that it leaves behind, and it finds
+// the application's SIGTRAP in the one it is shown. Not where a shadow stack holds the return address.
+[[gnu::always_inline]] inline void expect_return(Context* frame) {
+  if (has_shadow_stack()) return;
+  if (frame->return_address() != address_of(&ubp_resume_restorer)) {
+    frame->reserved[0] = 0;
+    asm volatile("" ::: "memory");
+    frame->return_address() = address_of(&ubp_resume_restorer);
+  }
+  frame->reserved[2] = 0;
+  frame->mask = t_app_trap.is_blocked ? frame->mask | kTrapBit : frame->mask & ~kTrapBit;
 }
 
 // The context in which the kernel starts the handler whose frame is `inner`.
@@ -380,9 +409,10 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 // The kernel delivers several signals at once, and a signal may interrupt the preparation of another: the handler that
 // was about to run then shows as interrupted. Its frame is prepared here in its stead, and it as interrupted at its own
 // first instruction; innermost first, because every further handler may refill slots and use the stack.
-// Signals must be blocked. Everything can be done again from the start by whoever interrupts later.
+// Signals must be blocked. Everything can be done again from the start by whoever interrupts later. nullptr: the application's
+// alternate stack has no room for all of them.
 [[gnu::always_inline]] inline Context* settle(Context* uc) {
-  constexpr int kDeepest = 32;
+  constexpr int kDeepest = 96;  // more than the stack has room for (core/process_memory.cpp)
   Context* frames[kDeepest];
   int depth = 0;
   frames[0] = uc;
@@ -397,7 +427,8 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
     const std::uint64_t handler = g_handlers.handler[signal % 65].load(std::memory_order_acquire);  // pairs with sigaction
     const std::uint64_t target = handler > 1 ? frame_target(frame, signal) : 0;
     if (target != 0) frame = move_frame(frame, target);
-    if (depth == 0) return frame;
+    if (depth == 0 || frame == nullptr) return frame;
+    if (handler > 1) expect_return(frame);
     Context* const outer = frames[--depth];
     start_handler(outer, frame, handler, signal);
     frame = outer;

@@ -187,7 +187,8 @@ ubp_trap_restorer:
     .cfi_endproc
     .size ubp_trap_restorer, . - ubp_trap_restorer
 
-// An application handler whose frame was translated returns here (rsp = its ucontext).
+// Application handlers return here (rsp = the frame's ucontext). Where there is no hit to go on with, and the mask that is to be
+// restored says nothing of SIGTRAP, nor is there anything to change, it is libc's restorer: no stack is used.
     .balign 16
     CFI_SIGNAL_FRAME
     nop
@@ -195,14 +196,21 @@ ubp_trap_restorer:
 ubp_resume_restorer:                    // the ucontext is rsp
     movq %rsp, %r15
 ubp_resume_restorer_r15:
-    leaq UBP_STACK_OFFSET(%r15), %rsp
+    cmpq $0, UBP_UC_RESERVED(%r15)
+    jne 2f
+    testb $0x10, UBP_UC_MASK(%r15)
+    jne 2f
+    movq _ZN3ubp4trap10t_app_trapE@gottpoff(%rip), %rax
+    cmpb $0, %fs:(%rax)                 // AppTrap::is_blocked
+    je 3f
+2:  leaq UBP_STACK_OFFSET(%r15), %rsp
     CLEAR_FLAGS
     movq %r15, %rdi
     call ubp_trap_resume                // 1: the hit goes on; 0: the handler has moved the context elsewhere
     testl %eax, %eax
     jnz ubp_trap_counted
     movq %r15, %rsp
-    movl $15, %eax
+3:  movl $15, %eax
     syscall
 ubp_resume_end:
     .cfi_endproc

@@ -58,9 +58,7 @@ inline constexpr std::uint64_t kRetry = 1;
   if (!g_process.fast_return || (uc->eflags & (kTrapFlag | kNestedTask)) != 0 || (uc->stack_flags & kAutodisarm) != 0) return false;
   if (uc->cs != kUserCode || uc->ss != kUserStack) return false;
   if (uc->fpstate == nullptr || fp_word(uc, 464) != kFpMagic1) return false;
-  std::uint64_t shadow_stack = 0;
-  asm volatile("rdsspq %0" : "+r"(shadow_stack));  // a nop that leaves 0 where there is none
-  if (shadow_stack != 0) return false;
+  if (has_shadow_stack()) return false;
   if (g_process.pkru_offset != 0) {
     constexpr std::uint32_t kPkruBit = 1u << 9, kXstateBv = 512;
     const std::uint32_t saved = (fp_word(uc, kXstateBv) & kPkruBit) != 0 ? fp_word(uc, g_process.pkru_offset) : 0;
@@ -265,7 +263,9 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
       take_deferred(task);
     }
   }
-  const bool may_count_alone = detoured.copy != 0 && next.consumed == kNotConsumed && task == t_state;
+  // In a detour, a consumer runs on the task's own stack: the next trap's frame must not come where the application's are.
+  const bool has_stack = uc->stack_base == g_process.stack_of(task->block);
+  const bool may_count_alone = detoured.copy != 0 && next.consumed == kNotConsumed && task == t_state && has_stack;
   if (may_count_alone && !sys::is_set(g_process.shares_tls)) {  // set by this thread before it shares
     task->fast = task->optimised;
   }
@@ -350,9 +350,11 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
   next.fast = next.may_be_fast != 0 && can_return_fast(uc) ? 1 : 0;
 }
 
-// Range: resuming. An application handler has returned from a translated frame. 1: the context still stands before
-// the probepoint, whose counted hit goes on; 0: the handler has moved it, and it is resumed as it is.
+// Range: resuming. An application handler has returned. 1: from a translated frame, whose context still stands before
+// the probepoint, whose counted hit goes on; 0: else, or the handler has moved it, and it is resumed as it is.
 UBP_RANGE("ubp_trap_r") int ubp_trap_resume(Context* uc) {
+  note_mask(uc);
+  send_pending_trap();
   const std::uint64_t origin = uc->reserved[0];
   if (uc->rip != origin) return 0;
   const std::uint32_t index = g_process.table.find(origin);
@@ -372,25 +374,34 @@ UBP_RANGE("ubp_trap_r") int ubp_trap_resume(Context* uc) {
 UBP_RANGE("ubp_signal_s") Prepared ubp_signal_prepare(siginfo_t* info, Context* uc) {
   if (const xol::Displaced* const made_by = born_at(uc->rip, uc->rax)) [[unlikely]] give_birth(uc, *made_by);
   if (refused_call(info, uc) || defer(info, uc)) [[unlikely]] return {0, uc};
-  // A fault in here: the stack that a handler's frame belongs on is used up. The kernel kills by SIGSEGV then.
-  if (range_of(uc->rip) == Range::kEntering && is_fault(info)) [[unlikely]] {
-    while (range_of(uc->rip) == Range::kEntering) uc = interrupted_frame(uc);
-    translate(uc, nullptr);
-    uc->info()->si_signo = SIGSEGV;
-    die(uc, SIGSEGV, true);
-    return {0, uc};
+  const auto signal = static_cast<std::uint64_t>(info->si_signo);
+  if (signal == kSetxid && consuming_task(uc->rsp) != nullptr) [[unlikely]] {
+    return {g_handlers.handler[kSetxid].load(std::memory_order_acquire), uc};  // pairs with sigaction
   }
+  // The stack that a handler's frame belongs on is used up: the kernel kills by SIGSEGV then.
+  const auto overflow = [](Context* frame) __attribute__((always_inline)) -> Prepared {
+    while (range_of(frame->rip) == Range::kEntering) frame = interrupted_frame(frame);
+    translate(frame, nullptr);
+    frame->info()->si_signo = SIGSEGV;
+    die(frame, SIGSEGV, true);
+    return {0, frame};
+  };
+  if (range_of(uc->rip) == Range::kEntering && is_fault(info)) [[unlikely]] return overflow(uc);
   if (is_in_ubp(uc->rip) || g_process.is_own_stack(reinterpret_cast<std::uint64_t>(uc))) [[unlikely]] {
     const std::uint64_t before = block_all();
-    uc = settle(uc);
+    Context* const settled = settle(uc);
+    if (settled == nullptr) return overflow(uc);
+    uc = settled;
     if (g_process.policy == xol::Policy::kSteal) [[unlikely]] {  // its context is in no slot any more
       if (TaskState* task = current_task(uc->rsp, uc->stack_base)) task->held.store(0, std::memory_order_release);  // pairs with is_held
     }
     sys::set_signal_mask(before);
   }
-  const auto signal = static_cast<std::uint64_t>(info->si_signo);
   const std::uint64_t handler = g_handlers.handler[signal % 65].load(std::memory_order_acquire);  // pairs with sigaction
-  if (handler > 1) return {handler, uc};
+  if (handler > 1) {
+    expect_return(uc);
+    return {handler, uc};
+  }
   if (handler == 0 && ends_process(signal)) die(uc, signal, !is_fault(info));
   return {0, uc};
 }
@@ -408,7 +419,10 @@ UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) 
   // A step inside a detour: the program sees one only where an instruction of its own has been executed.
   if (info->si_code == TRAP_TRACE && (is_before_copies(uc->rip) || consuming_task(uc->rsp) != nullptr)) return {0, uc};
   const std::uint64_t before = block_all();
-  if (is_in_ubp(uc->rip)) uc = settle(uc);
+  if (is_in_ubp(uc->rip)) {
+    Context* const settled = settle(uc);
+    uc = settled != nullptr ? settled : uc;
+  }
   const std::uint64_t handler = g_handlers.handler[SIGTRAP].load(std::memory_order_acquire);  // pairs with sigaction
   const bool is_fault = info->si_code > 0, is_breakpoint = info->si_code == SI_KERNEL;
   const bool is_blocked = t_app_trap.is_blocked || t_in_runtime || consuming_task(uc->rsp) != nullptr;
@@ -422,7 +436,15 @@ UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) 
     const std::uint64_t flags = g_handlers.trap_flags.load(std::memory_order_relaxed);  // set with the handler
     if ((flags & SA_RESETHAND) != 0) g_handlers.handler[SIGTRAP].store(0, std::memory_order_release);  // pairs with above
     sys::set_signal_mask(before | (g_handlers.trap_mask.load(std::memory_order_relaxed) & ~kTrapBit));  // likewise
-    if (const std::uint64_t target = frame_target(uc, SIGTRAP)) uc = move_frame(uc, target);
+    if (const std::uint64_t target = frame_target(uc, SIGTRAP)) {
+      Context* const moved = move_frame(uc, target);
+      if (moved == nullptr) {
+        die(uc, SIGSEGV, true);
+        return {0, uc};
+      }
+      uc = moved;
+    }
+    expect_return(uc);
   } else if (handler == 0 || is_fault) {  // blocking and SIG_IGN stop kill(2), not a fault
     if (is_breakpoint) {
       const auto* after = reinterpret_cast<const std::uint8_t*>(uc->rip);

@@ -27,7 +27,8 @@ struct Context {
   std::uint16_t cs, gs, fs, ss;
   std::uint64_t err, trapno, oldmask, cr2;
   std::uint8_t* fpstate;
-  std::uint64_t reserved[8];      // ignored by rt_sigreturn. [0]: where a translated handler's hit goes on; [1]: Consumed
+  std::uint64_t reserved[8];      // ignored by rt_sigreturn, and not what they were at the start. Of a handler's frame (translate.h):
+                                  // [0]: the probepoint whose hit goes on; 0: none does; [1]: Consumed; [2]: left() has been here
   std::uint64_t mask;
 
   siginfo_t* info() { return reinterpret_cast<siginfo_t*>(reinterpret_cast<std::uint8_t*>(this) + UBP_UC_SIGINFO); }
@@ -36,7 +37,8 @@ struct Context {
 static_assert(offsetof(Context, r8) == UBP_UC_R8 && offsetof(Context, r15) == UBP_UC_R15);
 static_assert(offsetof(Context, rcx) == UBP_UC_RCX && offsetof(Context, rip) == UBP_UC_RIP);
 static_assert(offsetof(Context, cs) == UBP_UC_CS && offsetof(Context, ss) == UBP_UC_SS);
-static_assert(offsetof(Context, fpstate) == UBP_UC_FPSTATE && offsetof(Context, mask) == 296);
+static_assert(offsetof(Context, fpstate) == UBP_UC_FPSTATE);
+static_assert(offsetof(Context, reserved) == UBP_UC_RESERVED && offsetof(Context, mask) == UBP_UC_MASK);
 static_assert(sizeof(Context) == UBP_UC_SIGINFO);
 
 // One task: a thread, or a process made by clone(CLONE_VM) that shares its parent's TLS. Lives in memory that a
@@ -110,6 +112,13 @@ inline constexpr std::uint64_t kSynchronousSignals = (1u << (SIGTRAP - 1)) | (1u
 // (refused_call, trap_path.cpp), and the kernel kills where that is blocked.
 inline constexpr std::uint64_t kAllSignals = ~(std::uint64_t{1} << (SIGSYS - 1));
 
+inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
+
+// libc's SIGSETXID: whoever changes the process's user or group waits until every thread has handled it.
+inline constexpr std::uint64_t kSetxid = 33;
+// What the runtime may hold back for a while.
+inline constexpr std::uint64_t kHoldable = ~kSynchronousSignals & ~(std::uint64_t{1} << (kSetxid - 1));
+
 // Remembers, or forgets, one bit of what the application asked of a signal.
 inline void set_bit(std::atomic<std::uint64_t>& bits, std::uint64_t signal, bool value) {
   const std::uint64_t bit = std::uint64_t{1} << (signal - 1);
@@ -128,9 +137,6 @@ struct PermanentSlots {
   std::uint64_t bytes = 0;                  // reserved
   std::uint64_t used = 0;                   // of them written, in whole pages
 };
-
-// UBP's own signal stack of one task; its lowest page stays inaccessible.
-inline constexpr std::uint64_t kOwnStackBytes = 65536;
 
 inline constexpr std::uint32_t kHeatEntries = 65536;
 
@@ -153,7 +159,8 @@ struct Process {
   std::uint64_t optimised_offset = 0;       // counters[optimised_offset + i]: hits of probepoint i that went through its detour
   xol::DetourView detours;
   void (*run_consumers)(Context*, TaskState*, std::uint32_t point, bool missed) = nullptr;  // core/consumers.cpp
-  std::uint64_t stacks = 0;                 // layout.blocks x kOwnStackBytes
+  std::uint64_t stacks = 0;                 // layout.blocks x own_stack_bytes
+  std::uint64_t own_stack_bytes = 0;        // UBP's own signal stack of one task; its lowest page stays inaccessible
   std::uint64_t rings = 0;                  // layout.blocks x record::kRingBytes; 0: no probe ever recorded
   std::atomic<std::uint32_t>* fork_state = nullptr;
   std::atomic<std::uint32_t>* high_water = nullptr;    // blocks ever claimed
@@ -195,12 +202,12 @@ struct Process {
     return reinterpret_cast<TaskState*>(states + block * state_bytes);
   }
   // The lowest address of a task's own stack, as the kernel is told.
-  std::uint64_t stack_of(std::uint32_t block) const { return stacks + block * kOwnStackBytes + xol::kPageBytes; }
+  std::uint64_t stack_of(std::uint32_t block) const { return stacks + block * own_stack_bytes + xol::kPageBytes; }
   // The end of what signal frames and consumers may use of it; there the task's DetourSave begins.
   std::uint64_t stack_end(std::uint32_t block) const {
-    return stack_of(block) + kOwnStackBytes - xol::kPageBytes - xol::kDetourSaveBytes + xol::kDetourSaveSkew;
+    return stack_of(block) + own_stack_bytes - xol::kPageBytes - xol::kDetourSaveBytes + xol::kDetourSaveSkew;
   }
-  bool is_own_stack(std::uint64_t address) const { return address - stacks < layout.blocks * kOwnStackBytes; }
+  bool is_own_stack(std::uint64_t address) const { return address - stacks < layout.blocks * own_stack_bytes; }
   // The task's cache of one area.
   [[gnu::always_inline]] inline xol::SlotCache cache(TaskState* task, std::uint32_t area) const {
     const std::uint64_t per_area = geometry.slots * sizeof(xol::SlotCache::Tag) + geometry.sets;
@@ -236,7 +243,7 @@ struct AppStack {
 }
 // The thread's SIGTRAP as the application set it: the mask bit, and one that arrived while it was blocked.
 struct AppTrap {
-  bool is_blocked;
+  bool is_blocked;            // the first: trap_entry.S
   bool is_pending;
   bool in_wrapper;            // libc's sigaction is called by the interposed one, which translates the answer itself
   bool guest_is_blocked;      // the mask bit of a vfork child that runs on this TLS,

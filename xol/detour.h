@@ -52,7 +52,8 @@ inline constexpr std::uint32_t kMostJumpBytes = decoder::kJumpBytes + decoder::k
 struct DetourSave {
   std::uint64_t registers[16];  // numbered as the hardware does
   std::uint64_t status;         // ah: the status flags but OF; al: OF
-  std::uint64_t error;          // errno
+  std::uint32_t error;          // errno
+  std::uint32_t cancel;         // the thread's cancellation state
   std::uint64_t rflags;         // not at a function's entry: for the direction flag
   std::uint32_t mxcsr;
   std::uint32_t in_use;         // XINUSE, of what runtime/core/floating.S saves

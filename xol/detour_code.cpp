@@ -214,6 +214,17 @@ void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& co
   writer.bytes({0x64, 0x8b, 0x04, 0x25});                      // mov errno,%eax
   writer.word(static_cast<std::uint32_t>(consumers.error));
   saved(kStore, kRax, offsetof(DetourSave, error), false);
+  const bool disables = consumers.needs.all_fp && consumers.cancel != 0;  // others call nothing that could be cancelled
+  const auto cancel = [&](std::initializer_list<std::uint8_t> opcode) {
+    writer.bytes(opcode);
+    writer.word(static_cast<std::uint32_t>(consumers.cancel));
+  };
+  if (disables) {
+    cancel({0x64, 0x0f, 0xb6, 0x04, 0x25});                    // movzbl cancel,%eax
+    saved(kStore, kRax, offsetof(DetourSave, cancel), false);
+    cancel({0x64, 0xf0, 0x80, 0x0c, 0x25});                    // lock orb $1,cancel
+    writer.bytes({1});
+  }
   write_save_floating(writer, consumers);
   writer.bytes({0x48, 0xb8});                                  // mov $list,%rax
   writer.quad(consumers.list);
@@ -238,6 +249,12 @@ void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& co
   writer.word(static_cast<std::uint32_t>(consumers.error));
   writer.bytes({0x74, 8, 0x64, 0x89, 0x04, 0x25});     // mov %eax,errno
   writer.word(static_cast<std::uint32_t>(consumers.error));
+  if (disables) {
+    saved(kLoad, kRax, offsetof(DetourSave, cancel), false);
+    writer.bytes({0xa8, 1, 0x75, 10});                 // test $1,%al; jnz: it was disabled
+    cancel({0x64, 0xf0, 0x80, 0x24, 0x25});            // lock andb $~1,cancel
+    writer.bytes({0xfe});
+  }
   write_restore_floating(writer, consumers);
   saved(kLoad, kRsi, offsetof(DetourSave, context[kContextTask]));
   with_memory(writer, {kLoad}, kRax, kRsi, consumers.optimised);  // 0 in a forked child, whose states are wiped

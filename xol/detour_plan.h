@@ -48,6 +48,7 @@ struct DetourConsumers {
   std::uint32_t point = 0;             // the probepoint's index
   std::uint32_t dropped = 0;           // from where the task counts to what a recorder drops
   std::int32_t error = 0;              // of errno, from %fs:0
+  std::int32_t cancel = 0;             // of the thread's cancellation state, likewise; 0: not known
   std::uint64_t components = 0;        // of XSAVE; 0: there is none
   bool compacts = false;               // XSAVEC can be had
   std::uint64_t save = 0, restore = 0; // instead of XSAVE: runtime/core/floating.S; 0: it cannot be had

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "runtime/core/call.h"
+#include "runtime/core/cancellation.h"
 #include "runtime/core/consumer_code.h"
 #include "runtime/report/report.h"
 
@@ -72,6 +73,7 @@ void tell(ubp_refusal* refusal, const Problem& problem) {
 template <typename Body>
 ubp_status guarded(const Body& body) {
   const Quiet quiet;
+  const Uncancelled uncancelled;
   try {
     return body();
   } catch (const std::bad_alloc&) {

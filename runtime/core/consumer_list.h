@@ -31,6 +31,7 @@ inline std::uint32_t counter_of(const Consumer& consumer) {
 
 extern const Consumer** g_consumers;     // by probepoint: the first one; null: none
 extern std::int64_t g_errno_offset;      // of errno, from %fs:0
+extern std::int32_t g_cancel_offset;     // of the thread's cancellation state (cancellation.h); 0: not known
 
 // Called by the trap path with the task marked (trap/consume.h). Detours do the same in machine code (xol/detour_code.cpp).
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed);

@@ -11,6 +11,7 @@
 #include <memory>
 #include <new>
 
+#include "runtime/core/cancellation.h"
 #include "runtime/trap/task.h"
 #include "runtime/trap/trap_state.h"
 
@@ -101,6 +102,7 @@ void Consumers::start(std::uint32_t capacity) {
   std::uint64_t thread;
   asm("mov %%fs:0, %0" : "=r"(thread));
   g_errno_offset = static_cast<std::int64_t>(reinterpret_cast<std::uint64_t>(&errno) - thread);  // libc's TLS is there from the start
+  g_cancel_offset = find_cancel_state();
   g_consumers = static_cast<const Consumer**>(memory);
   g_process.run_consumers = &run_consumers;
 }

@@ -25,6 +25,7 @@
 #include "runtime/core/api.h"
 #include "runtime/core/arena.h"
 #include "runtime/core/call.h"
+#include "runtime/core/cancellation.h"
 #include "runtime/core/environment.h"
 #include "runtime/core/family.h"
 #include "runtime/core/options.h"
@@ -160,6 +161,8 @@ bool make_report(bool is_death) {
   bool is_restored = false;
   try {
     const Quiet quiet;
+    std::optional<Uncancelled> uncancelled;
+    if (!is_death) uncancelled.emplace();
     write_files(end(g_loaded->program, g_loaded->summary.is_set(), is_death ? nullptr : &quiet, is_restored), true, static_cast<int>(pid));
     if (const std::string mail = mail_of_family(); !mail.empty()) report::error_stream().write(mail);
     for (const Note note : {Note::kUnmatched, Note::kUnwritten}) {

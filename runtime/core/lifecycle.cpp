@@ -5,6 +5,7 @@
 
 #include "runtime/core/api.h"
 #include "runtime/core/call.h"
+#include "runtime/core/cancellation.h"
 #include "runtime/report/report.h"
 #include "runtime/signals/interpose.h"
 #include "runtime/trap/trap_state.h"
@@ -19,6 +20,7 @@ namespace {
 // Stands in for the dynamic linker's empty r_brk.
 void on_modules_changed() {
   const Quiet quiet;
+  const Uncancelled uncancelled;
   if (_r_debug.r_state != r_debug::RT_CONSISTENT) return;
   const Call call;
   if (call.status() != UBP_OK) return;  // a vfork child; or libubp itself opens its readers
@@ -94,6 +96,7 @@ report::Summary end(const std::string& program, bool lists_all, const Quiet* qui
 
 void leave_consumers() {
   const Quiet quiet;
+  const Uncancelled uncancelled;
   const Call call(false);
   if (call.status() != UBP_OK || !interface().is_embedded) return;
   Registry& registry = interface().registry;

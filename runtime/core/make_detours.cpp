@@ -254,6 +254,7 @@ void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function
   consumers.mark = offsetof(trap::TaskState, consumer);
   consumers.optimised = offsetof(trap::TaskState, optimised);
   consumers.error = static_cast<std::int32_t>(g_errno_offset);
+  consumers.cancel = g_cancel_offset;
   consumers.tid = offsetof(trap::TaskState, tid);
   consumers.ring = offsetof(trap::TaskState, ring);
   consumers.head = offsetof(trap::TaskState, ring_head);

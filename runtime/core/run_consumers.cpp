@@ -9,12 +9,17 @@ namespace ubp::core {
 
 const Consumer** g_consumers = nullptr;
 std::int64_t g_errno_offset = 0;
+std::int32_t g_cancel_offset = 0;
 
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed) {
   std::uint64_t thread;
   asm("mov %%fs:0, %0" : "=r"(thread));
   int& error = *reinterpret_cast<int*>(thread + static_cast<std::uint64_t>(g_errno_offset));
   const int before = error;
+  // A cancellation point in a consumer is none: other threads set bits of the same byte.
+  auto* const cancel = reinterpret_cast<std::uint8_t*>(thread + static_cast<std::uint64_t>(std::int64_t{g_cancel_offset}));
+  const bool disables = g_cancel_offset != 0 && !missed && (__atomic_load_n(cancel, __ATOMIC_RELAXED) & 1) == 0;
+  if (disables) __atomic_fetch_or(cancel, 1, __ATOMIC_RELAXED);
   const std::uint64_t offset = missed ? trap::g_process.missed_offset : 0;
   std::uint64_t* const counters = task->optimised + offset;  // a forked child's state is wiped
   const Consumer* consumer = __atomic_load_n(&g_consumers[point], __ATOMIC_ACQUIRE);  // pairs with Consumers; null: taken out since the hit
@@ -24,6 +29,7 @@ void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point
     const ubp_context context{uc, nullptr, task, consumer};
     if (!missed) consumer->function(&context, consumer->data);
   }
+  if (disables) __atomic_fetch_and(cancel, static_cast<std::uint8_t>(~1), __ATOMIC_RELAXED);
   error = before;
 }
 

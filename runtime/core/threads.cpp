@@ -146,6 +146,7 @@ std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
   act.handler = reinterpret_cast<std::uint64_t>(&hold);
   act.flags = SA_ONSTACK | SA_RESTART | trap::kRestorer;
   act.restorer = reinterpret_cast<std::uint64_t>(&trap::ubp_trap_restorer);
+  act.mask = ~trap::kSynchronousSignals;  // SIGTRAP is blocked there, and a handler could meet an int3
   if (sys::failed(sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&act), reinterpret_cast<long>(&old), 8))) {
     return "the kernel refuses a SIGTRAP handler";
   }

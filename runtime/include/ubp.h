@@ -122,7 +122,8 @@ enum {
   UBP_PROBE_MODIFY = 1u << 1,        /* the consumer may use ubp_context_set_register() */
   UBP_PROBE_NO_FP = 1u << 2,         /* the consumer and what it calls touch no x87, MMX or vector register (compiled with
                                         -mgeneral-regs-only): a hit without a trap costs 5 ns instead of 40 and more. So it is
-                                        without this where libubp sees all of the code, and that it is so */
+                                        without this where libubp sees all of the code, and that it is so. They reach no
+                                        cancellation point either: without this, and UBP_PROBE_SSE_ONLY, none of theirs is one */
   UBP_PROBE_PENDING = 1u << 3,       /* also in modules that are loaded later, as [missing=pending] on every item */
   UBP_PROBE_IGNORE_MISSING = 1u << 4, /* items that are not found are left out; ubp_probe_refusal() lists them */
   UBP_PROBE_SSE_ONLY = 1u << 5,      /* of those registers it touches xmm0 to xmm15 alone, by no AVX instruction */

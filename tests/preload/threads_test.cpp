@@ -45,3 +45,13 @@ TEST_CASE("cancel_async_in_slot: threads cancelled while a slot executes") {
 }
 
 TEST_CASE("setuid_storm: every thread is signalled while it hits probes") { check("setuid", "2000", "f; libc:*"); }
+
+TEST_CASE("cancel_pending_in_promotion: a probepoint becomes a jump in a thread that is to be cancelled") {
+  for (std::string probes : {"insn:f; insn:hot; !hot", "insn:f; insn:hot", "f; libc:*"}) {
+    CAPTURE(probes);
+    Outcome probed = run_probed({fixture("fx_threads"), "cancel_pending", "2000"}, probes, {{"UBP_OPTIMIZE", "auto"}});
+    CHECK(probed.end() == "exit 0");
+    CHECK(numbers(probed.out)["wrong"] == 0);
+    CHECK(adds_up(probed.summary()));
+  }
+}

@@ -125,6 +125,7 @@ struct DetourInfo {
   // it at full_counted. From direction_saved on the direction flag is clear; 0: at a function's entry it is so by itself.
   enum class Kind : std::uint8_t { kCounts, kConsumers, kRecords } kind = Kind::kCounts;
   std::uint16_t rax_saved = 0, saved = 0, direction_saved = 0, hit_counted = 0, consumed = 0, restored = 0, late = 0, full = 0, full_counted = 0;
+  std::uint16_t deliver = 0;            // behind the int3 of a signal that was put off (trap/consume.h)
   std::uint8_t modifies = 0;            // they may change registers that calls keep
 
   // The next detour of the same probepoint, from `first` on round; null: that was all.

@@ -284,12 +284,18 @@ void write_consumers(Writer& writer, DetourInfo& info, const DetourConsumers& co
   save_register(writer, kRcx, kRcx, kLoad);
 }
 
-// Signals were put off: sets the thread's mask as it was, so that they come now.
+// A signal was put off: an int3 calls its handler, and the hit goes on from there. If there is none any more, sets the thread's mask as
+// it was.
 void write_late(Writer& writer, DetourInfo& info, std::uint32_t deferred) {
   if (info.kind != DetourInfo::Kind::kConsumers) return;
   const std::uint32_t resume = info.late;
   info.late = static_cast<std::uint16_t>(writer.size());
   store32(writer.back(writer.size() - resume + 4), info.late - resume);
+  writer.bytes({0xcc});                                  // rsi: the task's state
+  info.deliver = static_cast<std::uint16_t>(writer.size());
+  with_memory(writer, {0x83}, 7, kRsi, deferred);
+  writer.bytes({0, 0x75, 0});                            // cmpq $0; jne to the int3: another's SIGTRAP came in its way
+  *writer.back(1) = static_cast<std::uint8_t>(info.deliver - 1 - writer.size());
   writer.bytes({0xb8, 14, 0, 0, 0, 0xbf, 2, 0, 0, 0});   // rt_sigprocmask, SIG_SETMASK
   with_memory(writer, {0x8d}, kRsi, kRsp, offsetof(DetourSave, mask));
   writer.bytes({0x31, 0xd2, 0x41, 0xba, 8, 0, 0, 0, 0x0f, 0x05});

@@ -46,6 +46,12 @@ ElfFile ElfFile::image(const Libelf& libelf, std::vector<char> bytes) {
 
 ElfFile::ElfFile(const Libelf& libelf, int fd, std::vector<char> bytes)
     : libelf_(&libelf), fd_(fd), bytes_(std::move(bytes)) {
+  try {
+    refuse_in_handler();
+  } catch (const InHandler&) {
+    close();
+    throw;
+  }
   elf_ =
       fd_ >= 0 ? libelf.elf_begin(fd_, ELF_C_READ, nullptr) : libelf.elf_memory(bytes_.data(), bytes_.size());
   std::string reason;

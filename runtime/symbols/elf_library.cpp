@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <sys/mman.h>
+#include <unwind.h>
 
 #include "runtime/symbols/symbols.h"
 
@@ -100,7 +101,26 @@ void* open_library(const std::string& library, const std::string& package) {
   throw std::runtime_error(library + " is too old: it has no " + missing);
 }
 
+thread_local constinit bool t_may_be_in_handler __attribute__((tls_model("initial-exec"))) = false;
+
+_Unwind_Reason_Code look(_Unwind_Context* context, void* found) {
+  int is_interrupted = 0;
+  _Unwind_GetIPInfo(context, &is_interrupted);
+  if (is_interrupted == 0) return _URC_NO_REASON;
+  *static_cast<bool*>(found) = true;
+  return _URC_END_OF_STACK;
+}
+
 }  // namespace
+
+MayBeInHandler::MayBeInHandler() { t_may_be_in_handler = true; }
+MayBeInHandler::~MayBeInHandler() { t_may_be_in_handler = false; }
+
+void refuse_in_handler() {
+  bool is_in_handler = false;
+  if (t_may_be_in_handler) _Unwind_Backtrace(look, &is_in_handler);
+  if (is_in_handler) throw InHandler();
+}
 
 Libelf::Libelf() : handle_(open_library(kLibelf, "libelf1")) {
   const char* missing = nullptr;
@@ -125,6 +145,7 @@ std::atomic<const Libelf*> g_libelf{nullptr};
 }  // namespace
 
 void keep_reader() {
+  if (kept_libelf() == nullptr) refuse_in_handler();
   static const Libelf& libelf = *new Libelf;
   g_libelf.store(&libelf, std::memory_order_release);  // pairs with the load
 }

@@ -51,6 +51,9 @@ class Libelf {
   void* handle_ = nullptr;
 };
 
+// Before either is used: throws InHandler (symbols.h) in a signal handler, where MayBeInHandler asks for it.
+void refuse_in_handler();
+
 // The library that keep_reader() (symbols.h) keeps open, or null.
 const Libelf* kept_libelf();
 

@@ -49,6 +49,17 @@ struct Module {
 // Context: load time. Async-signal-safe: no (takes the dynamic linker's lock). Thread-safe: yes.
 std::vector<Module> loaded_modules();
 
+// The library that reads symbol tables takes its memory from the application's malloc, and opening it too: not where a signal handler
+// may have interrupted that. Thrown by keep_reader() and FunctionTable::load in a handler while the thread has a MayBeInHandler.
+struct InHandler {};
+class MayBeInHandler {
+ public:
+  MayBeInHandler();
+  ~MayBeInHandler();
+  MayBeInHandler(const MayBeInHandler&) = delete;
+  MayBeInHandler& operator=(const MayBeInHandler&) = delete;
+};
+
 // Opens the library that reads symbol tables and keeps it open, so that it can be used while the dynamic linker is
 // at work, or by a thread that must not wait for it. Throws std::runtime_error as FunctionTable::load does.
 void keep_reader();

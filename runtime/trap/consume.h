@@ -1,9 +1,9 @@
 // Running the consumers of a hit, in the thread that made it.
 //
 // Invariant: a hit's consumers run once, to their end, and no handler of the application's runs meanwhile. A hit under way
-// may be abandoned and taken up again (translate.h), which a callback must not be: while a task is marked, a signal is sent
-// again to itself with every signal blocked in the interrupted context, and delivered when the hit ends, by the
-// rt_sigreturn that restores the thread's own mask. The signals of faults, and abort(), are not put off: they are the callback's own.
+// may be abandoned and taken up again (translate.h), which a callback must not be: while a task is marked, a signal is kept
+// with every signal blocked in the interrupted context, and its handler called when the consumers have run (ubp_trap_foreign), before
+// those of signals that came later. The signals of faults, and abort(), are not put off: they are the callback's own.
 // Nor is libc's SIGSETXID, for which another thread waits: its handler looks at no context, and returns to where it was.
 // A hit that a callback makes is missed: counted, told to the consumers' accounts, and displaced as any other.
 //
@@ -36,11 +36,11 @@ namespace ubp::trap {
   task->consumer.store(0, std::memory_order_release);  // pairs with the wait in core/consumers.cpp
 }
 
-// Whether signals were put off.
-[[gnu::always_inline]] inline bool take_deferred(TaskState* task) {
-  if (__atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) == 0) return false;
+// A signal was put off, and its handler is not called from here.
+[[gnu::always_inline]] inline void give_up_deferred(TaskState* task) {
+  if (__atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) == 0) return;
   __atomic_store_n(&task->has_deferred, 0, __ATOMIC_RELAXED);  // its own
-  return true;
+  send_again(task->deferred);
 }
 
 // The task that runs a consumer in a context with this stack pointer; nullptr: none does.
@@ -79,7 +79,10 @@ namespace ubp::trap {
   slow_lane.leave();
   end_consuming(task);
   std::atomic_signal_fence(std::memory_order_seq_cst);  // from here on a signal finds no mark, and is not put off
-  if (take_deferred(task)) next.may_be_fast = 0;  // rt_sigreturn unblocks what was
+  while (__atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) != 0) {  // its own
+    next.may_be_fast = 0;       // rt_sigreturn unblocks what was
+    ubp_trap_deliver(0, task);  // goes on here if there is no handler any more, or another's SIGTRAP came in the way
+  }
   send_pending_trap();
 }
 
@@ -96,11 +99,15 @@ namespace ubp::trap {
   if (signal == kSetxid) return false;
   TaskState* const task = consuming_task(uc->rsp);
   if (task == nullptr) return false;
-  if (task->has_deferred == 0) reinterpret_cast<xol::DetourSave*>(task->consumer_stack)->mask = uc->mask;  // for a detour's end
-  task->has_deferred = 1;
   sys::set_signal_mask(kHoldable);
+  if (task->has_deferred == 0) {
+    reinterpret_cast<xol::DetourSave*>(task->consumer_stack)->mask = uc->mask;  // for a detour's end
+    copy_bytes(&task->deferred, info, sizeof *info);
+    __atomic_store_n(&task->has_deferred, 1, __ATOMIC_RELAXED);  // its own
+  } else {  // the kernel had put its frame on that of another
+    send_again(*info);
+  }
   uc->mask |= kHoldable;
-  sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), info->si_signo, reinterpret_cast<long>(info));
   return true;
 }
 

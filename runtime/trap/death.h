@@ -72,10 +72,4 @@ namespace ubp::trap {
   if (sys::failed(result)) sys::call4(SYS_tkill, sys::gettid(), static_cast<long>(signal));
 }
 
-// Whether the signal comes from the instruction at RIP, which repeats it.
-[[gnu::always_inline]] inline bool is_fault(const siginfo_t* info) {
-  constexpr std::uint64_t kFaults = (1u << (SIGSEGV - 1)) | (1u << (SIGBUS - 1)) | (1u << (SIGFPE - 1)) | (1u << (SIGILL - 1));
-  return info->si_code > 0 && (kFaults >> (info->si_signo - 1) & 1) != 0;
-}
-
 }  // namespace ubp::trap

@@ -145,6 +145,17 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   return Range::kOutside;
 }
 
+// Whether the signal comes from the instruction at RIP, which repeats it.
+[[gnu::always_inline]] inline bool is_fault(const siginfo_t* info) {
+  constexpr std::uint64_t kFaults = (1u << (SIGSEGV - 1)) | (1u << (SIGBUS - 1)) | (1u << (SIGFPE - 1)) | (1u << (SIGILL - 1));
+  return info->si_code > 0 && (kFaults >> (info->si_signo - 1) & 1) != 0;
+}
+
+// Gives a signal back to the kernel, for this thread.
+[[gnu::always_inline]] inline void send_again(const siginfo_t& info) {
+  sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), info.si_signo, reinterpret_cast<long>(&info));
+}
+
 [[gnu::always_inline]] inline bool has_shadow_stack() {
   std::uint64_t shadow_stack = 0;
   asm volatile("rdsspq %0" : "+r"(shadow_stack));  // a nop that leaves 0 where there is none
@@ -180,6 +191,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 [[gnu::always_inline]] inline void resume_later(Context* uc, std::uint64_t origin, std::uint64_t consumed) {
   uc->reserved[0] = origin;
   uc->reserved[1] = consumed;
+  uc->reserved[3] = uc->rsp;
   uc->return_address() = address_of(&ubp_resume_restorer);
   asm volatile("" ::: "memory");
   uc->rip = origin;
@@ -276,10 +288,12 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   if (position.is_saved) {
     restore_saved(uc, *save, detour->modifies != 0);
     auto* const task = reinterpret_cast<TaskState*>(save->context[xol::kContextTask]);
-    if (position.is_consumed && __atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) != 0) {  // its end will not be reached
+    const std::uint64_t deferred = __atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED);  // its own, as below
+    if (position.is_consumed && deferred != 0) {  // its end will not be reached
       uc->mask = save->mask;
       asm volatile("" ::: "memory");
-      __atomic_store_n(&task->has_deferred, 0, __ATOMIC_RELAXED);  // its own
+      __atomic_store_n(&task->has_deferred, 0, __ATOMIC_RELAXED);
+      if (deferred != kDelivering) send_again(task->deferred);
     }
   }
   if (position.is_direction_saved) uc->eflags = (uc->eflags & ~xol::kDirectionFlag) | (save->rflags & xol::kDirectionFlag);
@@ -370,11 +384,11 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
     case Range::kResuming:
       note_mask(const_cast<Context*>(hit));
       copy_context(frame, hit);
-      if (hit->rip == hit->reserved[0]) {
-        resume_later(frame, hit->rip, hit->reserved[1]);
-      } else {
-        set_rip(frame, hit->rip);
+      if (hit->reserved[0] != 0 && (hit->rip == hit->reserved[0] || !is_fault(const_cast<Context*>(hit)->info()))) {
+        resume_later(frame, hit->reserved[0], hit->reserved[1]);
+        frame->reserved[3] = hit->reserved[3];
       }
+      set_rip(frame, hit->rip);
       return;
     default: return;
   }

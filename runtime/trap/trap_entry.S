@@ -166,7 +166,7 @@ ubp_trap_not_ours:
     movq %r15, %rsi
     call ubp_trap_foreign               // -> the application's handler or 0, the frame (moved off UBP's stack)
     leaq -8(%rdx), %rsp
-    movl $5, %edi
+    movl UBP_UC_SIGINFO(%rdx), %edi
     leaq UBP_UC_SIGINFO(%rdx), %rsi
     testq %rax, %rax
     jz ubp_trap_return
@@ -247,5 +247,17 @@ ubp_calibration_point:
     int3                                // stands for a nop
     ret
     .size ubp_calibration_call, . - ubp_calibration_call
+
+// void ubp_trap_deliver(std::uint64_t, TaskState* [rsi]): the consumers of a hit have run, and a signal was put off meanwhile. Traps, for
+// ubp_trap_foreign; the hit goes on when the handler has returned. Returns where there is no handler.
+    .globl ubp_trap_deliver
+    .hidden ubp_trap_deliver
+    .section ubp_trap_b, "ax", @progbits
+    .balign 16
+    .type ubp_trap_deliver, @function
+ubp_trap_deliver:
+    int3
+    ret
+    .size ubp_trap_deliver, . - ubp_trap_deliver
 
     .section .note.GNU-stack, "", @progbits

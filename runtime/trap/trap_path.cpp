@@ -139,6 +139,44 @@ struct Prepared {
   Context* frame;
 };
 
+// Whether the trap is that of an int3 at this address, or of the one behind a detour's consumers.
+[[gnu::always_inline]] inline bool is_breakpoint_of(Context* uc, void (*place)(std::uint64_t, TaskState*)) {
+  return uc->info()->si_code == SI_KERNEL && uc->rip - 1 == reinterpret_cast<std::uint64_t>(place);
+}
+[[gnu::always_inline]] inline bool is_late(Context* uc) {
+  if (uc->info()->si_code != SI_KERNEL) return false;
+  const xol::DetourInfo* const detour = g_process.detours.around(uc->rip - 1);
+  return detour != nullptr && detour->kind == xol::DetourInfo::Kind::kConsumers && uc->rip == detour->entry + detour->deliver;
+}
+
+// The consumers of a hit have run: calls the handler of the signal that was put off, as the kernel would have in the hit's own context.
+// handler 0: there is none any more, and the thread goes on where it trapped.
+[[gnu::always_inline]] inline Prepared deliver(Context* uc, TaskState* task) {
+  const siginfo_t& info = task->deferred;
+  const auto signal = static_cast<std::uint64_t>(info.si_signo) & 127;
+  const std::uint64_t handler = g_handlers.handler[signal % 65].load(std::memory_order_acquire);  // pairs with sigaction
+  if (handler <= 1) {
+    give_up_deferred(task);  // the kernel knows what becomes of it
+    return {0, uc};
+  }
+  KernelSigaction act{};
+  sys::call4(SYS_rt_sigaction, static_cast<long>(signal), 0, reinterpret_cast<long>(&act), 8);
+  sys::set_signal_mask(~kTrapBit);
+  copy_bytes(uc->info(), &info, sizeof info);
+  __atomic_store_n(&task->has_deferred, kDelivering, __ATOMIC_RELAXED);  // its own, as below
+  Context* const settled = settle(uc);
+  __atomic_store_n(&task->has_deferred, 0, __ATOMIC_RELAXED);
+  if (settled == nullptr) {
+    uc->info()->si_signo = SIGSEGV;
+    die(uc, SIGSEGV, true);
+    return {0, uc};
+  }
+  expect_return(settled);
+  const std::uint64_t own = (act.flags & SA_NODEFER) != 0 ? 0 : std::uint64_t{1} << (signal - 1);
+  sys::set_signal_mask((settled->mask | act.mask | own) & ~kTrapBit);
+  return {handler, settled};
+}
+
 }  // namespace
 
 extern "C" {
@@ -260,12 +298,17 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
       counter += g_process.missed_offset;
     } else {
       end_consuming(task);  // a consumer was left by longjmp, which none may do
-      take_deferred(task);
+      give_up_deferred(task);
     }
+  }
+  if (task->moved_origin == origin && task->moved_rsp == uc->rsp) [[unlikely]] {  // the same hit: ubp_trap_resume
+    task->moved_origin = 0;
+    next.consumed = kConsumed;
+    return {reinterpret_cast<std::uint64_t>(&next.scratch), uc};
   }
   // In a detour, a consumer runs on the task's own stack: the next trap's frame must not come where the application's are.
   const bool has_stack = uc->stack_base == g_process.stack_of(task->block);
-  const bool may_count_alone = detoured.copy != 0 && next.consumed == kNotConsumed && task == t_state && has_stack;
+  const bool may_count_alone = detoured.copy != 0 && next.consumed == kNotConsumed && task == t_state && has_stack && task->moved_origin == 0;
   if (may_count_alone && !sys::is_set(g_process.shares_tls)) {  // set by this thread before it shares
     task->fast = task->optimised;
   }
@@ -350,16 +393,40 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
   next.fast = next.may_be_fast != 0 && can_return_fast(uc) ? 1 : 0;
 }
 
+// Range: resuming. The handler of a signal, not of the instruction's own fault, has sent the thread elsewhere before the instruction of a
+// hit that was counted. Maybe it comes back (asynchronous preemption), and hits again: the hit is no longer counted, or, where its
+// consumers have run, remembered.
+UBP_RANGE("ubp_trap_r") void ubp_trap_moved(Context* uc, TaskState* task, std::uint32_t index) {
+  const std::uint64_t origin = uc->reserved[0];
+  if (is_fault(uc->info())) return;
+  const std::uint64_t before = block_all();  // once, whoever interrupts
+  uc->reserved[0] = 0;
+  if (g_process.table.points[index].has_consumers && uc->reserved[1] != kNotConsumed) {
+    task->moved_rsp = uc->reserved[3];
+    task->moved_origin = origin;
+    if (t_state == task) task->fast = nullptr;  // its detours leave the hit to ubp_trap_decide
+  } else {
+    std::uint64_t* const counter = task->counters + index;
+    --*(*counter != 0 ? counter : counter + g_process.optimised_offset);
+  }
+  sys::set_signal_mask(before);
+}
+
 // Range: resuming. An application handler has returned. 1: from a translated frame, whose context still stands before
 // the probepoint, whose counted hit goes on; 0: else, or the handler has moved it, and it is resumed as it is.
 UBP_RANGE("ubp_trap_r") int ubp_trap_resume(Context* uc) {
   note_mask(uc);
   send_pending_trap();
   const std::uint64_t origin = uc->reserved[0];
-  if (uc->rip != origin) return 0;
+  if (origin == 0) return 0;
   const std::uint32_t index = g_process.table.find(origin);
   TaskState* task = current_task(uc->rsp, uc->stack_base);
   if (index == probes::kNotFound || task == nullptr) return 0;
+  if (task->has_deferred != 0 && !is_consuming(task)) give_up_deferred(task);  // the signal of a fault came before its delivery
+  if (uc->rip != origin) {
+    ubp_trap_moved(uc, task, index);
+    return 0;
+  }
   Continuation& next = continuation(uc);
   next.origin = origin;
   next.index = index;
@@ -418,6 +485,7 @@ UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) 
   if (is_own) return {0, uc};  // core/threads.cpp asked, and no longer waits
   // A step inside a detour: the program sees one only where an instruction of its own has been executed.
   if (info->si_code == TRAP_TRACE && (is_before_copies(uc->rip) || consuming_task(uc->rsp) != nullptr)) return {0, uc};
+  if (is_breakpoint_of(uc, &ubp_trap_deliver) || is_late(uc)) return deliver(uc, reinterpret_cast<TaskState*>(uc->rsi));
   const std::uint64_t before = block_all();
   if (is_in_ubp(uc->rip)) {
     Context* const settled = settle(uc);

@@ -28,7 +28,8 @@ struct Context {
   std::uint64_t err, trapno, oldmask, cr2;
   std::uint8_t* fpstate;
   std::uint64_t reserved[8];      // ignored by rt_sigreturn, and not what they were at the start. Of a handler's frame (translate.h):
-                                  // [0]: the probepoint whose hit goes on; 0: none does; [1]: Consumed; [2]: left() has been here
+                                  // [0]: the probepoint whose hit goes on; 0: none does; [1]: Consumed; [2]: note_mask() has been here;
+                                  // [3]: the stack pointer of that hit
   std::uint64_t mask;
 
   siginfo_t* info() { return reinterpret_cast<siginfo_t*>(reinterpret_cast<std::uint8_t*>(this) + UBP_UC_SIGINFO); }
@@ -61,13 +62,19 @@ struct TaskState {
   std::uint64_t turn;               // policy steal: where it looks for a slot next
   std::atomic<std::uint64_t> consumer;  // not 0 while the task runs consumers (consume.h)
   std::uint64_t consumer_frame;     // the ucontext of the hit whose consumers it runs, unless a detour does
-  std::uint64_t has_deferred;       // a signal arrived meanwhile and is pending; 0 at other times
+  std::uint64_t has_deferred;       // a signal arrived meanwhile: `deferred`; 0 at other times
   std::uint64_t consumer_stack;     // where detours run consumers: below its DetourSave
   std::uint64_t ring, ring_head, ring_tail, ring_limit;  // what it records (record/rings.h); 0: it has not yet
   std::uint64_t own_traps;          // of libubp's own code, at probepoints in libc: no hits, but they cost as much
+  // A hit whose consumers have run, when a handler sent the thread elsewhere before its instruction: if it comes back, it is the same
+  // hit. 0: there is none.
+  std::uint64_t moved_origin, moved_rsp;
+  siginfo_t deferred;
   std::uint64_t signal_stack;       // where the kernel puts its signal frames, as it was seen last (task.h); 0: not known
   // Then, per area: geometry.slots tags and geometry.sets hands (see caches()).
 };
+
+inline constexpr std::uint64_t kDelivering = 2;  // TaskState::has_deferred, while its handler is prepared
 
 // Fork generations: the word lives in wiped memory, so zero means "a forked child that has not set itself up".
 // Otherwise kReady, or the tid of the task that is setting up, shifted left by one.
@@ -282,6 +289,7 @@ void ubp_trap_stored();
 void ubp_trap_iret();
 void ubp_trap_end();
 void ubp_trap_restorer();
+void ubp_trap_deliver(std::uint64_t, TaskState*);
 void ubp_resume_restorer();
 void ubp_resume_restorer_r15();
 void ubp_resume_end();

@@ -1,15 +1,29 @@
-// Consumers and calls of the interface in threads that are cancelled, or change their group.
+// Consumers and calls of the interface in threads that are cancelled, or change their group; and signals meanwhile.
 #include "fixture.h"
 
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <thread>
 
+// Saves all, works, and goes on where the thread was: past the return address that a handler has pushed, and the red zone above it.
+extern "C" void test_trampoline();
+extern "C" __attribute__((used)) void test_preempted();
+asm(".text\ntest_trampoline:\n"
+    "pushfq; push %rax; push %rcx; push %rdx; push %rbx; push %rbp; push %rsi; push %rdi\n"
+    "push %r8; push %r9; push %r10; push %r11; push %r12; push %r13; push %r14; push %r15\n"
+    "mov %rsp, %rbp; and $-16, %rsp; cld; call test_preempted; mov %rbp, %rsp\n"
+    "pop %r15; pop %r14; pop %r13; pop %r12; pop %r11; pop %r10; pop %r9; pop %r8\n"
+    "pop %rdi; pop %rsi; pop %rbp; pop %rbx; pop %rdx; pop %rcx; pop %rax; popfq; ret $128\n");
+
 namespace {
+
+std::atomic<long> g_preempted, g_seen;
 
 // How a child ends that does this; it is killed after 20 seconds.
 template <typename Body>
@@ -107,4 +121,101 @@ TEST_CASE("cancel_pending: neither a consumer nor a call is where a thread ends 
     return end == PTHREAD_CANCELED && g_step == 3 && wrong == 0 && status == UBP_OK && counted ? 0 : 1;
   };
   CHECK(end_of_child(body) == 0);
+}
+
+void test_preempted() { ++g_preempted; }
+
+TEST_CASE("preempt_trampoline_exact: a hit's consumers run once, wherever a handler sends the thread in between") {
+  static std::atomic<bool> stop;
+  static std::atomic<long> runs;
+  static std::uint64_t low;
+  runs = g_preempted = g_seen = 0;
+  stop = false;
+  low = reinterpret_cast<std::uint64_t>(&target_add);
+  struct sigaction act {}, old{};
+  act.sa_sigaction = [](int, siginfo_t*, void* context) {
+    greg_t* const registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+    ++g_seen;
+    if (static_cast<std::uint64_t>(registers[REG_RIP]) - low >= 16) return;
+    registers[REG_RSP] -= 128 + 8;
+    *reinterpret_cast<greg_t*>(registers[REG_RSP]) = registers[REG_RIP];
+    registers[REG_RIP] = reinterpret_cast<greg_t>(&test_trampoline);
+  };
+  act.sa_flags = SA_SIGINFO | SA_RESTART;
+  sigaction(SIGUSR1, &act, &old);
+  {
+    const Scoped probe(add("libfx_target:target_add", [](const ubp_context*, void*) { runs.fetch_add(1, std::memory_order_relaxed); }));
+    const pthread_t self = pthread_self();
+    std::thread sender([self] {
+      while (!stop) {
+        const long before = g_seen;
+        pthread_kill(self, SIGUSR1);
+        while (!stop && g_seen == before) usleep(1);
+        usleep(10);
+      }
+    });
+    long calls = 0, wrong = 0;
+    for (; calls < 2'000'000 && (calls < 100'000 || g_preempted < 200); ++calls) wrong += target_add(calls, 1) != calls + 1;
+    stop = true;
+    sender.join();
+    CHECK(wrong == 0);
+    CHECK(runs == calls);
+    CHECK(read(probe.probe).recorded == static_cast<std::uint64_t>(calls));
+    CHECK(g_preempted > 0);
+  }
+  sigaction(SIGUSR1, &old, nullptr);
+}
+
+TEST_CASE("rt_signals_in_order: those that come while consumers run are handled as they were sent") {
+  constexpr int kSignals = 10'000;
+  static std::atomic<int> handled, wrong;
+  handled = wrong = 0;
+  struct sigaction act {}, old{};
+  act.sa_sigaction = [](int, siginfo_t* info, void*) {
+    wrong += info->si_value.sival_int != handled;
+    ++handled;
+  };
+  act.sa_flags = SA_SIGINFO | SA_RESTART;
+  sigaction(SIGRTMIN, &act, &old);
+  {
+    const Scoped probe(add("libfx_target:target_add", [](const ubp_context*, void*) {
+      for (int i = 0; i < 200; ++i) asm volatile("");
+    }));
+    const pthread_t self = pthread_self();
+    std::thread sender([self] {
+      for (int i = 0; i < kSignals;) {
+        sigval value{};
+        value.sival_int = i;
+        if (pthread_sigqueue(self, SIGRTMIN, value) == 0) {
+          ++i;
+        } else {
+          usleep(100);  // as many as may be pending
+        }
+      }
+    });
+    for (long i = 0; handled < kSignals && i < 20'000'000; ++i) target_add(i, 1);
+    sender.join();
+    CHECK(handled == kSignals);
+    CHECK(wrong == 0);
+  }
+  sigaction(SIGRTMIN, &old, nullptr);
+}
+
+TEST_CASE("a signal that waits for a consumer and whose handler is for once") {
+  static std::atomic<int> handled;
+  handled = 0;
+  struct sigaction act {}, old{}, now{};
+  act.sa_handler = [](int) { ++handled; };
+  act.sa_flags = SA_RESETHAND;
+  sigaction(SIGUSR2, &act, &old);
+  {
+    const Scoped probe(add("libfx_target:target_add", [](const ubp_context*, void*) {
+      if (handled == 0) pthread_kill(pthread_self(), SIGUSR2);
+    }));
+    CHECK(target_add(1, 2) == 3);
+    CHECK(target_add(1, 2) == 3);
+  }
+  CHECK(handled == 1);
+  sigaction(SIGUSR2, &old, &now);
+  CHECK((now.sa_handler == SIG_DFL));
 }

@@ -63,7 +63,7 @@ class World {
     xol::write_permanent_slot(permanent_.data(), xol::SlotAddress{reinterpret_cast<std::uint64_t>(permanent_.data())}, system);
     g_process.permanent[0] = {reinterpret_cast<std::uint64_t>(permanent_.data()), xol::kSlotBytes};
     g_process.states = states_.data();
-    g_process.state_bytes = 512;
+    g_process.state_bytes = 1024;
     xol::SlotCache cache = g_process.cache(g_process.state(1), 0);
     slot_ = cache.claim(0).slot;
     cache.publish(slot_, 0);
@@ -77,7 +77,7 @@ class World {
  private:
   xol::Displaced slot_point_;
   std::unique_ptr<probes::Table> table_;
-  alignas(64) std::array<std::uint8_t, 1024> states_{};
+  alignas(64) std::array<std::uint8_t, 2048> states_{};
   alignas(64) std::array<std::uint8_t, xol::kSlotBytes> permanent_{};
   std::uint32_t slot_ = 0;
   std::atomic<std::uint32_t> high_water_{2};
@@ -292,13 +292,25 @@ TEST_CASE("a handler that is returning to a hit can itself be interrupted") {
   CHECK(handler.uc.reserved[1] == kConsumed);
   CHECK(handler.return_address == kResume);
 
-  Frame moved, second;  // the handler has skipped the instruction: no hit to go on with
+  Frame moved, second;  // the handler has moved the thread: what becomes of the hit is still to be seen
   interrupt(second, moved, address_of(&ubp_trap_resume));
   moved.uc.rip = 0x401003;
   moved.uc.reserved[0] = kOrigin;
+  moved.info.si_signo = SIGUSR1;
   translate(&second.uc, &second.info);
   CHECK(second.uc.rip == 0x401003);
-  CHECK(second.return_address == 0xdead);
+  CHECK(second.uc.reserved[0] == kOrigin);
+  CHECK(second.return_address == kResume);
+
+  Frame faulted, third;  // it has skipped the instruction that faulted: no hit to go on with
+  interrupt(third, faulted, address_of(&ubp_trap_resume));
+  faulted.uc.rip = 0x401003;
+  faulted.uc.reserved[0] = kOrigin;
+  faulted.info.si_signo = SIGSEGV;
+  faulted.info.si_code = SEGV_MAPERR;
+  translate(&third.uc, &third.info);
+  CHECK(third.uc.rip == 0x401003);
+  CHECK(third.return_address == 0xdead);
 }
 
 TEST_CASE("handlers that interrupt each other before either began start one after the other, innermost first") {
@@ -335,7 +347,8 @@ struct OnOwnStack {
 
   OnOwnStack() {
     // Ends where the frame does: what stands behind is the application's.
-    g_process.stacks = reinterpret_cast<std::uint64_t>(&frame + 1) - g_process.layout.blocks * kOwnStackBytes;
+    g_process.own_stack_bytes = 65536;
+    g_process.stacks = reinterpret_cast<std::uint64_t>(&frame + 1) - g_process.layout.blocks * g_process.own_stack_bytes;
     g_handlers.handler[SIGUSR1] = 0x404000;
     frame.info.si_signo = SIGUSR1;
     frame.fp[100] = 0x77;

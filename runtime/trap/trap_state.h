@@ -209,12 +209,12 @@ struct Process {
     return reinterpret_cast<TaskState*>(states + block * state_bytes);
   }
   // The lowest address of a task's own stack, as the kernel is told.
-  std::uint64_t stack_of(std::uint32_t block) const { return stacks + block * own_stack_bytes + xol::kPageBytes; }
+  [[gnu::always_inline]] std::uint64_t stack_of(std::uint32_t block) const { return stacks + block * own_stack_bytes + xol::kPageBytes; }
   // The end of what signal frames and consumers may use of it; there the task's DetourSave begins.
-  std::uint64_t stack_end(std::uint32_t block) const {
+  [[gnu::always_inline]] std::uint64_t stack_end(std::uint32_t block) const {
     return stack_of(block) + own_stack_bytes - xol::kPageBytes - xol::kDetourSaveBytes + xol::kDetourSaveSkew;
   }
-  bool is_own_stack(std::uint64_t address) const { return address - stacks < layout.blocks * own_stack_bytes; }
+  [[gnu::always_inline]] bool is_own_stack(std::uint64_t address) const { return address - stacks < layout.blocks * own_stack_bytes; }
   // The task's cache of one area.
   [[gnu::always_inline]] inline xol::SlotCache cache(TaskState* task, std::uint32_t area) const {
     const std::uint64_t per_area = geometry.slots * sizeof(xol::SlotCache::Tag) + geometry.sets;

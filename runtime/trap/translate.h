@@ -330,6 +330,23 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   frame->mask &= ~kTrapBit;
 }
 
+// A hit was interrupted before it was counted. To begin it again takes a trap, for which a timer may leave no time: it is counted here,
+// where that is simple, and goes on when the handler has returned. Consumers run where the trap puts them.
+[[gnu::always_inline]] inline bool count_early(Context* frame, const Context* hit, std::uint32_t point) {
+  TaskState* const task = known_task(hit->rsp);
+  if (task == nullptr || t_in_runtime || task->consumer.load(std::memory_order_relaxed) != 0) return false;  // its own
+  const std::uint64_t origin = hit->rip - 1;
+  const bool is_simple = hit->stack_base == g_process.stack_of(task->block) && task->moved_origin != origin &&
+                         !g_process.table.points[point].has_consumers && !g_process.table.points[point].is_hook;
+  if (!is_simple) return false;
+  copy_context(frame, hit);
+  const std::uint64_t before = sys::set_signal_mask(~std::uint64_t{0});  // once, whoever interrupts
+  ++task->counters[point];
+  resume_later(frame, origin, kNotConsumed);
+  sys::set_signal_mask(before);
+  return true;
+}
+
 // Shows the original context in the frame of a handler that is about to run. info: that frame's, or null.
 [[gnu::always_inline]] inline void translate(Context* frame, siginfo_t* info) {
 #ifdef UBP_TEST_NO_TRANSLATION  // tests/preload/controls_test.cpp: handlers see, and return to, what they interrupted
@@ -351,7 +368,9 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
       }
       // Another's SIGTRAP must still be delivered, so its handler is not abandoned.
       Detoured detoured;
-      const bool is_point = g_process.table.find(origin) != probes::kNotFound;
+      const std::uint32_t point = g_process.table.find(origin);
+      const bool is_point = point != probes::kNotFound;
+      if (is_point && count_early(frame, hit, point)) return;
       if (const xol::Displaced* const made_by = is_point ? nullptr : born_at(hit->rip, hit->rax)) {
         copy_context(frame, hit);
         give_birth(frame, *made_by);

@@ -281,6 +281,38 @@ Result inject_two(long calls, std::size_t depth) {
   return result;
 }
 
+// A signal whenever the trap path begins for a hit in `probed`, as of a timer that leaves no time for more.
+Result inject_at_entry(long calls) {
+  const Files files;
+  Tracee tracee(calls, library(), files);
+  const std::uint64_t probed = tracee.base() + static_cast<std::uint64_t>(numbers(run_plain({fixture("fx_inject")}).out)["offset"]);
+  const auto is_hit = [&] { return tracee.is_breakpoint() && tracee.registers().rip - 1 - probed < 64; };
+  int signal = tracee.go(0);
+  while (signal != 0 && !(signal == SIGTRAP && is_hit())) signal = tracee.go(signal);
+  tracee.step(SIGTRAP);
+  const std::uint64_t entry = tracee.registers().rip;
+  tracee.watch(entry);
+  Result result;
+  result.wanted = static_cast<std::size_t>(calls) * kProbedInstructions;
+  const std::size_t most = 2 * result.wanted;
+  bool is_from_probed = true;
+  signal = tracee.go(SIGUSR1);
+  for (result.reached = 1; signal != 0 && result.reached < most;) {
+    const bool is_entry = signal == SIGTRAP && !tracee.is_breakpoint() && tracee.registers().rip == entry;
+    if (signal == SIGTRAP && tracee.is_breakpoint()) is_from_probed = is_hit();
+    const bool injects = is_entry && is_from_probed;
+    result.reached += injects ? 1 : 0;
+    signal = tracee.go(injects ? SIGUSR1 : is_entry ? 0 : signal);
+  }
+  if (signal != 0) {
+    tracee.kill();
+    result.failure = "the program makes no progress";
+    return result;
+  }
+  result.failure = verdict(tracee, files, calls, static_cast<long>(result.reached));
+  return result;
+}
+
 // Where the tracee has code of no file: slots and detours. Or of libubp.so, which detours call.
 bool is_detours_code(const std::vector<std::string>& maps, std::uint64_t address) {
   for (const std::string& line : maps) {
@@ -362,6 +394,13 @@ TEST_CASE("signal_at_every_instruction_of_trap_path") {
   MESSAGE(result.reached << " of " << result.wanted << " instructions");
   CHECK(result.wanted > 1500);
   CHECK(result.reached * 100 >= result.wanted * 90);  // some are passed only when a thread begins, or a slot is given for good
+}
+
+TEST_CASE("a signal at every beginning of the trap path starves nobody") {
+  if (lacks_debug_registers()) return;
+  const Result result = inject_at_entry(200);
+  CHECK_MESSAGE(result.failure == "", result.failure);
+  CHECK(result.reached <= result.wanted);
 }
 
 TEST_CASE("signal_at_every_instruction_of_detour") {

@@ -191,6 +191,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 [[gnu::always_inline]] inline void resume_later(Context* uc, std::uint64_t origin, std::uint64_t consumed) {
   uc->reserved[0] = origin;
   uc->reserved[1] = consumed;
+  uc->reserved[2] = 1;  // unless a handler runs, its mask says nothing of SIGTRAP: expect_return
   uc->reserved[3] = uc->rsp;
   uc->return_address() = address_of(&ubp_resume_restorer);
   asm volatile("" ::: "memory");
@@ -340,10 +341,8 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
                          !g_process.table.points[point].has_consumers && !g_process.table.points[point].is_hook;
   if (!is_simple) return false;
   copy_context(frame, hit);
-  const std::uint64_t before = sys::set_signal_mask(~std::uint64_t{0});  // once, whoever interrupts
-  ++task->counters[point];
+  ++task->counters[point];  // once: signals are blocked, but for a SIGTRAP that another sends
   resume_later(frame, origin, kNotConsumed);
-  sys::set_signal_mask(before);
   return true;
 }
 

@@ -296,8 +296,8 @@ Result inject_at_entry(long calls) {
   result.wanted = static_cast<std::size_t>(calls) * kProbedInstructions;
   const std::size_t most = 2 * result.wanted;
   bool is_from_probed = true;
-  signal = tracee.go(SIGUSR1);
-  for (result.reached = 1; signal != 0 && result.reached < most;) {
+  signal = tracee.go(0);
+  while (signal != 0 && result.reached < most) {
     const bool is_entry = signal == SIGTRAP && !tracee.is_breakpoint() && tracee.registers().rip == entry;
     if (signal == SIGTRAP && tracee.is_breakpoint()) is_from_probed = is_hit();
     const bool injects = is_entry && is_from_probed;

@@ -161,7 +161,7 @@ struct Prepared {
   }
   KernelSigaction act{};
   sys::call4(SYS_rt_sigaction, static_cast<long>(signal), 0, reinterpret_cast<long>(&act), 8);
-  sys::set_signal_mask(~kTrapBit);
+  block_all();
   copy_bytes(uc->info(), &info, sizeof info);
   __atomic_store_n(&task->has_deferred, kDelivering, __ATOMIC_RELAXED);  // its own, as below
   Context* const settled = settle(uc);

@@ -442,6 +442,12 @@ UBP_RANGE("ubp_signal_s") Prepared ubp_signal_prepare(siginfo_t* info, Context* 
   if (const xol::Displaced* const made_by = born_at(uc->rip, uc->rax)) [[unlikely]] give_birth(uc, *made_by);
   if (refused_call(info, uc) || defer(info, uc)) [[unlikely]] return {0, uc};
   const auto signal = static_cast<std::uint64_t>(info->si_signo);
+  // One that was sent, in the gate, where SIGTRAP is blocked: it comes when the gate sets the thread's mask.
+  if (signal == SIGSYS && info->si_code <= 0 && (uc->mask & kTrapBit) != 0) [[unlikely]] {
+    uc->mask |= std::uint64_t{1} << (SIGSYS - 1);
+    send_again(*info);
+    return {0, uc};
+  }
   if (signal == kSetxid && consuming_task(uc->rsp) != nullptr) [[unlikely]] {
     return {g_handlers.handler[kSetxid].load(std::memory_order_acquire), uc};  // pairs with sigaction
   }

@@ -29,7 +29,7 @@ namespace {
 // A bit for every number that a thread may have. Source: linux/threads.h, PID_MAX_LIMIT.
 constexpr std::uint32_t kNumbers = 1U << 22, kBits = 64;
 constexpr std::size_t kArrivedBytes = kNumbers / 8;
-constinit std::atomic<std::uint64_t>* g_arrived = nullptr;  // mapped once: a straggler may look at any time
+constinit std::atomic<std::atomic<std::uint64_t>*> g_arrived{nullptr};  // mapped once: a straggler may look at any time
 constinit std::atomic<std::uint32_t> g_arrivals{0};
 constinit std::atomic<std::uint32_t> g_held{0};  // a futex
 
@@ -42,7 +42,7 @@ void wait_a_moment() {
 void hold(int) {
   if (g_held.load(std::memory_order_acquire) == 0) return;  // pairs with park()
   const std::uint32_t tid = sys::gettid() % kNumbers;
-  g_arrived[tid / kBits].fetch_or(std::uint64_t{1} << tid % kBits, std::memory_order_release);  // pairs with has_arrived
+  g_arrived.load(std::memory_order_acquire)[tid / kBits].fetch_or(std::uint64_t{1} << tid % kBits, std::memory_order_release);  // pairs with has_arrived
   g_arrivals.fetch_add(1, std::memory_order_release);                                           // pairs with park()
   while (g_held.load(std::memory_order_acquire) != 0) {                                         // pairs with let_go()
     sys::call4(SYS_futex, reinterpret_cast<long>(&g_held), FUTEX_WAIT_PRIVATE, 1);
@@ -50,7 +50,8 @@ void hold(int) {
 }
 
 bool has_arrived(std::uint32_t tid) {
-  return (g_arrived[tid % kNumbers / kBits].load(std::memory_order_acquire) >> tid % kBits & 1) != 0;  // pairs with hold()
+  const auto* const arrived = g_arrived.load(std::memory_order_relaxed);                                 // its own, in park()
+  return (arrived[tid % kNumbers / kBits].load(std::memory_order_acquire) >> tid % kBits & 1) != 0;  // pairs with hold()
 }
 
 void let_go() {
@@ -135,12 +136,13 @@ std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
     const bool is_alone = access("/proc/self/task", R_OK) == 0 || __libc_single_threaded != 0;
     return is_alone ? std::nullopt : std::optional<std::string>("cannot list the threads of this process: /proc is not there");
   }
-  if (g_arrived == nullptr) {
+  std::atomic<std::uint64_t>* const arrived = g_arrived.load(std::memory_order_relaxed);  // the caller's lock: one at a time
+  if (arrived == nullptr) {
     void* const bits = mmap(nullptr, kArrivedBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (bits == MAP_FAILED) return "no memory to list the threads of this process";
-    g_arrived = static_cast<std::atomic<std::uint64_t>*>(bits);
+    g_arrived.store(static_cast<std::atomic<std::uint64_t>*>(bits), std::memory_order_release);  // pairs with hold()
   } else {
-    madvise(g_arrived, kArrivedBytes, MADV_DONTNEED);  // zeros
+    madvise(arrived, kArrivedBytes, MADV_DONTNEED);  // zeros
   }
   trap::KernelSigaction act{}, old{};
   act.handler = reinterpret_cast<std::uint64_t>(&hold);

@@ -221,7 +221,8 @@ constinit std::atomic<bool> g_active{false};
 
 bool is_taken_by_another() {
   trap::KernelSigaction act{};
-  sys::call4(SYS_rt_sigaction, SIGTRAP, 0, reinterpret_cast<long>(&act), 8);
+  // The mark says to the other's gate, where it stands in this copy's code too, who asks.
+  sys::call6(SYS_rt_sigaction, SIGTRAP, 0, reinterpret_cast<long>(&act), 8, UBP_ENTRY_MARK, 0);
   if (act.handler <= 1 || act.handler == reinterpret_cast<std::uint64_t>(&trap::ubp_trap_entry)) return false;
   std::uint64_t mark = 0;
   if (act.handler % 16 != 0) return false;  // the mark lies on the handler's page

@@ -164,6 +164,7 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
   const std::uint64_t number = uc->rax;
   const bool is_exec = number == SYS_execve || number == SYS_execveat;
   if (is_exec ? !blocked_bit() : number != SYS_rt_sigprocmask && number != SYS_rt_sigaction) return false;
+  if (number == SYS_rt_sigaction && uc->r8 == UBP_ENTRY_MARK) return false;  // another copy of UBP (signals/interpose.cpp)
   sys::set_signal_mask(kAllSignals);
   uc->rax = is_exec ? gated_exec(uc) : number == SYS_rt_sigprocmask ? gated_mask(uc) : gated_sigaction(uc);
   uc->r11 = uc->eflags;  // as SYSCALL leaves it

@@ -81,6 +81,10 @@ TEST_CASE("setgid while a consumer of another thread runs, and waits for it") {
 }
 
 TEST_CASE("cancel_pending: neither a consumer nor a call is where a thread ends that is to be cancelled") {
+#ifdef __SANITIZE_ADDRESS__
+  MESSAGE("skipped: the address sanitizer takes a cancelled thread's stack for poisoned");
+  return;
+#endif
   const auto body = []() -> int {
     static int ran, wrong, file;
     static ubp_status status;

@@ -65,7 +65,7 @@ TEST_CASE("libc:* on a program that does next to nothing: the runtime itself doe
     for (const std::string probes : {"libc:*", "insn:libc:mem*; insn:libc:str*; insn:libc:*alloc"}) {
       CAPTURE(optimize);
       CAPTURE(probes);
-      Outcome outcome = run_probed({"/bin/true"}, probes, {{"UBP_OPTIMIZE", optimize}});
+      Outcome outcome = run_probed({"/bin/true", "--help"}, probes, {{"UBP_OPTIMIZE", optimize}});
       const nlohmann::json summary = outcome.summary();
       REQUIRE(outcome.end() == "exit 0");
       CHECK(adds_up(summary));

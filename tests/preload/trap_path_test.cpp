@@ -432,7 +432,7 @@ TEST_CASE("a second signal at every instruction on which the first one's handler
   if (lacks_debug_registers()) return;
   for (const std::size_t depth : {60, 150}) {
     CAPTURE(depth);
-    const Result result = inject_two(500, depth);
+    const Result result = inject_two(800, depth);
     CHECK_MESSAGE(result.failure == "", result.failure);
     MESSAGE(result.reached << " of " << result.wanted << " instructions");
     CHECK(result.wanted > 40);

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <doctest/doctest.h>
+#include <sys/wait.h>
 #include <ubp.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdint>
@@ -18,6 +20,19 @@ T sized() {
   T structure{};
   structure.struct_size = sizeof structure;
   return structure;
+}
+
+// How a child ends that does this, as wait() tells it; it is killed after so many seconds.
+template <typename Body>
+int end_of_child(unsigned seconds, const Body& body) {
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(seconds);
+    _exit(body());
+  }
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  return status;
 }
 
 inline ubp_probe_stats read(ubp_probe* probe) {

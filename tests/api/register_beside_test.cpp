@@ -27,24 +27,11 @@ void* waits(void*) {
   return nullptr;
 }
 
-// Runs in a child, as it is for once in a process. 0: all is well.
-template <typename Body>
-int end_of_child(const Body& body) {
-  const pid_t child = fork();
-  if (child == 0) {
-    alarm(100);
-    _exit(body());
-  }
-  int status = -1;
-  REQUIRE(waitpid(child, &status, 0) == child);
-  return status;
-}
-
 }  // namespace
 
 TEST_CASE("register_beside_5000_threads") {
   constexpr int kThreads = 5000, kSkipped = 77;
-  const int status = end_of_child([]() -> int {
+  const int status = end_of_child(100, []() -> int {
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, 65536);
@@ -80,7 +67,7 @@ TEST_CASE("register_beside_5000_threads") {
 }
 
 TEST_CASE("a thread that blocks SIGTRAP for good is named, and the program is as it was") {
-  CHECK(end_of_child([]() -> int {
+  CHECK(end_of_child(100, []() -> int {
           static std::atomic<int> number{0};
           pthread_t thread;
           pthread_create(
@@ -121,7 +108,7 @@ TEST_CASE("a thread whose first hit is on its own alternate stack: what lives th
   };
   for (const bool at_once : {true, false}) {
     CAPTURE(at_once);
-    CHECK(end_of_child([&]() -> int {
+    CHECK(end_of_child(100, [&]() -> int {
           pthread_t thread;
           pthread_create(
               &thread, nullptr,

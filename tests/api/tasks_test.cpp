@@ -25,19 +25,6 @@ namespace {
 
 std::atomic<long> g_preempted, g_seen;
 
-// How a child ends that does this; it is killed after 20 seconds.
-template <typename Body>
-int end_of_child(const Body& body) {
-  const pid_t child = fork();
-  if (child == 0) {
-    alarm(20);
-    _exit(body());
-  }
-  int status = -1;
-  REQUIRE(waitpid(child, &status, 0) == child);
-  return status;
-}
-
 std::atomic<int> g_step;
 
 }  // namespace
@@ -59,7 +46,7 @@ TEST_CASE("setid_in_consumer_beside_unregister: whoever waits for a consumer is 
     thread.join();
     return done ? 0 : 1;
   };
-  CHECK(end_of_child(body) == 0);
+  CHECK(end_of_child(20, body) == 0);
 }
 
 TEST_CASE("setgid while a consumer of another thread runs, and waits for it") {
@@ -77,7 +64,7 @@ TEST_CASE("setgid while a consumer of another thread runs, and waits for it") {
     thread.join();
     return done ? 0 : 1;
   };
-  CHECK(end_of_child(body) == 0);
+  CHECK(end_of_child(20, body) == 0);
 }
 
 TEST_CASE("cancel_pending: neither a consumer nor a call is where a thread ends that is to be cancelled") {
@@ -124,7 +111,7 @@ TEST_CASE("cancel_pending: neither a consumer nor a call is where a thread ends 
     const bool counted = read(probe.probe).recorded == 600 && ran == 600;
     return end == PTHREAD_CANCELED && g_step == 3 && wrong == 0 && status == UBP_OK && counted ? 0 : 1;
   };
-  CHECK(end_of_child(body) == 0);
+  CHECK(end_of_child(20, body) == 0);
 }
 
 void test_preempted() { ++g_preempted; }

@@ -186,7 +186,7 @@ TEST_CASE("a signal that ends the program ends it while the report is made") {
   }
 }
 
-TEST_CASE("... and so does SIGTERM from outside") {
+TEST_CASE("exit_with_libc_insn: ... and so does SIGTERM from outside") {
   const StuckPipe pipe;
   const std::string probed = "LD_PRELOAD=" + library() + " UBP_PROBES='" + kManyRows + "' UBP_OUTPUT=" + pipe.path();
   const std::int64_t start = now_ns();
@@ -226,7 +226,7 @@ TEST_CASE("a module that comes late is searched without traps in every byte of i
 
 // The bound is generous, and grows with the machine: what the load took, several times over. Without probes out of the way, the
 // report of a hundredth of this took minutes.
-TEST_CASE("an end with every instruction of libc probed takes no longer than the start") {
+TEST_CASE("exit_with_libc_insn: an end with every instruction of libc probed takes no longer than the start") {
   const std::int64_t start = now_ns();
   Outcome outcome = run({.argv = {fixture("fx_exit"), "stamp", "return"},
                          .env = {{"UBP_PROBES", "insn:*; insn:libc:*"}, {"UBP_OUTPUT", "/dev/null"}, {"UBP_OPTIMIZE", "never"}},

@@ -422,7 +422,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
     frame->return_address() = address_of(&ubp_resume_restorer);
   }
   frame->reserved[2] = 0;
-  frame->mask = t_app_trap.is_blocked ? frame->mask | kTrapBit : frame->mask & ~kTrapBit;
+  if (t_app_trap.is_blocked) frame->mask |= kTrapBit;  // that may have it already: lent by a system call (begins_in_lent_mask)
 }
 
 // The context in which the kernel starts the handler whose frame is `inner`.

@@ -437,6 +437,22 @@ UBP_RANGE("ubp_trap_r") int ubp_trap_resume(Context* uc) {
   return 1;
 }
 
+// A system call that lends a mask (io_uring_enter, ppoll where libc's is not called) ends in EINTR, and the handler begins under that
+// mask: SIGTRAP may be blocked. So it may where another handler was about to begin.
+[[gnu::always_inline]] inline bool begins_in_lent_mask(const Context* uc) {
+  constexpr auto kInterrupted = static_cast<std::uint64_t>(-4);  // -EINTR
+  return uc->rax == kInterrupted || (uc->mask & kTrapBit) != 0;
+}
+
+// For a handler that is about to run: SIGTRAP is blocked for the application alone.
+[[gnu::always_inline]] inline void keep_trap_unblocked() {
+  std::uint64_t present = 0;
+  sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, 0, reinterpret_cast<long>(&present), sizeof present);
+  if ((present & kTrapBit) == 0) return;
+  t_app_trap.is_blocked = true;  // until the handler returns: note_mask
+  sys::set_signal_mask(present & ~kTrapBit);
+}
+
 // Range: entering. Shows the handler the original context; handler 0: there is none, return from the frame.
 UBP_RANGE("ubp_signal_s") Prepared ubp_signal_prepare(siginfo_t* info, Context* uc) {
   if (const xol::Displaced* const made_by = born_at(uc->rip, uc->rax)) [[unlikely]] give_birth(uc, *made_by);
@@ -472,7 +488,9 @@ UBP_RANGE("ubp_signal_s") Prepared ubp_signal_prepare(siginfo_t* info, Context* 
   }
   const std::uint64_t handler = g_handlers.handler[signal % 65].load(std::memory_order_acquire);  // pairs with sigaction
   if (handler > 1) {
+    const bool may_be_blocked = begins_in_lent_mask(uc);
     expect_return(uc);
+    if (may_be_blocked) [[unlikely]] keep_trap_unblocked();
     return {handler, uc};
   }
   if (handler == 0 && ends_process(signal)) die(uc, signal, !is_fault(info));

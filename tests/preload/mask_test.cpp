@@ -29,6 +29,11 @@ TEST_CASE("mask_sigsuspend_ppoll: masks lent for one call") {
   check_mode("lent");
 }
 
+TEST_CASE("masks lent by system calls that no function of libc's stands for") {
+  CHECK(numbers(run_plain({fixture("fx_mask"), "unseen"}).out)["wrong"] == 0);
+  check_mode("unseen");
+}
+
 TEST_CASE("a SIGTRAP that comes while it is blocked is pending, handled later or waited for") {
   CHECK(numbers(run_plain({fixture("fx_mask"), "pending"}).out)["wrong"] == 0);
   check_mode("pending");

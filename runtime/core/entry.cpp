@@ -57,7 +57,7 @@ struct Process {
   bool passes_on = false;  // nothing is, but what this program executes may have it
 };
 Process* g_loaded = nullptr;
-std::atomic<std::uint32_t> g_reporting_pid{0}, g_reporting_thread{0}, g_reported_pid{0};
+std::atomic<std::uint32_t> g_reporting_pid{0}, g_reporting_thread{0}, g_reported_pid{0}, g_dying_pid{0};
 void (*g_next_exit)(int) = nullptr;
 
 std::string executable_path() {
@@ -129,24 +129,38 @@ bool write_files(report::Summary summary, bool to_stream, int pid) {
 
 bool flush() { return write_files(summary(g_loaded->program, g_loaded->summary.is_set()), false, static_cast<int>(sys::getpid())); }
 
-// Another thread makes the report already: the process must not end before it is made, but it does end. This thread, interrupted
-// in making it, does not wait.
-void wait_for_report(std::uint32_t pid) {
-  constexpr long kNoSuchProcess = -3;  // -ESRCH
-  constexpr int kPatience = 10'000;    // milliseconds; a reader of the report has five seconds
-  for (int turn = 0; turn < kPatience && g_reported_pid.load(std::memory_order_acquire) != pid; ++turn) {  // pairs with write_report()
-    const std::uint32_t thread = g_reporting_thread.load(std::memory_order_relaxed);  // 0: not yet known
-    if (thread == sys::gettid()) return;
-    if (thread != 0 && sys::call4(SYS_tgkill, pid, thread, 0) == kNoSuchProcess) return;
+std::uint32_t reporting_pid() { return sys::is_process(trap::g_process.pid) ? trap::g_process.pid : sys::getpid(); }
+
+// Waits until `done`, but not for ever: the process is to end.
+template <typename Done>
+void wait_until(const Done& done) {
+  constexpr int kPatience = 10'000;  // milliseconds; a reader of the report has five seconds
+  for (int turn = 0; turn < kPatience && !done(); ++turn) {
     const timespec moment{0, 1'000'000};
     sys::call4(SYS_nanosleep, reinterpret_cast<long>(&moment), 0);
   }
 }
 
+// Another thread makes the report already: the process must not end before it is made, but it does end. This thread, interrupted
+// in making it, does not wait.
+void wait_for_report(std::uint32_t pid) {
+  constexpr long kNoSuchProcess = -3;  // -ESRCH
+  wait_until([pid] {
+    if (g_reported_pid.load(std::memory_order_acquire) == pid) return true;  // pairs with make_report()
+    const std::uint32_t thread = g_reporting_thread.load(std::memory_order_relaxed);  // 0: not yet known
+    return thread == sys::gettid() || (thread != 0 && sys::call4(SYS_tgkill, pid, thread, 0) == kNoSuchProcess);
+  });
+}
+
+// A signal that another thread has got ends the process: without UBP, this thread would not come to end it with a status.
+void wait_for_death() {
+  if (g_dying_pid.load(std::memory_order_relaxed) == reporting_pid()) wait_until([] { return false; });
+}
+
 // Whether it is for this thread to make the report; another that is at it is waited for.
 bool begin_report() {
   if (g_loaded == nullptr || !is_reporting_process()) return false;
-  const std::uint32_t pid = sys::is_process(trap::g_process.pid) ? trap::g_process.pid : sys::getpid();
+  const std::uint32_t pid = reporting_pid();
   if (g_reporting_pid.exchange(pid, std::memory_order_relaxed) == pid) {  // whoever is first
     wait_for_report(pid);
     return false;
@@ -177,6 +191,7 @@ bool make_report(bool is_death) {
 
 void write_report() {
   if (begin_report()) make_report(false);
+  wait_for_death();
 }
 
 // ---- The report of a process that a signal is ending (trap/death.h)
@@ -198,7 +213,9 @@ void report_on_own_stack() {
 
 bool report_death() {
   // What a filter of the program's own making forbids may change what it dies of.
-  if (sys::is_set(trap::g_process.is_sandboxed) || !begin_report()) return false;
+  if (sys::is_set(trap::g_process.is_sandboxed)) return false;
+  g_dying_pid.store(reporting_pid(), std::memory_order_relaxed);
+  if (!begin_report()) return false;
   const std::uint64_t top = g_death_stack + kDeathStackBytes;
   register void (*function)() asm("r12") = &report_on_own_stack;
   register std::uint64_t stack asm("r13") = top;

@@ -83,6 +83,14 @@ TEST_CASE("in the midst of malloc, the dynamic linker, streams, fork, pthread_cr
   }
 }
 
+TEST_CASE("a signal to the process while a thread that blocks it is leaving: no status comes before it") {
+  for (int turn = 0; turn < 5; ++turn) {
+    Outcome probed = run_probed({fixture("fx_death"), "leave", std::to_string(SIGTERM)}, "tick; libc:*");
+    CHECK(probed.end() == ended_by(SIGTERM));  // its report takes longer than the signal
+    check_report(probed, 1000);
+  }
+}
+
 TEST_CASE("forked children leave theirs") {
   Outcome probed = run_probed({fixture("fx_death"), "forks", std::to_string(SIGTERM)}, "tick");
   CHECK(probed.end() == "exit 3");

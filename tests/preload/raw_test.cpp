@@ -104,7 +104,7 @@ func main() {
   REQUIRE(plain.end() == "exit 3");
   for (const std::string probes : {"main.work", "*rtsigprocmask*", "*rt_sigaction*", "syscall.*", "runtime.m*", "insn:main.*; libc:*"}) {
     CAPTURE(probes);
-    const Outcome probed = run_probed({program}, probes, {{"GODEBUG", "asyncpreemptoff=1"}});  // where it is on, a hit may be made twice
+    const Outcome probed = run_probed({program}, probes);
     CHECK(probed.end() == "exit 3");
     CHECK(probed.out == plain.out);
     const nlohmann::json summary = probed.summary();

@@ -132,7 +132,7 @@ void Quiet::let_signals_in() const {
 Quiet::~Quiet() {
   errno = error_;
   in_runtime_.reset();
-  if (trap::t_app_trap.is_pending && !trap::t_app_trap.is_blocked) trap::ubp_trap_block(false);  // it waited: ubp_trap_foreign()
+  if (trap::t_thread.app_trap.is_pending && !trap::t_thread.app_trap.is_blocked) trap::ubp_trap_block(false);  // it waited: ubp_trap_foreign()
   let_signals_in();
 }
 

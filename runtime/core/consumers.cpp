@@ -35,7 +35,7 @@ __attribute__((no_sanitize_thread)) void run_watched(const ubp_context* context,
   __tsan_acquire(&g_consumers[context->consumer->point]);
   const auto& watched = *static_cast<const Watched*>(data);
   watched.function(context, watched.data);
-  __tsan_release(trap::t_state);
+  __tsan_release(trap::t_thread.state);
 }
 void watch(Consumer& consumer) {
   consumer.data = new Watched{consumer.function, consumer.data};

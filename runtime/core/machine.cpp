@@ -132,13 +132,14 @@ std::optional<std::string> Machine::start(const MachineConfig& config, probes::C
   set_return_mode();
   trap::ubp_trap_text(&g_process.text_low, &g_process.text_high);
   g_process.keeps_stacks = std::any_of(catalog.modules().begin(), catalog.modules().end(), has_go_code);
-  if (sees_threads && has_libc && !g_process.keeps_stacks) enter_segment();
+  const bool may_jump = !g_process.keeps_stacks && !sys::is_set(trap::ubp_moves_fs);  // Go takes its signals from the kernel itself
+  if (sees_threads && has_libc && may_jump) enter_segment();
   adopt_loading_thread();
   detours_.start(config.optimize, capacity,
                  {[this] { synchronise(); }, [this](std::uint32_t index) { return (users_[index] & kArmed) != 0; },
                   [](std::uint32_t index) { return Consumers::needs(index, nullptr); }});
   register_membarrier();
-  if (g_process.keeps_stacks) detours_.stop();  // Go takes its signals from the kernel itself
+  if (!may_jump) detours_.stop();
   return std::nullopt;
 }
 
@@ -159,6 +160,7 @@ void Machine::find_own(std::uint32_t module, const probes::Catalog& catalog, std
     return function != nullptr ? std::optional(symbols::Extent{function->address, function->end}) : std::nullopt;
   };
   probes::GateSites sites = probes::find_gate_sites(where, function_at);
+  if (sites.sets_fs) trap::ubp_moves_fs.store(true, std::memory_order_relaxed);  // its callers see to the jumps
   sites.points.insert(sites.points.end(), sites.clones.begin(), sites.clones.end());
   const auto area = area_of(where);
   for (const xol::Displaced& site : sites.points) {
@@ -178,6 +180,7 @@ void Machine::find_own(std::uint32_t module, const probes::Catalog& catalog, std
 void Machine::gate_modules_of(const std::vector<xol::Displaced>& points, const probes::Catalog& catalog) {
   std::vector<xol::Displaced> own;
   std::uint64_t low = 0, high = 0;  // of the module at hand: points are sorted
+  const bool did_move = sys::is_set(trap::ubp_moves_fs);
   for (const xol::Displaced& point : points) {
     if (point.address - low < high - low) continue;
     const std::uint32_t number = catalog.module_at(point.address).value_or(0);
@@ -185,6 +188,7 @@ void Machine::gate_modules_of(const std::vector<xol::Displaced>& points, const p
     high = catalog.modules()[number].high();
     if (!gated_.contains(number)) find_own(number, catalog, own);
   }
+  if (!did_move && sys::is_set(trap::ubp_moves_fs)) leave_jump_tier();
   if (own.empty()) return;
   make_permanent_slots(own, kLatePermanentBytes);
   table_->make_room(own.size());
@@ -211,7 +215,7 @@ bool Machine::enter_segment() {
 
 bool Machine::has_unseen_threads() const {
   if (!was_disarmed_ || own_armed_ || !trap::counts_by_segment()) return false;
-  return !is_only_thread() || !trap::is_state(trap::t_state);
+  return !is_only_thread() || !trap::is_state(trap::t_thread.state);
 }
 
 // Threads that are inside such detours count there still: their %gs stays.

@@ -87,8 +87,8 @@ void Detours::start(Optimize optimize, std::size_t capacity, Callbacks callbacks
   callbacks_ = std::move(callbacks);
   static_assert(offsetof(trap::TaskState, fast) < 128);
   const std::uint64_t segment = g_process.segment_unread + g_process.optimised_offset * sizeof(std::uint64_t);
-  storage_ = {thread_offset(&trap::t_state), thread_offset(&trap::t_spilled.rcx), thread_offset(&trap::t_spilled.rax),
-              thread_offset(&trap::t_spilled.rdx), offsetof(trap::TaskState, fast), static_cast<std::int32_t>(segment)};
+  storage_ = {thread_offset(&trap::t_thread.state), thread_offset(&trap::t_thread.spilled.rcx), thread_offset(&trap::t_thread.spilled.rax),
+              thread_offset(&trap::t_thread.spilled.rdx), offsetof(trap::TaskState, fast), static_cast<std::int32_t>(segment)};
 }
 
 void Detours::set(std::uint32_t index, Tier tier) {

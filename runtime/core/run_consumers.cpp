@@ -12,22 +12,25 @@ std::int64_t g_errno_offset = 0;
 std::int32_t g_cancel_offset = 0;
 
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed) {
+  std::uint64_t* const counters = task->optimised;  // a forked child's state is wiped
+  const Consumer* consumer = __atomic_load_n(&g_consumers[point], __ATOMIC_ACQUIRE);  // pairs with Consumers; null: taken out since the hit
+  const auto count_in = [](std::uint64_t& count) { __atomic_store_n(&count, count + 1, __ATOMIC_RELAXED); };  // the task's own; read by others at any time
+  if (missed) {  // %fs may lead anywhere
+    for (; consumer != nullptr; consumer = consumer->next) count_in(counters[trap::g_process.missed_offset + consumer->counter / 8]);
+    return;
+  }
   std::uint64_t thread;
   asm("mov %%fs:0, %0" : "=r"(thread));
   int& error = *reinterpret_cast<int*>(thread + static_cast<std::uint64_t>(g_errno_offset));
   const int before = error;
   // A cancellation point in a consumer is none: other threads set bits of the same byte.
   auto* const cancel = reinterpret_cast<std::uint8_t*>(thread + static_cast<std::uint64_t>(std::int64_t{g_cancel_offset}));
-  const bool disables = g_cancel_offset != 0 && !missed && (__atomic_load_n(cancel, __ATOMIC_RELAXED) & 1) == 0;
+  const bool disables = g_cancel_offset != 0 && (__atomic_load_n(cancel, __ATOMIC_RELAXED) & 1) == 0;
   if (disables) __atomic_fetch_or(cancel, 1, __ATOMIC_RELAXED);
-  const std::uint64_t offset = missed ? trap::g_process.missed_offset : 0;
-  std::uint64_t* const counters = task->optimised + offset;  // a forked child's state is wiped
-  const Consumer* consumer = __atomic_load_n(&g_consumers[point], __ATOMIC_ACQUIRE);  // pairs with Consumers; null: taken out since the hit
   for (; consumer != nullptr; consumer = consumer->next) {
-    std::uint64_t& count = counters[consumer->counter / 8];
-    __atomic_store_n(&count, count + 1, __ATOMIC_RELAXED);  // the task's own; read by others at any time
+    count_in(counters[consumer->counter / 8]);
     const ubp_context context{uc, nullptr, task, consumer};
-    if (!missed) consumer->function(&context, consumer->data);
+    consumer->function(&context, consumer->data);
   }
   if (disables) __atomic_fetch_and(cancel, static_cast<std::uint8_t>(~1), __ATOMIC_RELAXED);
   error = before;

@@ -50,7 +50,7 @@ bool copies_to_eax(const std::uint8_t* code, std::uint8_t length) {
 // Whether the system call of this number has to pass the gate.
 bool is_gated(std::uint32_t number, bool is_libc) {
   return number == SYS_rt_sigprocmask || number == SYS_rt_sigaction || number == SYS_execve || number == SYS_execveat ||
-         number == SYS_clone3 || (number == SYS_exit_group && !is_libc);
+         number == SYS_clone3 || ((number == SYS_exit_group || number == SYS_arch_prctl) && !is_libc);
 }
 
 // Whether it may make a thread.
@@ -140,17 +140,24 @@ Verdict judge_by_walk(std::span<const std::uint8_t> code, std::uint64_t address,
   return Verdict::kUnknown;
 }
 
-// The first `syscall` at or behind `at`: its two bytes, or `end`.
-const std::uint8_t* next_syscall(const std::uint8_t* at, const std::uint8_t* end) {
-  const __m128i first = _mm_set1_epi8(0x0f), second = _mm_set1_epi8(0x05);
+// Whether the bytes from `at` on are the opcode of wrfsbase, behind its prefixes: f3, and REX for 64 bits.
+bool sets_fs(const std::uint8_t* begin, const std::uint8_t* at, const std::uint8_t* end) {
+  if (at - begin < 2 || end - at < 3 || at[1] != 0xae || (at[2] & 0xf8) != 0xd0) return false;
+  return at[-1] == 0xf3 || ((at[-1] & 0xf0) == 0x40 && at[-2] == 0xf3);
+}
+
+// The first `syscall` at or behind `at`, or what may be a wrfsbase: two bytes, or `end`.
+const std::uint8_t* next_site(const std::uint8_t* at, const std::uint8_t* end) {
+  const __m128i first = _mm_set1_epi8(0x0f), second = _mm_set1_epi8(0x05), other = _mm_set1_epi8(static_cast<char>(0xae));
   for (constexpr std::ptrdiff_t kStep = sizeof first; end - at > kStep; at += kStep) {
     const __m128i is_first = _mm_cmpeq_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)), first);
-    const __m128i is_second = _mm_cmpeq_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at + 1)), second);
+    const __m128i behind = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at + 1));
+    const __m128i is_second = _mm_or_si128(_mm_cmpeq_epi8(behind, second), _mm_cmpeq_epi8(behind, other));
     const auto pairs = static_cast<unsigned>(_mm_movemask_epi8(_mm_and_si128(is_first, is_second)));
     if (pairs != 0) return at + std::countr_zero(pairs);
   }
   for (; end - at > 1; ++at) {
-    if (at[0] == 0x0f && at[1] == 0x05) return at;
+    if (at[0] == 0x0f && (at[1] == 0x05 || at[1] == 0xae)) return at;
   }
   return end;
 }
@@ -169,7 +176,11 @@ GateSites find_gate_sites(const symbols::Module& module, const FunctionAt& funct
     const std::uint8_t* bytes = segment.executable ? module.bytes_at(segment.address) : nullptr;
     if (bytes == nullptr) continue;
     const std::uint8_t* const end = bytes + segment.size;
-    for (const std::uint8_t* at = bytes; (at = next_syscall(at, end)) != end; ++at) {
+    for (const std::uint8_t* at = bytes; (at = next_site(at, end)) != end; ++at) {
+      if (at[1] != 0x05) {
+        sites.sets_fs |= sets_fs(bytes, at, end);
+        continue;
+      }
       const auto number = number_before(bytes, at);
       const std::uint64_t address = segment.address + static_cast<std::uint64_t>(at - bytes);
       if (number && is_clone(*number)) sites.clones.push_back(point_at(module, address, at));

@@ -16,7 +16,7 @@ namespace {
 constexpr int kAutodisarmFlag = static_cast<int>(1U << 31);  // SS_AUTODISARM
 
 bool is_on_app_stack() {
-  return ubp::trap::is_on(ubp::trap::t_app_stack, reinterpret_cast<std::uint64_t>(__builtin_frame_address(0)));
+  return ubp::trap::is_on(ubp::trap::t_thread.app_stack, reinterpret_cast<std::uint64_t>(__builtin_frame_address(0)));
 }
 
 bool is_readable(const stack_t* stack) {
@@ -33,7 +33,7 @@ UBP_EXPORT int sigaltstack(const stack_t* wanted, stack_t* old) noexcept {
                           real(nullptr, &kernel) == 0 &&
                           ubp::trap::g_process.is_own_stack(reinterpret_cast<std::uint64_t>(kernel.ss_sp));
   if (!is_virtual) return real(wanted, old);  // the first hit takes it over
-  ubp::trap::AppStack& stack = ubp::trap::t_app_stack;
+  ubp::trap::AppStack& stack = ubp::trap::t_thread.app_stack;
   stack_t before{};
   before.ss_sp = reinterpret_cast<void*>(stack.base);
   before.ss_size = stack.size;

@@ -20,7 +20,7 @@
 #include <utility>
 
 #include "runtime/signals/real.h"
-#include "runtime/trap/trap_state.h"
+#include "runtime/trap/segment.h"
 #include "xol/sys.h"
 
 namespace ubp::signals {
@@ -45,7 +45,7 @@ class DispositionLock {
  public:
   explicit DispositionLock(int signal) : turn_(g_turns[signal]) {
     before_ = sys::set_signal_mask(~bit_of(SIGTRAP));  // the functions called under the lock may be probed
-    was_blocked_ = std::exchange(trap::t_app_trap.is_blocked, true);
+    was_blocked_ = std::exchange(trap::t_thread.app_trap.is_blocked, true);
     const std::uint64_t own = std::uint64_t{sys::getpid()} << 32 | sys::gettid();
     std::uint64_t present = 0;
     while (!turn_.compare_exchange_strong(present, own, std::memory_order_acquire)) {  // pairs with the release
@@ -57,9 +57,9 @@ class DispositionLock {
   }
   ~DispositionLock() {
     turn_.store(0, std::memory_order_release);  // pairs with the acquire
-    trap::t_app_trap.is_blocked = was_blocked_;
+    trap::t_thread.app_trap.is_blocked = was_blocked_;
     sys::set_signal_mask(before_);
-    if (!was_blocked_ && trap::t_app_trap.is_pending) trap::ubp_trap_block(false);  // it waited
+    if (!was_blocked_ && trap::t_thread.app_trap.is_pending) trap::ubp_trap_block(false);  // it waited
   }
   DispositionLock(const DispositionLock&) = delete;
   DispositionLock& operator=(const DispositionLock&) = delete;
@@ -141,9 +141,9 @@ int wrapped_sigaction(int signal, const struct sigaction* act, struct sigaction*
     sigdelset(&kernel_act.sa_mask, SIGTRAP);
   }
   struct sigaction kernel_old {};
-  trap::t_app_trap.in_wrapper = true;
+  trap::t_thread.app_trap.in_wrapper = true;
   const int result = real(signal, act != nullptr ? &kernel_act : nullptr, &kernel_old);
-  trap::t_app_trap.in_wrapper = false;
+  trap::t_thread.app_trap.in_wrapper = false;
   if (result != 0) {
     g_handlers.handler[signal].store(previous, std::memory_order_release);  // pairs with ubp_signal_prepare
     return result;
@@ -187,9 +187,9 @@ Handler wrapped_signal(Real real, int signal, Handler handler) {
   if (is_function(handler)) {
     g_handlers.handler[signal].store(word_of(handler), std::memory_order_release);  // pairs with ubp_signal_prepare
   }
-  trap::t_app_trap.in_wrapper = true;
+  trap::t_thread.app_trap.in_wrapper = true;
   const Handler old = real(signal, is_function(handler) ? kShim : handler);
-  trap::t_app_trap.in_wrapper = false;
+  trap::t_thread.app_trap.in_wrapper = false;
   if (old == SIG_ERR) {
     g_handlers.handler[signal].store(previous, std::memory_order_release);  // pairs with ubp_signal_prepare
     return old;
@@ -263,7 +263,7 @@ bool take_over() {
   const std::uint64_t trap = bit_of(SIGTRAP);
   std::uint64_t mask = 0;
   sys::call4(SYS_rt_sigprocmask, SIG_UNBLOCK, reinterpret_cast<long>(&trap), reinterpret_cast<long>(&mask), kSigsetBytes);
-  trap::t_app_trap.is_blocked = (mask & trap) != 0;  // inherited through exec
+  trap::t_thread.app_trap.is_blocked = (mask & trap) != 0;  // inherited through exec
   g_active.store(true, std::memory_order_release);  // pairs with the wrappers' acquire loads
   return true;
 }
@@ -322,7 +322,11 @@ UBP_EXPORT int clone(int (*function)(void*), void* stack, int flags, void* argum
   va_end(list);
   if ((flags & CLONE_VM) != 0 && (flags & CLONE_VFORK) == 0) {
     if ((flags & CLONE_SETTLS) == 0) ubp::trap::g_process.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
-    if (ubp::trap::g_process.before_sharing_tls != nullptr) ubp::trap::g_process.before_sharing_tls();
+    if ((flags & CLONE_SETTLS) != 0) {
+      ubp::trap::leave_storage();
+    } else if (ubp::trap::g_process.before_sharing_tls != nullptr) {
+      ubp::trap::g_process.before_sharing_tls();
+    }
   }
   return UBP_REAL(clone)(function, stack, flags, argument, parent_tid, tls, child_tid);
 }

@@ -1,5 +1,5 @@
 // Interposed libc functions that set, lend or read a signal mask: SIGTRAP is never blocked in the kernel, and is blocked
-// for the application when it says so (trap::t_app_trap).
+// for the application when it says so (trap::Thread::app_trap).
 //
 // Where libc's own system calls pass the gate (trap/gate.h), sigprocmask and pthread_sigmask are kept there, and nothing
 // is left to do here. A mask lent for the time of one call (sigsuspend, ppoll, ...) reaches the kernel without SIGTRAP.
@@ -23,7 +23,7 @@
 namespace ubp::signals {
 namespace {
 
-using trap::t_app_trap;
+using trap::t_thread;
 
 bool is_active() { return g_active.load(std::memory_order_acquire); }  // pairs with take_over
 
@@ -39,7 +39,7 @@ bool read_set(const sigset_t* set, sigset_t& kernel_set) {
 template <typename Real>
 int wrapped_mask(Real real, int how, const sigset_t* set, sigset_t* old) {
   if (!is_active() || trap::g_process.has_gate) return real(how, set, old);
-  const bool before = t_app_trap.is_blocked;
+  const bool before = t_thread.app_trap.is_blocked;
   sigset_t without{};
   bool named = false;
   if (set != nullptr) {
@@ -60,16 +60,16 @@ template <typename Call>
 int with_lent_mask(const sigset_t* mask, const Call& call) {
   sigset_t without;
   if (!is_active() || !read_set(mask, without)) return call(mask);
-  const bool before = t_app_trap.is_blocked;
+  const bool before = t_thread.app_trap.is_blocked;
   const bool blocks = sigismember(&without, SIGTRAP) == 1;
-  if (!blocks && t_app_trap.is_pending) {
+  if (!blocks && t_thread.app_trap.is_pending) {
     trap::ubp_trap_block(false);
     trap::ubp_trap_block(before);
     errno = EINTR;
     return -1;
   }
   sigdelset(&without, SIGTRAP);
-  t_app_trap.is_blocked = blocks;
+  t_thread.app_trap.is_blocked = blocks;
   const int result = call(&without);
   const int error = errno;
   trap::ubp_trap_block(before);
@@ -80,8 +80,8 @@ int with_lent_mask(const sigset_t* mask, const Call& call) {
 // Takes a pending SIGTRAP that the caller waits for. Returns whether there was one.
 bool take_pending(const sigset_t* set) {
   sigset_t awaited;
-  if (!is_active() || !t_app_trap.is_pending || !read_set(set, awaited) || sigismember(&awaited, SIGTRAP) != 1) return false;
-  t_app_trap.is_pending = false;
+  if (!is_active() || !t_thread.app_trap.is_pending || !read_set(set, awaited) || sigismember(&awaited, SIGTRAP) != 1) return false;
+  t_thread.app_trap.is_pending = false;
   return true;
 }
 
@@ -90,13 +90,13 @@ template <typename Wait>
 int wrapped_wait(const sigset_t* set, siginfo_t* info, const Wait& wait) {
   if (!take_pending(set)) return wait();
   if (info == nullptr) return SIGTRAP;
-  const iovec from{&t_app_trap.info, sizeof *info}, to{info, sizeof *info};
+  const iovec from{&t_thread.app_trap.info, sizeof *info}, to{info, sizeof *info};
   const long written = sys::call6(SYS_process_vm_writev, sys::getpid(), reinterpret_cast<long>(&from), 1, reinterpret_cast<long>(&to), 1, 0);
   if (written == -EFAULT) {
     errno = EFAULT;  // it is taken all the same
     return -1;
   }
-  if (sys::failed(written)) *info = t_app_trap.info;  // the call is denied
+  if (sys::failed(written)) *info = t_thread.app_trap.info;  // the call is denied
   if (info->si_code == SI_TKILL) info->si_code = SI_USER;  // as libc's sigtimedwait shows it
   return SIGTRAP;
 }
@@ -157,7 +157,7 @@ UBP_EXPORT int epoll_pwait2(int epoll, epoll_event* events, int most, const time
 
 UBP_EXPORT int sigpending(sigset_t* set) noexcept {
   const int result = UBP_REAL(sigpending)(set);
-  if (result == 0 && ubp::trap::t_app_trap.is_pending) sigaddset(set, SIGTRAP);
+  if (result == 0 && ubp::trap::t_thread.app_trap.is_pending) sigaddset(set, SIGTRAP);
   return result;
 }
 UBP_EXPORT int sigwait(const sigset_t* set, int* signal) {

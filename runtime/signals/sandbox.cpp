@@ -1,6 +1,6 @@
 // prctl(), arch_prctl() and syscall(), which stand before libc's to see a program give itself a system call filter: from then on UBP
 // asks nothing new of the kernel (trap::Process::is_sandboxed), which might end the program for it. libseccomp uses both. And to
-// see a program take %gs for itself (trap/segment.h).
+// see a program take %gs for itself (trap/segment.h), or set %fs (trap/tls.h).
 //
 // Context: any, handlers included. Async-signal-safe: yes.
 #include <linux/seccomp.h>
@@ -26,13 +26,14 @@ void note(long number, unsigned long first, unsigned long second) {
   // Behind a filter a new thread could not be given its %gs.
   const bool forbids_segment = is_filter && !g_process.has_fsgsbase;
   if ((takes_segment || forbids_segment) && g_process.leave_segment != nullptr) g_process.leave_segment();
+  if (number == SYS_arch_prctl && static_cast<long>(first) == ubp::trap::kSetFs) ubp::trap::leave_storage();
   if (!is_filter && !stops_clock) return;
   g_process.is_sandboxed.store(true, std::memory_order_relaxed);
   // A filter may forbid what UBP would do before.
   if (is_filter && ubp::signals::has_taken_over()) ubp::signals::set_guards(&ubp::trap::terminates, false);
   // Strict mode takes the timestamp counter away too: this thread can record no more.
   const bool is_strict = is_prctl && first == PR_SET_SECCOMP && second == SECCOMP_MODE_STRICT;
-  ubp::trap::TaskState* const task = ubp::trap::t_state;
+  ubp::trap::TaskState* const task = ubp::trap::t_thread.state;
   const bool loses_clock = stops_clock || is_strict;
   if (loses_clock && task->tid.load(std::memory_order_relaxed) != 0) task->ring = 0;  // its own
 }

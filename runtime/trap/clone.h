@@ -41,9 +41,12 @@ inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kT
   };
   if (size > sizeof Cloning::args) return refuse(kTooBig);
   std::uint64_t next = 0;
-  while (next < kMostClonings && t_clonings[next].rest != 0) ++next;
-  if (next == kMostClonings || (flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM) return refuse(kNoSuchCall);
-  Cloning* const cloning = &t_clonings[next];
+  Cloning* const clonings = this_thread().clonings;
+  while (next < kMostClonings && clonings[next].rest != 0) ++next;
+  // A task without libc's storage may share what it has, or its child find it wiped.
+  const bool is_lost = next == kMostClonings || (flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM || thread_in_storage() == nullptr;
+  if (is_lost) return refuse(kNoSuchCall);
+  Cloning* const cloning = &clonings[next];
   sys::set_signal_mask(kAllSignals);
   for (std::uint64_t word = 0; word < size / 8; ++word) cloning->args[word] = given[word];
   cloning->args[0] = flags & ~CLONE_CLEAR_SIGHAND;

@@ -45,7 +45,7 @@ namespace ubp::trap {
 
 // The task that runs a consumer in a context with this stack pointer; nullptr: none does.
 [[gnu::always_inline]] inline TaskState* consuming_task(std::uint64_t rsp) {
-  TaskState* task = t_state;
+  TaskState* task = this_thread().state;
   if (g_process.is_own_stack(rsp)) {
     task = g_process.state(static_cast<std::uint32_t>((rsp - g_process.stacks) / g_process.own_stack_bytes));
   } else if (!is_state(task)) {

@@ -9,7 +9,6 @@
 #pragma once
 
 #include "runtime/trap/task.h"
-#include "runtime/trap/tls.h"
 #include "runtime/trap/translate.h"
 
 namespace ubp::trap {
@@ -53,10 +52,8 @@ namespace ubp::trap {
   sys::set_signal_mask(kAllSignals & ~(std::uint64_t{1} << (SIGTRAP - 1)));  // until the return
   bool is_restored = false;
   if (g_process.report_death != nullptr) {
-    const std::uint64_t own_tls = has_libcs_tls() ? 0 : fs_base();  // the instruction at RIP may need it
-    if (own_tls != 0) set_fs_base(g_process.loading_tls);
+    const Storage storage(true);  // the instruction at RIP may need what the program has
     is_restored = g_process.report_death();
-    if (own_tls != 0) set_fs_base(own_tls);
   }
   // Only a core dump shows the text, and another thread may meet what is left of the gate. A vfork child dies alone.
   if (!is_restored && !terminates(signal) && sys::is_process(g_process.pid)) restore_text();

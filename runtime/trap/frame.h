@@ -1,7 +1,7 @@
 // Where signal frames lie, and moving one.
 //
 // The kernel's alternate stack of a task that has hit a probe is UBP's own (adopt_stack), so that no hit needs room on
-// the application's stack, however small or full. The application's alternate stack is virtual: t_app_stack is what
+// the application's stack, however small or full. The application's alternate stack is virtual: Thread::app_stack is what
 // sigaltstack() reads back (signals/altstack.cpp), and a handler of its that the kernel has started on UBP's stack is
 // moved to where it would run without UBP, frame and all, before its first instruction (translate.h).
 //
@@ -14,7 +14,7 @@
 // Inline and free of libc: compiled into the trap path. Source: arch/x86/kernel/signal_64.c, sigaltstack(2).
 #pragma once
 
-#include "runtime/trap/trap_state.h"
+#include "runtime/trap/tls.h"
 
 namespace ubp::trap {
 
@@ -45,8 +45,9 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
 // Where the frame of a handler that is about to run belongs; 0: where it is.
 [[gnu::always_inline]] inline std::uint64_t frame_target(const Context* uc, std::uint64_t signal) {
   if (!g_process.is_own_stack(reinterpret_cast<std::uint64_t>(uc)) || g_process.is_own_stack(uc->rsp)) return 0;
-  const bool wants_stack = has_bit(g_handlers.on_stack, signal) && t_app_stack.size != 0;
-  return !wants_stack || is_on(t_app_stack, uc->rsp) ? uc->rsp - kRedZone : t_app_stack.base + t_app_stack.size;
+  const AppStack& stack = this_thread().app_stack;
+  const bool wants_stack = has_bit(g_handlers.on_stack, signal) && stack.size != 0;
+  return !wants_stack || is_on(stack, uc->rsp) ? uc->rsp - kRedZone : stack.base + stack.size;
 }
 
 // Copies the frame to below `target`, as the kernel would have laid it out there. Leaves the original as it is, so
@@ -57,7 +58,8 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
   const std::uint64_t fp = (target - image) & ~std::uint64_t{63};
   const std::uint64_t frame = (((image != 0 ? fp : target) - kFrameBytes + 8) & ~std::uint64_t{15}) - 8;
   auto* const to = reinterpret_cast<Context*>(frame + 8);
-  if (is_on(t_app_stack, target) && frame < t_app_stack.base) return nullptr;
+  const AppStack& stack = this_thread().app_stack;
+  if (is_on(stack, target) && frame < stack.base) return nullptr;
   copy_bytes(reinterpret_cast<void*>(frame), reinterpret_cast<const std::uint8_t*>(uc) - 8, kFrameBytes);
   if (image != 0) {
     copy_bytes(reinterpret_cast<void*>(fp), uc->fpstate, image);
@@ -80,7 +82,7 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
   const bool is_disabled = (uc->stack_flags & SS_DISABLE) != 0;
   const AppStack present{uc->stack_base, is_disabled ? 0 : uc->stack_size};
   if ((uc->stack_flags & kAutodisarm) != 0 || is_on(present, uc->rsp) || task->stack_tries >= kMostTries) return nullptr;
-  if (!g_process.is_own_stack(uc->stack_base)) t_app_stack = present;  // else: inherited through fork
+  if (!g_process.is_own_stack(uc->stack_base)) this_thread().app_stack = present;  // else: inherited through fork
   ++task->stack_tries;
   task->signal_stack = own;
   Context* const frame = move_frame(uc, g_process.stack_end(task->block));

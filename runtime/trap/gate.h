@@ -17,7 +17,7 @@ namespace ubp::trap {
 // Whether the running task blocks SIGTRAP as far as the application knows. A vfork child has a bit of its own, on its
 // parent's TLS.
 [[gnu::always_inline]] inline bool& blocked_bit() {
-  AppTrap& trap = t_app_trap;
+  AppTrap& trap = this_thread().app_trap;
   if (sys::is_process(g_process.pid)) return trap.is_blocked;
   const std::uint32_t tid = sys::gettid();
   if (trap.guest != tid) {
@@ -31,7 +31,7 @@ namespace ubp::trap {
 [[gnu::always_inline]] inline void block_trap(bool blocked) {
   bool& bit = blocked_bit();
   bit = blocked;
-  if (&bit == &t_app_trap.is_blocked) send_pending_trap();
+  if (&bit == &this_thread().app_trap.is_blocked) send_pending_trap();
 }
 
 inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadAddress = static_cast<std::uint64_t>(-14);
@@ -115,7 +115,7 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
       g_handlers.trap_mask.store(act->mask, kOrder);
       g_handlers.handler[SIGTRAP].store(act->handler, std::memory_order_release);  // pairs with ubp_trap_foreign
     }
-  } else if (old != nullptr && old->handler == shim && !t_app_trap.in_wrapper) {
+  } else if (old != nullptr && old->handler == shim && !this_thread().app_trap.in_wrapper) {
     show_disposition(signal, previous, took_info, *old);
   }
   return static_cast<std::uint64_t>(result);
@@ -150,7 +150,8 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
   if (!may_report || !sys::is_process(g_process.pid)) return 0;  // a vfork child ends alone
   const long stack = sys::call6(SYS_mmap, 0, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (sys::failed(stack)) return 0;
-  if (!has_libcs_tls()) set_fs_base(g_process.loading_tls);  // its thread has left it too, or comes to no more use of it
+  Storage storage(true);  // the loading thread has left its own too, or comes to no more use of it
+  storage.keep();
   uc->rsp = static_cast<std::uint64_t>(stack) + kStackBytes - 8;
   uc->eflags &= ~xol::kDirectionFlag;
   return reinterpret_cast<std::uint64_t>(g_process.on_exit);

@@ -17,8 +17,7 @@
 // arch/x86/x86_64/fsgs.rst; SDM volume 2, WRGSBASE.
 #pragma once
 
-#include "runtime/trap/trap_state.h"
-#include "xol/sys.h"
+#include "runtime/trap/tls.h"
 
 namespace ubp::trap {
 
@@ -50,20 +49,22 @@ inline constexpr long kSetGs = 0x1001, kGetGs = 0x1004;  // asm/prctl.h: ARCH_SE
 
 // Lets the running task, whose state this is, count in its own block.
 [[gnu::always_inline]] inline void enter_segment(const TaskState* task) {
-  if (!counts_by_segment() || t_is_away || !is_state(task)) return;
+  if (!counts_by_segment() || this_thread().is_away || !is_state(task)) return;
 #ifdef UBP_TEST_NO_BIRTH  // tests/preload/segment_test.cpp: a thread counts where its maker does
   if (block_of(task) != 0) return;
 #endif
   set_gs_base(reinterpret_cast<std::uint64_t>(g_process.counters_of(block_of(task))) - g_process.segment_unread);
 }
 
+// In libc's storage only.
+//
 // Keeps the thread's detours from counting by themselves, as long as it lives: the breakpoint tier sees every hit, but for those of
 // detours that count in one instruction, which are counted nowhere. Nests.
 class SlowLane {
  public:
-  [[gnu::always_inline]] SlowLane() : task_(t_state), fast_(task_->fast), was_away_(t_is_away) {
+  [[gnu::always_inline]] SlowLane() : task_(t_thread.state), fast_(task_->fast), was_away_(t_thread.is_away) {
     if (fast_ != nullptr) task_->fast = nullptr;  // what threads without a state share is never written
-    t_is_away = true;
+    t_thread.is_away = true;
     if (!was_away_ && counts_by_segment() && is_state(task_)) set_gs_base(0);
   }
   [[gnu::always_inline]] ~SlowLane() { leave(); }
@@ -71,8 +72,8 @@ class SlowLane {
     if (fast_ != nullptr && task_->tid.load(std::memory_order_relaxed) != 0) task_->fast = fast_;  // its own; 0: a forked child, wiped
     if (was_away_) return;
     was_away_ = true;
-    t_is_away = false;
-    enter_segment(t_state);
+    t_thread.is_away = false;
+    enter_segment(t_thread.state);
   }
   SlowLane(const SlowLane&) = delete;
   SlowLane& operator=(const SlowLane&) = delete;
@@ -86,8 +87,8 @@ class SlowLane {
 // While it lives, the thread runs libubp's own code: what that code calls is no hit.
 class InRuntime {
  public:
-  InRuntime() : was_(t_in_runtime) { t_in_runtime = true; }
-  ~InRuntime() { t_in_runtime = was_; }
+  InRuntime() : was_(t_thread.in_runtime) { t_thread.in_runtime = true; }
+  ~InRuntime() { t_thread.in_runtime = was_; }
   bool was() const { return was_; }
   InRuntime(const InRuntime&) = delete;
   InRuntime& operator=(const InRuntime&) = delete;

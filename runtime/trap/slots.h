@@ -67,8 +67,9 @@ inline constexpr std::uint8_t kEarned = 4;  // refills after which a probepoint 
     // Nobody may be abandoned while the slot is busy. SIGTRAP itself stays unblocked: the kernel would take the handler
     // away at a debugger's single step.
     const std::uint64_t before = sys::set_signal_mask(~kSynchronousSignals);
-    const bool was_blocked = t_app_trap.is_blocked;
-    t_app_trap.is_blocked = true;
+    Thread& thread = this_thread();
+    const bool was_blocked = thread.app_trap.is_blocked;
+    thread.app_trap.is_blocked = true;
     std::uint64_t was_held = 0;
     std::uint32_t was = 0;
     slot = shared.pool_take(
@@ -83,7 +84,7 @@ inline constexpr std::uint8_t kEarned = 4;  // refills after which a probepoint 
       ++task->refills;
       task->evictions += was != 0 ? 1 : 0;
     }
-    t_app_trap.is_blocked = was_blocked;
+    thread.app_trap.is_blocked = was_blocked;
     sys::set_signal_mask(before);
     send_pending_trap();
     if (slot != xol::kNoSlot) return area.rx + g_process.layout.shared_offset + slot * xol::kSlotBytes;

@@ -68,24 +68,6 @@ inline constexpr std::uint64_t kVerifyGap = 65536;  // how far outside the verif
   }
 }
 
-// Who runs here. A member is a thread of the process that was loaded (or forked); a guest is another process that
-// shares its memory: a vfork child, or what clone(CLONE_VM) without CLONE_THREAD made.
-struct Identity {
-  std::uint32_t key;        // names the task among the states: its tid; guests are marked, lest tids of another pid
-                            // namespace meet a member's
-  bool is_member;
-  bool may_ask;             // after other tasks by their numbers
-};
-inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000;
-
-[[gnu::always_inline]] inline Identity identify(std::uint32_t tid) {
-  if (sys::is_process(g_process.pid)) return {tid, true, true};
-  // The parent of a task in a new pid namespace has no number there; and one that is made there has another parent, or process 1.
-  const long parent = sys::call4(SYS_getppid, 0);
-  const bool is_here = parent == static_cast<long>(g_process.pid) && parent != 1;
-  return {tid | kGuest | (parent == 0 ? kOtherNamespace : 0), false, is_here};
-}
-
 // Whether the owner of a state is gone for certain. For those who may ask: a guest may live in another pid namespace.
 [[gnu::always_inline]] inline bool is_dead(std::uint32_t key) {
   constexpr long kNoSuchProcess = -3;  // -ESRCH
@@ -120,11 +102,9 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
 [[gnu::always_inline]] inline TaskState* claim_state(Identity who, std::uint32_t wanted = kAnyBlock) {
   const std::uint32_t limit = g_process.layout.blocks;
   std::uint32_t used = g_process.high_water->load(std::memory_order_acquire);  // pairs with the exchange below
-  for (std::uint32_t block = 0; block < used; ++block) {
-    // Relaxed: only the task itself ever stores its own key, so it sees its own claim.
-    if (g_process.state(block)->tid.load(std::memory_order_relaxed) != who.key) continue;
-    g_process.state(block)->stack_tries = 0;  // a thread that has the number of an earlier one
-    return g_process.state(block);
+  if (TaskState* const task = find_state(who.key, used)) {
+    task->stack_tries = 0;  // a thread that has the number of an earlier one
+    return task;
   }
   g_process.threads_seen->fetch_add(1, std::memory_order_relaxed);  // a statistic
   const auto take_over = [&](std::uint32_t block) __attribute__((always_inline)) -> TaskState* {
@@ -147,6 +127,7 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
     if (sys::exchange_if(*g_process.high_water, used, block + 1, __ATOMIC_ACQ_REL)) {
       TaskState* task = g_process.state(block);
       task->block = block;
+      task->own.state = task;
       task->counters = g_process.counters_of(block);
       task->optimised = task->counters + g_process.optimised_offset;
       task->consumer_stack = g_process.stack_end(block);
@@ -166,20 +147,27 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
 
 // The state of the task that trapped with this stack pointer; nullptr when it can have none.
 //
-// t_state belongs to the thread whose TLS it is. A guest never stores it and never verifies a stack for its owner; it
+// A thread's state (Thread::state) belongs to the thread whose TLS it is. A guest never stores it and never verifies a stack for its owner; it
 // looks its own state up at every hit. A guest whose maker waits for it (vfork, posix_spawn) needs none, and passes for its maker:
 // alone of all guests it inherits the maker's signal stack.
 //
 // known_task: without asking the kernel; nullptr when that does not do. current_task: for certain. signal_stack: where the kernel
 // puts the task's signal frames; 0: on no stack of their own, or it is not known.
 [[gnu::always_inline]] inline TaskState* known_task(std::uint64_t rsp) {
-  TaskState* const task = t_state;
+  TaskState* const task = this_thread().state;
   return is_state(task) && is_verified(task, rsp) ? task : nullptr;
+}
+
+// From here on what is kept for the running thread, whose state this is, is found by it.
+[[gnu::always_inline]] inline void own_storage(TaskState* task) {
+  Thread* const thread = thread_in_storage();
+  task->storage = thread;
+  if (thread != nullptr) thread->state = task;
 }
 
 [[gnu::always_inline]] inline TaskState* current_task(std::uint64_t rsp, std::uint64_t signal_stack = 0) {
   if (TaskState* const known = known_task(rsp)) return known;
-  TaskState* task = t_state;
+  TaskState* task = this_thread().state;
   const std::uint32_t tid = sys::gettid();
   if (!set_up_child(tid)) return nullptr;
   const bool has_state = is_state(task);
@@ -196,7 +184,7 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
   task = claim_state(who, may_have_counted ? block_of(task) : kAnyBlock);
   if (task == nullptr) return nullptr;
   if (who.is_member && is_orphan) {
-    t_state = task;
+    own_storage(task);
     verify_stack(task, rsp);
     task->signal_stack = signal_stack;
   }
@@ -206,9 +194,10 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
 
 // A SIGTRAP of the application's own that came while it was not to be delivered, and may be now.
 [[gnu::always_inline]] inline void send_pending_trap() {
-  if (!t_app_trap.is_pending || t_app_trap.is_blocked) return;
-  t_app_trap.is_pending = false;
-  sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), SIGTRAP, reinterpret_cast<long>(&t_app_trap.info));
+  AppTrap& trap = this_thread().app_trap;
+  if (!trap.is_pending || trap.is_blocked) return;
+  trap.is_pending = false;
+  sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), SIGTRAP, reinterpret_cast<long>(&trap.info));
 }
 
 }  // namespace ubp::trap

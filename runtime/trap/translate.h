@@ -283,9 +283,10 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   const auto* const save = reinterpret_cast<const xol::DetourSave*>(
       position.is_save_in_rcx || !position.is_saved ? uc->rcx : xol::detour_save_at(uc->rsp));
   if (position.is_rax_saved) uc->rax = save->registers[0];
-  if (position.spilled_rcx) uc->rcx = t_spilled.rcx;
-  if (position.spilled_rax) uc->rax = t_spilled.rax;
-  if (position.spilled_rdx) uc->rdx = t_spilled.rdx;
+  const Spilled& spilled = this_thread().spilled;
+  if (position.spilled_rcx) uc->rcx = spilled.rcx;
+  if (position.spilled_rax) uc->rax = spilled.rax;
+  if (position.spilled_rdx) uc->rdx = spilled.rdx;
   if (position.is_saved) {
     restore_saved(uc, *save, detour->modifies != 0);
     auto* const task = reinterpret_cast<TaskState*>(save->context[xol::kContextTask]);
@@ -324,7 +325,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 
 // A handler has returned: what it left of SIGTRAP in the mask is the application's, and must not reach the kernel. May be done again.
 [[gnu::always_inline]] inline void note_mask(Context* frame) {
-  if (frame->reserved[2] == 0) t_app_trap.is_blocked = (frame->mask & kTrapBit) != 0;
+  if (frame->reserved[2] == 0) this_thread().app_trap.is_blocked = (frame->mask & kTrapBit) != 0;
   asm volatile("" ::: "memory");
   frame->reserved[2] = 1;
   asm volatile("" ::: "memory");
@@ -335,7 +336,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 // where that is simple, and goes on when the handler has returned. Consumers run where the trap puts them.
 [[gnu::always_inline]] inline bool count_early(Context* frame, const Context* hit, std::uint32_t point) {
   TaskState* const task = known_task(hit->rsp);
-  if (task == nullptr || t_in_runtime || task->consumer.load(std::memory_order_relaxed) != 0) return false;  // its own
+  if (task == nullptr || this_thread().in_runtime || task->consumer.load(std::memory_order_relaxed) != 0) return false;  // its own
   const std::uint64_t origin = hit->rip - 1;
   const bool is_simple = hit->stack_base == g_process.stack_of(task->block) && task->moved_origin != origin &&
                          !g_process.table.points[point].has_consumers && !g_process.table.points[point].is_hook;
@@ -422,7 +423,10 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
     frame->return_address() = address_of(&ubp_resume_restorer);
   }
   frame->reserved[2] = 0;
-  if (t_app_trap.is_blocked) frame->mask |= kTrapBit;  // that may have it already: lent by a system call (begins_in_lent_mask)
+  const Thread* const storage = thread_in_storage();
+  frame->reserved[4] = storage == nullptr ? 1 : g_process.has_fsgsbase ? fs_base() : 0;
+  const bool is_blocked = (storage != nullptr ? *storage : this_thread()).app_trap.is_blocked;
+  if (is_blocked) frame->mask |= kTrapBit;  // that may have it already: lent by a system call (begins_in_lent_mask)
 }
 
 // The context in which the kernel starts the handler whose frame is `inner`.

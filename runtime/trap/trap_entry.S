@@ -200,7 +200,18 @@ ubp_resume_restorer_r15:
     jne 2f
     testb $0x10, UBP_UC_MASK(%r15)
     jne 2f
-    movq _ZN3ubp4trap10t_app_trapE@gottpoff(%rip), %rax
+    movq UBP_UC_RESERVED + 32(%r15), %rax   // %fs where it led to libc's storage; 0: the processor cannot be asked; 1: elsewhere
+    testq %rax, %rax
+    je 1f
+    cmpq $1, %rax
+    je 2f
+    rdfsbase %rcx
+    cmpq %rcx, %rax
+    jne 2f
+    jmp 4f
+1:  cmpb $0, ubp_moves_fs(%rip)
+    jne 2f
+4:  movq _ZN3ubp4trap8t_threadE@gottpoff(%rip), %rax
     cmpb $0, %fs:(%rax)                 // AppTrap::is_blocked
     je 3f
 2:  leaq UBP_STACK_OFFSET(%r15), %rsp

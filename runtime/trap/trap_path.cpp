@@ -17,18 +17,17 @@
 namespace ubp::trap {
 
 constinit Process g_process;
-thread_local constinit std::uint64_t t_mark __attribute__((tls_model("initial-exec"))) = kTlsMark;
-thread_local constinit bool t_is_away __attribute__((tls_model("initial-exec"))) = false;
-thread_local constinit bool t_in_runtime __attribute__((tls_model("initial-exec"))) = false;
 constinit AppHandlers g_handlers;
 namespace {
 constinit TaskState g_no_state{};  // of threads that have none
 }
-thread_local constinit TaskState* t_state __attribute__((tls_model("initial-exec"))) = &g_no_state;
-thread_local constinit Spilled t_spilled __attribute__((tls_model("initial-exec"))) = {};
-thread_local constinit AppTrap t_app_trap __attribute__((tls_model("initial-exec"))) = {};
-thread_local constinit Cloning t_clonings[kMostClonings] __attribute__((tls_model("initial-exec"))) = {};
-thread_local constinit AppStack t_app_stack __attribute__((tls_model("initial-exec"))) = {0, 0};
+thread_local constinit Thread t_thread __attribute__((tls_model("initial-exec"))) = {.app_trap = {}, .mark = kThreadMark, .state = &g_no_state, .spilled = {}, .app_stack = {}, .is_away = false, .in_runtime = false, .clonings = {}};
+constinit Thread g_nobody = {.app_trap = {}, .mark = 0, .state = &g_no_state, .spilled = {}, .app_stack = {}, .is_away = false, .in_runtime = false, .clonings = {}};
+constinit std::uint64_t g_known_bases[kKnownBases]{};
+
+extern "C" {
+constinit std::atomic<bool> ubp_moves_fs{false};
+}
 
 namespace {
 
@@ -96,7 +95,7 @@ inline constexpr std::uint64_t kRetry = 1;
   constexpr std::uint64_t kNoSuchCall = ~std::uint64_t{37};  // -ENOSYS
   if (info->si_signo != SIGSYS || info->si_code != kSeccomp) return false;
   const std::uint64_t call = reinterpret_cast<std::uint64_t>(info->si_addr);  // si_call_addr has its place
-  if (call - g_process.text_low >= g_process.text_high - g_process.text_low && !t_in_runtime) return false;
+  if (call - g_process.text_low >= g_process.text_high - g_process.text_low && !this_thread().in_runtime) return false;
   uc->rax = kNoSuchCall;
   return true;
 }
@@ -115,12 +114,21 @@ inline constexpr std::uint64_t kRetry = 1;
 
 // It is one of the program's own: what libc's clone() is told (signals/interpose.cpp).
 [[gnu::always_inline]] inline void share_memory(const Context* uc) {
-  const std::uint64_t flags = uc->rax == SYS_clone3 ? *reinterpret_cast<const std::uint64_t*>(uc->rdi) : uc->rdi;
+  constexpr std::uint64_t kTls = 7;  // in clone_args
+  const auto* const words = reinterpret_cast<const std::uint64_t*>(uc->rdi);
+  const bool by_words = uc->rax == SYS_clone3;
+  const std::uint64_t flags = by_words ? words[0] : uc->rdi;
   if ((flags & CLONE_SETTLS) == 0) g_process.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
-  const bool is_libcs = (flags & (CLONE_THREAD | CLONE_SETTLS)) == (CLONE_THREAD | CLONE_SETTLS);  // its threads have TLS of libc's
+  const bool brings_own = (flags & CLONE_SETTLS) != 0;
+  const std::uint64_t own = !brings_own ? 0 : !by_words ? uc->r8 : sys::is_readable(uc->rdi + kTls * 8) ? words[kTls] : 0;
+  const bool is_libcs = brings_own && is_marked(reinterpret_cast<const Thread*>(own + thread_offset()));  // libc has made it before
   if (is_libcs || g_process.before_sharing_tls == nullptr || !g_process.is_own_stack(address_of(uc))) return;
   const std::uint64_t before = block_all();
-  g_process.before_sharing_tls();
+  if (brings_own) {
+    leave_storage();
+  } else {
+    g_process.before_sharing_tls();
+  }
   sys::set_signal_mask(before);
 }
 
@@ -201,9 +209,10 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_consume(Context* uc) { consume(uc); }
 // goes on in there.
 UBP_RANGE("ubp_trap_b") void ubp_trap_promote(Context* uc) {
   const Continuation& next = continuation(uc);
-  // t_in_runtime will be set: whoever shares it would count nothing meanwhile.
+  // Its in_runtime will be set: whoever shares it would count nothing meanwhile.
   const bool is_alone = !sys::is_set(g_process.shares_tls);  // set by this thread before it shares
-  const bool can = is_alone && !t_in_runtime && next.consumed != kMissed && g_process.is_own_stack(address_of(uc));
+  const Thread* const thread = thread_in_storage();
+  const bool can = is_alone && thread != nullptr && !thread->in_runtime && next.consumed != kMissed && g_process.is_own_stack(address_of(uc));
   if (!can) return;
 #ifndef UBP_TEST_NO_SANDBOX  // tests/preload/environment_test.cpp: a program's filter is not minded
   if (sys::is_set(g_process.is_sandboxed)) return;  // set by this thread, or just now by another
@@ -215,16 +224,24 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_promote(Context* uc) {
 UBP_RANGE("ubp_trap_b") bool ubp_trap_makes_thread(const Context* uc) { return counts_by_segment() && makes_thread(uc); }
 // A program is about to be executed. Signals are blocked as in ubp_trap_promote; one that comes behind has it told again.
 UBP_RANGE("ubp_trap_b") void ubp_trap_tell_exec(const Context* uc) {
-  const bool can = g_process.before_exec != nullptr && !t_in_runtime && !sys::is_set(g_process.is_sandboxed) && g_process.is_own_stack(address_of(uc));
-  if (!can) return;
+  const bool can = g_process.before_exec != nullptr && !sys::is_set(g_process.is_sandboxed) && g_process.is_own_stack(address_of(uc));
+  if (!can || this_thread().in_runtime) return;
   const std::uint64_t before = block_all();
-  g_process.before_exec(uc->rax == SYS_execve ? reinterpret_cast<const char*>(uc->rdi) : nullptr);
+  const Storage storage(false);
+  if (storage.is_there()) g_process.before_exec(uc->rax == SYS_execve ? reinterpret_cast<const char*>(uc->rdi) : nullptr);
+  sys::set_signal_mask(before);
+}
+// The program is about to set %fs. Signals are blocked as in ubp_trap_promote.
+UBP_RANGE("ubp_trap_b") void ubp_trap_leave_storage() {
+  const std::uint64_t before = block_all();
+  leave_storage();
   sys::set_signal_mask(before);
 }
 // Where the thread goes on, when the system call is one for the gate; 0: it is none.
 UBP_RANGE("ubp_trap_b") std::uint64_t ubp_trap_gate(Context* uc, const xol::Displaced& point) {
   if (uc->rax == SYS_exit_group) return leave_process(uc);
   if (makes_thread(uc)) share_memory(uc);
+  if (uc->rax == SYS_arch_prctl && uc->rdi == static_cast<std::uint64_t>(kSetFs)) ubp_trap_leave_storage();
   if (uc->rax == SYS_execve || uc->rax == SYS_execveat) ubp_trap_tell_exec(uc);
   if (uc->rax == SYS_clone3) return pass_clone(uc, point);
   return pass_gate(uc, point) ? point.next() : 0;
@@ -289,8 +306,10 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
   next.task = task;
   next.copy = detoured.copy;
   next.may_be_fast = 1;
-  next.consumed = t_in_runtime ? kConsumed : kNotConsumed;
-  if (t_in_runtime) [[unlikely]] return {reinterpret_cast<std::uint64_t>(&task->own_traps), uc};  // no hit
+  const Thread* const storage = thread_in_storage();
+  const Thread& thread = storage != nullptr ? *storage : this_thread();
+  next.consumed = thread.in_runtime ? kConsumed : kNotConsumed;
+  if (thread.in_runtime) [[unlikely]] return {reinterpret_cast<std::uint64_t>(&task->own_traps), uc};  // no hit
   std::uint64_t* counter = task->counters + index;
   if (is_consuming(task)) [[unlikely]] {
     if (is_below(task, uc->rsp)) {
@@ -301,6 +320,10 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
       give_up_deferred(task);
     }
   }
+  if (storage == nullptr && next.consumed == kNotConsumed && g_process.table.points[index].has_consumers) [[unlikely]] {
+    next.consumed = kMissed;
+    counter += g_process.missed_offset;
+  }
   if (task->moved_origin == origin && task->moved_rsp == uc->rsp) [[unlikely]] {  // the same hit: ubp_trap_resume
     task->moved_origin = 0;
     next.consumed = kConsumed;
@@ -308,7 +331,7 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
   }
   // In a detour, a consumer runs on the task's own stack: the next trap's frame must not come where the application's are.
   const bool has_stack = uc->stack_base == g_process.stack_of(task->block);
-  const bool may_count_alone = detoured.copy != 0 && next.consumed == kNotConsumed && task == t_state && has_stack && task->moved_origin == 0;
+  const bool may_count_alone = detoured.copy != 0 && next.consumed == kNotConsumed && storage != nullptr && task == storage->state && has_stack && task->moved_origin == 0;
   if (may_count_alone && !sys::is_set(g_process.shares_tls)) {  // set by this thread before it shares
     task->fast = task->optimised;
   }
@@ -342,7 +365,7 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_displace(Context* uc) {
     return;
   }
   const xol::Displaced& point = g_process.table.points[next.index];
-  if (point.is_hook && !t_in_runtime) [[unlikely]] {  // the linker has called an empty function: it calls ours instead
+  if (point.is_hook && !this_thread().in_runtime) [[unlikely]] {  // the linker has called an empty function: it calls ours instead
     next.rip = g_process.on_modules_changed;
     next.emulated = 1;
     next.fast = can_return_fast(uc) ? 1 : 0;
@@ -404,7 +427,7 @@ UBP_RANGE("ubp_trap_r") void ubp_trap_moved(Context* uc, TaskState* task, std::u
   if (g_process.table.points[index].has_consumers && uc->reserved[1] != kNotConsumed) {
     task->moved_rsp = uc->reserved[3];
     task->moved_origin = origin;
-    if (t_state == task) task->fast = nullptr;  // its detours leave the hit to ubp_trap_decide
+    if (this_thread().state == task) task->fast = nullptr;  // its detours leave the hit to ubp_trap_decide
   } else {
     std::uint64_t* const counter = task->counters + index;
     --*(*counter != 0 ? counter : counter + g_process.optimised_offset);
@@ -449,7 +472,7 @@ UBP_RANGE("ubp_trap_r") int ubp_trap_resume(Context* uc) {
   std::uint64_t present = 0;
   sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, 0, reinterpret_cast<long>(&present), sizeof present);
   if ((present & kTrapBit) == 0) return;
-  t_app_trap.is_blocked = true;  // until the handler returns: note_mask
+  this_thread().app_trap.is_blocked = true;  // until the handler returns: note_mask
   sys::set_signal_mask(present & ~kTrapBit);
 }
 
@@ -517,10 +540,11 @@ UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) 
   }
   const std::uint64_t handler = g_handlers.handler[SIGTRAP].load(std::memory_order_acquire);  // pairs with sigaction
   const bool is_fault = info->si_code > 0, is_breakpoint = info->si_code == SI_KERNEL;
-  const bool is_blocked = t_app_trap.is_blocked || t_in_runtime || consuming_task(uc->rsp) != nullptr;
+  Thread& thread = this_thread();
+  const bool is_blocked = thread.app_trap.is_blocked || thread.in_runtime || consuming_task(uc->rsp) != nullptr;
   if (is_blocked && !is_fault) {  // stays pending until it is unblocked: release_trap
-    t_app_trap.info = *info;
-    t_app_trap.is_pending = true;
+    thread.app_trap.info = *info;
+    thread.app_trap.is_pending = true;
     sys::set_signal_mask(before);
     return {0, uc};
   }
@@ -552,7 +576,7 @@ UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) 
 UBP_RANGE("ubp_trap_f") void ubp_trap_adopt_main(std::uint64_t stack_low, std::uint64_t stack_high) {
   TaskState* task = claim_state({sys::gettid(), true, true});
   if (task == nullptr) return;
-  t_state = task;
+  own_storage(task);
   enter_segment(task);
   task->verified_low = stack_low;
   task->verified_bytes = stack_high - stack_low;
@@ -579,13 +603,14 @@ UBP_RANGE("ubp_trap_f") void ubp_trap_block(bool blocked) { block_trap(blocked);
 // Outside the ranges: called by the fork handler of a child, so that the child has its slot pages before it may
 // forbid itself the system calls that make them.
 UBP_RANGE("ubp_trap_f") bool ubp_trap_set_up_child() {
-  t_app_trap.is_pending = false;
+  Thread& thread = this_thread();
+  thread.app_trap.is_pending = false;
   // The signal stack is a parent's, and another thread of the child may get that block: the application's own instead.
   std::uint64_t present[3] = {0, SS_DISABLE, 0};
   sys::call4(SYS_sigaltstack, 0, reinterpret_cast<long>(present));
   if (g_process.is_own_stack(present[0])) {
-    const std::uint64_t flags = t_app_stack.size == 0 ? SS_DISABLE : 0;
-    const std::uint64_t wanted[3] = {t_app_stack.base, flags, t_app_stack.size};
+    const std::uint64_t flags = thread.app_stack.size == 0 ? SS_DISABLE : 0;
+    const std::uint64_t wanted[3] = {thread.app_stack.base, flags, thread.app_stack.size};
     sys::call4(SYS_sigaltstack, reinterpret_cast<long>(wanted), 0);
   }
   if (!set_up_child(sys::gettid())) return false;

@@ -42,6 +42,53 @@ static_assert(offsetof(Context, fpstate) == UBP_UC_FPSTATE);
 static_assert(offsetof(Context, reserved) == UBP_UC_RESERVED && offsetof(Context, mask) == UBP_UC_MASK);
 static_assert(sizeof(Context) == UBP_UC_SIGINFO);
 
+struct TaskState;
+
+// What a detour has spilled.
+struct Spilled {
+  std::uint64_t rcx, rax, rdx;
+};
+
+// The alternate stack that this thread's sigaltstack() set and reads back; size 0: none.
+struct AppStack {
+  std::uint64_t base, size;
+};
+[[gnu::always_inline]] inline bool is_on(const AppStack& stack, std::uint64_t rsp) {
+  return stack.size != 0 && rsp > stack.base && rsp - stack.base <= stack.size;  // as the kernel's on_sig_stack
+}
+// The thread's SIGTRAP as the application set it: the mask bit, and one that arrived while it was blocked.
+struct AppTrap {
+  bool is_blocked;            // the first: trap_entry.S
+  bool is_pending;
+  bool in_wrapper;            // libc's sigaction is called by the interposed one, which translates the answer itself
+  bool guest_is_blocked;      // the mask bit of a vfork child that runs on this TLS,
+  std::uint32_t guest;        // whose tid this is
+  siginfo_t info;
+};
+
+// A clone3 under way whose arguments the gate has changed (clone.h). What the kernel is given comes first: rdi points to it.
+inline constexpr std::uint64_t kMostCloneWords = 16;  // struct clone_args has 11; newer kernels may add some
+struct Cloning {
+  std::uint64_t args[kMostCloneWords];
+  std::uint64_t rdi;          // the application's pointer
+  std::uint64_t mask;         // the thread's signal mask
+  std::uint64_t rest;         // how many there are from this one on; 0: it is free
+};
+inline constexpr std::uint64_t kMostClonings = 4;  // one within another: what a vfork child starts, on its parent's TLS
+
+// What is kept for a thread, in its TLS (t_thread), or in its state where it has none of libc's (tls.h).
+struct Thread {
+  AppTrap app_trap;           // the first: trap_entry.S
+  std::uint64_t mark;         // kThreadMark wherever libc has made this TLS
+  TaskState* state;           // the thread's, or one that counts nothing: detours read it as it is
+  Spilled spilled;
+  AppStack app_stack;
+  bool is_away;               // detours of this thread are not to count (segment.h)
+  bool in_runtime;            // it runs libubp's own code at load and exit: what that calls is no hit of the application's
+  Cloning clonings[kMostClonings];
+};
+inline constexpr std::uint64_t kThreadMark = 0x534c545f50425521;
+
 // One task: a thread, or a process made by clone(CLONE_VM) that shares its parent's TLS. Lives in memory that a
 // forked child finds wiped (MADV_WIPEONFORK), so that a child never takes itself for its parent.
 struct TaskState {
@@ -70,6 +117,8 @@ struct TaskState {
   // hit. 0: there is none.
   std::uint64_t moved_origin, moved_rsp;
   siginfo_t deferred;
+  Thread* storage;                  // the task's, in libc's storage; null: it has come with another
+  Thread own;                       // and then this is (tls.h)
   std::uint64_t signal_stack;       // where the kernel puts its signal frames, as it was seen last (task.h); 0: not known
   // Then, per area: geometry.slots tags and geometry.sets hands (see caches()).
 };
@@ -197,7 +246,7 @@ struct Process {
   bool fast_return = false;                 // user-mode return is possible at all
 
   // How many blocks were ever claimed.
-  std::uint32_t used_blocks() const {
+  [[gnu::always_inline]] std::uint32_t used_blocks() const {
     if (high_water == nullptr) return 0;
     const std::uint32_t used = high_water->load(std::memory_order_acquire);  // pairs with claims
     return used < layout.blocks ? used : layout.blocks;
@@ -223,53 +272,8 @@ struct Process {
   }
 };
 
-// kTlsMark wherever libc has made this TLS.
-inline constexpr std::uint64_t kTlsMark = 0x534c545f50425521;
-extern thread_local constinit std::uint64_t t_mark __attribute__((tls_model("initial-exec")));
-
-// Set while detours of this thread are not to count (segment.h).
-extern thread_local constinit bool t_is_away __attribute__((tls_model("initial-exec")));
-
-// Set while this thread runs libubp's own code at load and exit: what that code calls is no hit of the application's.
-extern thread_local constinit bool t_in_runtime __attribute__((tls_model("initial-exec")));
-
-// The thread's TaskState, or one that counts nothing: detours read it as it is.
-extern thread_local constinit TaskState* t_state __attribute__((tls_model("initial-exec")));
-// What a detour has spilled.
-struct Spilled {
-  std::uint64_t rcx, rax, rdx;
-};
-extern thread_local constinit Spilled t_spilled __attribute__((tls_model("initial-exec")));
-
-// The alternate stack that this thread's sigaltstack() set and reads back; size 0: none.
-struct AppStack {
-  std::uint64_t base, size;
-};
-[[gnu::always_inline]] inline bool is_on(const AppStack& stack, std::uint64_t rsp) {
-  return stack.size != 0 && rsp > stack.base && rsp - stack.base <= stack.size;  // as the kernel's on_sig_stack
-}
-// The thread's SIGTRAP as the application set it: the mask bit, and one that arrived while it was blocked.
-struct AppTrap {
-  bool is_blocked;            // the first: trap_entry.S
-  bool is_pending;
-  bool in_wrapper;            // libc's sigaction is called by the interposed one, which translates the answer itself
-  bool guest_is_blocked;      // the mask bit of a vfork child that runs on this TLS,
-  std::uint32_t guest;        // whose tid this is
-  siginfo_t info;
-};
-extern thread_local constinit AppTrap t_app_trap __attribute__((tls_model("initial-exec")));
-extern thread_local constinit AppStack t_app_stack __attribute__((tls_model("initial-exec")));
-
-// A clone3 under way whose arguments the gate has changed (clone.h). What the kernel is given comes first: rdi points to it.
-inline constexpr std::uint64_t kMostCloneWords = 16;  // struct clone_args has 11; newer kernels may add some
-struct Cloning {
-  std::uint64_t args[kMostCloneWords];
-  std::uint64_t rdi;          // the application's pointer
-  std::uint64_t mask;         // the thread's signal mask
-  std::uint64_t rest;         // how many there are from this one on; 0: it is free
-};
-inline constexpr std::uint64_t kMostClonings = 4;  // one within another: what a vfork child starts, on its parent's TLS
-extern thread_local constinit Cloning t_clonings[kMostClonings] __attribute__((tls_model("initial-exec")));
+extern thread_local constinit Thread t_thread __attribute__((tls_model("initial-exec")));
+extern Thread g_nobody;  // of tasks without a state whose %fs leads elsewhere
 
 extern Process g_process;
 extern AppHandlers g_handlers;
@@ -281,6 +285,8 @@ extern AppHandlers g_handlers;
 }
 
 extern "C" {
+extern std::atomic<bool> ubp_moves_fs;  // the program sets %fs, or may: what it leads to is asked everywhere (trap_entry.S reads this)
+
 // Assembly entry points and range labels (trap_entry.S).
 void ubp_trap_entry();
 void ubp_trap_entry_r15();

@@ -20,6 +20,7 @@ extern "C" void ubp_signal_prepare();
 namespace {
 
 constexpr std::uint64_t kOrigin = 0x401000, kSystem = 0x402000;
+constexpr std::uint64_t kStateBytes = sizeof(TaskState) + 256;  // and a cache
 
 // Room for Continuation and friends below the frame, the frame, its siginfo and a legacy FP image.
 struct Frame {
@@ -63,7 +64,7 @@ class World {
     xol::write_permanent_slot(permanent_.data(), xol::SlotAddress{reinterpret_cast<std::uint64_t>(permanent_.data())}, system);
     g_process.permanent[0] = {reinterpret_cast<std::uint64_t>(permanent_.data()), xol::kSlotBytes};
     g_process.states = states_.data();
-    g_process.state_bytes = 1024;
+    g_process.state_bytes = kStateBytes;
     xol::SlotCache cache = g_process.cache(g_process.state(1), 0);
     slot_ = cache.claim(0).slot;
     cache.publish(slot_, 0);
@@ -77,7 +78,7 @@ class World {
  private:
   xol::Displaced slot_point_;
   std::unique_ptr<probes::Table> table_;
-  alignas(64) std::array<std::uint8_t, 2048> states_{};
+  alignas(64) std::array<std::uint8_t, 2 * kStateBytes> states_{};
   alignas(64) std::array<std::uint8_t, xol::kSlotBytes> permanent_{};
   std::uint32_t slot_ = 0;
   std::atomic<std::uint32_t> high_water_{2};
@@ -358,7 +359,7 @@ struct OnOwnStack {
   ~OnOwnStack() {
     g_handlers.handler[SIGUSR1] = 0;
     g_handlers.on_stack = 0;
-    t_app_stack = {0, 0};
+    t_thread.app_stack = {0, 0};
   }
   std::uint64_t top() const { return reinterpret_cast<std::uint64_t>(application.data() + application.size()) - 4096; }
 
@@ -384,9 +385,9 @@ TEST_CASE("a handler without SA_ONSTACK leaves UBP's stack for the interrupted o
 TEST_CASE("a handler with SA_ONSTACK leaves UBP's stack for the application's alternate one") {
   OnOwnStack on;
   set_bit(g_handlers.on_stack, SIGUSR1, true);
-  t_app_stack = {reinterpret_cast<std::uint64_t>(on.alternate.data()), on.alternate.size()};
-  on.check_moved_below(t_app_stack.base + t_app_stack.size);
-  on.frame.uc.rsp = t_app_stack.base + 4000;  // already on it
+  t_thread.app_stack = {reinterpret_cast<std::uint64_t>(on.alternate.data()), on.alternate.size()};
+  on.check_moved_below(t_thread.app_stack.base + t_thread.app_stack.size);
+  on.frame.uc.rsp = t_thread.app_stack.base + 4000;  // already on it
   on.check_moved_below(on.frame.uc.rsp - 128);
 }
 

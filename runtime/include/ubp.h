@@ -159,7 +159,7 @@ typedef struct ubp_probe_stats {
   uint64_t hits;
   uint64_t recorded;    /* counted, and its consumer run, or its record written */
   uint64_t filtered;    /* a predicate said no */
-  uint64_t missed;      /* made by a consumer, whose own hits run none */
+  uint64_t missed;      /* made by a consumer, whose own hits run none; or where %fs does not lead to libc's storage */
   uint64_t dropped;     /* no room for the record */
   uint64_t probepoints; /* addresses it is at */
   uint64_t probes;      /* items and addresses: one address named twice counts twice */

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -210,3 +211,23 @@ TEST_CASE("a signal that waits for a consumer and whose handler is for once") {
   sigaction(SIGUSR2, &old, &now);
   CHECK((now.sa_handler == SIG_DFL));
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they need the storage themselves
+TEST_CASE("a consumer does not run where %fs does not lead to libc's storage: those hits are missed") {
+  const auto body = []() -> int {
+    constexpr long kSetFs = 0x1002, kGetFs = 0x1003;
+    g_seen = 0;
+    ubp_probe* const probe = add("libfx_target:target_add", [](const ubp_context*, void*) { ++g_seen; });
+    target_add(1, 1);
+    unsigned long own = 0;
+    syscall(SYS_arch_prctl, kGetFs, &own);
+    syscall(SYS_arch_prctl, kSetFs, 0UL);
+    for (int i = 0; i < 50; ++i) target_add(1, 1);
+    syscall(SYS_arch_prctl, kSetFs, own);
+    target_add(1, 1);
+    const ubp_probe_stats stats = read(probe);
+    return stats.hits == 52 && stats.recorded == 2 && stats.missed == 50 && g_seen == 2 ? 0 : 1;
+  };
+  CHECK(end_of_child(20, body) == 0);
+}
+#endif

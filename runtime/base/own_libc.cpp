@@ -3,7 +3,7 @@
 // While probes of libc are armed, libubp's own calls of it would trap like the program's: millions of times where an
 // instruction of memmove is probed. Linked into libubp alone, these hidden definitions are what its other rooms, and libstdc++
 // inside it, are bound to; the application's calls go where they always did. They are the string functions, and the system
-// calls, which here are no cancellation points either. What is not here (the dynamic linker's functions, libelf) may trap, and
+// calls, which here are no cancellation points either. What is not here (the dynamic linker's functions) may trap, and
 // is counted (TaskState::own_traps).
 //
 // Not under a sanitizer, which stands in front of these itself. Context: as the functions of the same names.

@@ -1,8 +1,8 @@
-// malloc and its kin as libubp's own, for what is linked into libubp.so and calls them: libstdc++'s emergency pool and its demangler. The
+// malloc and its kin as libubp's own, for what is linked into it and calls them: libstdc++'s emergency pool and its demangler. The
 // program's may be its own, small, or not ready before main.
 //
 // Hidden: the program's calls go where they always did. Nothing here frees what libc has allocated. Context: as the functions of the same
-// names; libubp.so only.
+// names; in libubp.so and libubp.a only.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>

@@ -78,8 +78,6 @@ ubp_status guarded(const Body& body) {
     return body();
   } catch (const std::bad_alloc&) {
     return UBP_E_NO_MEMORY;
-  } catch (const symbols::InHandler&) {
-    return UBP_E_BUSY;
   } catch (const std::exception& error) {
     say(Level::kError, error.what());
     return UBP_E_SYSTEM;
@@ -167,12 +165,6 @@ ubp_status register_items(std::vector<spec::Item> items, const Request& request,
     if ((request.flags & UBP_PROBE_PENDING) != 0) {
       for (spec::Item& item : items) item.pending = !item.exclude;
     }
-    const bool is_pending = std::any_of(items.begin(), items.end(), [](const spec::Item& item) { return item.pending; });
-    std::optional<symbols::MayBeInHandler> asks;
-    if (!request.is_environment) asks.emplace();
-    // Before the lock: the dynamic linker's own may be held by a thread that waits for it.
-    const bool may_open = !is_in_consumer() && !is_borrowed_memory();
-    if (may_open && (!request.is_environment || is_pending)) symbols::keep_reader();
     const Call call;
     if (call.status() != UBP_OK) return call.status();
     Problem problem;

@@ -66,6 +66,13 @@ void make() {
   new (g_memory) Interface;
 }
 
+// Whether the call is made by a consumer; by a process that borrows this memory.
+bool is_in_consumer() { return trap::ubp_trap_is_consuming(reinterpret_cast<std::uint64_t>(__builtin_frame_address(0))); }
+bool is_borrowed_memory() {
+  return g_process.fork_state != nullptr && g_process.fork_state->load(std::memory_order_acquire) == trap::kReady &&
+         !sys::is_process(g_process.pid);
+}
+
 void before_fork() {
   if (g_owner.load(std::memory_order_relaxed) == sys::gettid()) return;  // only this thread can have stored its own number
   const Quiet quiet;
@@ -103,13 +110,6 @@ void after_fork_in_child() {
 }  // namespace
 
 Interface& interface() { return *reinterpret_cast<Interface*>(g_memory); }
-
-bool is_in_consumer() { return trap::ubp_trap_is_consuming(reinterpret_cast<std::uint64_t>(__builtin_frame_address(0))); }
-
-bool is_borrowed_memory() {
-  return g_process.fork_state != nullptr && g_process.fork_state->load(std::memory_order_acquire) == trap::kReady &&
-         !sys::is_process(g_process.pid);
-}
 
 KeptFloating::KeptFloating() : mxcsr_(_mm_getcsr()) {
   constexpr std::uint32_t kDefault = 0x1f80;

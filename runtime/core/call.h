@@ -63,10 +63,6 @@ class Call {
   ubp_status status_ = UBP_OK;
 };
 
-// Whether the call is made by a consumer; by a process that borrows this memory.
-bool is_in_consumer();
-bool is_borrowed_memory();
-
 // Everything the interface works on. Inside a Call only.
 struct Interface {
   Registry registry;

@@ -16,7 +16,7 @@ const char* ubp_status_string(ubp_status status) {
     case UBP_E_NO_ROOM: return "more probepoints or consumers than there is room for";
     case UBP_E_STALE: return "the probe was unregistered, or is none";
     case UBP_E_IN_CONSUMER: return "called inside a consumer";
-    case UBP_E_BUSY: return "called by a signal handler that interrupted another call of its thread, or would have to read symbols";
+    case UBP_E_BUSY: return "called by a signal handler that interrupted another call of its thread";
     case UBP_E_WRONG_PROCESS: return "called by a process that borrows its parent's memory";
     case UBP_E_TRANSACTION: return "no transaction is open, one is open already, or an earlier call in it failed";
     case UBP_E_SYSTEM: return "the kernel denied something";

@@ -14,8 +14,7 @@
  * What a structure does not set is zero, and zero always means the default.
  *
  * Unless its text says otherwise, every function: is thread-safe; is not async-signal-safe, though a call from a signal handler
- * that interrupted no other call of its thread works, but for the first registration and those in modules of which no symbols were
- * read before (UBP_E_BUSY: it may have interrupted malloc, which reading them needs); returns UBP_E_IN_CONSUMER inside a consumer, UBP_E_NOT_ACTIVE before
+ * that interrupted no other call of its thread works; returns UBP_E_IN_CONSUMER inside a consumer, UBP_E_NOT_ACTIVE before
  * ubp_init() and after ubp_shutdown(), and UBP_E_WRONG_PROCESS in a child made by vfork() or clone(CLONE_VM). A child made by
  * fork() has its parent's probes, with counts that start at zero, and may go on as its parent.
  *
@@ -51,7 +50,7 @@ typedef enum ubp_status {
   UBP_E_NO_ROOM = -8,        /* more probepoints or consumers than there is room for (ubp_config) */
   UBP_E_STALE = -9,          /* the probe was unregistered, or is none */
   UBP_E_IN_CONSUMER = -10,   /* called inside a consumer, which may only use ubp_context_*() */
-  UBP_E_BUSY = -11,          /* called by a signal handler that interrupted another call of its thread, or would have to read symbols */
+  UBP_E_BUSY = -11,          /* called by a signal handler that interrupted another call of its thread */
   UBP_E_WRONG_PROCESS = -12, /* called by a process that borrows its parent's memory */
   UBP_E_TRANSACTION = -13,   /* no transaction is open, one is open already, or an earlier call in it failed */
   UBP_E_SYSTEM = -14,        /* the kernel denied something; ubp_refusal.message says what */

@@ -66,13 +66,13 @@ std::vector<std::string> debug_file_candidates(const std::string& path, std::str
   return candidates;
 }
 
-std::optional<ElfFile> find_debug_file(const Libelf& libelf, const std::string& path, const ElfFile& file) {
+std::optional<ElfFile> find_debug_file(const std::string& path, const ElfFile& file) {
   const std::string build_id = file.build_id();
   const DebugLink link = file.debug_link().value_or(DebugLink{});
   for (const std::string& candidate : debug_file_candidates(real_path(path), build_id, link.name)) {
     if (access(candidate.c_str(), R_OK) != 0) continue;
     try {
-      ElfFile debug = ElfFile::open(libelf, candidate);
+      ElfFile debug = ElfFile::open(candidate);
       const bool same = build_id.empty() ? file_crc(candidate) == link.crc : debug.build_id() == build_id;
       if (same && debug.symbols(SHT_SYMTAB)) return debug;
     } catch (const std::runtime_error&) {

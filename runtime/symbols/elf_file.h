@@ -1,19 +1,23 @@
-// One ELF file, or an ELF image in memory, read through libelf.
+// One ELF file, or an ELF image in memory: its sections, symbols and notes.
 //
-// elf_file.cpp wraps what libelf gives; debug_file.cpp finds the separate file with a stripped one's symbols.
+// elf_file.cpp reads them; debug_file.cpp finds the separate file with a stripped one's symbols. No library does this: one would be
+// opened in the application, take its memory from the application's malloc, and stand in its list of modules.
 //
-// Context: load time. Everything read from a file is untrusted: offsets and sizes are checked before use.
+// Context: load time. Everything read from a file is untrusted: offsets and sizes are checked before use, and what is read is a copy,
+// so that a file that is cut short meanwhile is no fault.
 #pragma once
+
+#include <elf.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "runtime/symbols/elf_library.h"
 #include "runtime/symbols/symbols.h"
 
 namespace ubp::symbols {
@@ -30,19 +34,32 @@ struct SectionBytes {
   std::uint64_t address = 0;  // ELF virtual address
 };
 
+// The text at an offset of a string table; empty when it is outside.
+inline std::string_view text_at(const SectionBytes& strings, std::size_t offset) {
+  if (offset >= strings.size) return {};
+  const char* const text = reinterpret_cast<const char*>(strings.bytes) + offset;
+  return {text, strnlen(text, strings.size - offset)};
+}
+
 // Calls visit(entry, name) for every symbol of a table but the first, which is reserved. Returns false when there is none.
 template <typename Visit>
 bool visit_symbols(const SectionBytes& table, const SectionBytes& names, const Visit& visit) {
-  const std::size_t count = table.bytes == nullptr ? 0 : table.size / sizeof(Elf64_Sym);
-  const char* const text = reinterpret_cast<const char*>(names.bytes);
+  const std::size_t count = table.size / sizeof(Elf64_Sym);
   for (std::size_t i = 1; i < count; ++i) {
     Elf64_Sym entry;
     std::memcpy(&entry, table.bytes + i * sizeof entry, sizeof entry);
-    const bool has_name = text != nullptr && entry.st_name < names.size;
-    visit(entry, has_name ? std::string_view(text + entry.st_name, strnlen(text + entry.st_name, names.size - entry.st_name))
-                          : std::string_view());
+    visit(entry, text_at(names, entry.st_name));
   }
   return count > 1;
+}
+
+inline Segment segment_of(const Elf64_Phdr& header) {  // a PT_LOAD
+  return {.address = header.p_vaddr,
+          .size = header.p_memsz,
+          .file_size = header.p_filesz,
+          .executable = (header.p_flags & PF_X) != 0,
+          .writable = (header.p_flags & PF_W) != 0,
+          .readable = (header.p_flags & PF_R) != 0};
 }
 
 // The content of .gnu_debuglink: the debug file's name and the checksum of its content.
@@ -53,15 +70,16 @@ struct DebugLink {
 
 class ElfFile {
  public:
-  // Each throws std::runtime_error with the reason, without the path. `libelf` must outlive the object.
-  static ElfFile open(const Libelf& libelf, const std::string& path);
-  static ElfFile image(const Libelf& libelf, std::vector<char> bytes);
+  // Each throws std::runtime_error with the reason, without the path.
+  static ElfFile open(const std::string& path);
+  static ElfFile image(std::vector<char> bytes);
 
   ElfFile(ElfFile&& other) noexcept;
   ElfFile& operator=(ElfFile&&) = delete;
   ~ElfFile();
 
-  // section_type: SHT_SYMTAB or SHT_DYNSYM. std::nullopt when the file has no such section with content.
+  // section_type: SHT_SYMTAB or SHT_DYNSYM. std::nullopt when the file has no such section with content; throws as open() when its
+  // content lies outside the file.
   std::optional<std::vector<Symbol>> symbols(std::uint32_t section_type) const;
   std::vector<Segment> segments() const;  // PT_LOAD, in order
   std::string build_id() const;           // hexadecimal; empty when there is none
@@ -69,16 +87,32 @@ class ElfFile {
   // std::nullopt when there is no such section, it is empty, or cannot be read.
   std::optional<SectionBytes> section(std::string_view name) const;
 
- private:
-  ElfFile(const Libelf& libelf, int fd, std::vector<char> bytes);
-  void close();
-  Elf_Data* section_data(Elf_Scn* section) const;
-  std::string segment_build_id() const;
+  // The headers as they are; none when they lie outside the file.
+  const std::vector<Elf64_Shdr>& sections() const { return sections_; }
+  bool is_called(const Elf64_Shdr& section, std::string_view name) const;
 
-  const Libelf* libelf_;
-  int fd_;                   // -1 for an image
-  std::vector<char> bytes_;  // the image; libelf reads from it
-  Elf* elf_ = nullptr;
+ private:
+  // What was read of the file, which stays where it is.
+  struct Block {
+    std::uint64_t offset;
+    std::size_t size;
+    std::unique_ptr<std::uint8_t[]> bytes;
+  };
+
+  ElfFile(int file, std::vector<char> bytes);
+  void read_headers();
+  template <typename T>
+  bool read_table(std::uint64_t offset, std::uint64_t count, std::size_t entry_size, std::vector<T>& to) const;
+  const std::uint8_t* at(std::uint64_t offset, std::uint64_t size) const;
+  SectionBytes content(const Elf64_Shdr& section) const;
+
+  int file_;                 // -1 for an image
+  std::vector<char> bytes_;  // the image
+  std::uint64_t size_ = 0;   // of either
+  mutable std::vector<Block> blocks_;
+  std::vector<Elf64_Phdr> programs_;
+  std::vector<Elf64_Shdr> sections_;
+  SectionBytes names_;  // of the sections
 };
 
 // Where the debug file of the module at `path` may be, best first. Pure.
@@ -88,6 +122,6 @@ std::vector<std::string> debug_file_candidates(const std::string& path, std::str
 
 // The separate debug file of `file`: the first candidate that has a .symtab and the same build-id, or, for a
 // file without build-id, the checksum that .gnu_debuglink names.
-std::optional<ElfFile> find_debug_file(const Libelf& libelf, const std::string& path, const ElfFile& file);
+std::optional<ElfFile> find_debug_file(const std::string& path, const ElfFile& file);
 
 }  // namespace ubp::symbols

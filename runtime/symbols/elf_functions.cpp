@@ -287,24 +287,17 @@ std::vector<char> vdso_image(const Module& module) {
 
 // Symbols of another file than the mapped one would name wrong addresses.
 void check_is_mapped_file(const Module& module, const ElfFile& file) {
-  const auto same = [](const Segment& a, const Segment& b) {
-    return a.address == b.address && a.size == b.size && a.executable == b.executable &&
-           a.writable == b.writable;
-  };
-  const std::vector<Segment> segments = file.segments();
-  const bool same_segments =
-      std::equal(segments.begin(), segments.end(), module.segments.begin(), module.segments.end(), same);
-  if (!same_segments || (!module.build_id.empty() && file.build_id() != module.build_id)) {
+  if (file.segments() != module.segments || (!module.build_id.empty() && file.build_id() != module.build_id)) {
     throw std::runtime_error("the file was replaced after the process had loaded it");
   }
 }
 
-ElfFile open_module(const Libelf& libelf, const Module& module) {
-  if (module.is_vdso) return ElfFile::image(libelf, vdso_image(module));
+ElfFile open_module(const Module& module) {
+  if (module.is_vdso) return ElfFile::image(vdso_image(module));
   if (access(module.path.c_str(), F_OK) != 0 && errno == ENOENT) {
     throw std::runtime_error("the file was deleted after the process had loaded it");
   }
-  ElfFile file = ElfFile::open(libelf, module.path);
+  ElfFile file = ElfFile::open(module.path);
   check_is_mapped_file(module, file);
   return file;
 }
@@ -314,23 +307,21 @@ ElfFile open_module(const Libelf& libelf, const Module& module) {
 FunctionTable FunctionTable::load(const Module& module) try {
   Collector collector(module);
   std::vector<CodeRange> ranges;
-  std::optional<Libelf> opened;
-  std::optional<ElfFile> file, debug;  // the names refer to them
-  if (const std::optional<MappedTables> mapped = mapped_tables(module)) {
+  const ElfFile file = open_module(module);
+  std::optional<ElfFile> debug;  // the names refer to both
+  if (const std::optional<MappedTables> mapped = mapped_tables(module, file)) {
     collector.add_mapped(mapped->dynsym, mapped->dynsym_names, "dynsym");
     ranges = frame_ranges(mapped->eh_frame);
   } else {
-    const Libelf& libelf = kept_libelf() != nullptr ? *kept_libelf() : opened.emplace();
-    file.emplace(open_module(libelf, module));
-    const std::optional<std::vector<Symbol>> symtab = file->symbols(SHT_SYMTAB);
+    const std::optional<std::vector<Symbol>> symtab = file.symbols(SHT_SYMTAB);
     const bool may_have_debug_file = !module.is_vdso && !symtab;  // a .symtab of its own has everything
     if (may_have_debug_file) {
-      if (auto found = find_debug_file(libelf, module.path, *file)) debug.emplace(std::move(*found));
+      if (auto found = find_debug_file(module.path, file)) debug.emplace(std::move(*found));
     }
     collector.add_table(symtab, "symtab");
-    collector.add_table(file->symbols(SHT_DYNSYM), "dynsym");
+    collector.add_table(file.symbols(SHT_DYNSYM), "dynsym");
     if (debug) collector.add_table(debug->symbols(SHT_SYMTAB), "debug file");
-    ranges = frame_ranges(file->section(".eh_frame").value_or(SectionBytes{}));
+    ranges = frame_ranges(file.section(".eh_frame").value_or(SectionBytes{}));
   }
   if (!ranges.empty()) collector.add_source("eh_frame");
   if (collector.sources.empty()) collector.sources = "no symbols";

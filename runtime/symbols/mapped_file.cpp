@@ -3,103 +3,13 @@
 // Source: gABI, "Sections" and "Program Header"; GDB manual, "Separate Debug Files".
 #include "runtime/symbols/mapped_file.h"
 
-#include <fcntl.h>
 #include <link.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <cstring>
-#include <span>
-
-#include "runtime/symbols/notes.h"
 
 namespace ubp::symbols {
 namespace {
-
-// A file's headers and the names of its sections, as far as they are as linkers write them.
-class Headers {
- public:
-  explicit Headers(const std::string& path) : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}
-  ~Headers() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Headers(const Headers&) = delete;
-  Headers& operator=(const Headers&) = delete;
-
-  bool read() {
-    struct stat status {};
-    if (fd_ < 0 || fstat(fd_, &status) != 0 || !S_ISREG(status.st_mode)) return false;
-    const ssize_t count = pread(fd_, first_.data(), first_.size(), 0);
-    known_ = count < 0 ? 0 : static_cast<std::size_t>(count);
-    if (!get(0, &header_, 1)) return false;
-    const bool is_known = std::memcmp(header_.e_ident, ELFMAG, SELFMAG) == 0 && header_.e_ident[EI_CLASS] == ELFCLASS64 &&
-                          header_.e_ident[EI_DATA] == ELFDATA2LSB && header_.e_machine == EM_X86_64 &&
-                          header_.e_phentsize == sizeof(Elf64_Phdr) && header_.e_phnum != PN_XNUM &&
-                          header_.e_shentsize == sizeof(Elf64_Shdr) && header_.e_shnum > header_.e_shstrndx;
-    if (!is_known) return false;
-    programs_.resize(header_.e_phnum);
-    sections_.resize(header_.e_shnum);
-    if (!get(header_.e_phoff, programs_.data(), programs_.size())) return false;
-    if (!get(header_.e_shoff, sections_.data(), sections_.size())) return false;
-    const Elf64_Shdr& names = sections_[header_.e_shstrndx];
-    return content(names.sh_offset, names.sh_size, names_);
-  }
-
-  std::span<const Elf64_Phdr> programs() const { return programs_; }
-  std::span<const Elf64_Shdr> sections() const { return sections_; }
-  bool is_called(const Elf64_Shdr& section, std::string_view name) const {
-    return section.sh_name < names_.size() && names_.c_str() + section.sh_name == name;
-  }
-
-  // What lies at an offset of the file, if it is little.
-  bool content(std::uint64_t offset, std::uint64_t size, std::string& text) const {
-    constexpr std::uint64_t kMost = 65536;
-    if (size > kMost) return false;
-    text.resize(size);
-    return get(offset, text.data(), size);
-  }
-
- private:
-  template <typename T>
-  bool get(std::uint64_t offset, T* to, std::size_t count) const {
-    const std::size_t bytes = count * sizeof(T);
-    if (offset <= known_ && bytes <= known_ - offset) {
-      std::memcpy(static_cast<void*>(to), first_.data() + offset, bytes);
-      return true;
-    }
-    return pread(fd_, to, bytes, static_cast<off_t>(offset)) == static_cast<ssize_t>(bytes);
-  }
-
-  int fd_;
-  std::array<char, 1024> first_;  // of the file: the headers and, nearly always, the build-id
-  std::size_t known_ = 0;
-  Elf64_Ehdr header_{};
-  std::vector<Elf64_Phdr> programs_;
-  std::vector<Elf64_Shdr> sections_;
-  std::string names_;
-};
-
-bool is_mapped_file(const Module& module, const Headers& file) {
-  auto segment = module.segments.begin();
-  std::string build_id;
-  for (const Elf64_Phdr& header : file.programs()) {
-    if (header.p_type == PT_NOTE && build_id.empty()) {
-      std::string notes;
-      if (!file.content(header.p_offset, header.p_filesz, notes)) return false;
-      build_id = build_id_in_notes(reinterpret_cast<const std::uint8_t*>(notes.data()), notes.size(), header.p_align);
-    }
-    if (header.p_type != PT_LOAD) continue;
-    if (segment == module.segments.end() || segment->address != header.p_vaddr || segment->size != header.p_memsz ||
-        segment->file_size != header.p_filesz || segment->executable != ((header.p_flags & PF_X) != 0) ||
-        segment->writable != ((header.p_flags & PF_W) != 0)) {
-      return false;
-    }
-    ++segment;
-  }
-  return segment == module.segments.end() && build_id == module.build_id;
-}
 
 // Whether the module is here still. (A module that was unloaded keeps its number, and is asked for when a name is missing.)
 bool is_loaded(const Module& module) {
@@ -128,11 +38,9 @@ std::optional<SectionBytes> mapped(const Module& module, const Elf64_Shdr& secti
 
 }  // namespace
 
-std::optional<MappedTables> mapped_tables(const Module& module) {
-  Headers file(module.path);
-  if (module.is_vdso || !file.read() || !is_mapped_file(module, file) || !is_loaded(module)) return std::nullopt;
+std::optional<MappedTables> mapped_tables(const Module& module, const ElfFile& file) {
+  if (module.is_vdso || file.build_id() != module.build_id || !is_loaded(module)) return std::nullopt;
   MappedTables tables;
-  std::string link_name;
   for (const Elf64_Shdr& section : file.sections()) {
     if (section.sh_type == SHT_SYMTAB) return std::nullopt;
     if (section.sh_type == SHT_DYNSYM && tables.dynsym.bytes == nullptr) {
@@ -145,13 +53,11 @@ std::optional<MappedTables> mapped_tables(const Module& module) {
       const auto eh_frame = mapped(module, section);
       if (!eh_frame) return std::nullopt;
       tables.eh_frame = *eh_frame;
-    } else if (file.is_called(section, ".gnu_debuglink")) {
-      if (!file.content(section.sh_offset, section.sh_size, link_name)) return std::nullopt;
-      link_name.resize(strnlen(link_name.data(), link_name.size()));
     }
   }
   const auto is_there = [](const std::string& path) { return access(path.c_str(), R_OK) == 0; };
-  const std::vector<std::string> candidates = debug_file_candidates(real_path(module.path), module.build_id, link_name);
+  const DebugLink link = file.debug_link().value_or(DebugLink{});
+  const std::vector<std::string> candidates = debug_file_candidates(real_path(module.path), module.build_id, link.name);
   if (std::any_of(candidates.begin(), candidates.end(), is_there)) return std::nullopt;
   return tables;
 }

@@ -14,6 +14,7 @@
 #include <cstdio>
 
 #include "runtime/spec/spec.h"
+#include "runtime/symbols/elf_file.h"
 #include "runtime/symbols/notes.h"
 #include "runtime/symbols/symbols.h"
 
@@ -118,13 +119,7 @@ int add_module(dl_phdr_info* info, std::size_t, void* data) {
   module.bias = info->dlpi_addr;
   for (const ElfW(Phdr)* header = info->dlpi_phdr; header != info->dlpi_phdr + info->dlpi_phnum; ++header) {
     if (header->p_type == PT_GNU_EH_FRAME) module.unwind_index = header->p_vaddr;
-    if (header->p_type != PT_LOAD) continue;
-    module.segments.push_back({.address = header->p_vaddr,
-                               .size = header->p_memsz,
-                               .file_size = header->p_filesz,
-                               .executable = (header->p_flags & PF_X) != 0,
-                               .writable = (header->p_flags & PF_W) != 0,
-                               .readable = (header->p_flags & PF_R) != 0});
+    if (header->p_type == PT_LOAD) module.segments.push_back(segment_of(*header));
   }
   module.build_id = mapped_build_id(module, *info);
   module.has_text_relocations = has_text_relocations(module, *info);

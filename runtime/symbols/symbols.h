@@ -1,8 +1,8 @@
 // What is loaded in this process and which functions it has. Load time only.
 //
 // modules.cpp asks the dynamic linker; elf_functions.cpp gathers functions: mapped_file.cpp reads .dynsym and .eh_frame where
-// they are mapped, and elf_file.cpp .symtab and separate debug files through libelf (opened locally, so that it binds nothing
-// in the application) where there are such; match.cpp picks functions by glob; nearest.cpp finds what a misspelt name may have meant.
+// they are mapped, and elf_file.cpp .symtab and separate debug files where there are such; match.cpp picks functions by glob;
+// nearest.cpp finds what a misspelt name may have meant.
 #pragma once
 
 #include <cstddef>
@@ -22,6 +22,8 @@ struct Segment {              // one PT_LOAD
   bool executable = false;
   bool writable = false;
   bool readable = true;
+
+  bool operator==(const Segment&) const = default;
 };
 
 struct Module {
@@ -48,21 +50,6 @@ struct Module {
 // Every module of the main namespace, the executable first, then in load order.
 // Context: load time. Async-signal-safe: no (takes the dynamic linker's lock). Thread-safe: yes.
 std::vector<Module> loaded_modules();
-
-// The library that reads symbol tables takes its memory from the application's malloc, and opening it too: not where a signal handler
-// may have interrupted that. Thrown by keep_reader() and FunctionTable::load in a handler while the thread has a MayBeInHandler.
-struct InHandler {};
-class MayBeInHandler {
- public:
-  MayBeInHandler();
-  ~MayBeInHandler();
-  MayBeInHandler(const MayBeInHandler&) = delete;
-  MayBeInHandler& operator=(const MayBeInHandler&) = delete;
-};
-
-// Opens the library that reads symbol tables and keeps it open, so that it can be used while the dynamic linker is
-// at work, or by a thread that must not wait for it. Throws std::runtime_error as FunctionTable::load does.
-void keep_reader();
 
 // Changes whenever the dynamic linker has loaded or unloaded a module.
 std::uint64_t modules_generation();

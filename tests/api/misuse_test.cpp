@@ -76,25 +76,6 @@ TEST_CASE("as many probes as one address has room for, and one more in the same 
   CHECK(commit(kMost) == UBP_OK);
 }
 
-TEST_CASE("a handler may have interrupted malloc: no registration there that reads symbols") {
-  static ubp_status status;
-  struct sigaction act {}, old{};
-  act.sa_handler = [](int) {
-    ubp_probe* probe = nullptr;
-    status = ubp_register("libm:cosf", nullptr, &probe, nullptr);
-    if (status == UBP_OK) CHECK(ubp_unregister(probe) == UBP_OK);
-  };
-  sigaction(SIGUSR1, &act, &old);
-  raise(SIGUSR1);
-  CHECK(status == UBP_E_BUSY);
-  ubp_probe* probe = nullptr;
-  CHECK(ubp_register("libm:cosf", nullptr, &probe, nullptr) == UBP_OK);
-  CHECK(ubp_unregister(probe) == UBP_OK);
-  raise(SIGUSR1);
-  CHECK(status == UBP_OK);  // they have been read
-  sigaction(SIGUSR1, &old, nullptr);
-}
-
 TEST_CASE("misuse returns its error") {
   auto stats = sized<ubp_probe_stats>();
   ubp_probe* probe = nullptr;

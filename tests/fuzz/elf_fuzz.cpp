@@ -45,9 +45,9 @@ void read_frames(const symbols::SectionBytes& section) {
   }
 }
 
-void read_file(const symbols::Libelf& libelf, std::vector<char> bytes) {
+void read_file(std::vector<char> bytes) {
   const std::size_t size = bytes.size();
-  const symbols::ElfFile file = symbols::ElfFile::image(libelf, std::move(bytes));
+  const symbols::ElfFile file = symbols::ElfFile::image(std::move(bytes));
   attempt([&] { read_symbols(file, SHT_SYMTAB, size); });
   attempt([&] { read_symbols(file, SHT_DYNSYM, size); });
   attempt([&] { sink = sink + file.segments().size(); });
@@ -67,8 +67,7 @@ void read_file(const symbols::Libelf& libelf, std::vector<char> bytes) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   using namespace ubp::fuzz;
-  static const ubp::symbols::Libelf libelf;
-  attempt([&] { read_file(libelf, {bytes, bytes + size}); });
+  attempt([&] { read_file({bytes, bytes + size}); });
   // The bytes as such a section: mutations of a whole file seldom leave one to be found.
   attempt([&] { read_frames({.bytes = bytes, .size = size, .address = 0x400000}); });
   return 0;

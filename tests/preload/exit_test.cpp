@@ -220,7 +220,7 @@ TEST_CASE("a module that comes late is searched without traps in every byte of i
                                "insn:libc:*mem*; libsqlite3*:sqlite3_open [missing=pending]");
   REQUIRE(outcome.end() == "exit 0");
   REQUIRE(total(outcome.summary(), "pending") == 0);
-  CHECK(traps(outcome.summary(), "runtime") < 20'000);  // libelf's and the dynamic linker's
+  CHECK(traps(outcome.summary(), "runtime") < 20'000);  // the dynamic linker's
   CHECK(adds_up(outcome.summary()));
 }
 

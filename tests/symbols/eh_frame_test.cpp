@@ -110,13 +110,12 @@ class GuardedBytes {
 
 // The .eh_frame of this program, to be read after damage was done to it.
 struct OwnFrames {
-  Libelf libelf;
   std::uint64_t address = 0;
   std::vector<std::uint8_t> bytes;
   std::optional<GuardedBytes> guarded;
 
   OwnFrames() {
-    const ElfFile file = ElfFile::open(libelf, "/proc/self/exe");
+    const ElfFile file = ElfFile::open("/proc/self/exe");
     const std::optional<SectionBytes> section = file.section(".eh_frame");
     REQUIRE(section);
     address = section->address;
@@ -207,7 +206,6 @@ TEST_CASE("nearest names a function without symbol only to somebody who asks for
 
 TEST_CASE("every FDE is read and accounted for") {
   const Loaded sqlite("libsqlite3.so.0");
-  const Libelf libelf;
   for (const char* name : {"*", "libc", "libstdc++", "libsqlite3"}) {
     CAPTURE(std::string(name));
     if (std::string_view(name) == "libsqlite3" && sqlite.handle == nullptr) {
@@ -216,7 +214,7 @@ TEST_CASE("every FDE is read and accounted for") {
     }
     const Module module = find_module(name);
     const std::vector<std::uint64_t> starts = indexed_starts(module);
-    const ElfFile file = ElfFile::open(libelf, module.path);
+    const ElfFile file = ElfFile::open(module.path);
     const std::vector<CodeRange> ranges = frame_ranges(*file.section(".eh_frame"));
     std::vector<std::uint64_t> missing;
     for (const std::uint64_t start : starts) {

@@ -64,7 +64,7 @@ typedef struct ubp_probe ubp_probe;
 /* What a consumer sees of a hit. Valid until the consumer returns, in its thread. */
 typedef struct ubp_context ubp_context;
 
-/* How displaced instructions get their slots; see the README, "The question of 2010". */
+/* How displaced instructions get their slots; see tests/bench/README.md, "The question of 2010". */
 typedef enum ubp_policy {
   UBP_POLICY_DEFAULT = 0,
   UBP_POLICY_THREAD = 1,     /* each thread's own cache of slots, refilled (the default) */
@@ -73,7 +73,7 @@ typedef enum ubp_policy {
   UBP_POLICY_ADAPTIVE = 4    /* the thread's cache, and write-once slots for what is refilled too often */
 } ubp_policy;
 
-/* Which probepoints are reached by a jump, without the kernel; see the README, "The jump tier". */
+/* Which probepoints are reached by a jump, without the kernel; see runtime/README.md, "The jump tier". */
 typedef enum ubp_optimize {
   UBP_OPTIMIZE_DEFAULT = 0,
   UBP_OPTIMIZE_AUTO = 1,     /* function entries (the default) */

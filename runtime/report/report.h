@@ -86,7 +86,7 @@ class Progress {
 inline constexpr std::size_t kMaxRowsWithoutHits = 200;
 // The block and the table a person reads; every line starts with "ubp: ". Probes sorted by hits, most first.
 std::string format_text(const Summary& summary);
-// The same as JSON, the stable schema of the README ("UBP_SUMMARY"). Ends in a newline.
+// The same as JSON, the stable schema of ubp-probes(7), REPORT. Ends in a newline.
 std::string format_json(const Summary& summary);
 
 }  // namespace ubp::report

@@ -1,6 +1,6 @@
 // UBP_PROBES text -> items. Pure text: knows no module, no symbol, no address.
 //
-// The grammar is ../README.md's "UBP_PROBES"; this part accepts targets and exclusions and refuses, by name and
+// The grammar is that of ubp-probes(7); this part accepts targets and exclusions and refuses, by name and
 // column, the parts of the full grammar that are not built yet (other kinds, options, captures, predicates, actions).
 #pragma once
 

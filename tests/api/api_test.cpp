@@ -1,5 +1,4 @@
 // The C interface, in a program that links it: what probes count, alone and together.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "fixture.h"
 
 #include <dlfcn.h>

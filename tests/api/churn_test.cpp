@@ -1,6 +1,5 @@
 // Probes come and go from four threads while four others run through them: every hit is accounted for, nothing deadlocks,
 // nothing is left behind. 1,000,000 operations with UBP_TEST_LONG, 200,000 otherwise.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <dirent.h>
 #include <dlfcn.h>

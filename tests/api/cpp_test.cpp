@@ -1,5 +1,4 @@
 // ubp.hpp: results and errors, targets, hits, consumers with state, sessions.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <dlfcn.h>
 #include <signal.h>

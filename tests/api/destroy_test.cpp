@@ -1,6 +1,5 @@
 // A consumer that changes every register, flag and control word it may, against a program that keeps values in all of them: at a
 // function's entry and in its middle, whichever state components are in use before and behind it.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "fixture.h"
 
 #include <cpuid.h>

@@ -1,6 +1,5 @@
 // Threads that are made while nothing is armed count by themselves all the same when something is again: they did not get a %gs of
 // their own when they were made (runtime/trap/segment.h).
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "fixture.h"
 
 #include <atomic>

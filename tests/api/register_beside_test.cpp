@@ -1,5 +1,4 @@
 // The first registration beside threads: thousands; one that blocks SIGTRAP; one whose first hit is on a stack of its own.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "fixture.h"
 
 #include <pthread.h>

@@ -1,5 +1,4 @@
 // Probed code that the program protects, replaces or unmaps: nothing is written but where a probepoint still stands.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "fixture.h"
 
 #include <sys/mman.h>

@@ -1,5 +1,4 @@
 // Which consumers can be seen to touch no vector or floating-point state, and which cannot.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <sys/mman.h>
 

@@ -1,6 +1,5 @@
 // Jumps that come and go while threads run through them, across a cache line, by every entry. The runtime is linked into this
 // program; what is probed lies in libfx_optimise.so.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <sys/mman.h>
 #include <sys/wait.h>

@@ -3,7 +3,6 @@
 //
 // Nobody can say of a call that met the change whether it was hit; what must hold: no trap is lost or taken for another's
 // (a late one still finds its probepoint), results stay right, and hits are at most the calls, exactly the calls while armed.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <unistd.h>
 

@@ -163,7 +163,7 @@ TEST_CASE("rlimit_as: little address space") {
 }
 
 TEST_CASE("static_binary_message: a static program runs as if UBP were not there") {
-  // Nothing of UBP is in such a process, so nothing can be said in it; README.md, Limitations, says so.
+  // Nothing of UBP is in such a process, so nothing can be said in it; runtime/README.md, Limits, says so.
   ScratchFolder folder;
   const std::string program = folder.path() + "/static";
   write_file(folder.path() + "/static.c", "#include <stdio.h>\nint main(void) { puts(\"static\"); return 3; }\n");

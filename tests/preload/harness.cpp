@@ -1,5 +1,4 @@
-// Black-box harness: process start, collection, and the readers of harness.h. Holds doctest's main.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+// Black-box harness: process start, collection, and the readers of harness.h.
 #include "harness.h"
 
 #include <doctest/doctest.h>

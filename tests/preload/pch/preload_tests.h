@@ -1,0 +1,4 @@
+// What every file here includes, compiled once.
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>

@@ -1,4 +1,4 @@
-// One probepoint as the XOL code and the trap path see it: 24 bytes. The first word changes in one store (probes/table.h), the
+// One probepoint as the XOL code and the trap path see it: 24 bytes. The first word changes in one store (table/table.h), the
 // others never.
 //
 //   | address 47, has_consumers 1 | length 4, rip_disp_offset 4 | route 2, area 4, is_gate 1, is_hook 1 |   one word

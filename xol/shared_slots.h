@@ -28,6 +28,16 @@
 namespace ubp::xol {
 
 enum class Policy : std::uint8_t { kThread, kProbepoint, kSteal, kAdaptive };
+// As UBP_XOL and the summary spell it.
+constexpr const char* policy_name(Policy policy) {
+  switch (policy) {
+    case Policy::kProbepoint: return "probepoint";
+    case Policy::kSteal: return "steal";
+    case Policy::kAdaptive: return "adaptive";
+    case Policy::kThread: break;
+  }
+  return "thread";
+}
 
 inline constexpr std::uint32_t kBusy = 0xffffffff;
 

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <memory>
 
-#include "runtime/spec/spec.h"
+#include "runtime/language/spec.h"
 #include "runtime/symbols/names.h"
 #include "runtime/symbols/symbols.h"
 
@@ -62,7 +62,7 @@ std::vector<const Function*> FunctionTable::match(std::string_view pattern, bool
   const std::string simple = simplified(pattern);  // of one that was copied from a demangler, too
   const auto equals = [&](std::string_view text) { return text == pattern || (!simple.empty() && text == simple); };
   const auto globs = [&](std::string_view text) {
-    return spec::glob_match(pattern, text) || (!simple.empty() && spec::glob_match(simple, text));
+    return language::glob_match(pattern, text) || (!simple.empty() && language::glob_match(simple, text));
   };
   if (quoted) add_all(equals);
   if (matches.empty()) add_all(globs);

@@ -13,7 +13,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "runtime/spec/spec.h"
+#include "runtime/language/spec.h"
 #include "runtime/symbols/elf_file.h"
 #include "runtime/symbols/notes.h"
 #include "runtime/symbols/symbols.h"
@@ -124,7 +124,7 @@ int add_module(dl_phdr_info* info, std::size_t, void* data) {
   module.build_id = mapped_build_id(module, *info);
   module.has_text_relocations = has_text_relocations(module, *info);
   module.is_executable = modules.empty();
-  // Linked into the executable, the runtime is a part of it: probes/catalog.h knows which.
+  // Linked into the executable, the runtime is a part of it: plan/modules.h knows which.
   module.is_runtime = !module.is_executable && contains(module, reinterpret_cast<std::uint64_t>(&loaded_modules));
   const std::uint64_t vdso = getauxval(AT_SYSINFO_EHDR);
   module.is_vdso = vdso != 0 && contains(module, vdso);
@@ -185,19 +185,19 @@ bool module_matches(const Module& module, std::string_view glob) {
   if (glob.find('/') != std::string_view::npos) {
     const std::string real = real_path(module.path);
     const auto is_path = [&](std::string_view wanted) {
-      return spec::glob_match(wanted, module.path) || spec::glob_match(wanted, real);
+      return language::glob_match(wanted, module.path) || language::glob_match(wanted, real);
     };
     if (is_path(glob)) return true;
     if (glob.front() == '/') return false;
     return is_path(absolute(glob));
   }
-  if (spec::glob_match(glob, module.name)) return true;
+  if (language::glob_match(glob, module.name)) return true;
   const std::string_view name = module.name;
   const std::size_t suffix = name.rfind(".so");
   if (suffix == std::string_view::npos || suffix == 0) return false;
   const std::size_t version = suffix + 3;
   if (version != name.size() && name[version] != '.') return false;
-  return spec::glob_match(glob, name.substr(0, version)) || spec::glob_match(glob, name.substr(0, suffix));
+  return language::glob_match(glob, name.substr(0, version)) || language::glob_match(glob, name.substr(0, suffix));
 }
 
 }  // namespace ubp::symbols

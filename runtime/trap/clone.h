@@ -65,7 +65,7 @@ inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kT
     const std::uint64_t in_slots = address - g_process.permanent[area].base, offset = in_slots % xol::kSlotBytes;
     if (in_slots >= g_process.permanent[area].bytes) continue;
     const std::uint32_t index = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(address - offset)));
-    if (index == probes::kNotFound) return nullptr;
+    if (index == runtime::kNotFound) return nullptr;
     const xol::Displaced& point = g_process.table.points[index];
     return point.is_gate && offset == xol::kCloneOffset + point.length ? &point : nullptr;
   }

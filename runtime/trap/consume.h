@@ -7,7 +7,7 @@
 // Nor is libc's SIGSETXID, for which another thread waits: its handler looks at no context, and returns to where it was.
 // A hit that a callback makes is missed: counted, told to the consumers' accounts, and displaced as any other.
 //
-// Synchronization protocol (with core/consumers.cpp). The task marks itself, fences, and reads the list of consumers; whoever takes
+// Synchronization protocol (with consumers/consumers.cpp). The task marks itself, fences, and reads the list of consumers; whoever takes
 // a consumer out changes the list, fences, and waits until every task it finds marked has moved on. So a task either sees the
 // new list or is waited for. Detours do not fence: whoever waits makes every thread do so.
 //
@@ -28,12 +28,12 @@ namespace ubp::trap {
 
 // Whether a context with this stack pointer was called by the task's consumer.
 [[gnu::always_inline]] inline bool is_below(const TaskState* task, std::uint64_t rsp) {
-  const bool is_detour = (task->consumer.load(std::memory_order_relaxed) & 0xff) == xol::kDetourMark;  // likewise
+  const bool is_detour = (task->consumer.load(std::memory_order_relaxed) & 0xff) == runtime::kDetourMark;  // likewise
   return (is_detour ? task->consumer_stack : task->consumer_frame) - rsp < g_process.own_stack_bytes;
 }
 
 [[gnu::always_inline]] inline void end_consuming(TaskState* task) {
-  task->consumer.store(0, std::memory_order_release);  // pairs with the wait in core/consumers.cpp
+  task->consumer.store(0, std::memory_order_release);  // pairs with the wait in consumers/consumers.cpp
 }
 
 // A signal was put off, and its handler is not called from here.
@@ -66,9 +66,9 @@ namespace ubp::trap {
   SlowLane slow_lane;
   task->consumer_frame = address_of(uc);
   constexpr std::uint64_t kTrapMark = 1;
-  static_assert(kTrapMark != xol::kDetourMark);
-  task->consumer.store(task->counters[point] << xol::kMarkBits | kTrapMark, std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the one in core/consumers.cpp
+  static_assert(kTrapMark != runtime::kDetourMark);
+  task->consumer.store(task->counters[point] << runtime::kMarkBits | kTrapMark, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the one in consumers/consumers.cpp
   g_process.run_consumers(uc, task, point, false);
   next.consumed = kConsumed;
   if (task->tid.load(std::memory_order_relaxed) == 0) [[unlikely]] {  // a forked child, whose states are wiped
@@ -101,7 +101,7 @@ namespace ubp::trap {
   if (task == nullptr) return false;
   sys::set_signal_mask(kHoldable);
   if (task->has_deferred == 0) {
-    reinterpret_cast<xol::DetourSave*>(task->consumer_stack)->mask = uc->mask;  // for a detour's end
+    reinterpret_cast<runtime::DetourSave*>(task->consumer_stack)->mask = uc->mask;  // for a detour's end
     copy_bytes(&task->deferred, info, sizeof *info);
     __atomic_store_n(&task->has_deferred, 1, __ATOMIC_RELAXED);  // its own
   } else {  // the kernel had put its frame on that of another

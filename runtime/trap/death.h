@@ -15,12 +15,12 @@ namespace ubp::trap {
 
 // Replaces a probepoint's jump, or its int3, through an open /proc/self/mem; leaves alone what is neither any more (or not mapped).
 [[gnu::always_inline]] inline bool restore_jump(long fd, std::uint32_t index) {
-  const xol::DetourInfo* const info = g_process.detours.of(index);
+  const runtime::DetourInfo* const info = g_process.detours.of(index);
   if (info == nullptr || info->point != index || __atomic_load_n(&info->is_active, __ATOMIC_RELAXED) == 0) return true;
   const auto offset = static_cast<long>(g_process.table.points[index].address);
   std::uint8_t byte = 0;
   if (sys::call4(SYS_pread64, fd, reinterpret_cast<long>(&byte), 1, offset) != 1) return false;
-  if (!xol::is_detour_jump(&byte)) return true;
+  if (!runtime::is_detour_jump(&byte)) return true;
   return sys::call4(SYS_pwrite64, fd, reinterpret_cast<long>(info->original), info->jump_bytes, offset) == info->jump_bytes;
 }
 [[gnu::always_inline]] inline bool restore_byte(long fd, std::uint32_t index) {

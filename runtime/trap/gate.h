@@ -2,7 +2,7 @@
 //
 // An int3 met while SIGTRAP is blocked kills the process, and libc blocks every signal by raw system calls in
 // pthread_create, at thread start and exit, in pthread_kill, posix_spawn, and for life in its helper threads; a spawned
-// child resets every handler. Those sites carry a probepoint of the runtime's own (probes/gate_sites.h). As SIGTRAP is
+// child resets every handler. Those sites carry a probepoint of the runtime's own (plan/gate_sites.h). As SIGTRAP is
 // never blocked, they can be probed like any other code.
 //
 // Inline and free of libc: compiled into the trap path (the pending range). All signals are blocked from the first
@@ -153,7 +153,7 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
   Storage storage(true);  // the loading thread has left its own too, or comes to no more use of it
   storage.keep();
   uc->rsp = static_cast<std::uint64_t>(stack) + kStackBytes - 8;
-  uc->eflags &= ~xol::kDirectionFlag;
+  uc->eflags &= ~runtime::kDirectionFlag;
   return reinterpret_cast<std::uint64_t>(g_process.on_exit);
 }
 

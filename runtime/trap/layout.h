@@ -62,7 +62,7 @@
 #define UBP_IRET_OFFSET (-184)
 #define UBP_STACK_OFFSET (-192)
 
-/* What core/floating.S writes of a DetourSave (xol/detour.h). */
+/* What jump/floating.S writes of a DetourSave (runtime/table/detour.h). */
 #define UBP_SAVE_MXCSR 152
 #define UBP_SAVE_IN_USE 156
 #define UBP_SAVE_MASKS 256

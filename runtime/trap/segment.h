@@ -1,6 +1,6 @@
 // Counting in one instruction: where a task's %gs leads.
 //
-// A detour that counts by `incq %gs:counter` (xol/detour.h) needs each task's %gs base to lead to counters of its own, from before it
+// A detour that counts by `incq %gs:counter` (runtime/table/detour.h) needs each task's %gs base to lead to counters of its own, from before it
 // runs probed code until it is gone. x86-64 Linux and libc leave %gs to the program. The displacement is such that a task whose base
 // is 0, as the kernel makes a process, counts in a mapping that nobody reads (Process::segment_unread): so does a task that is inside
 // the runtime (SlowLane), and one for which there were no counters.
@@ -32,7 +32,7 @@ inline constexpr long kSetGs = 0x1001, kGetGs = 0x1004;  // asm/prctl.h: ARCH_SE
 }
 
 [[gnu::always_inline]] inline bool counts_by_segment() {
-  return __atomic_load_n(&g_process.counts_by_segment, __ATOMIC_ACQUIRE);  // pairs with Machine, which has made the mapping
+  return __atomic_load_n(&g_process.counts_by_segment, __ATOMIC_ACQUIRE);  // pairs with Probepoints, which has made the mapping
 }
 
 // A program may have put something else where the TLS was (wrfsbase): only a state's address is followed.

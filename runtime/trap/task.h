@@ -131,9 +131,9 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
       task->counters = g_process.counters_of(block);
       task->optimised = task->counters + g_process.optimised_offset;
       task->consumer_stack = g_process.stack_end(block);
-      auto* const save = reinterpret_cast<xol::DetourSave*>(task->consumer_stack);
+      auto* const save = reinterpret_cast<runtime::DetourSave*>(task->consumer_stack);
       save->context[1] = task->consumer_stack;
-      save->context[xol::kContextTask] = reinterpret_cast<std::uint64_t>(task);
+      save->context[runtime::kContextTask] = reinterpret_cast<std::uint64_t>(task);
       save->counters = reinterpret_cast<std::uint64_t>(task->optimised);
       task->tid.store(who.key, std::memory_order_release);  // pairs with take_over
       return task;

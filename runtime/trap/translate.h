@@ -47,7 +47,7 @@ enum Consumed : std::uint64_t { kNotConsumed, kConsumed, kMissed };
     // The task holds the slot: its bytes are still those that it was sent to.
     const std::uint64_t offset = in_shared % xol::kSlotBytes;
     const std::uint32_t index = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(address - offset)));
-    if (index == probes::kNotFound) return 0;
+    if (index == runtime::kNotFound) return 0;
     const xol::Displaced& point = g_process.table.points[index];
     return offset == point.length ? point.next() : 0;
   }
@@ -63,7 +63,7 @@ enum Consumed : std::uint64_t { kNotConsumed, kConsumed, kMissed };
     const bool is_there = rip - permanent.base < permanent.used && offset > xol::kBirthOffset && offset <= xol::kBirthTrap + 1;
     if (!is_there || rax != 0) continue;
     const std::uint32_t index = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(rip - offset)));
-    return index != probes::kNotFound ? &g_process.table.points[index] : nullptr;
+    return index != runtime::kNotFound ? &g_process.table.points[index] : nullptr;
   }
   return nullptr;
 }
@@ -72,30 +72,30 @@ enum Consumed : std::uint64_t { kNotConsumed, kConsumed, kMissed };
 struct Detoured {
   std::uint64_t origin = 0;              // the original address it stands for
   std::uint64_t copy = 0;                // its instruction's copy in the detour
-  std::uint32_t point = probes::kNotFound;  // at a detour's own int3: the probepoint that is hit
+  std::uint32_t point = runtime::kNotFound;  // at a detour's own int3: the probepoint that is hit
 };
 
 // Finds what the int3 that ends at `rip` stands for, when it is no probepoint's own: the slow way of a detour, or a boundary
 // in a window.
 [[gnu::always_inline]] inline bool find_detoured(std::uint64_t rip, Detoured& found) {
-  const xol::DetourView& detours = g_process.detours;
+  const runtime::DetourView& detours = g_process.detours;
   if (detours.infos == nullptr) return false;
-  if (const xol::DetourInfo* const info = detours.around(rip)) {
+  if (const runtime::DetourInfo* const info = detours.around(rip)) {
     for (std::uint32_t part = 0; part < info->count; ++part) {
       if (!info->has_slow_way(part) || info->entry + info->count_begin(part) != rip) continue;
       found.origin = info->origin + info->starts[part];
       found.point = g_process.table.find(found.origin);
       found.copy = info->entry + info->copies[part];
-      return found.point != probes::kNotFound;
+      return found.point != runtime::kNotFound;
     }
     return false;
   }
-  for (std::uint64_t back = 1; back < xol::kMostJumpBytes; ++back) {
+  for (std::uint64_t back = 1; back < runtime::kMostJumpBytes; ++back) {
     const std::uint32_t index = g_process.table.find(rip - 1 - back);
-    if (index == probes::kNotFound) continue;
+    if (index == runtime::kNotFound) continue;
     // Another detour's jump may have had another window: a thread is late.
-    const xol::DetourInfo* const first = detours.of(index);
-    for (const xol::DetourInfo* info = first; info != nullptr; info = info->next_from(first)) {
+    const runtime::DetourInfo* const first = detours.of(index);
+    for (const runtime::DetourInfo* info = first; info != nullptr; info = info->next_from(first)) {
       std::uint32_t part = 0;
       if (rip - 1 - info->origin != back || back >= info->jump_bytes || !info->find_part(back, part)) continue;
       found.copy = info->entry + info->copies[part];
@@ -217,19 +217,19 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 [[gnu::always_inline]] inline bool translate_slot(Context* uc, siginfo_t* info) {
   const std::uint64_t rip = uc->rip;
   for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
-    std::uint32_t point = probes::kNotFound;
+    std::uint32_t point = runtime::kNotFound;
     std::uint64_t offset = 0;
     const PermanentSlots& permanent = g_process.permanent[area];
     if (rip - permanent.base < permanent.bytes) {
       offset = (rip - permanent.base) % xol::kSlotBytes;
       point = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(rip - offset)));
-      if (point == probes::kNotFound) return false;
+      if (point == runtime::kNotFound) return false;
     } else if (rip - g_process.areas[area].rx < g_process.layout.area_bytes) {
       const std::uint64_t in_shared = rip - g_process.areas[area].rx - g_process.layout.shared_offset;
       if (in_shared < g_process.layout.shared_bytes) {
         offset = in_shared % xol::kSlotBytes;
         point = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(rip - offset)));
-        if (point == probes::kNotFound) return false;
+        if (point == runtime::kNotFound) return false;
       } else {
         const xol::SlotLocation at = xol::locate(g_process.layout, g_process.areas[area], rip);
         if (at.block >= g_process.high_water->load(std::memory_order_relaxed)) return false;  // never opened
@@ -263,25 +263,25 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 }
 
 // What a detour has saved around its consumers. Registers that calls keep have their values, but for what consumers changed.
-[[gnu::always_inline]] inline void restore_saved(Context* uc, const xol::DetourSave& save, bool modifies) {
+[[gnu::always_inline]] inline void restore_saved(Context* uc, const runtime::DetourSave& save, bool modifies) {
   std::uint64_t* const registers[16] = {&uc->rax, &uc->rcx, &uc->rdx, &uc->rbx, &uc->rsp, &uc->rbp, &uc->rsi, &uc->rdi,
                                         &uc->r8,  &uc->r9,  &uc->r10, &uc->r11, &uc->r12, &uc->r13, &uc->r14, &uc->r15};
   constexpr std::uint32_t kNotSaved = 1u << 3 | 1u << 5 | 7u << 12;  // rbx, rbp, r12, r13, r14
   for (std::uint32_t reg = 0; reg < 16; ++reg) {
     if (modifies || (kNotSaved >> reg & 1) == 0) *registers[reg] = save.registers[reg];
   }
-  uc->eflags = xol::with_status(uc->eflags, save.status);
+  uc->eflags = runtime::with_status(uc->eflags, save.status);
 }
 
 // RIP in a detour: false when it is not. What the detour has spilled is in the thread's storage, since nothing of its own runs
 // between the detour and this.
 [[gnu::always_inline]] inline bool translate_detour(Context* uc, siginfo_t* info) {
-  const xol::DetourInfo* const detour = g_process.detours.around(uc->rip);
+  const runtime::DetourInfo* const detour = g_process.detours.around(uc->rip);
   if (detour == nullptr) return false;
-  const xol::DetourPosition position = xol::detour_position(*detour, detour->origin, uc->rip);
+  const runtime::DetourPosition position = runtime::detour_position(*detour, detour->origin, uc->rip);
   if (info != nullptr) fix_fault_address(info, uc->rip, position.rip);
-  const auto* const save = reinterpret_cast<const xol::DetourSave*>(
-      position.is_save_in_rcx || !position.is_saved ? uc->rcx : xol::detour_save_at(uc->rsp));
+  const auto* const save = reinterpret_cast<const runtime::DetourSave*>(
+      position.is_save_in_rcx || !position.is_saved ? uc->rcx : runtime::detour_save_at(uc->rsp));
   if (position.is_rax_saved) uc->rax = save->registers[0];
   const Spilled& spilled = this_thread().spilled;
   if (position.spilled_rcx) uc->rcx = spilled.rcx;
@@ -289,7 +289,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   if (position.spilled_rdx) uc->rdx = spilled.rdx;
   if (position.is_saved) {
     restore_saved(uc, *save, detour->modifies != 0);
-    auto* const task = reinterpret_cast<TaskState*>(save->context[xol::kContextTask]);
+    auto* const task = reinterpret_cast<TaskState*>(save->context[runtime::kContextTask]);
     const std::uint64_t deferred = __atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED);  // its own, as below
     if (position.is_consumed && deferred != 0) {  // its end will not be reached
       uc->mask = save->mask;
@@ -298,7 +298,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
       if (deferred != kDelivering) send_again(task->deferred);
     }
   }
-  if (position.is_direction_saved) uc->eflags = (uc->eflags & ~xol::kDirectionFlag) | (save->rflags & xol::kDirectionFlag);
+  if (position.is_direction_saved) uc->eflags = (uc->eflags & ~runtime::kDirectionFlag) | (save->rflags & runtime::kDirectionFlag);
   if (position.is_counted) {
     resume_later(uc, position.rip, position.is_consumed ? kConsumed : kNotConsumed);
   } else {
@@ -309,8 +309,8 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 
 // Whether RIP is in a detour, none of whose instructions have been executed.
 [[gnu::always_inline]] inline bool is_before_copies(std::uint64_t rip) {
-  const xol::DetourInfo* const detour = g_process.detours.around(rip);
-  return detour != nullptr && xol::detour_position(*detour, detour->origin, rip).is_before;
+  const runtime::DetourInfo* const detour = g_process.detours.around(rip);
+  return detour != nullptr && runtime::detour_position(*detour, detour->origin, rip).is_before;
 }
 
 // Gives the thread that a system call has just made its own state and %gs, and sends it on.
@@ -369,7 +369,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
       // Another's SIGTRAP must still be delivered, so its handler is not abandoned.
       Detoured detoured;
       const std::uint32_t point = g_process.table.find(origin);
-      const bool is_point = point != probes::kNotFound;
+      const bool is_point = point != runtime::kNotFound;
       if (is_point && count_early(frame, hit, point)) return;
       if (const xol::Displaced* const made_by = is_point ? nullptr : born_at(hit->rip, hit->rax)) {
         copy_context(frame, hit);
@@ -448,7 +448,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 // Signals must be blocked. Everything can be done again from the start by whoever interrupts later. nullptr: the application's
 // alternate stack has no room for all of them.
 [[gnu::always_inline]] inline Context* settle(Context* uc) {
-  constexpr int kDeepest = 96;  // more than the stack has room for (core/process_memory.cpp)
+  constexpr int kDeepest = 96;  // more than the stack has room for (arm/process_memory.cpp)
   Context* frames[kDeepest];
   int depth = 0;
   frames[0] = uc;

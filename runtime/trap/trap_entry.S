@@ -81,7 +81,7 @@
 // void ubp_trap_entry(int signal [edi], siginfo_t* [rsi], ucontext_t* [rdx])
     .balign 16
     .quad 0                             // keeps the entry aligned behind the mark
-    .quad UBP_ENTRY_MARK                // another copy of UBP in the process knows the handler by it (core/api.cpp)
+    .quad UBP_ENTRY_MARK                // another copy of UBP in the process knows the handler by it (api/api.cpp)
     .type ubp_trap_entry, @function
 ubp_trap_entry:                         // the ucontext is in rdx
     movq %rdx, %r15

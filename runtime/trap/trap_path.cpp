@@ -153,8 +153,8 @@ struct Prepared {
 }
 [[gnu::always_inline]] inline bool is_late(Context* uc) {
   if (uc->info()->si_code != SI_KERNEL) return false;
-  const xol::DetourInfo* const detour = g_process.detours.around(uc->rip - 1);
-  return detour != nullptr && detour->kind == xol::DetourInfo::Kind::kConsumers && uc->rip == detour->entry + detour->deliver;
+  const runtime::DetourInfo* const detour = g_process.detours.around(uc->rip - 1);
+  return detour != nullptr && detour->kind == runtime::DetourInfo::Kind::kConsumers && uc->rip == detour->entry + detour->deliver;
 }
 
 // The consumers of a hit have run: calls the handler of the signal that was put off, as the kernel would have in the hit's own context.
@@ -266,9 +266,9 @@ UBP_RANGE("ubp_trap_b") std::uint64_t ubp_trap_shared_slot(TaskState* task, std:
 UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
   std::uint64_t origin = uc->rip - 1;
   std::uint32_t index = g_process.table.find(origin);
-  const std::uint64_t left_for = index == probes::kNotFound ? left_pool(origin) : 0;
+  const std::uint64_t left_for = index == runtime::kNotFound ? left_pool(origin) : 0;
   Detoured detoured;
-  if (index == probes::kNotFound && left_for == 0) [[unlikely]] {
+  if (index == runtime::kNotFound && left_for == 0) [[unlikely]] {
     if (const xol::Displaced* const gate = cloned_at(origin)) return ubp_trap_cloned(uc, *gate);
     if (ubp_trap_give_birth(uc)) return {kRetry, uc};
     if (!ubp_trap_find_detoured(uc->rip, detoured)) return {0, uc};
@@ -288,7 +288,7 @@ UBP_RANGE("ubp_trap_a") Decision ubp_trap_decide(Context* uc) {
     return {reinterpret_cast<std::uint64_t>(&next.scratch), uc};
   };
   if (left_for != 0) return go_on(kLeftPool);
-  if (index == probes::kNotFound) [[unlikely]] return go_on(kAtBoundary);
+  if (index == runtime::kNotFound) [[unlikely]] return go_on(kAtBoundary);
   if (task == nullptr) [[unlikely]] {
     if (detoured.copy == 0) detoured.copy = g_process.detours.covered_copy(index, origin);  // its byte may be a jump's
     const bool needs_slot = detoured.copy == 0 && g_process.table.points[index].route == decoder::Route::kSlot;
@@ -444,7 +444,7 @@ UBP_RANGE("ubp_trap_r") int ubp_trap_resume(Context* uc) {
   if (origin == 0) return 0;
   const std::uint32_t index = g_process.table.find(origin);
   TaskState* task = current_task(uc->rsp, uc->stack_base);
-  if (index == probes::kNotFound || task == nullptr) return 0;
+  if (index == runtime::kNotFound || task == nullptr) return 0;
   if (task->has_deferred != 0 && !is_consuming(task)) give_up_deferred(task);  // the signal of a fault came before its delivery
   if (uc->rip != origin) {
     ubp_trap_moved(uc, task, index);
@@ -526,10 +526,10 @@ UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) 
   // The kernel keeps one SIGTRAP pending: an int3 that is executed then has none of its own. No instruction begins behind the
   // first byte of a longer one: the int3 is executed again. (After one of a single byte, it cannot be told.)
   constexpr std::uint64_t kBreakpoint = 3;
-  const std::uint32_t merged = info->si_code == SI_KERNEL || uc->trapno != kBreakpoint ? probes::kNotFound : g_process.table.find(uc->rip - 1);
-  if (merged != probes::kNotFound && g_process.table.points[merged].length > 1) --uc->rip;
+  const std::uint32_t merged = info->si_code == SI_KERNEL || uc->trapno != kBreakpoint ? runtime::kNotFound : g_process.table.find(uc->rip - 1);
+  if (merged != runtime::kNotFound && g_process.table.points[merged].length > 1) --uc->rip;
   const bool is_own = info->si_code == SI_QUEUE && reinterpret_cast<std::uint64_t>(info->si_value.sival_ptr) == UBP_ENTRY_MARK;
-  if (is_own) return {0, uc};  // core/threads.cpp asked, and no longer waits
+  if (is_own) return {0, uc};  // arm/threads.cpp asked, and no longer waits
   // A step inside a detour: the program sees one only where an instruction of its own has been executed.
   if (info->si_code == TRAP_TRACE && (is_before_copies(uc->rip) || consuming_task(uc->rsp) != nullptr)) return {0, uc};
   if (is_breakpoint_of(uc, &ubp_trap_deliver) || is_late(uc)) return deliver(uc, reinterpret_cast<TaskState*>(uc->rsi));

@@ -9,10 +9,10 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "runtime/probes/table_view.h"
+#include "runtime/table/table_view.h"
 #include "runtime/trap/layout.h"
 #include "xol/area.h"
-#include "xol/detour_view.h"
+#include "runtime/table/detour_view.h"
 #include "xol/shared_slots.h"
 #include "xol/slot_cache.h"
 
@@ -197,7 +197,7 @@ struct PermanentSlots {
 inline constexpr std::uint32_t kHeatEntries = 65536;
 
 struct Process {
-  probes::TableView table;
+  runtime::TableView table;
   xol::CacheGeometry geometry;
   xol::AreaLayout layout;
   xol::Area areas[xol::kMaxAreas];
@@ -213,8 +213,8 @@ struct Process {
   std::uint64_t counter_bytes = 0;
   std::uint64_t missed_offset = 0;          // counters[missed_offset + i]: hits of probepoint i that its thread's consumers made
   std::uint64_t optimised_offset = 0;       // counters[optimised_offset + i]: hits of probepoint i that went through its detour
-  xol::DetourView detours;
-  void (*run_consumers)(Context*, TaskState*, std::uint32_t point, bool missed) = nullptr;  // core/consumers.cpp
+  runtime::DetourView detours;
+  void (*run_consumers)(Context*, TaskState*, std::uint32_t point, bool missed) = nullptr;  // consumers/consumers.cpp
   std::uint64_t stacks = 0;                 // layout.blocks x own_stack_bytes
   std::uint64_t own_stack_bytes = 0;        // UBP's own signal stack of one task; its lowest page stays inaccessible
   std::uint64_t rings = 0;                  // layout.blocks x record::kRingBytes; 0: no probe ever recorded
@@ -233,13 +233,13 @@ struct Process {
   std::atomic<std::uint32_t> uncounted_tasks{0};  // for which there were no counters: what they hit by such detours is lost
   bool has_fsgsbase = false;                // %gs can be set without a system call
   std::uint64_t segment_unread = 0;         // counter_bytes below 2 GiB that nobody reads; 0: never made
-  void (*on_exit)(int status) = nullptr;    // core/entry.cpp: called in place of an exit_group outside libc; null: no report is to be made
+  void (*on_exit)(int status) = nullptr;    // preload/entry.cpp: called in place of an exit_group outside libc; null: no report is to be made
   std::uint64_t loading_tls = 0;            // the TLS of the thread that has loaded libubp
   void (*leave_segment)() = nullptr;        // called before a task sets its %gs, or forbids itself to; null: nothing was armed
   void (*before_sharing_tls)() = nullptr;   // called when a task is about to be made on its maker's TLS, or one of its own making
-  void (*promote)(std::uint32_t point) = nullptr;  // core/lifecycle.cpp: a probepoint is hot; null: none is promoted
-  bool (*report_death)() = nullptr;         // core/entry.cpp: a signal ends the process; returns whether the text is as it was
-  void (*before_exec)(const char* path) = nullptr;  // core/entry.cpp: a program is about to be executed; null: nobody asks. May be null itself
+  void (*promote)(std::uint32_t point) = nullptr;  // api/lifecycle.cpp: a probepoint is hot; null: none is promoted
+  bool (*report_death)() = nullptr;         // preload/entry.cpp: a signal ends the process; returns whether the text is as it was
+  void (*before_exec)(const char* path) = nullptr;  // preload/entry.cpp: a program is about to be executed; null: nobody asks. May be null itself
   std::atomic<bool> is_sandboxed{false};    // it has a system call filter of its own making: nothing new is asked of the kernel
   bool keeps_stacks = false;                // the process has Go code: frame.h
   bool has_gate = false;                    // libc's own rt_sigprocmask and rt_sigaction pass gate.h
@@ -261,7 +261,7 @@ struct Process {
   [[gnu::always_inline]] std::uint64_t stack_of(std::uint32_t block) const { return stacks + block * own_stack_bytes + xol::kPageBytes; }
   // The end of what signal frames and consumers may use of it; there the task's DetourSave begins.
   [[gnu::always_inline]] std::uint64_t stack_end(std::uint32_t block) const {
-    return stack_of(block) + own_stack_bytes - xol::kPageBytes - xol::kDetourSaveBytes + xol::kDetourSaveSkew;
+    return stack_of(block) + own_stack_bytes - xol::kPageBytes - runtime::kDetourSaveBytes + runtime::kDetourSaveSkew;
   }
   [[gnu::always_inline]] bool is_own_stack(std::uint64_t address) const { return address - stacks < layout.blocks * own_stack_bytes; }
   // The task's cache of one area.

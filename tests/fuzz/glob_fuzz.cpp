@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "fuzz.h"
-#include "runtime/spec/spec.h"
+#include "runtime/language/spec.h"
 
 namespace ubp::fuzz {
 namespace {
@@ -100,8 +100,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   const std::size_t newline = std::min(input.find('\n'), input.size());
   const std::string pattern{input.substr(0, std::min(newline, kMostPattern))};
   const std::string text{input.substr(std::min(newline + 1, input.size())).substr(0, kMostText)};
-  const bool got = ubp::spec::glob_match(pattern, text);
+  const bool got = ubp::language::glob_match(pattern, text);
   FUZZ_CHECK(got == reference_match(pattern, text), "glob_match says %d", got);
-  if (!ubp::spec::is_glob(pattern) && pattern.find('\\') == std::string::npos) FUZZ_CHECK(got == (pattern == text));
+  if (!ubp::language::is_glob(pattern) && pattern.find('\\') == std::string::npos) FUZZ_CHECK(got == (pattern == text));
   return 0;
 }

@@ -8,13 +8,13 @@
 #include <vector>
 
 #include "fuzz.h"
-#include "runtime/spec/spec.h"
-#include "runtime/spec/text.h"
+#include "runtime/language/spec.h"
+#include "runtime/language/text.h"
 
 namespace ubp::fuzz {
 namespace {
 
-using namespace ubp::spec;
+using namespace ubp::language;
 
 constexpr std::size_t kMostBytes = 1 << 16;
 
@@ -94,13 +94,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   using namespace ubp::fuzz;
   const std::string_view text{reinterpret_cast<const char*>(bytes), std::min(size, kMostBytes)};
   const std::vector<std::string_view> lines = lines_of(text);
-  const auto result = ubp::spec::parse(text);
-  if (const auto* error = std::get_if<ubp::spec::Error>(&result)) {
+  const auto result = ubp::language::parse(text);
+  if (const auto* error = std::get_if<ubp::language::Error>(&result)) {
     check_error(lines, *error);
     return 0;
   }
-  const auto& items = std::get<std::vector<ubp::spec::Item>>(result);
-  for (const ubp::spec::Item& item : items) check_item(lines, item);
+  const auto& items = std::get<std::vector<ubp::language::Item>>(result);
+  for (const ubp::language::Item& item : items) check_item(lines, item);
   check_again(items);
   return 0;
 }

@@ -44,16 +44,16 @@ bool Runner::write_detour(const Case& c) {
   const std::span<const std::uint8_t> code(c.code.data(), c.length());
   const decoder::Straight straight = decoder::follow({code, c.length()}, 0, 1, decoder::kJumpBytes);
   if (straight.parts.size() != 1) return false;
-  xol::DetourPlan plan;
+  runtime::DetourPlan plan;
   plan.parts.push_back({0, straight.parts[0].instruction, true, false, 0});
   plan.length = c.length();
   info_ = {};
-  info_.entry = c.slot + xol::kDetourHead;
+  info_.entry = c.slot + runtime::kDetourHead;
   info_.origin = c.address;
-  if (!xol::reaches(plan, c.address, info_.entry, code)) return false;
-  const std::uint32_t bytes = xol::kDetourHead + xol::detour_bytes(plan, nullptr);
+  if (!runtime::reaches(plan, c.address, info_.entry, code)) return false;
+  const std::uint32_t bytes = runtime::kDetourHead + runtime::detour_bytes(plan, nullptr);
   if (c.slot % kSlotRegionBytes + bytes > kSlotRegionBytes) return false;
-  xol::write_detour({c.slot_rw, bytes}, info_, plan, code, {}, nullptr);
+  runtime::write_detour({c.slot_rw, bytes}, info_, plan, code, {}, nullptr);
   copy_ = info_.entry + info_.copies[0];
   std::uint8_t* const copy = c.slot_rw + (copy_ - c.slot);
   const bool is_copied = std::memcmp(copy, code.data(), c.kind.rip_disp_offset) == 0;
@@ -64,7 +64,7 @@ bool Runner::write_detour(const Case& c) {
 
 void Runner::finish(const Case& c) {
   clear_code(c);
-  if (detours_) std::memset(c.slot_rw, 0xcc, xol::kDetourHead + info_.bytes);
+  if (detours_) std::memset(c.slot_rw, 0xcc, runtime::kDetourHead + info_.bytes);
 }
 
 bool Runner::prepare(const Case& c) {
@@ -141,9 +141,9 @@ void Runner::emulated(const Case& c, const State& state, Outcome& out) {
 void Runner::translate(const Case& c, Outcome& out) const {
   if (out.where != Where::kSignal || control_ == Control::kFaultAddress) return;
   const std::uint64_t offset = out.rip - c.slot;
-  if (offset >= (detours_ ? xol::kDetourHead + info_.bytes : xol::kSlotBytes)) return;
+  if (offset >= (detours_ ? runtime::kDetourHead + info_.bytes : xol::kSlotBytes)) return;
   const xol::SlotPosition position = detours_ ? xol::SlotPosition{} : xol::position_in_slot(point_, offset);
-  const std::uint64_t original = detours_ ? xol::detour_position(info_, c.address, out.rip).rip : static_cast<std::uint64_t>(position.address);
+  const std::uint64_t original = detours_ ? runtime::detour_position(info_, c.address, out.rip).rip : static_cast<std::uint64_t>(position.address);
   const bool is_fault =
       out.signal == SIGILL || out.signal == SIGFPE || out.signal == SIGSEGV || out.signal == SIGBUS;
   const bool is_step = out.signal == SIGTRAP;

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "tests/insn_diff/case.h"
-#include "xol/detour_plan.h"
+#include "runtime/jump/detour_plan.h"
 
 namespace ubp::insn_diff {
 
@@ -50,7 +50,7 @@ class Runner {
   Control control_;
   bool detours_;
   xol::Displaced point_;
-  xol::DetourInfo info_;
+  runtime::DetourInfo info_;
   std::uint64_t copy_ = 0;  // where the displaced instruction runs
 };
 

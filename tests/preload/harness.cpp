@@ -63,7 +63,7 @@ class Stream {
 [[noreturn]] void become(const Invocation& invocation, const Stream streams[3], char** argv, char** envp) {
   for (int i = 0; i < 3; ++i) ::dup2(streams[i].fd(), i);
   ::setpgid(0, 0);
-  for (const int signal : {SIGINT, SIGQUIT}) ::signal(signal, SIG_DFL);  // ignored in a shell's background jobs
+  for (const int signal : {SIGINT, SIGQUIT, SIGHUP}) ::signal(signal, SIG_DFL);  // a shell's background job, or nohup, ignores them
   if (!invocation.folder.empty() && ::chdir(invocation.folder.c_str()) != 0) ::_exit(126);
   rlimit no_core{0, 0};
   ::setrlimit(RLIMIT_CORE, &no_core);

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <memory>
 
-#include "runtime/probes/table.h"
+#include "runtime/table/table.h"
 #include "runtime/trap/translate.h"
 
 using namespace ubp;
@@ -51,7 +51,7 @@ class World {
     system.bytes[0] = 0x0f;
     system.bytes[1] = 0x05;
     system.system.permanent = 0;
-    table_ = std::make_unique<probes::Table>(2);
+    table_ = std::make_unique<runtime::Table>(2);
     table_->add(slot_point_);
     table_->add(system);
     std::construct_at(&g_process);
@@ -77,7 +77,7 @@ class World {
 
  private:
   xol::Displaced slot_point_;
-  std::unique_ptr<probes::Table> table_;
+  std::unique_ptr<runtime::Table> table_;
   alignas(64) std::array<std::uint8_t, 2 * kStateBytes> states_{};
   alignas(64) std::array<std::uint8_t, xol::kSlotBytes> permanent_{};
   std::uint32_t slot_ = 0;

@@ -11,7 +11,7 @@ using namespace ubp::decoder;
 
 namespace {
 
-struct Machine {
+struct Probepoints {
   std::uint64_t gpr[16] = {};
   std::uint64_t flags = 0x202;
 
@@ -67,7 +67,7 @@ TEST_CASE("all sixteen conditions under all flag combinations agree with the pro
 }
 
 TEST_CASE("jumps go to target or next and touch nothing else") {
-  Machine machine;
+  Probepoints machine;
   machine.gpr[4] = 0x7ffe0000;
   machine.gpr[1] = 77;
   EmulateOp op = op_of(Effect::kJumpIf);
@@ -87,7 +87,7 @@ TEST_CASE("jumps go to target or next and touch nothing else") {
 }
 
 TEST_CASE("loops count in 64 or 32 bits and look at ZF") {
-  Machine machine;
+  Probepoints machine;
   EmulateOp op = op_of(Effect::kLoop);
   op.displacement = 0x10;
   machine.gpr[1] = 1;
@@ -117,7 +117,7 @@ TEST_CASE("loops count in 64 or 32 bits and look at ZF") {
 }
 
 TEST_CASE("jrcxz and jecxz") {
-  Machine machine;
+  Probepoints machine;
   EmulateOp op = op_of(Effect::kJumpRcxZero);
   op.displacement = 0x10;
   machine.gpr[1] = 0x100000000;
@@ -130,7 +130,7 @@ TEST_CASE("jrcxz and jecxz") {
 
 TEST_CASE("push and call store below the stack pointer, and only name the store") {
   alignas(16) std::uint64_t stack[4] = {11, 22, 33, 44};
-  Machine machine;
+  Probepoints machine;
   machine.gpr[4] = reinterpret_cast<std::uint64_t>(&stack[2]);
   EmulateOp op = op_of(Effect::kPush);
   op.base = 4;  // push %rsp stores the value before the push
@@ -149,7 +149,7 @@ TEST_CASE("push and call store below the stack pointer, and only name the store"
 
 TEST_CASE("indirect calls read their target before the push") {
   std::uint64_t table[8] = {0, 0, 0x1111, 0x2222, 0x3333, 0, 0, 0};
-  Machine machine;
+  Probepoints machine;
   machine.gpr[4] = reinterpret_cast<std::uint64_t>(&table[2]);
   EmulateOp op = op_of(Effect::kCallIndirect);
   op.is_memory = true;
@@ -170,7 +170,7 @@ TEST_CASE("indirect calls read their target before the push") {
 
 TEST_CASE("RIP-relative and fs-relative pointers") {
   static std::uint64_t pointer = 0x4242;
-  Machine machine;
+  Probepoints machine;
   EmulateOp op = op_of(Effect::kCallIndirect);
   op.is_memory = true;
   op.base = kRipRegister;
@@ -188,7 +188,7 @@ TEST_CASE("RIP-relative and fs-relative pointers") {
 
 TEST_CASE("ret pops the address and its immediate") {
   std::uint64_t stack[2] = {0x777, 0x888};
-  Machine machine;
+  Probepoints machine;
   machine.gpr[4] = reinterpret_cast<std::uint64_t>(stack);
   EmulateOp op = op_of(Effect::kReturn);
   CHECK(emulate(point_of(op, 1), machine.registers()).rip == 0x777);
@@ -198,7 +198,7 @@ TEST_CASE("ret pops the address and its immediate") {
 }
 
 TEST_CASE("32-bit addresses wrap") {
-  Machine machine;
+  Probepoints machine;
   EmulateOp op = op_of(Effect::kCallIndirect);
   op.base = 3;
   op.displacement = 0x10;

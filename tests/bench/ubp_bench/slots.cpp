@@ -9,8 +9,8 @@
 
 #include "bench.h"
 #include "decoder/classify.h"
-#include "runtime/core/options.h"
-#include "runtime/core/process_memory.h"
+#include "runtime/preload/options.h"
+#include "runtime/arm/process_memory.h"
 #include "runtime/trap/slots.h"
 
 namespace ubp::bench {
@@ -20,16 +20,16 @@ constexpr std::uint32_t kSlots = 64, kMostPoints = 4 * kSlots;
 
 xol::Policy policy_of(const std::string& name) {
   for (const xol::Policy policy : {xol::Policy::kProbepoint, xol::Policy::kSteal, xol::Policy::kAdaptive}) {
-    if (name == core::policy_name(policy)) return policy;
+    if (name == xol::policy_name(policy)) return policy;
   }
   return xol::Policy::kThread;
 }
 
 std::vector<xol::Displaced> prepare(const std::string& policy) {
   std::vector<xol::Displaced> points;
-  core::map_task_memory({kSlots, kMostPoints, policy_of(policy)});
+  runtime::map_task_memory({kSlots, kMostPoints, policy_of(policy)});
   const auto low = reinterpret_cast<std::uint64_t>(bench_points[0]);
-  const auto area = core::find_or_make_area(low, low + kPoints * 32);
+  const auto area = runtime::find_or_make_area(low, low + kPoints * 32);
   for (std::uint32_t i = 0; i < kMostPoints; ++i) {
     const auto* code = reinterpret_cast<const std::uint8_t*>(bench_points[i]);
     points.emplace_back(reinterpret_cast<std::uint64_t>(code), decoder::classify({code, 15}), code);

@@ -1,0 +1,116 @@
+// Which probepoints get detours: new ones, those that go stale, and those that become hot. See probepoints.h.
+#include <algorithm>
+#include <stdexcept>
+
+#include "runtime/consumers/consumers.h"
+#include "runtime/arm/probepoints.h"
+#include "runtime/arm/threads.h"
+#include "runtime/trap/trap_state.h"
+
+namespace ubp::runtime {
+
+using trap::g_process;
+
+// Takes out the jumps whose windows are about to hold a probepoint: an int3 there would be taken for its own.
+void Probepoints::clear_windows(const std::vector<xol::Displaced>& points) {
+  if (detours_.jumps() == 0) return;
+  std::vector<std::uint32_t> jumps;
+  for (const xol::Displaced& point : points) detours_.jumps_over(point.address, jumps);
+  sort_by_address(jumps);
+  if (auto denied = detours_.remove(jumps, is_only_thread())) throw std::runtime_error(*denied);
+  cleared_.insert(cleared_.end(), jumps.begin(), jumps.end());
+}
+
+// Of the new probepoints, and again of those whose detours do not know one of them.
+void Probepoints::make_detours(plan::Plan& plan, const Runs& runs, const plan::Modules& modules, std::uint32_t first_new,
+                           const Consumer* consumer) {
+  if (detours_.mode() == Optimize::kNever) return;
+  std::vector<Wanted> wanted;
+  std::uint32_t last = ~0U;
+  for (const plan::Probe& probe : plan.probes()) {
+    if (probe.point < plan.first_point() || probe.point == last) continue;
+    last = probe.point;
+    const std::uint32_t index = index_of(runs, probe.point);
+    if (is_own(index)) continue;
+    if (detours_.wants(probe.offset)) {
+      wanted.push_back({index, probe.module, probe.offset, &modules.table_of(probe.module).functions()[probe.function]});
+    } else {
+      detours_.leave(index);
+    }
+  }
+  std::vector<std::uint32_t> stale;
+  for (std::uint32_t index = first_new; detours_.has_any() && index < g_process.table.count; ++index) {
+    detours_.take_stale(g_process.table.points[index].address, stale);
+  }
+  for (const std::uint32_t index : stale) {
+    if (const auto again = wanted_at(index, modules)) wanted.push_back(*again);
+  }
+  make_wanted(wanted, modules, consumer);
+}
+
+std::optional<Probepoints::Wanted> Probepoints::wanted_at(std::uint32_t index, const plan::Modules& modules) const {
+  const std::uint64_t address = g_process.table.points[index].address;
+  const auto module = modules.module_at(address);
+  if (!module) return std::nullopt;
+  const std::uint64_t elf_address = address - modules.all()[*module].bias;
+  const symbols::Function* const function = modules.table_of(*module).containing(elf_address);
+  if (function == nullptr) return std::nullopt;
+  return Wanted{index, *module, static_cast<std::uint32_t>(elf_address - function->address), function};
+}
+
+void Probepoints::promote(std::uint32_t index, const plan::Modules& modules) {
+  constexpr std::uint64_t kWarm = 32, kFurthest = 4096;  // hits; bytes
+  const auto wants = [&](std::uint32_t point) {
+    return detours_.reason(point) == Tier::kNotEntry && (users_[point] & kArmed) != 0;
+  };
+  if (!wants(index)) return;
+  const auto hot = wanted_at(index, modules);
+  if (!hot) return;
+  std::vector<Wanted> wanted;
+  const std::uint64_t address = g_process.table.points[index].address, begin = address - std::min<std::uint64_t>(hot->offset, kFurthest);
+  for (std::uint64_t at = begin; at < address + kFurthest && at - begin < hot->function->end - hot->function->address; ++at) {
+    const std::uint32_t point = g_process.table.find(at);
+    if (point == kNotFound || is_own(point) || !wants(point)) continue;
+    std::uint64_t count = 0;
+    for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
+      count += __atomic_load_n(&g_process.counters_of(block)[point], __ATOMIC_RELAXED);  // its owner counts on
+    }
+    if (count >= kWarm) wanted.push_back({point, hot->module, static_cast<std::uint32_t>(hot->offset + (at - address)), hot->function});
+  }
+  make_wanted(wanted, modules, nullptr);
+  for (const Wanted& one : wanted) cleared_.push_back(one.index);
+  commit({}, false);  // denied: they stay as they are
+}
+
+void Probepoints::make_wanted(std::vector<Wanted>& wanted, const plan::Modules& modules, const Consumer* consumer) {
+  const auto before = [](const Wanted& a, const Wanted& b) {
+    return g_process.table.points[a.index].address < g_process.table.points[b.index].address;
+  };
+  if (!std::is_sorted(wanted.begin(), wanted.end(), before)) std::sort(wanted.begin(), wanted.end(), before);
+  std::optional<DetouredFunction> detoured;
+  const symbols::Function* present = nullptr;
+  for (const auto& [index, module_index, offset, function] : wanted) {
+    if (present != function) {
+      present = function;
+      const symbols::Module& module = modules.all()[module_index];
+      const std::vector<symbols::Function>& functions = modules.table_of(module_index).functions();
+      const symbols::Function *next = function, *const end = functions.data() + functions.size();
+      while (next != end && next->address <= function->address) ++next;
+      const std::uint64_t own = (function->size != 0 ? function->address + function->size : function->end) - function->address;
+      const std::uint64_t code_end = modules.next_rseq(module_index, function->address, next == end ? function->end : next->address);
+      const auto elsewhere = [&modules, module_index, entry = function->address](std::int64_t at, auto into) {
+        const std::uint64_t address = entry + static_cast<std::uint64_t>(at);
+        const plan::Code code = modules.code_from(module_index, address, address + into.size());
+        return static_cast<std::size_t>(std::ranges::copy(code, into.begin()).out - into.begin());
+      };
+      detoured.emplace(modules.code_from(module_index, function->address, code_end), own, function->address + module.bias,
+                       elsewhere);
+    }
+    detours_.make(index, *detoured, offset);
+    const bool has_consumers = consumer != nullptr || g_process.table.points[index].has_consumers;
+    if (has_consumers) detours_.make_for_consumers(index, *detoured, offset, Consumers::needs(index, consumer));
+  }
+  detours_.flush();
+}
+
+}  // namespace ubp::runtime

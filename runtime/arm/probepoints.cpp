@@ -1,0 +1,498 @@
+// Making and changing what is patched. See probepoints.h.
+#include "runtime/arm/probepoints.h"
+
+#include <link.h>
+#include <linux/membarrier.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "runtime/consumers/consumers.h"
+#include "runtime/arm/threads.h"
+#include "runtime/patch/poke.h"
+#include "runtime/plan/gate_sites.h"
+#include "runtime/signals/interpose.h"
+#include "runtime/trap/segment.h"
+#include "runtime/trap/tls.h"
+
+// The static library is one object whose code is in a section of this name (runtime/make_static).
+extern "C" {
+extern const char __start_ubp_text[] __attribute__((weak, visibility("hidden")));
+extern const char __stop_ubp_text[] __attribute__((weak, visibility("hidden")));
+}
+
+namespace ubp::runtime {
+
+using trap::g_process;
+
+namespace {
+
+constexpr std::uint64_t kLatePermanentBytes = std::uint64_t{1} << 20;
+constexpr std::size_t kOwnPoints = 256;  // libc has 60 gate sites
+
+// Whether a module was made by the Go compiler: its linker puts a mark near the start of a data segment, 0xff and this text,
+// 16-byte aligned; in libraries it is the writable one, as debug/buildinfo has it (and their read-only ones are large).
+// (Compared word by word: the application's memchr may be a sanitizer's, which checks what it reads.)
+bool has_go_code(const symbols::Module& module) {
+#ifdef __SANITIZE_ADDRESS__
+  return false;  // what lies between variables is not to be read
+#endif
+  constexpr std::uint64_t kNearStart = 65536, kAlignment = 16;
+  constexpr std::uint64_t kFirst = 0x697562206f4720ff, kSecond = 0x3a666e69646c;  // "\xff Go bui", "ldinf:"
+  return std::any_of(module.segments.begin(), module.segments.end(), [&](const symbols::Segment& segment) {
+    const bool may_hold_it = !segment.executable && (segment.writable || module.is_executable);
+    const std::uint8_t* const bytes = may_hold_it ? module.bytes_at(segment.address) : nullptr;
+    if (bytes == nullptr) return false;
+    const auto begin = (reinterpret_cast<std::uint64_t>(bytes) + kAlignment - 1) & ~(kAlignment - 1);
+    const auto end = reinterpret_cast<std::uint64_t>(bytes) + std::min(segment.file_size, kNearStart);
+    for (std::uint64_t at = begin; at + kAlignment <= end; at += kAlignment) {
+      const auto* const words = reinterpret_cast<const std::uint64_t*>(at);
+      if (words[0] == kFirst && (words[1] & 0xffffffffffff) == kSecond) return true;
+    }
+    return false;
+  });
+}
+
+std::optional<std::string> permanent_slots_denied(const xol::Displaced& point) {
+  if (point.route != decoder::Route::kSystem || point.system.permanent != xol::kNoPermanentSlot) return std::nullopt;
+  return plan::reason_text(plan::Reason::kOutOfReach, decoder::Refusal::kNone, "permanent slots");
+}
+
+// The XOL area that serves a module; one is made where there is none.
+std::optional<std::uint32_t> area_of(const symbols::Module& module) { return find_or_make_area(module.low(), module.high()); }
+
+// The empty function that the dynamic linker calls when its list of modules has changed; its first instruction is emulated
+// or nothing is hooked.
+std::optional<xol::Displaced> hook_point(const plan::Modules& modules) {
+  const std::uint64_t address = _r_debug.r_brk;
+  const auto module = modules.module_at(address);
+  if (!module) return std::nullopt;
+  const auto code = plan::text_from(modules.all()[*module], address - modules.all()[*module].bias, ~std::uint64_t{0});
+  if (code.empty()) return std::nullopt;
+  const decoder::Instruction instruction = decoder::classify(code.first(std::min<std::size_t>(code.size(), 15)));
+  if (instruction.route != decoder::Route::kEmulate) return std::nullopt;
+  return xol::Displaced(address, instruction, code.data());
+}
+
+}  // namespace
+
+std::optional<std::string> Probepoints::start(const ProbepointsConfig& config, plan::Modules& modules) {
+  const std::size_t capacity = config.probepoints + kOwnPoints;
+  leaves_blocked_threads_ = config.leaves_blocked_threads;
+  most_points_ = config.probepoints;
+  first_consumer_counter_ = static_cast<std::uint32_t>(capacity);
+  if (const auto denied = map_task_memory({config.slots, first_consumer_counter_ + config.consumers, config.policy})) {
+    return fmt::format("cannot get memory for per-thread counters: {}", *denied);
+  }
+  std::vector<xol::Displaced> own;
+  bool sees_threads = config.optimize != Optimize::kNever && is_only_thread(), has_libc = false;  // all that are made
+  for (const bool is_libc : {true, false}) {  // first what every program needs
+    for (std::uint32_t module = 0; module < modules.all().size(); ++module) {
+      const symbols::Module& where = modules.all()[module];
+      if (is_libc ? where.name != "libc.so.6" : !where.is_executable) continue;
+      has_libc |= is_libc;
+      find_own(module, modules, own);
+    }
+  }
+  make_permanent_slots(own, kLatePermanentBytes);
+  const auto hook = hook_point(modules);
+  table_ = new Table(capacity);
+  for (const xol::Displaced& point : own) {
+    if (can_watch(point)) own_.push_back(table_->add(point));
+  }
+  sees_threads &= unwatched_.empty();
+  g_process.has_gate = has_libc && !own_.empty();
+  if (hook) hook_ = table_->add(*hook);
+  table_->add(calibration_point());
+  own_end_ = table_->view().count;
+  g_process.own_points = own_end_;
+  void* const users =
+      mmap(nullptr, capacity * sizeof *users_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (users == MAP_FAILED) throw std::bad_alloc();
+  users_ = static_cast<std::uint16_t*>(users);
+  g_process.table = table_->view();
+  modules.set_armed(g_process.table, g_process.detours);
+  g_process.pid = static_cast<std::uint32_t>(getpid());
+  constexpr unsigned long kFsgsbase = 2;  // HWCAP2_FSGSBASE, asm/hwcap2.h
+  g_process.has_fsgsbase = (getauxval(AT_HWCAP2) & kFsgsbase) != 0;
+  g_process.loading_tls = trap::fs_base();
+  set_return_mode();
+  trap::ubp_trap_text(&g_process.text_low, &g_process.text_high);
+  g_process.keeps_stacks = std::any_of(modules.all().begin(), modules.all().end(), has_go_code);
+  const bool may_jump = !g_process.keeps_stacks && !sys::is_set(trap::ubp_moves_fs);  // Go takes its signals from the kernel itself
+  if (sees_threads && has_libc && may_jump) enter_segment();
+  adopt_loading_thread();
+  detours_.start(config.optimize, capacity,
+                 {[this] { synchronise(); }, [this](std::uint32_t index) { return (users_[index] & kArmed) != 0; },
+                  [](std::uint32_t index) { return Consumers::needs(index, nullptr); }});
+  register_membarrier();
+  if (!may_jump) detours_.stop();
+  return std::nullopt;
+}
+
+// Whether the system call has got its slot.
+bool Probepoints::can_watch(const xol::Displaced& point) {
+  const bool can = !permanent_slots_denied(point);
+  if (!can) unwatched_.push_back(point.address);
+  return can;
+}
+
+// Finds the module's system calls that have to pass the gate, and those that make threads.
+void Probepoints::find_own(std::uint32_t module, const plan::Modules& modules, std::vector<xol::Displaced>& own) {
+  gated_.insert(module);
+  const symbols::Module& where = modules.all()[module];
+  const symbols::FunctionTable* const table = modules.known_table_of(module);  // it is not read for this alone
+  const auto function_at = [&](std::uint64_t address) -> std::optional<symbols::Extent> {
+    const symbols::Function* const function = table != nullptr ? table->containing(address) : nullptr;
+    return function != nullptr ? std::optional(symbols::Extent{function->address, function->end}) : std::nullopt;
+  };
+  plan::GateSites sites = plan::find_gate_sites(where, function_at);
+  if (sites.sets_fs) trap::ubp_moves_fs.store(true, std::memory_order_relaxed);  // its callers see to the jumps
+  sites.points.insert(sites.points.end(), sites.clones.begin(), sites.clones.end());
+  const auto area = area_of(where);
+  for (const xol::Displaced& site : sites.points) {
+    const auto is_it = [&](const xol::Displaced& other) { return other.address == site.address; };
+    if (modules.is_own_text(site.address) || std::any_of(own.begin(), own.end(), is_it)) continue;
+    if (!area || own_.size() + own.size() + 2 > kOwnPoints) {
+      unwatched_.push_back(site.address);
+      continue;
+    }
+    own.push_back(site);
+    own.back().area = *area & 0xf;
+    own.back().is_gate = true;
+  }
+}
+
+// Before a module's first probepoint is armed.
+void Probepoints::gate_modules_of(const std::vector<xol::Displaced>& points, const plan::Modules& modules) {
+  std::vector<xol::Displaced> own;
+  std::uint64_t low = 0, high = 0;  // of the module at hand: points are sorted
+  const bool did_move = sys::is_set(trap::ubp_moves_fs);
+  for (const xol::Displaced& point : points) {
+    if (point.address - low < high - low) continue;
+    const std::uint32_t number = modules.module_at(point.address).value_or(0);
+    low = modules.all()[number].low();
+    high = modules.all()[number].high();
+    if (!gated_.contains(number)) find_own(number, modules, own);
+  }
+  if (!did_move && sys::is_set(trap::ubp_moves_fs)) leave_jump_tier();
+  if (own.empty()) return;
+  make_permanent_slots(own, kLatePermanentBytes);
+  table_->make_room(own.size());
+  for (const xol::Displaced& point : own) {
+    if (!can_watch(point)) continue;
+    own_.push_back(table_->add(point));
+    ++late_own_;
+  }
+  __atomic_store_n(&g_process.table.count, table_->view().count, __ATOMIC_RELAXED);  // as in add()
+}
+
+// Lets detours count by %gs, where nobody else uses it. Returns whether it did.
+bool Probepoints::enter_segment() {
+  std::uint64_t base = 0;
+  if (syscall(SYS_arch_prctl, trap::kGetGs, &base) != 0 || base != 0) return false;
+  void* const unread = mmap(nullptr, g_process.counter_bytes, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0);
+  if (unread == MAP_FAILED) return false;
+  madvise(unread, g_process.counter_bytes, MADV_DONTDUMP);
+  g_process.segment_unread = reinterpret_cast<std::uint64_t>(unread);
+  __atomic_store_n(&g_process.counts_by_segment, true, __ATOMIC_RELEASE);  // pairs with trap::counts_by_segment
+  return true;
+}
+
+bool Probepoints::has_unseen_threads() const {
+  if (!was_disarmed_ || own_armed_ || !trap::counts_by_segment()) return false;
+  return !is_only_thread() || !trap::is_state(trap::t_thread.state);
+}
+
+// Threads that are inside such detours count there still: their %gs stays.
+void Probepoints::leave_segment(const plan::Modules& modules) {
+  if (!is_started() || !__atomic_exchange_n(&g_process.counts_by_segment, false, __ATOMIC_ACQ_REL)) return;  // likewise
+  std::vector<std::uint32_t> indexes, jumps;
+  for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
+    if (detours_.counts_by_segment(index)) indexes.push_back(index);
+  }
+  drop_lost(indexes);
+  sort_by_address(indexes);
+  std::copy_if(indexes.begin(), indexes.end(), std::back_inserter(jumps), [&](std::uint32_t index) { return detours_.is_jump(index); });
+  if (detours_.remove(jumps, is_only_thread())) return leave_jump_tier();
+  std::vector<Wanted> wanted;
+  for (const std::uint32_t index : indexes) {
+    detours_.discard(index);
+    if (const auto again = wanted_at(index, modules)) wanted.push_back(*again);
+  }
+  make_wanted(wanted, modules, nullptr);
+  cleared_.insert(cleared_.end(), indexes.begin(), indexes.end());
+  commit({}, true);  // denied: they stay int3s
+}
+
+// Without it no jump can be written: no thread can be made to see the steps in order.
+void Probepoints::register_membarrier() {
+  has_membarrier_ = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) == 0;
+  if (!has_membarrier_) detours_.stop();
+}
+
+void Probepoints::leave_jump_tier() {
+  detours_.stop();
+  std::vector<std::uint32_t> jumps;
+  for (std::uint32_t index = own_end_; detours_.jumps() != 0 && index < g_process.table.count; ++index) {
+    if (detours_.is_jump(index)) jumps.push_back(index);
+  }
+  drop_lost(jumps);
+  sort_by_address(jumps);
+  detours_.remove(jumps, false);  // denied: there is no other way
+}
+
+void Probepoints::set_up_child() {
+  if (is_started()) register_membarrier();
+}
+
+std::optional<std::string> Probepoints::arm_own() {
+  const bool wants_hook = watches_modules_ && hook_;
+  if (own_armed_ && !wants_hook && own_used_ == own_.size()) return std::nullopt;
+  // No other thread may be where libc blocks every signal while the gate is put in: it would meet it inside.
+  ParkedThreads parked;
+  if (!own_armed_) {
+    if (auto problem = parked.park(leaves_blocked_threads_)) return problem;
+    if (!signals::take_over()) {
+      return signals::is_taken_by_another() ? "another copy of UBP has SIGTRAP" : "the kernel refuses a SIGTRAP handler";
+    }
+    signals::set_guards(&trap::is_guarded, true);
+    own_used_ = 0;
+  }
+  std::vector<std::uint32_t> added(own_.begin() + static_cast<std::ptrdiff_t>(own_used_), own_.end());
+  if (wants_hook) {
+    table_->mark_hook(*hook_);
+    added.push_back(*hook_);
+  }
+  std::vector<std::uint32_t> indexes = added;
+  count_users(added, 1);
+  if (auto denied = write(indexes)) {
+    count_users(added, -1);
+    return denied;
+  }
+  own_armed_ = true;
+  if (wants_hook) {
+    own_.push_back(*hook_);
+    hook_.reset();
+  }
+  own_used_ = own_.size();
+  return std::nullopt;
+}
+
+std::optional<std::string> Probepoints::disarm_own() {
+  if (!own_armed_) return std::nullopt;
+  const std::vector<std::uint32_t> used(own_.begin(), own_.begin() + static_cast<std::ptrdiff_t>(own_used_));
+  std::vector<std::uint32_t> indexes = used;
+  count_users(used, -1);
+  auto denied = write(indexes);
+  if (denied) count_users(used, 1);
+  own_armed_ = denied.has_value();
+  if (!denied) signals::set_guards(&trap::ends_process, false);  // without the gate, what the program asks for is not translated everywhere
+  was_disarmed_ = true;
+  return denied;
+}
+
+Runs Probepoints::add(plan::Plan& plan, const plan::Modules& modules, const Consumer* consumer) {
+  gate_modules_of(plan.points(), modules);
+  // Each module's probepoints get the area that serves the module, or are refused.
+  std::vector<xol::Displaced>& points = plan.points();
+  std::map<std::uint32_t, std::optional<std::uint32_t>> areas;
+  std::uint64_t low = 0, high = 0;  // of the module at hand: points are sorted
+  std::optional<std::uint32_t> area;
+  bool missing = false;
+  for (xol::Displaced& point : points) {
+    if (point.address - low >= high - low) {
+      const std::uint32_t number = modules.module_at(point.address).value_or(0);
+      const symbols::Module& module = modules.all()[number];
+      low = module.low();
+      high = module.high();
+      area = areas.try_emplace(number, area_of(module)).first->second;
+    }
+    missing |= !area;
+    if (area) point.area = *area & 0xf;
+  }
+  if (missing) {
+    plan.refuse_points([&](std::uint32_t index) -> std::optional<std::string> {
+      const auto at = modules.module_at(points[index].address);
+      if (at && areas[*at]) return std::nullopt;
+      return plan::reason_text(plan::Reason::kOutOfReach, decoder::Refusal::kNone, "");
+    });
+  }
+  // One that is in the table has its slot.
+  if (make_permanent_slots(points, kLatePermanentBytes)) {
+    plan.refuse_points([&](std::uint32_t index) {
+      return g_process.table.find(points[index].address) == kNotFound ? permanent_slots_denied(points[index])
+                                                                              : std::nullopt;
+    });
+  }
+  if (points.size() > room()) {
+    const std::size_t most = room();
+    plan.refuse_points([&](std::uint32_t index) -> std::optional<std::string> {
+      if (index < most) return std::nullopt;
+      return plan::reason_text(plan::Reason::kNoRoom, decoder::Refusal::kNone, "");
+    });
+  }
+  clear_windows(points);
+  table_->make_room(points.size());
+  const std::uint32_t first_new = table_->view().count;
+  Runs runs;
+  for (std::uint32_t point = 0; point < points.size(); ++point) {
+    const std::uint32_t index = table_->add(points[point]);
+    const bool follows = !runs.empty() && runs.back().first_index + runs.back().count == index;
+    if (follows) {
+      ++runs.back().count;
+    } else {
+      runs.push_back({plan.first_point() + point, index, 1});
+    }
+  }
+  // Nothing else of the view changes once it is published. Pairs with nothing: the int3s that matter come later.
+  __atomic_store_n(&g_process.table.count, table_->view().count, __ATOMIC_RELAXED);
+  make_detours(plan, runs, modules, first_new, consumer);
+  return runs;
+}
+
+void Probepoints::sort_by_address(std::vector<std::uint32_t>& indexes) const {
+  const auto before = [](std::uint32_t a, std::uint32_t b) {
+    return g_process.table.points[a].address < g_process.table.points[b].address;
+  };
+  if (!std::is_sorted(indexes.begin(), indexes.end(), before)) std::sort(indexes.begin(), indexes.end(), before);
+  indexes.erase(std::unique(indexes.begin(), indexes.end()), indexes.end());
+}
+
+std::vector<plan::CodeRange> Probepoints::own_text() {
+  plan::CodeRange trap{};
+  trap::ubp_trap_text(&trap.begin, &trap.end);
+  return {trap, {reinterpret_cast<std::uint64_t>(__start_ubp_text), reinterpret_cast<std::uint64_t>(__stop_ubp_text)}};
+}
+
+bool Probepoints::is_in_program() { return __start_ubp_text != nullptr; }
+
+void Probepoints::count_users(std::span<const std::uint32_t> indexes, int change) {
+  for (const std::uint32_t index : indexes) users_[index] = static_cast<std::uint16_t>(users_[index] + change);
+}
+
+std::optional<std::string> Probepoints::commit(const Edit& edit, bool may_be_alone) {
+  if (own_armed_) {  // what was gated since
+    if (auto denied = arm_own()) return denied;
+  }
+  if (const std::vector<std::uint32_t> lost = find_lost(edit.uses_); !lost.empty()) {
+    const std::uint64_t address = g_process.table.points[lost.front()].address;
+    lose(lost);
+    return fmt::format("the program has unmapped or replaced the code at {:#x} since it was probed", address);
+  }
+  for (std::size_t counted = 0; counted < edit.uses_.size(); ++counted) {
+    std::uint16_t& users = users_[edit.uses_[counted]];
+    if ((users & kMostUsers) == kMostUsers) {  // one transaction may hold as many as there can be
+      count_users(std::span(edit.uses_).first(counted), -1);
+      return fmt::format("more than {} probes at one address", kMostUsers);
+    }
+    ++users;
+  }
+  count_users(edit.leaves_, -1);
+  std::vector<std::uint32_t> indexes = edit.leaves_;
+  drop_lost(indexes);
+  indexes.insert(indexes.end(), edit.uses_.begin(), edit.uses_.end());
+  const std::uint32_t before = armed_points_;
+  sort_by_address(indexes);
+  // Out come the jumps that are no longer wanted, and those over what changes; in again what can be.
+  std::vector<std::uint32_t> jumps;
+  for (const std::uint32_t index : indexes) {
+    if (detours_.jumps() == 0) break;
+    const bool stays = (users_[index] & kMostUsers) != 0 && detours_.is_chosen(index);
+    if (!stays && detours_.is_jump(index)) jumps.push_back(index);
+    detours_.jumps_over(g_process.table.points[index].address, jumps);
+    detours_.jumps_within(index, jumps);
+  }
+  for (const std::uint32_t index : cleared_) detours_.jumps_within(index, jumps);
+  sort_by_address(jumps);
+  const bool is_alone = may_be_alone && detours_.mode() != Optimize::kNever && is_only_thread();
+  auto denied = detours_.remove(jumps, is_alone);
+  jumps.insert(jumps.end(), indexes.begin(), indexes.end());
+  jumps.insert(jumps.end(), cleared_.begin(), cleared_.end());
+  cleared_.clear();
+  for (std::size_t i = 0, count = jumps.size(); i < count; ++i) detours_.points_within(jumps[i], jumps);
+  sort_by_address(jumps);
+  std::erase_if(jumps, [&](std::uint32_t index) { return (users_[index] & kMostUsers) == 0 || !detours_.is_ready(index); });
+  detours_.drop_overlapping(jumps);
+  if (!denied) denied = write(indexes, is_alone ? std::span<const std::uint32_t>(jumps) : std::span<const std::uint32_t>());
+  if (!denied) {
+    const bool has_jumps = !detours_.insert(jumps, is_alone);  // denied: they stay int3s, and the report says so
+    if (has_jumps || !is_alone) return std::nullopt;
+    std::vector<patch::Byte> bytes;
+    for (const std::uint32_t index : jumps) bytes.push_back({g_process.table.points[index].address, 0xcc});
+    denied = patch::write_text(bytes);
+    if (!denied) return std::nullopt;
+  }
+  armed_points_ = before;
+  count_users(edit.uses_, -1);
+  count_users(edit.leaves_, 1);
+  return denied;
+}
+
+// Writes int3 where there are users and the original byte where there are none, as far as that is not so already. jumps: sorted by
+// address; theirs are about to be written over.
+std::optional<std::string> Probepoints::write(std::vector<std::uint32_t>& indexes, std::span<const std::uint32_t> jumps) {
+  const auto is_right = [&](std::uint32_t index) {
+    const bool is_armed = (users_[index] & kArmed) != 0, is_used = (users_[index] & kMostUsers) != 0;
+    return is_armed == is_used || g_process.table.points[index].address == 0;
+  };
+  std::erase_if(indexes, is_right);
+  if (indexes.empty()) return std::nullopt;
+  sort_by_address(indexes);
+  std::vector<patch::Byte> bytes;
+  bytes.reserve(indexes.size());
+  auto jump = jumps.begin();
+  for (const std::uint32_t index : indexes) {
+    const xol::Displaced& point = g_process.table.points[index];
+    while (jump != jumps.end() && g_process.table.points[*jump].address < point.address) ++jump;
+    if (jump != jumps.end() && *jump == index) continue;
+    bytes.push_back({point.address, (users_[index] & kArmed) == 0 ? std::uint8_t{0xcc} : point.first_byte});
+  }
+  if (auto denied = bytes.empty() ? std::nullopt : patch::write_text(bytes)) return denied;
+  for (const std::uint32_t index : indexes) {
+    users_[index] = static_cast<std::uint16_t>((users_[index] ^ kArmed) | kWasArmed);
+    if (!is_own(index)) armed_points_ += (users_[index] & kArmed) != 0 ? 1 : -1;
+  }
+  synchronise();
+  return std::nullopt;
+}
+
+// From here on no thread runs what it had fetched before. Source: membarrier(2), SYNC_CORE; SDM volume 3, 8.1.3.
+void Probepoints::synchronise() {
+  if (!has_membarrier_) return;
+  syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
+  ++synchronisations_;
+}
+
+void Probepoints::retire_module(std::uint32_t module, const symbols::Module& where) {
+  std::vector<Retired>& retired = retired_[module];
+  for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
+    const std::uint64_t address = g_process.table.points[index].address;
+    if (address < where.low() || address >= where.high()) continue;
+    retired.push_back({index, address});
+    table_->retire(index);
+    detours_.forget(index);
+    if ((users_[index] & kArmed) != 0 && !is_own(index)) --armed_points_;
+    users_[index] &= static_cast<std::uint16_t>(~kArmed);
+  }
+}
+
+std::optional<std::string> Probepoints::revive_module(std::uint32_t module) {
+  std::vector<std::uint32_t> indexes;
+  for (const Retired& retired : retired_[module]) {
+    table_->revive(retired.index, retired.address);
+    indexes.push_back(retired.index);
+  }
+  retired_.erase(module);
+  return write(indexes);
+}
+
+}  // namespace ubp::runtime

@@ -1,0 +1,198 @@
+// See threads.h. The handler uses raw system calls and a few atomics only.
+#include "runtime/arm/threads.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/single_threaded.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <cstring>
+#include <ctime>
+#include <string_view>
+#include <unordered_set>
+
+#include "runtime/trap/trap_state.h"
+#include "xol/sys.h"
+
+namespace ubp::runtime {
+namespace {
+
+// A bit for every number that a thread may have. Source: linux/threads.h, PID_MAX_LIMIT.
+constexpr std::uint32_t kNumbers = 1U << 22, kBits = 64;
+constexpr std::size_t kArrivedBytes = kNumbers / 8;
+constinit std::atomic<std::atomic<std::uint64_t>*> g_arrived{nullptr};  // mapped once: a straggler may look at any time
+constinit std::atomic<std::uint32_t> g_arrivals{0};
+constinit std::atomic<std::uint32_t> g_held{0};  // a futex
+
+void wait_a_moment() {
+  const timespec moment{0, 200'000};
+  sys::call4(SYS_nanosleep, reinterpret_cast<long>(&moment), 0);
+}
+
+// SIGTRAP, while threads are held; a straggler that gets its own later only returns.
+void hold(int) {
+  if (g_held.load(std::memory_order_acquire) == 0) return;  // pairs with park()
+  const std::uint32_t tid = sys::gettid() % kNumbers;
+  g_arrived.load(std::memory_order_acquire)[tid / kBits].fetch_or(std::uint64_t{1} << tid % kBits, std::memory_order_release);  // pairs with has_arrived
+  g_arrivals.fetch_add(1, std::memory_order_release);                                           // pairs with park()
+  while (g_held.load(std::memory_order_acquire) != 0) {                                         // pairs with let_go()
+    sys::call4(SYS_futex, reinterpret_cast<long>(&g_held), FUTEX_WAIT_PRIVATE, 1);
+  }
+}
+
+bool has_arrived(std::uint32_t tid) {
+  const auto* const arrived = g_arrived.load(std::memory_order_relaxed);                                 // its own, in park()
+  return (arrived[tid % kNumbers / kBits].load(std::memory_order_acquire) >> tid % kBits & 1) != 0;  // pairs with hold()
+}
+
+void let_go() {
+  constexpr long kAll = 0x7fffffff;
+  if (g_held.exchange(0, std::memory_order_release) == 0) return;  // pairs with hold()
+  sys::call4(SYS_futex, reinterpret_cast<long>(&g_held), FUTEX_WAKE_PRIVATE, kAll);
+}
+
+long milliseconds() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
+}
+
+// A held thread may own any lock of libc's, malloc's among them: nothing below calls what could wait for one.
+std::vector<std::uint32_t> other_threads() {
+  std::vector<std::uint32_t> tids;
+  const int folder = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0) return tids;
+  alignas(dirent64) char entries[8192];
+  long bytes;
+  while ((bytes = sys::call4(SYS_getdents64, folder, reinterpret_cast<long>(entries), sizeof entries)) > 0) {
+    for (long at = 0; at < bytes;) {
+      const auto* entry = reinterpret_cast<const dirent64*>(entries + at);
+      std::uint32_t tid = 0;
+      std::from_chars(entry->d_name, entry->d_name + std::strlen(entry->d_name), tid);
+      if (tid != 0 && tid != sys::gettid()) tids.push_back(tid);
+      at += entry->d_reclen;
+    }
+  }
+  close(folder);
+  return tids;
+}
+
+struct Status {
+  char state = 'X';
+  bool blocks_trap = false;
+};
+
+// Source: proc(5), /proc/pid/status.
+Status status_of(std::uint32_t tid) {
+  Status status;
+  const int file = open(fmt::format("/proc/self/task/{}/status", tid).c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return status;
+  char text[4096];
+  const ssize_t bytes = read(file, text, sizeof text);
+  close(file);
+  const std::string_view lines(text, bytes > 0 ? static_cast<std::size_t>(bytes) : 0);
+  const auto field = [&](std::string_view name) {
+    const std::size_t at = lines.find(name);
+    return at == lines.npos ? std::string_view() : lines.substr(at + name.size());
+  };
+  if (const auto state = field("\nState:\t"); !state.empty()) status.state = state.front();
+  const auto blocked = field("\nSigBlk:\t");
+  std::uint64_t mask = 0;
+  std::from_chars(blocked.data(), blocked.data() + std::min<std::size_t>(blocked.size(), 16), mask, 16);
+  status.blocks_trap = (mask >> (SIGTRAP - 1) & 1) != 0;
+  return status;
+}
+
+// By a SIGTRAP that the runtime knows for its own (trap_path.cpp), should it arrive late. False: not yet (RLIMIT_SIGPENDING).
+bool ask(std::uint32_t tid) {
+  siginfo_t info{};
+  info.si_code = SI_QUEUE;
+  info.si_pid = getpid();
+  info.si_uid = getuid();
+  info.si_value.sival_ptr = reinterpret_cast<void*>(UBP_ENTRY_MARK);
+  constexpr long kTryAgain = -11;  // -EAGAIN
+  return sys::call4(SYS_rt_tgsigqueueinfo, getpid(), tid, SIGTRAP, reinterpret_cast<long>(&info)) != kTryAgain;
+}
+
+}  // namespace
+
+bool is_only_thread() {
+  return other_threads().empty() && access("/proc/self/task", R_OK) == 0;
+}
+
+std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
+  constexpr long kPatience = 2000, kQuiet = 250, kSettled = 2;  // milliseconds in which no thread came
+  if (other_threads().empty()) {
+    // Without /proc nobody can be listed.
+    const bool is_alone = access("/proc/self/task", R_OK) == 0 || __libc_single_threaded != 0;
+    return is_alone ? std::nullopt : std::optional<std::string>("cannot list the threads of this process: /proc is not there");
+  }
+  std::atomic<std::uint64_t>* const arrived = g_arrived.load(std::memory_order_relaxed);  // the caller's lock: one at a time
+  if (arrived == nullptr) {
+    void* const bits = mmap(nullptr, kArrivedBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (bits == MAP_FAILED) return "no memory to list the threads of this process";
+    g_arrived.store(static_cast<std::atomic<std::uint64_t>*>(bits), std::memory_order_release);  // pairs with hold()
+  } else {
+    madvise(arrived, kArrivedBytes, MADV_DONTNEED);  // zeros
+  }
+  trap::KernelSigaction act{}, old{};
+  act.handler = reinterpret_cast<std::uint64_t>(&hold);
+  act.flags = SA_ONSTACK | SA_RESTART | trap::kRestorer;
+  act.restorer = reinterpret_cast<std::uint64_t>(&trap::ubp_trap_restorer);
+  act.mask = ~trap::kSynchronousSignals;  // SIGTRAP is blocked there, and a handler could meet an int3
+  if (sys::failed(sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&act), reinterpret_cast<long>(&old), 8))) {
+    return "the kernel refuses a SIGTRAP handler";
+  }
+  g_arrivals.store(0, std::memory_order_relaxed);  // nobody looks before the next line
+  g_held.store(1, std::memory_order_release);      // pairs with hold()
+  std::unordered_set<std::uint32_t> asked;
+  std::uint32_t arrivals = 0;
+  long latest = milliseconds();  // that a thread came
+  for (;;) {
+    std::optional<std::uint32_t> missing;
+    Status status_of_missing;
+    const long quiet_for = milliseconds() - latest;
+    for (const std::uint32_t tid : other_threads()) {  // again and again: those that run may make more
+      if (has_arrived(tid)) continue;
+      const bool is_asked = asked.contains(tid);
+      if (is_asked && quiet_for < kSettled) {
+        missing = tid;
+        continue;
+      }
+      const Status status = status_of(tid);
+      if (status.state == 'Z' || status.state == 'X') continue;
+      if (!is_asked && !status.blocks_trap && ask(tid)) asked.insert(tid);
+      if (leaves_blocked && status.blocks_trap && status.state == 'S' && quiet_for > kQuiet) continue;
+      missing = tid;
+      status_of_missing = status;
+    }
+    if (!missing) break;
+    const std::uint32_t now = g_arrivals.load(std::memory_order_acquire);  // pairs with hold()
+    if (now != arrivals) latest = milliseconds();
+    arrivals = now;
+    if (quiet_for > kPatience && milliseconds() - latest > kPatience) {
+      let_go();
+      // A straggler meets this handler, which only returns.
+      if (g_arrivals.load(std::memory_order_acquire) == asked.size()) sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&old), 0, 8);
+      return fmt::format("thread {} {}; register the first probe before it does", *missing,
+                         status_of_missing.blocks_trap ? "blocks SIGTRAP" : "does not run");
+    }
+    wait_a_moment();
+  }
+  // The disposition that was, for take_over() to find.
+  sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&old), 0, 8);
+  return std::nullopt;
+}
+
+ParkedThreads::~ParkedThreads() { let_go(); }
+
+}  // namespace ubp::runtime

@@ -1,0 +1,159 @@
+// Who consumes what. See consumers.h.
+#include "runtime/consumers/consumers.h"
+
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <ctime>
+#include <memory>
+#include <new>
+#include <utility>
+
+#include "runtime/base/cancellation.h"
+#include "runtime/trap/task.h"
+#include "runtime/trap/trap_state.h"
+
+namespace ubp::runtime {
+
+namespace {
+
+using trap::g_process;
+
+// A thread sanitizer does not see what is not compiled for it: run_consumers(), and detours.
+#ifdef __SANITIZE_THREAD__
+extern "C" void __tsan_acquire(void*);
+extern "C" void __tsan_release(void*);
+void has_left(const trap::TaskState* task) { __tsan_acquire(const_cast<trap::TaskState*>(task)); }
+
+struct Watched {
+  ubp_consumer function;
+  void* data;
+};
+__attribute__((no_sanitize_thread)) void run_watched(const ubp_context* context, void* data) {
+  __tsan_acquire(&g_consumers[context->consumer->point]);
+  const auto& watched = *static_cast<const Watched*>(data);
+  watched.function(context, watched.data);
+  __tsan_release(trap::t_thread.state);
+}
+void watch(Consumer& consumer) {
+  consumer.data = new Watched{consumer.function, consumer.data};
+  consumer.function = &run_watched;
+}
+constexpr bool kIsWatched = true;
+#else
+void has_left(const trap::TaskState*) {}
+void watch(Consumer&) {}
+constexpr bool kIsWatched = false;
+#endif
+
+// A copy of the consumers at a probepoint, with one more or one less.
+const Consumer* copy_of(const Consumer* old, const Consumer* added, const ubp_probe* without, std::uint32_t point) {
+  std::vector<Consumer> consumers;
+  for (; old != nullptr; old = old->next) {
+    if (old->probe != without) consumers.push_back(*old);
+  }
+  if (added != nullptr) consumers.push_back(*added);
+  if (consumers.empty()) return nullptr;
+  auto* const copy = new Consumer[consumers.size()];
+  std::copy(consumers.begin(), consumers.end(), copy);
+  for (std::size_t i = 0; i < consumers.size(); ++i) {
+    copy[i].next = i + 1 < consumers.size() ? &copy[i + 1] : nullptr;
+    copy[i].point = point;
+  }
+  return copy;
+}
+
+void replace(std::uint32_t index, const Consumer* first) {
+  __atomic_store_n(&g_consumers[index], first, __ATOMIC_RELEASE);  // pairs with run_consumers()
+}
+
+ConsumerNeeds needs_of(const Consumer& consumer) {
+  const std::uint32_t flags = consumer.flags;
+  ConsumerNeeds needs;
+  needs.reads = (flags & UBP_PROBE_NO_REGISTERS) == 0;
+  needs.modifies = (flags & UBP_PROBE_MODIFY) != 0;
+  needs.xmm = (flags & UBP_PROBE_NO_FP) == 0;
+  needs.all_fp = kIsWatched || (flags & (UBP_PROBE_NO_FP | UBP_PROBE_SSE_ONLY)) == 0;
+  return needs;
+}
+
+}  // namespace
+
+ConsumerNeeds Consumers::needs(std::uint32_t index, const Consumer* added) {
+  const Consumer* const first = g_consumers != nullptr ? g_consumers[index] : nullptr;
+  const Consumer* const only = first == nullptr ? added : first->next == nullptr && added == nullptr ? first : nullptr;
+  ConsumerNeeds all;
+  if (only != nullptr && (only->flags & UBP_PROBE_RECORD) != 0) {
+    all.recorder = counter_of(*only);
+    return all;
+  }
+  if (added != nullptr) all = needs_of(*added);
+  for (const Consumer* consumer = first; consumer != nullptr; consumer = consumer->next) all = all | needs_of(*consumer);
+  return all;
+}
+
+void Consumers::start(std::uint32_t capacity, Callbacks callbacks) {
+  callbacks_ = std::move(callbacks);
+  if (g_consumers != nullptr) return;
+  void* const memory = mmap(nullptr, capacity * sizeof *g_consumers, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  std::uint64_t thread;
+  asm("mov %%fs:0, %0" : "=r"(thread));
+  g_errno_offset = static_cast<std::int64_t>(reinterpret_cast<std::uint64_t>(&errno) - thread);  // libc's TLS is there from the start
+  g_cancel_offset = find_cancel_state();
+  g_consumers = static_cast<const Consumer**>(memory);
+  g_process.run_consumers = &run_consumers;
+}
+
+void Consumers::add(const Runs& runs, const Consumer& consumer) {
+  Consumer added = consumer;
+  if ((consumer.flags & UBP_PROBE_RECORD) == 0) watch(added);
+  for_each_index(runs, [&](std::uint32_t index) {
+    const Consumer* const old = g_consumers[index];  // written under the caller's lock only
+    if (old != nullptr) retired_.push_back(old);
+    replace(index, copy_of(old, &added, nullptr, index));
+    if (old == nullptr) callbacks_.mark(index, true);
+  });
+}
+
+void Consumers::remove(const Runs& runs, const ubp_probe* probe) {
+  for_each_index(runs, [&](std::uint32_t index) {
+    const Consumer* const old = g_consumers[index];  // written under the caller's lock only
+    if (old == nullptr) return;
+    retired_.push_back(old);
+    const Consumer* const first = copy_of(old, nullptr, probe, index);
+    replace(index, first);
+    if (first == nullptr) callbacks_.mark(index, false);
+  });
+}
+
+void Consumers::wait() {
+#ifdef UBP_TEST_NO_WAIT  // tests/api: a consumer may still run when its probe is gone
+  return;
+#endif
+  if (retired_.empty()) return;
+  callbacks_.synchronise();  // detours mark their task without a fence
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the one in trap/consume.h
+  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
+    const trap::TaskState* const task = g_process.state(block);
+    const std::uint64_t mark = task->consumer.load(std::memory_order_acquire);  // pairs with end_consuming()
+    if (mark == 0) {
+      has_left(task);
+      continue;
+    }
+    for (int turn = 0; task->consumer.load(std::memory_order_acquire) == mark; ++turn) {       // likewise
+      if (turn % 16 == 15 && trap::is_dead(task->tid.load(std::memory_order_relaxed))) break;  // ended inside its consumer
+      const timespec moment{0, turn < 4 ? 0 : 50'000};
+      sys::call4(SYS_nanosleep, reinterpret_cast<long>(&moment), 0);
+    }
+    has_left(task);
+  }
+  for (const Consumer* first : retired_) delete[] first;
+  retired_.clear();
+}
+
+}  // namespace ubp::runtime

@@ -1,0 +1,104 @@
+// Calling a hit's consumers, and what they see of it. Compiled without vector registers (meson.build): a consumer that says that it
+// touches none may call all this.
+//
+// Context: the trap path, and consumers. Calls nothing but the consumers. Async-signal-safe: as they are.
+#include "runtime/consumers/consumer_list.h"
+#include "runtime/record/rings.h"
+
+namespace ubp::runtime {
+
+const Consumer** g_consumers = nullptr;
+std::int64_t g_errno_offset = 0;
+std::int32_t g_cancel_offset = 0;
+
+void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed) {
+  std::uint64_t* const counters = task->optimised;  // a forked child's state is wiped
+  const Consumer* consumer = __atomic_load_n(&g_consumers[point], __ATOMIC_ACQUIRE);  // pairs with Consumers; null: taken out since the hit
+  const auto count_in = [](std::uint64_t& count) { __atomic_store_n(&count, count + 1, __ATOMIC_RELAXED); };  // the task's own; read by others at any time
+  if (missed) {  // %fs may lead anywhere
+    for (; consumer != nullptr; consumer = consumer->next) count_in(counters[trap::g_process.missed_offset + consumer->counter / 8]);
+    return;
+  }
+  std::uint64_t thread;
+  asm("mov %%fs:0, %0" : "=r"(thread));
+  int& error = *reinterpret_cast<int*>(thread + static_cast<std::uint64_t>(g_errno_offset));
+  const int before = error;
+  // A cancellation point in a consumer is none: other threads set bits of the same byte.
+  auto* const cancel = reinterpret_cast<std::uint8_t*>(thread + static_cast<std::uint64_t>(std::int64_t{g_cancel_offset}));
+  const bool disables = g_cancel_offset != 0 && (__atomic_load_n(cancel, __ATOMIC_RELAXED) & 1) == 0;
+  if (disables) __atomic_fetch_or(cancel, 1, __ATOMIC_RELAXED);
+  for (; consumer != nullptr; consumer = consumer->next) {
+    count_in(counters[consumer->counter / 8]);
+    const ubp_context context{uc, nullptr, task, consumer};
+    consumer->function(&context, consumer->data);
+  }
+  if (disables) __atomic_fetch_and(cancel, static_cast<std::uint8_t>(~1), __ATOMIC_RELAXED);
+  error = before;
+}
+
+void record_hit(const ubp_context* context, void*) {
+  const Consumer& consumer = *context->consumer;
+  if (context->task->tid.load(std::memory_order_relaxed) == 0) return;  // a child that another consumer forked: the hit is its parent's
+  const std::uint32_t counter = counter_of(consumer);
+  if (record::write(context->task, consumer.point, counter)) return;
+  std::uint64_t& dropped = context->task->optimised[counter];
+  __atomic_store_n(&dropped, dropped + 1, __ATOMIC_RELAXED);  // the task's own; read by others at any time
+}
+
+namespace {
+
+// Where a register is in a trap's context, from r8 on, by the hardware's numbers.
+constexpr std::uint8_t kInContext[16] = {13, 14, 12, 11, 15, 10, 9, 8, 0, 1, 2, 3, 4, 5, 6, 7};
+static_assert(offsetof(trap::Context, rdi) == offsetof(trap::Context, r8) + 8 * 8 && offsetof(trap::Context, rsp) == offsetof(trap::Context, r8) + 15 * 8);
+static_assert(offsetof(trap::Context, rax) == offsetof(trap::Context, r8) + 13 * 8 && offsetof(trap::Context, rbx) == offsetof(trap::Context, r8) + 11 * 8);
+
+std::uint64_t* register_of(const ubp_context& hit, unsigned id) {
+  if (id >= 16 || (hit.consumer->flags & UBP_PROBE_NO_REGISTERS) != 0) return nullptr;
+  return hit.save != nullptr ? &hit.save->registers[id] : &hit.registers->r8 + kInContext[id];
+}
+
+std::uint64_t value_of(const ubp_context& hit, unsigned id) {
+  const std::uint64_t* const value = register_of(hit, id);
+  return value != nullptr ? *value : 0;
+}
+
+}  // namespace
+
+}  // namespace ubp::runtime
+
+using namespace ubp::runtime;
+
+uint64_t ubp_context_ip(const ubp_context* context) { return ubp::trap::g_process.table.address_of(context->consumer->point); }
+
+uint64_t ubp_context_register(const ubp_context* context, ubp_register_id id) { return value_of(*context, static_cast<unsigned>(id)); }
+
+uint64_t ubp_context_flags(const ubp_context* context) {
+  if ((context->consumer->flags & UBP_PROBE_NO_REGISTERS) != 0) return 0;
+  if (context->save == nullptr) return context->registers->eflags;
+  // The other flags are the thread's still: no function changes them for its caller (psABI, 3.2.1). A detour does clear the direction.
+  std::uint64_t flags;
+  asm volatile("pushfq; popq %0" : "=r"(flags)::"memory");
+  const ubp::runtime::DetourInfo* const detour = ubp::trap::g_process.detours.of(context->consumer->point);
+  const bool is_inside = detour != nullptr && detour->direction_saved != 0;
+  if (is_inside) flags |= context->save->rflags & ubp::runtime::kDirectionFlag;
+  return ubp::runtime::with_status(flags, context->save->status);
+}
+
+uint32_t ubp_context_thread_id(const ubp_context*) { return ubp::sys::gettid(); }
+
+uint64_t ubp_context_argument(const ubp_context* context, unsigned index) {
+  constexpr std::uint8_t kInRegisters[] = {UBP_RDI, UBP_RSI, UBP_RDX, UBP_RCX, UBP_R8, UBP_R9};
+  if (index < 6) return value_of(*context, kInRegisters[index]);
+  const std::uint64_t rsp = value_of(*context, UBP_RSP);
+  return rsp != 0 ? reinterpret_cast<const std::uint64_t*>(rsp)[index - 5] : 0;  // [0]: the return address
+}
+
+ubp_probe* ubp_context_probe(const ubp_context* context) { return context->consumer->probe; }
+
+ubp_status ubp_context_set_register(const ubp_context* context, ubp_register_id id, uint64_t value) {
+  std::uint64_t* const place = register_of(*context, static_cast<unsigned>(id));
+  if (place == nullptr || id == UBP_RSP) return UBP_E_INVALID;
+  if ((context->consumer->flags & UBP_PROBE_MODIFY) == 0) return UBP_E_REFUSED;
+  *place = value;
+  return UBP_OK;
+}

@@ -1,0 +1,86 @@
+// The recursive-descent parser of UBP_PROBES, one method per rule of the grammar. Internal to spec/.
+//
+// spec.cpp holds the rules above the target (list, item, kind, what follows a target); target.cpp holds the
+// target (module, symbol, address, offset). A rule leaves the cursor behind what it read and returns true, or
+// calls fail() with the byte where the mistake is and returns false; the first failure ends the parse.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/language/spec.h"
+
+namespace ubp::language {
+
+constexpr std::size_t kNoOffset = static_cast<std::size_t>(-1);
+
+constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
+constexpr bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
+constexpr bool is_word(char c) { return is_letter(c) || is_digit(c); }
+constexpr bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r'; }
+constexpr bool is_separator(char c) { return c == ';' || c == '\n'; }
+constexpr bool is_unicode(char c) { return static_cast<unsigned char>(c) >= 0x80; }
+
+class Parser {
+ public:
+  // text: already checked by find_bad_byte().
+  explicit Parser(std::string_view text) : text_(text) {}
+
+  bool parse_list(std::vector<Item>& items);
+  const Error& error() const { return error_; }
+
+ private:
+  // spec.cpp
+  bool parse_item(Item& item);
+  bool parse_kind(Item& item);
+  bool expect_no_name();
+  bool parse_options(Item& item);
+  bool expect_item_end();
+  void skip_blank();  // space, separators and comments between items
+  void skip_space();
+  void skip_comment();
+
+  // target.cpp
+  bool parse_target(Item& item);
+  bool parse_module(std::size_t colon, std::string& module);
+  bool parse_symbol(Item& item);
+  bool is_within_name(std::size_t start) const;
+  bool parse_name(const Item& item, std::string& pattern);
+  bool parse_quoted(std::string& text);
+  bool parse_address(const Item& item, AddressTarget& target);
+  bool parse_offset(std::uint64_t& offset);
+  bool parse_number(std::string_view what, std::uint64_t& value);
+  bool expect_one_colon(const Item& item, std::size_t module_at);
+  bool fail_in_name(const Item& item, std::size_t start);
+  bool fail_missing_target(std::size_t after, std::string_view what);
+  std::size_t find_colon() const;
+  std::size_t class_end(std::size_t open) const;
+
+  // The cursor.
+  char at(std::size_t offset) const { return offset < text_.size() ? text_[offset] : '\0'; }
+  char peek() const { return at(offset_); }
+  bool at_end() const { return offset_ >= text_.size(); }
+  bool ends_word(std::size_t offset) const {  // nothing, space or a separator stands there
+    return offset >= text_.size() || is_space(text_[offset]) || is_separator(text_[offset]);
+  }
+  std::string_view word_at(std::size_t offset) const;       // up to space, a separator or the end
+  std::string_view character_at(std::size_t offset) const;  // one whole UTF-8 character
+  std::string_view slice(std::size_t begin, std::size_t end) const {
+    return text_.substr(begin, end - begin);
+  }
+  Position position(std::size_t offset) const;  // offset: on the cursor's line
+  bool fail(std::size_t offset, std::string message);
+  bool fail_unsupported(std::size_t offset, std::string_view what);
+
+  std::string_view text_;
+  std::size_t offset_ = 0;
+  int line_ = 1;
+  std::size_t line_start_ = 0;
+  bool kind_given_ = false;  // the item under the cursor named its kind
+  Error error_;
+};
+
+}  // namespace ubp::language

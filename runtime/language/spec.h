@@ -1,0 +1,69 @@
+// UBP_PROBES text -> items. Pure text: knows no module, no symbol, no address.
+//
+// The grammar is that of ubp-probes(7); this part accepts targets and exclusions and refuses, by name and
+// column, the parts of the full grammar that are not built yet (other kinds, options, captures, predicates, actions).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace ubp::language {
+
+// 1-based place in the specification text; columns count bytes.
+struct Position {
+  int line = 1;
+  int column = 1;
+};
+
+enum class Kind : std::uint8_t {
+  kEntry,  // "u", "uprobe", the default: one instruction
+  kInsn,   // "insn": every instruction of a function or an address range
+};
+std::string_view kind_name(Kind kind);  // "uprobe", as reports print it
+
+// symbol-glob[+offset]
+struct SymbolTarget {
+  std::string pattern;        // glob; when quoted, exact text first
+  bool quoted = false;        // written in quotes: may hold spaces, colons and parentheses
+  std::uint64_t offset = 0;   // bytes from the function's entry
+};
+
+// module:0xADDR or, for Kind::kInsn, module:0xA-0xB: ELF virtual addresses of the module
+struct AddressTarget {
+  std::uint64_t address = 0;
+  std::uint64_t end = 0;      // one past the range; address + 1 for a single address
+};
+
+struct Item {
+  std::string text;           // as typed, without surrounding space; reports show it
+  Position position{};        // of the item's first character
+  Position target_position{}; // of the symbol or address
+  bool exclude = false;       // "!item": removes what an earlier item matched
+  bool pending = false;       // [missing=pending]: also for modules that are loaded later
+  Kind kind = Kind::kEntry;
+  std::string module;         // basename glob; empty: the executable
+  std::variant<SymbolTarget, AddressTarget> target;
+};
+
+struct Error {
+  Position position{};
+  std::string message;        // one line, no final full stop, e.g. "expected a symbol after ':'"
+};
+
+// True when `text` holds a glob character (* ? [).
+bool is_glob(std::string_view text);
+
+// Matches a shell-style glob: * any run, ? any character, [a-z] [!a-z] a class, \ quotes the next character.
+// Not anchored to path separators. Never recurses: random patterns cost O(pattern x text).
+bool glob_match(std::string_view pattern, std::string_view text);
+
+// Parses a whole specification.
+// text: any bytes, at most 16 MiB; NUL and invalid UTF-8 are errors, not undefined behaviour.
+// Returns the items in order (empty when there is nothing but space and comments), or the first error.
+// Context: load time. Async-signal-safe: no (allocates). Thread-safe: yes.
+std::variant<std::vector<Item>, Error> parse(std::string_view text);
+
+}  // namespace ubp::language

@@ -1,0 +1,15 @@
+// What one item of the specification came to, while a plan is being made. Internal to probes/.
+#pragma once
+
+#include "runtime/plan/plan.h"
+
+namespace ubp::plan {
+
+struct Plan::Found {
+  std::uint32_t item = 0;
+  bool excludes = false;                 // only the addresses matter: nothing is refused or said
+  std::vector<Candidate> candidates;
+  std::vector<Refused> refused;
+};
+
+}  // namespace ubp::plan

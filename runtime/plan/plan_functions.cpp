@@ -1,0 +1,144 @@
+// Plans: from functions and addresses to instructions. `insn:` items walk whole functions. Load time only.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "runtime/plan/found.h"
+
+namespace ubp::plan {
+
+using symbols::Function;
+using symbols::Module;
+
+// Nothing when the module's code may be probed at all.
+std::optional<std::string> Plan::module_problem(std::uint32_t module) const {
+  const Module& its = modules_.all()[module];
+  if (its.is_runtime) return reason_text(Reason::kRuntime, decoder::Refusal::kNone, "");
+  if (its.has_text_relocations && !its.is_relocated) return reason_text(Reason::kTextRelocations, decoder::Refusal::kNone, "");
+  if (its.is_vdso) return reason_text(Reason::kVdso, decoder::Refusal::kNone, "");
+  return std::nullopt;
+}
+
+// Nothing when an instruction starts at the address; else the refusal.
+std::optional<std::string> Plan::boundary_problem(std::uint32_t module, const Function* function,
+                                                  std::uint64_t address) const {
+  if (function == nullptr) return reason_text(Reason::kUnverified, decoder::Refusal::kNone, "no function there");
+  const auto offset = static_cast<std::uint32_t>(address - function->address);
+  if (offset == 0) return std::nullopt;
+  const auto code = modules_.code_from(module, function->address, function->end);
+  const auto boundary = offset < code.size() ? decoder::find_boundary(code, offset) : std::nullopt;
+  if (!boundary) {
+    return reason_text(Reason::kUnverified, decoder::Refusal::kNone,
+                       fmt::format("data or unknown bytes between {} and it", function->name()));
+  }
+  if (boundary->is_boundary) return std::nullopt;
+  return reason_text(Reason::kMidInstruction, decoder::Refusal::kNone,
+                     fmt::format("nearest boundaries: {0}+0x{1:x} and {0}+0x{2:x}", function->name(), boundary->before,
+                                 boundary->after));
+}
+
+void Plan::refuse(std::uint32_t module, const Function* function, std::uint64_t address, std::string reason,
+                  Found& found, bool misplaced) const {
+  if (found.excludes) return;
+  std::string symbol;
+  if (function != nullptr) {
+    symbol = function->name();
+    if (address != function->address) symbol += fmt::format("+0x{:x}", address - function->address);
+  }
+  found.refused.push_back({found.item, module, address, std::move(symbol), std::move(reason), misplaced});
+}
+
+void Plan::add_decoded(std::uint32_t module, const Function& function, const decoder::Decoded& decoded,
+                       const std::uint8_t* bytes, Found& found) const {
+  const std::uint64_t address = function.address + decoded.offset;
+  if (decoded.instruction.route == decoder::Route::kRefused) {
+    refuse(module, &function, address, reason_text(Reason::kInstruction, decoded.instruction.refusal, ""), found);
+    return;
+  }
+  if (modules_.is_own_text(address + modules_.all()[module].bias)) {
+    refuse(module, &function, address, reason_text(Reason::kRuntime, decoder::Refusal::kNone, ""), found);
+    return;
+  }
+  if (modules_.is_in_rseq(module, address)) {
+    refuse(module, &function, address, reason_text(Reason::kRseq, decoder::Refusal::kNone, ""), found);
+    return;
+  }
+  Probe probe;
+  probe.function = static_cast<std::uint32_t>(&function - modules_.table_of(module).functions().data());
+  probe.offset = decoded.offset;
+  probe.item = found.item & (kMaxItems - 1);
+  probe.module = module & (kMaxModules - 1);
+  found.candidates.push_back({probe, {address + modules_.all()[module].bias, decoded.instruction, bytes}});
+}
+
+// One probe at an ELF address. function: the one that holds it, or nullptr.
+void Plan::add_one(std::uint32_t module, const Function* function, std::uint64_t address, Found& found) const {
+  if (auto problem = module_problem(module)) {
+    refuse(module, function, address, std::move(*problem), found);
+    return;
+  }
+  if (auto problem = boundary_problem(module, function, address)) {
+    refuse(module, function, address, std::move(*problem), found, true);
+    return;
+  }
+  const auto code = modules_.code_from(module, address, address + 15);
+  const auto offset = static_cast<std::uint32_t>(address - function->address);
+  add_decoded(module, *function, {offset, decoder::classify(code)}, code.data(), found);
+}
+
+// Every instruction of the functions, as far as it lies in [low, high). The functions are all walked first: what one
+// of them refers to as data is no code in another.
+void Plan::add_functions(std::uint32_t module, std::span<const Function* const> functions, std::uint64_t low,
+                         std::uint64_t high, Found& found) {
+  const auto start = std::chrono::steady_clock::now();
+  if (auto problem = module_problem(module)) {
+    if (!functions.empty()) refuse(module, functions.front(), functions.front()->address, std::move(*problem), found);
+    return;
+  }
+  struct Gap {
+    const Function* function;
+    decoder::Bytes bytes;
+    std::vector<decoder::Decoded> decoded;
+  };
+  std::vector<Gap> gaps;
+  std::vector<std::uint64_t> references;
+  const auto add_in_range = [&](const Function& function, const decoder::Decoded& decoded,
+                                std::span<const std::uint8_t> code) {
+    const std::uint64_t address = function.address + decoded.offset;
+    if (address >= low && address < high) add_decoded(module, function, decoded, code.data() + decoded.offset, found);
+  };
+  for (const Function* function : functions) {
+    const auto code = modules_.code_from(module, function->address, function->end);
+    if (code.empty()) continue;
+    decoder::Walk walk = decoder::walk_function(code, function->address);
+    for (const decoder::Decoded& decoded : walk.reached) add_in_range(*function, decoded, code);
+    references.insert(references.end(), walk.references.begin(), walk.references.end());
+    if (function->size == 0 && !walk.gaps.empty() && walk.gaps.back().end == code.size()) {
+      walk.gaps.pop_back();  // no table says where it ends: what lies behind its last instruction is not its
+    }
+    for (const decoder::Bytes& bytes : walk.gaps) {
+      // Without a known end there may be data between: only what is reached is taken.
+      auto decoded = function->size == 0 ? std::vector<decoder::Decoded>{}
+                                         : decoder::decode_gap(code, bytes, function->address, references);
+      gaps.push_back({function, bytes, std::move(decoded)});
+    }
+  }
+  std::sort(references.begin(), references.end());
+  for (const Gap& gap : gaps) {
+    const std::uint64_t begin = gap.function->address + gap.bytes.begin, end = gap.function->address + gap.bytes.end;
+    if (end <= low || begin >= high) continue;
+    const auto named = std::lower_bound(references.begin(), references.end(), begin);
+    const bool is_data = named != references.end() && *named < end;
+    if (gap.decoded.empty() || is_data) {
+      refuse(module, gap.function, begin,
+             reason_text(Reason::kDoubtful, decoder::Refusal::kNone, fmt::format("{} bytes", end - begin)), found);
+      continue;
+    }
+    const auto code = modules_.code_from(module, gap.function->address, gap.function->end);
+    for (const decoder::Decoded& decoded : gap.decoded) add_in_range(*gap.function, decoded, code);
+  }
+  decode_ns_ += std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace ubp::plan

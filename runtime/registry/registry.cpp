@@ -1,0 +1,370 @@
+// Registering, changing and counting. See registry.h. Modules that come and go: late_modules.cpp; reports: summary.cpp.
+#include "runtime/registry/registry.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "runtime/arm/process_memory.h"
+#include "runtime/base/stopwatch.h"
+#include "runtime/report/report.h"
+#include "runtime/trap/task.h"
+#include "runtime/trap/trap_state.h"
+
+namespace ubp::runtime {
+
+using trap::g_process;
+
+namespace {
+
+// Room for the probepoints of modules that are loaded later, and of programs that embed UBP under UBP_PROBES.
+constexpr std::size_t kLatePoints = 65536, kSparePoints = 4096;
+constexpr std::uint32_t kMostConsumers = 65536;
+
+template <typename T>
+void append(std::vector<T>& to, std::vector<T>& from) {
+  to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+  from.clear();
+}
+
+ubp_probe* handle_of(std::uint64_t id) { return reinterpret_cast<ubp_probe*>(id); }
+
+}  // namespace
+
+// What the specification came to; a problem: it is not to be registered.
+std::optional<Problem> Registry::judge(plan::Plan& plan, Registration& registration,
+                                       std::vector<plan::Mistake> mistakes) const {
+  const bool forgives = (registration.request.flags & UBP_PROBE_IGNORE_MISSING) != 0;
+  if (!mistakes.empty() && !forgives) return problem_of(mistakes.front());
+  const bool is_empty = plan.points().empty() && plan.refused().empty() && !plan.has_pending();
+  if (is_empty && mistakes.empty())
+    return Problem{UBP_E_NOT_FOUND, {0, 0}, 0, 0, "", "", "every probe was excluded again; nothing is probed", ""};
+  registration.forgiven = std::move(mistakes);
+  return std::nullopt;
+}
+
+Problem Registry::problem_of(const plan::Mistake& mistake) const {
+  Problem problem{UBP_E_NOT_FOUND, mistake.position, 0, 0, "", "", mistake.message, mistake.hint};
+  if (!mistake.refused) return problem;
+  problem = problem_of(*mistake.refused);
+  problem.position = mistake.position;
+  problem.message = mistake.message;
+  return problem;
+}
+
+Problem Registry::problem_of(const plan::Refused& refused) const {
+  const symbols::Module& module = modules_->all()[refused.module];
+  const ubp_status status = refused.reason.starts_with("no-room") ? UBP_E_NO_ROOM : UBP_E_REFUSED;
+  return {status, {0, 0},       refused.address + module.bias, refused.address, module.name, refused.symbol, refused.reason,
+          "",     refused.named};
+}
+
+std::optional<std::string> Registry::start(std::size_t probepoints, bool has_pending) {
+  if (probepoints_.is_started()) return std::nullopt;
+  ProbepointsConfig config = config_;
+  const std::size_t needed = probepoints + (has_pending ? kLatePoints : kSparePoints);
+  config.consumers = static_cast<std::uint32_t>(std::min<std::size_t>(kMostConsumers, std::max<std::size_t>(needed, config.probepoints)));
+  config.probepoints = static_cast<std::uint32_t>(config.probepoints == 0 ? needed : std::max<std::size_t>(probepoints, config.probepoints));
+  if (auto denied = probepoints_.start(config, *modules_)) return denied;
+  next_counter_ = probepoints_.first_consumer_counter();
+  end_of_counters_ = next_counter_ + config.consumers;
+  consumers_.start(next_counter_, {[this](std::uint32_t index, bool has_consumers) { probepoints_.set_consumers(index, has_consumers); },
+                                   [this] {
+                                     if (probepoints_.detours().has_jumped()) probepoints_.synchronise();
+                                   }});
+  return std::nullopt;
+}
+
+std::optional<std::uint64_t> Registry::prepare(std::vector<language::Item> items, std::optional<std::uint32_t> module,
+                                               const Request& request, const std::function<void(std::size_t)>& progress,
+                                               Problem& problem) {
+  Stopwatch watch;
+  auto kept = std::make_unique<Registration>();
+  Registration& registration = *kept;
+  registration.request = request;
+  modules_changed(false);
+  registration.plan = std::make_unique<plan::Plan>(*modules_, std::move(items), module);
+  plan::Plan& plan = *registration.plan;
+  if (auto wrong = judge(plan, registration, plan.resolve(progress))) {
+    problem = std::move(*wrong);
+    return std::nullopt;
+  }
+  registration.decode_ns = plan.decode_ns();
+  registration.resolve_ns = watch.lap_ns() - registration.decode_ns;
+  if (!plan.points().empty() || plan.has_pending()) {
+    if (plan.has_pending()) probepoints_.watch_modules();
+    if (auto denied = start(plan.points().size(), plan.has_pending())) {
+      problem.status = UBP_E_SYSTEM;
+      problem.message = std::move(*denied);
+      return std::nullopt;
+    }
+    if (request.consumer != nullptr && !give_counter(registration, problem)) return std::nullopt;
+    take(next_id_, registration);
+  }
+  append(registration.refused, plan.refused());
+  if (registration.points == 0 && !plan.has_pending() && !registration.refused.empty()) {
+    problem = problem_of(registration.refused.front());
+    take_counter(registration);
+    return std::nullopt;
+  }
+  registration.items = plan.items();
+  if (!plan.has_pending()) registration.plan.reset();
+  registration.prepare_ns = watch.lap_ns();
+  registrations_.emplace(next_id_, std::move(kept));
+  return next_id_++;
+}
+
+// Takes what the plan has just resolved into the table and the registration.
+void Registry::take(std::uint64_t id, Registration& registration) {
+  plan::Plan& plan = *registration.plan;
+  const Consumer consumer = consumer_of(id, registration);
+  Runs runs = probepoints_.add(plan, *modules_, registration.request.consumer != nullptr ? &consumer : nullptr);
+  if (const auto unwatched = probepoints_.take_unwatched(); !unwatched.empty()) {
+    const symbols::Module& first = modules_->all()[modules_->module_at(unwatched.front()).value_or(0)];
+    report::say(report::Level::kWarning, fmt::format("{} system calls of the program cannot be watched, first {}:0x{:x}: a thread that blocks SIGTRAP there "
+                                                     "dies at its next probe", unwatched.size(), first.name, unwatched.front() - first.bias));
+  }
+  append(registration.runs, runs);
+  registration.points = plan.first_point() + static_cast<std::uint32_t>(plan.points().size());
+  append(registration.probes, plan.probes());
+  append(registration.refused, plan.refused());
+}
+
+bool Registry::give_counter(Registration& registration, Problem& problem) {
+  const bool records = (registration.request.flags & UBP_PROBE_RECORD) != 0;
+  if (records && !record::make_rings()) {
+    problem.status = UBP_E_NO_MEMORY;
+    problem.message = "cannot get address space for records";
+    return false;
+  }
+  if (!free_counters_.empty()) {
+    registration.counter = free_counters_.back();
+    free_counters_.pop_back();
+  } else if (next_counter_ < end_of_counters_) {
+    registration.counter = next_counter_++;
+  } else {
+    problem.status = UBP_E_NO_ROOM;
+    problem.message = "too many probes with consumers";
+    return false;
+  }
+  has_consumers_ = true;
+  leave_segment();  // what they hit is to be missed
+  registration.since = __rdtsc();
+  if (records) recorders_.insert_or_assign(registration.counter, next_id_);
+  registration.counter_base = counter(registration.counter);
+  return true;
+}
+
+void Registry::take_counter(Registration& registration) {
+  if (registration.counter == 0) return;
+  free_counters_.push_back(registration.counter);
+  recorders_.erase(registration.counter);
+}
+
+Consumer Registry::consumer_of(std::uint64_t id, const Registration& registration) const {
+  return {registration.request.consumer, registration.request.data, nullptr, from_optimised(registration.counter), handle_of(id),
+          registration.request.flags, 0};
+}
+
+std::optional<std::string> Registry::apply(std::span<const Operation> operations) {
+  struct Aim {
+    Registration* registration;
+    bool is_enabled, is_new = false, is_gone = false;
+  };
+  std::map<std::uint64_t, Aim> aims;
+  for (const Operation& operation : operations) {
+    const auto found = registrations_.find(operation.id);
+    if (found == registrations_.end()) continue;
+    Aim& aim = aims.try_emplace(operation.id, Aim{found->second.get(), found->second->is_enabled}).first->second;
+    if (operation.kind == Operation::kRegister) aim.is_new = true;
+    if (operation.kind == Operation::kUnregister) aim.is_gone = true;
+    aim.is_enabled = !aim.is_gone && operation.kind != Operation::kDisable;
+  }
+  Stopwatch watch;
+  Edit edit;
+  bool is_used = false;
+  for (auto& [id, aim] : aims) {
+    Registration& registration = *aim.registration;
+    if (aim.is_enabled == registration.is_enabled) continue;
+    if (!aim.is_enabled) {
+      edit.leave(registration.runs);
+      // First, lest commit() choose a detour for it.
+      if (registration.request.consumer != nullptr) consumers_.remove(registration.runs, handle_of(id));
+      continue;
+    }
+    is_used = probepoints_.is_started();  // else every item was forgiven, and there is nothing
+    edit.use(registration.runs);
+    note_base(registration, registration.runs, 0);
+    if (registration.request.consumer != nullptr) consumers_.add(registration.runs, consumer_of(id, registration));
+  }
+  if (is_used && probepoints_.has_unseen_threads()) leave_segment();
+  auto denied = is_used ? probepoints_.arm_own() : std::nullopt;
+  if (!denied) denied = probepoints_.commit(edit);
+  for (auto& [id, aim] : aims) {
+    Registration& registration = *aim.registration;
+    const bool changes = aim.is_enabled != registration.is_enabled;
+    if (!changes || !denied || registration.request.consumer == nullptr) continue;
+    if (aim.is_enabled) {  // as it was
+      consumers_.remove(registration.runs, handle_of(id));
+    } else {
+      consumers_.add(registration.runs, consumer_of(id, registration));
+    }
+  }
+  consumers_.wait();
+  const Standing records = standing();
+  for (auto& [id, aim] : aims) {
+    Registration& registration = *aim.registration;
+    if (!denied && aim.is_enabled != registration.is_enabled) {
+      if (!aim.is_enabled) note_done(registration);
+      registration.is_enabled = aim.is_enabled;
+    }
+    if (denied ? !aim.is_new : !aim.is_gone) continue;
+    gone_ += total(registration, records);
+    take_counter(registration);
+    registrations_.erase(id);
+  }
+  arm_ns_ = watch.lap_ns();
+  return denied;
+}
+
+std::optional<std::string> Registry::rest() {
+  const bool is_used =
+      std::any_of(registrations_.begin(), registrations_.end(), [](const auto& entry) { return entry.second->is_enabled; });
+  return is_used ? std::nullopt : probepoints_.disarm_own();
+}
+
+std::optional<std::uint32_t> Registry::module_at(std::uint64_t address) {
+  modules_changed(false);
+  return modules_->module_at(address);
+}
+
+std::vector<std::uint64_t> Registry::ids(bool of_environment) const {
+  std::vector<std::uint64_t> ids;
+  for (const auto& [id, registration] : registrations_) {
+    if (registration->request.is_environment == of_environment) ids.push_back(id);
+  }
+  return ids;
+}
+
+Registry::Count Registry::counter(std::uint32_t index) const {
+  Count count;
+  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
+    const std::uint64_t* const counters = g_process.counters_of(block);
+    count.recorded += __atomic_load_n(&counters[index], __ATOMIC_RELAXED);                          // its owner may still count
+    const std::uint64_t third = __atomic_load_n(&counters[index + g_process.optimised_offset], __ATOMIC_RELAXED);  // likewise
+    (index < g_process.table.count ? count.recorded : count.dropped) += third;
+    count.missed += __atomic_load_n(&counters[index + g_process.missed_offset], __ATOMIC_RELAXED);  // likewise
+  }
+  return count;
+}
+
+std::vector<Registry::Count> Registry::counts(const Runs& runs) const {
+  constexpr std::uint32_t kFew = 64;  // as many that looking for what is worth reading costs more than reading
+  std::vector<Count> counts;
+  for (const Run& run : runs) {
+    if (run.count < kFew) {
+      for (std::uint32_t i = 0; i < run.count; ++i) counts.push_back(counter(run.first_index + i));
+      continue;
+    }
+    const auto trapped = read_counters(Counted::kTrapped, run.first_index, run.count);
+    const auto optimised = read_counters(Counted::kOptimised, run.first_index, run.count);
+    const auto missed = read_counters(Counted::kMissed, run.first_index, run.count);
+    for (std::uint32_t i = 0; i < run.count; ++i) counts.push_back({trapped[i] + optimised[i], missed[i], 0});
+  }
+  return counts;
+}
+
+// The probe counts from here on, at the points of these runs, the first of which is `point`.
+void Registry::note_base(Registration& registration, const Runs& runs, std::uint32_t point) const {
+  bool may_have_counted = false;
+  for_each_index(runs, [&](std::uint32_t index) { may_have_counted |= probepoints_.may_have_counted(index); });
+  if (!may_have_counted && registration.base.empty()) return;
+  const std::vector<Count> now = counts(runs);
+  registration.base.resize(registration.points);
+  std::copy(now.begin(), now.end(), registration.base.begin() + point);
+}
+
+// What it has counted up to here.
+void Registry::note_done(Registration& registration) const {
+  const std::vector<Count> now = counts(registration.runs);
+  registration.done.resize(registration.points);
+  for (std::uint32_t point = 0; point < now.size(); ++point) {
+    registration.done[point] += now[point] - (registration.base.empty() ? Count{} : registration.base[point]);
+  }
+}
+
+Registry::Count Registry::count_at(const Registration& registration, std::uint32_t point, const Count& now) const {
+  Count count = registration.done.empty() ? Count{} : registration.done[point];
+  if (registration.is_enabled) count += now - (registration.base.empty() ? Count{} : registration.base[point]);
+  return count;
+}
+
+Registry::Count Registry::total(const Registration& registration, const Standing& standing) const {
+  if (registration.counter != 0) {
+    Count count = counter(registration.counter) - registration.counter_base;
+    if (registration.records()) {  // detours count no record but by the ring's head
+      const auto found = standing.find(&registration);
+      count.recorded = registration.drained + (found != standing.end() ? found->second : 0);
+    }
+    return count;
+  }
+  Count sum;
+  const std::vector<Count> now = registration.is_enabled ? counts(registration.runs) : std::vector<Count>(registration.points);
+  for (std::uint32_t point = 0; point < now.size(); ++point) sum += count_at(registration, point, now[point]);
+  return sum;
+}
+
+Registry::Registration* Registry::recorder_of(const record::Record& record, std::uint64_t& id) const {
+  const auto found = recorders_.find(record.counter);
+  const auto its = found != recorders_.end() ? registrations_.find(found->second) : registrations_.end();
+  if (its == registrations_.end()) return nullptr;
+  id = its->first;
+  Registration& registration = *its->second;
+  // Else it is an earlier probe's, whose counter it had; or of one that was on its way when that probe went.
+  const bool is_its = record.time >= registration.since && std::any_of(registration.runs.begin(), registration.runs.end(), [&](const Run& run) {
+    return record.point - run.first_index < run.count;
+  });
+  return is_its ? &registration : nullptr;
+}
+
+Registry::Standing Registry::standing() const {
+  Standing standing;
+  std::uint64_t id = 0;
+  if (recorders_.empty()) return standing;
+  record::read(false, [&](const record::Record& record) {
+    if (const Registration* const registration = recorder_of(record, id)) ++standing[registration];
+  });
+  return standing;
+}
+
+std::vector<ubp_record> Registry::drain() {
+  std::vector<ubp_record> records;
+  std::size_t count = 0;
+  record::read(false, [&](const record::Record&) { ++count; });
+  records.reserve(count + record::kRingRecords);  // before any is taken
+  const record::Clock clock;
+  record::read(true, [&](const record::Record& record) {
+    std::uint64_t id = 0;
+    Registration* const registration = recorder_of(record, id);
+    if (registration == nullptr) return;
+    ++registration->drained;
+    records.push_back({clock.nanoseconds(record.time), probepoints_.last_address(record.point), handle_of(id),
+                       record.task & ~(trap::kGuest | trap::kOtherNamespace), 0});
+  });
+  std::stable_sort(records.begin(), records.end(), [](const ubp_record& a, const ubp_record& b) { return a.time_ns < b.time_ns; });
+  return records;
+}
+
+void Registry::set_up_child() {
+  probepoints_.set_up_child();
+  gone_ = {};
+  for (auto& [id, registration] : registrations_) {
+    registration->base.clear();
+    registration->done.clear();
+    registration->counter_base = {};
+    registration->drained = 0;
+  }
+}
+
+}  // namespace ubp::runtime

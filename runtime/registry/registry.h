@@ -1,0 +1,171 @@
+// The probes of this process: what was asked for, what became of it, what was counted. One for the process; behind the C
+// interface (api.cpp), through which the preload entry registers UBP_PROBES too.
+//
+// Every change is a list of operations that take effect together: an int3 goes in after the consumers it leads to, and
+// consumers go after the int3s that lead to them.
+//
+// Context: normal, under the interface's lock. Async-signal-safe: no. Thread-safe: no.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "runtime/consumers/consumers.h"
+#include "runtime/arm/probepoints.h"
+#include "runtime/include/ubp.h"
+#include "runtime/record/rings.h"
+#include "runtime/report/summary.h"
+
+namespace ubp::runtime {
+
+inline constexpr const char* kVersion = "0.1.0";
+
+// What a caller is told of one mistake or refusal.
+struct Problem {
+  ubp_status status = UBP_OK;
+  language::Position position{0, 0};
+  std::uint64_t address = 0, elf_address = 0;  // run-time; in its module
+  std::string module, symbol, message, hint;
+  bool is_exact = false;  // the item meant this very address
+};
+
+struct Request {
+  std::uint32_t flags = 0;  // UBP_PROBE_*
+  ubp_consumer consumer = nullptr;  // also of a probe that records
+  void* data = nullptr;
+  bool is_environment = false;  // UBP_PROBES: lives until the process ends
+};
+
+struct Operation {
+  enum Kind : std::uint8_t { kRegister, kEnable, kDisable, kUnregister } kind;
+  std::uint64_t id;
+};
+
+class Registry {
+ public:
+  // The first probe starts the probepoints with this, and with more room where that takes more.
+  void configure(const ProbepointsConfig& config) { config_ = config; }
+  const ProbepointsConfig& config() const { return config_; }
+  // Keeps the modules in step with the dynamic linker from the first probe on.
+  void watch_modules() { probepoints_.watch_modules(); }
+
+  // Resolves items and prepares their probepoints; nothing is armed. Returns the new probe's id, or what is wrong: then
+  // nothing has changed. module: see plan::Plan. progress(n): called now and then with the number found so far.
+  std::optional<std::uint64_t> prepare(std::vector<language::Item> items, std::optional<std::uint32_t> module, const Request& request,
+                                       const std::function<void(std::size_t)>& progress, Problem& problem);
+  // Makes all of the operations, or none: then the probes that they register are gone. Unknown ids are left out.
+  std::optional<std::string> apply(std::span<const Operation> operations);
+
+  bool is_known(std::uint64_t id) const { return registrations_.contains(id); }
+  // The module at a run-time address, as things are now.
+  std::optional<std::uint32_t> module_at(std::uint64_t address);
+  const symbols::Module& module(std::uint32_t index) const { return modules_->all()[index]; }
+
+  void read(std::uint64_t id, ubp_probe_stats& stats) const;
+  void read(ubp_stats& stats) const;
+  // Takes the records, sorted by time.
+  std::vector<ubp_record> drain();
+  std::optional<Problem> problem(std::uint64_t id, std::size_t index) const;
+  // What waits for modules, though there are such as its name fits.
+  std::vector<Problem> waiting(std::uint64_t id) const;
+  // How things stand, and the summary of it. Between the two, restore() may put the text back.
+  Probepoints::Standing probepoints_standing() const { return probepoints_.standing(); }
+  // lists_all: with the probes that a report leaves out.
+  report::Summary summary(const std::string& program, const Probepoints::Standing& standing, bool lists_all) const;
+  // At the end of the process: see Probepoints.
+  std::optional<std::string> restore() { return probepoints_.restore(); }
+  std::vector<std::uint64_t> ids(bool of_environment) const;
+  bool is_armed() const { return probepoints_.is_own_armed(); }
+
+  // The dynamic linker has mapped or unmapped modules: arms the pending probes in new ones, forgets those of modules that
+  // are gone. just_mapped: called by the linker itself, before what is new is relocated.
+  void modules_changed(bool just_mapped);
+  // Takes the runtime's own int3s out, when no probe is left.
+  std::optional<std::string> rest();
+  // A probepoint has been hit often.
+  void promote(std::uint32_t index) { probepoints_.promote(index, *modules_); }
+  // From now on every hit is a trap.
+  void leave_jump_tier() { probepoints_.leave_jump_tier(); }
+  void leave_segment() {
+    if (modules_) probepoints_.leave_segment(*modules_);
+  }
+  // A forked child counts from zero.
+  void set_up_child();
+  // For UBP_LOG=info: what the registration cost.
+  std::string costs(std::uint64_t id) const;
+
+ private:
+  struct Count {
+    std::uint64_t recorded = 0, missed = 0, dropped = 0;
+    std::uint64_t hits() const { return recorded + missed + dropped; }
+    Count& operator+=(const Count& other) {
+      return recorded += other.recorded, missed += other.missed, dropped += other.dropped, *this;
+    }
+    Count operator-(const Count& other) const { return {recorded - other.recorded, missed - other.missed, dropped - other.dropped}; }
+    bool operator==(const Count&) const = default;
+  };
+  struct Registration {
+    std::vector<language::Item> items;
+    std::vector<plan::Probe> probes;  // their points are numbered within the registration
+    std::vector<plan::Refused> refused;
+    std::vector<plan::Mistake> forgiven;
+    Runs runs;
+    std::uint32_t points = 0;
+    std::unique_ptr<plan::Plan> plan;  // kept while items wait for modules
+    Request request;
+    std::uint32_t counter = 0;  // the consumer's, and what it held when it was given; 0: none
+    Count counter_base;
+    std::uint64_t since = 0, drained = 0;  // of one that records: the timestamp when it was made; records that were taken
+    bool records() const { return counter != 0 && (request.flags & UBP_PROBE_RECORD) != 0; }
+    bool is_enabled = false;
+    std::vector<Count> base, done;                               // by point: counters when enabled, hits before; empty: zeros
+    std::int64_t resolve_ns = 0, decode_ns = 0, prepare_ns = 0;  // what it took
+  };
+
+  // Who made a record; null: it is gone.
+  Registration* recorder_of(const record::Record& record, std::uint64_t& id) const;
+  using Standing = std::unordered_map<const Registration*, std::uint64_t>;
+  // How many records stand in the rings.
+  Standing standing() const;
+
+  std::optional<Problem> judge(plan::Plan& plan, Registration& registration, std::vector<plan::Mistake> mistakes) const;
+  Problem problem_of(const plan::Mistake& mistake) const;
+  Problem problem_of(const plan::Refused& refused) const;
+  std::optional<std::string> start(std::size_t probepoints, bool has_pending);
+  void take_counter(Registration& registration);
+  void take(std::uint64_t id, Registration& registration);
+  Count counter(std::uint32_t index) const;
+  std::vector<Count> counts(const Runs& runs) const;  // of every probepoint in them, in order
+  void note_base(Registration& registration, const Runs& runs, std::uint32_t point) const;
+  void note_done(Registration& registration) const;
+  Count total(const Registration& registration, const Standing& standing) const;
+  report::OptimisedStats optimised_stats(const Probepoints::Standing& standing, const std::vector<std::uint64_t>& hits) const;
+  Count count_at(const Registration& registration, std::uint32_t point, const Count& now) const;
+  Consumer consumer_of(std::uint64_t id, const Registration& registration) const;
+  bool give_counter(Registration& registration, Problem& problem);
+  void arm_module(std::uint64_t id, Registration& registration, std::uint32_t module);
+
+  ProbepointsConfig config_;
+  std::optional<plan::Modules> modules_;
+  Probepoints probepoints_;
+  Consumers consumers_;
+  std::map<std::uint64_t, std::unique_ptr<Registration>> registrations_;
+  std::uint64_t next_id_ = 1;
+  std::uint32_t loaded_modules_ = 0;  // in the modules when the first probe was registered
+  std::vector<std::uint32_t> free_counters_;
+  std::unordered_map<std::uint32_t, std::uint64_t> recorders_;  // ids by their counter
+  std::uint32_t next_counter_ = 0, end_of_counters_ = 0;
+  bool has_consumers_ = false;  // some probe ever had one
+  Count gone_;                  // of probes that were unregistered
+  std::int64_t arm_ns_ = 0;
+};
+
+}  // namespace ubp::runtime

@@ -60,6 +60,11 @@ bool has_go_code(const symbols::Module& module) {
   });
 }
 
+// A sanitizer's runtime blocks every signal by system calls of its own, around libc's, while it starts a thread.
+bool is_sanitizer(const symbols::Module& module) {
+  return module.name.starts_with("lib") && module.name.find("san.so") != std::string::npos;
+}
+
 std::optional<std::string> permanent_slots_denied(const xol::Displaced& point) {
   if (point.route != decoder::Route::kSystem || point.system.permanent != xol::kNoPermanentSlot) return std::nullopt;
   return plan::reason_text(plan::Reason::kOutOfReach, decoder::Refusal::kNone, "permanent slots");
@@ -96,7 +101,7 @@ std::optional<std::string> Probepoints::start(const ProbepointsConfig& config, p
   for (const bool is_libc : {true, false}) {  // first what every program needs
     for (std::uint32_t module = 0; module < modules.all().size(); ++module) {
       const symbols::Module& where = modules.all()[module];
-      if (is_libc ? where.name != "libc.so.6" : !where.is_executable) continue;
+      if (is_libc ? where.name != "libc.so.6" : !where.is_executable && !is_sanitizer(where)) continue;
       has_libc |= is_libc;
       find_own(module, modules, own);
     }

@@ -20,7 +20,8 @@
 
 namespace ubp::xol {
 
-inline constexpr std::size_t kPageBytes = 4096;
+using sys::kPageBytes;
+
 inline constexpr std::size_t kMaxAreas = 16;
 
 struct Area {

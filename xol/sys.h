@@ -13,6 +13,8 @@
 
 namespace ubp::sys {
 
+inline constexpr std::uint64_t kPageBytes = 4096;  // of x86-64, the smallest: SDM volume 3, 4.5
+
 // word.compare_exchange_strong(expected, desired), without the functions that libstdc++'s may leave out of line.
 template <typename T>
 [[gnu::always_inline]] inline bool exchange_if(std::atomic<T>& word, T& expected, T desired, int order) {

@@ -19,8 +19,7 @@ Uncancelled::~Uncancelled() noexcept(false) {
 std::int32_t find_cancel_state() {
   constexpr std::size_t kBytes = 2048;  // a struct pthread is longer
   constexpr std::uint8_t kDisabled = 1;
-  const std::uint8_t* thread;
-  asm("mov %%fs:0, %0" : "=r"(thread));
+  const auto* const thread = static_cast<const std::uint8_t*>(__builtin_thread_pointer());
   int before = 0;
   std::array<std::uint8_t, kBytes> enabled, disabled;
   const auto read = [&](int state, std::array<std::uint8_t, kBytes>& into) {

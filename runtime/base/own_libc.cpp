@@ -79,8 +79,7 @@ void* move(void* target, const void* source, std::size_t size) {
 // libc's errno, at the same place in every thread: its storage is there from the start.
 int& error_number() {
   static constinit std::int64_t offset = 0;  // whoever finds it, finds the same
-  std::uint64_t thread;
-  asm("mov %%fs:0, %0" : "=r"(thread));
+  const auto thread = reinterpret_cast<std::uint64_t>(__builtin_thread_pointer());
   std::int64_t known = __atomic_load_n(&offset, __ATOMIC_RELAXED);
   if (known == 0) {
     // Not the next one: in a program that does not name libubp itself, libc comes before it. libubp's own is hidden.

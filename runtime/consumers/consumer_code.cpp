@@ -12,6 +12,7 @@
 #include "decoder/classify.h"
 #include "runtime/symbols/symbols.h"
 #include "xol/slot_image.h"
+#include "xol/sys.h"
 
 namespace ubp::runtime {
 namespace {
@@ -31,7 +32,7 @@ struct Modules {
   Modules() { dl_iterate_phdr(&add, this); }
   static int add(dl_phdr_info* info, std::size_t, void* data) {
     auto& modules = *static_cast<Modules*>(data);
-    constexpr std::uint64_t kPage = 4096;
+    constexpr std::uint64_t kPage = sys::kPageBytes;
     for (const ElfW(Phdr)* header = info->dlpi_phdr; header != info->dlpi_phdr + info->dlpi_phnum; ++header) {
       const std::uint64_t begin = info->dlpi_addr + header->p_vaddr, end = begin + header->p_memsz;
       const bool is_code = header->p_type == PT_LOAD && (header->p_flags & (PF_X | PF_W)) == PF_X;

@@ -101,8 +101,7 @@ void Consumers::start(std::uint32_t capacity, Callbacks callbacks) {
   void* const memory = mmap(nullptr, capacity * sizeof *g_consumers, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
-  std::uint64_t thread;
-  asm("mov %%fs:0, %0" : "=r"(thread));
+  const auto thread = reinterpret_cast<std::uint64_t>(__builtin_thread_pointer());
   g_errno_offset = static_cast<std::int64_t>(reinterpret_cast<std::uint64_t>(&errno) - thread);  // libc's TLS is there from the start
   g_cancel_offset = find_cancel_state();
   g_consumers = static_cast<const Consumer**>(memory);

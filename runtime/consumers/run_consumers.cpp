@@ -19,8 +19,7 @@ void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point
     for (; consumer != nullptr; consumer = consumer->next) count_in(counters[trap::g_process.missed_offset + consumer->counter / 8]);
     return;
   }
-  std::uint64_t thread;
-  asm("mov %%fs:0, %0" : "=r"(thread));
+  const auto thread = reinterpret_cast<std::uint64_t>(__builtin_thread_pointer());
   int& error = *reinterpret_cast<int*>(thread + static_cast<std::uint64_t>(g_errno_offset));
   const int before = error;
   // A cancellation point in a consumer is none: other threads set bits of the same byte.
@@ -47,14 +46,9 @@ void record_hit(const ubp_context* context, void*) {
 
 namespace {
 
-// Where a register is in a trap's context, from r8 on, by the hardware's numbers.
-constexpr std::uint8_t kInContext[16] = {13, 14, 12, 11, 15, 10, 9, 8, 0, 1, 2, 3, 4, 5, 6, 7};
-static_assert(offsetof(trap::Context, rdi) == offsetof(trap::Context, r8) + 8 * 8 && offsetof(trap::Context, rsp) == offsetof(trap::Context, r8) + 15 * 8);
-static_assert(offsetof(trap::Context, rax) == offsetof(trap::Context, r8) + 13 * 8 && offsetof(trap::Context, rbx) == offsetof(trap::Context, r8) + 11 * 8);
-
 std::uint64_t* register_of(const ubp_context& hit, unsigned id) {
   if (id >= 16 || (hit.consumer->flags & UBP_PROBE_NO_REGISTERS) != 0) return nullptr;
-  return hit.save != nullptr ? &hit.save->registers[id] : &hit.registers->r8 + kInContext[id];
+  return hit.save != nullptr ? &hit.save->registers[id] : &hit.registers->general(id);
 }
 
 std::uint64_t value_of(const ubp_context& hit, unsigned id) {

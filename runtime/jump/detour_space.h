@@ -22,6 +22,7 @@
 
 #include "runtime/jump/detour_plan.h"
 #include "runtime/table/detour_view.h"
+#include "xol/sys.h"
 
 namespace ubp::runtime {
 
@@ -61,7 +62,7 @@ class DetourSpace {
   std::uint64_t used_bytes() const { return used_bytes_; }
 
  private:
-  static constexpr std::uint64_t kPage = 4096;
+  static constexpr std::uint64_t kPage = sys::kPageBytes;
   struct Chunk {
     std::uint64_t* used = nullptr;               // a bit for every byte
     std::uint64_t* begins = nullptr;             // DetourChunk::begins

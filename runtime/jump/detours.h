@@ -157,7 +157,7 @@ class Detours {
                                           Pattern pattern, std::span<const std::uint8_t> code);
   void stage(std::uint64_t address, std::span<const std::uint8_t> bytes);
 
-  static constexpr std::uint64_t kPage = 4096;
+  static constexpr std::uint64_t kPage = sys::kPageBytes;
   using Page = std::array<std::uint8_t, kPage>;
 
   Optimize optimize_ = Optimize::kNever;

@@ -36,8 +36,7 @@ bool reserve_chunk(std::uint64_t base) {
 }
 
 std::int32_t thread_offset(const void* address) {
-  std::uint64_t thread;
-  asm("mov %%fs:0, %0" : "=r"(thread));
+  const auto thread = reinterpret_cast<std::uint64_t>(__builtin_thread_pointer());
   return static_cast<std::int32_t>(reinterpret_cast<std::uint64_t>(address) - thread);
 }
 

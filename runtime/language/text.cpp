@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "runtime/base/utf8.h"
+
 namespace ubp::language {
 namespace {
 
@@ -12,34 +14,6 @@ constexpr std::size_t kQuotedBytes = 60;
 
 std::uint8_t byte_at(std::string_view text, std::size_t offset) {
   return static_cast<std::uint8_t>(text[offset]);
-}
-
-// Length of the well-formed UTF-8 sequence at `offset` (1 to 4), or 0 when there is none.
-// Source: Unicode 15.0, table 3-7 (well-formed UTF-8 byte sequences).
-std::size_t sequence_length(std::string_view text, std::size_t offset) {
-  const std::uint8_t lead = byte_at(text, offset);
-  if (lead < 0x80) return 1;
-  std::size_t length = 0;
-  std::uint8_t low = 0x80, high = 0xbf;  // bounds of the second byte
-  if (lead >= 0xc2 && lead <= 0xdf) {
-    length = 2;
-  } else if ((lead & 0xf0) == 0xe0) {
-    length = 3;
-    if (lead == 0xe0) low = 0xa0;   // overlong
-    if (lead == 0xed) high = 0x9f;  // surrogates
-  } else if (lead >= 0xf0 && lead <= 0xf4) {
-    length = 4;
-    if (lead == 0xf0) low = 0x90;   // overlong
-    if (lead == 0xf4) high = 0x8f;  // above U+10FFFF
-  }
-  if (length == 0 || text.size() - offset < length) return 0;
-  for (std::size_t i = 1; i < length; ++i) {
-    const std::uint8_t byte = byte_at(text, offset + i);
-    if (byte < low || byte > high) return 0;
-    low = 0x80;
-    high = 0xbf;
-  }
-  return length;
 }
 
 // C0, DEL, and C1 (U+0080 to U+009F, which terminals obey too).
@@ -65,7 +39,7 @@ bool is_allowed_control(std::string_view text, std::size_t offset) {
 std::optional<BadByte> find_bad_byte(std::string_view text) {
   std::size_t offset = 0;
   while (offset < text.size()) {
-    const std::size_t length = sequence_length(text, offset);
+    const std::size_t length = utf8_length(text.substr(offset));
     if (length == 0) {
       return BadByte{offset, fmt::format("byte {} is not valid UTF-8", escape(text.substr(offset, 1)))};
     }
@@ -83,7 +57,7 @@ std::string quote(std::string_view text) {
   std::string out = "'";
   std::size_t offset = 0;
   while (offset < text.size()) {
-    const std::size_t length = sequence_length(text, offset);
+    const std::size_t length = utf8_length(text.substr(offset));
     const std::string_view sequence = text.substr(offset, length == 0 ? 1 : length);
     if (offset + sequence.size() > kQuotedBytes) {
       out += "...";

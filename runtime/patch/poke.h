@@ -10,6 +10,8 @@
 #include <span>
 #include <string>
 
+#include "xol/sys.h"
+
 namespace ubp::patch {
 
 struct Byte {
@@ -31,7 +33,7 @@ struct Page {
   std::uint64_t address;
   const std::uint8_t* bytes;  // kPageBytes
 };
-inline constexpr std::uint64_t kPageBytes = 4096;
+using sys::kPageBytes;
 std::optional<std::string> write_pages(std::span<const Page> pages);
 
 }  // namespace ubp::patch

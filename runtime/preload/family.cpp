@@ -20,7 +20,7 @@ namespace ubp::runtime {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x317967616d666275;  // and the layout below
-constexpr std::size_t kPageBytes = 4096;
+using sys::kPageBytes;
 constexpr int kLowestDescriptor = 100;
 
 struct Noted {

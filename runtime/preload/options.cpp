@@ -14,6 +14,7 @@
 #include <string_view>
 #include <utility>
 
+#include "runtime/base/edit_distance.h"
 #include "runtime/language/text.h"
 
 namespace ubp::runtime {
@@ -253,35 +254,19 @@ std::vector<Assignment> ubp_assignments(char** environment) {
   return found;
 }
 
-// Letters to change, add or remove to make `a` of `b`, without regard to case.
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const char letter =
-          a[i - 1] >= 'a' && a[i - 1] <= 'z' ? static_cast<char>(a[i - 1] - 'a' + 'A') : a[i - 1];
-      const std::size_t change = diagonal + (letter == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({change, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row[b.size()];
-}
-
 // The known name that a mistyped one most likely means; empty when none is near.
 std::string_view nearest_name(std::string_view name) {
   constexpr std::size_t kLongest = 32;
   if (name.size() > kLongest) return {};
-  const std::string_view typed = name.substr(kPrefix.size());
+  std::string typed(name.substr(kPrefix.size()));
+  for (char& letter : typed) letter = letter >= 'a' && letter <= 'z' ? static_cast<char>(letter - 'a' + 'A') : letter;
   std::string_view best;
   std::size_t best_distance = std::max<std::size_t>(1, typed.size() / 3) + 1;
+  EditDistance distance_of(typed, best_distance);
   for (const Variable& variable : kVariables) {
     const std::string_view known = variable.name.substr(kPrefix.size());
     const bool begins = typed.size() >= 3 && known.starts_with(typed);
-    const std::size_t distance = begins ? 1 : edit_distance(typed, known);
+    const std::size_t distance = begins ? 1 : distance_of.to(known);
     if (distance < best_distance) {
       best = variable.name;
       best_distance = distance;

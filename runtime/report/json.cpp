@@ -8,31 +8,13 @@
 #include <string>
 #include <string_view>
 
+#include "runtime/base/utf8.h"
 #include "runtime/report/report.h"
 
 namespace ubp::report {
 namespace {
 
 constexpr std::string_view kReplacement = "\\ufffd";
-
-// Length of the well-formed UTF-8 sequence at the start of text (RFC 3629: no overlong form, no surrogate,
-// nothing above U+10FFFF), or 0. text is not empty.
-std::size_t utf8_length(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) return 1;
-  if (lead < 0xc2 || lead > 0xf4) return 0;
-  const std::size_t length = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-  if (text.size() < length) return 0;
-  for (std::size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xc0) != 0x80) return 0;
-  }
-  if (lead == 0xe0 && byte(1) < 0xa0) return 0;
-  if (lead == 0xed && byte(1) > 0x9f) return 0;
-  if (lead == 0xf0 && byte(1) < 0x90) return 0;
-  if (lead == 0xf4 && byte(1) > 0x8f) return 0;
-  return length;
-}
 
 void append_escaped(std::string& out, char c) {
   constexpr std::string_view kHex = "0123456789abcdef";

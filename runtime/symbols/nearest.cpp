@@ -4,6 +4,7 @@
 #include <deque>
 #include <tuple>
 
+#include "runtime/base/edit_distance.h"
 #include "runtime/symbols/names.h"
 #include "runtime/symbols/symbols.h"
 
@@ -23,48 +24,6 @@ struct Suggestion {
   }
 };
 
-// Counts insertions, deletions, substitutions and swaps of neighbours (Damerau-Levenshtein, each place edited
-// once).
-class Distance {
- public:
-  Distance(std::string_view wanted, std::size_t limit) : wanted_(wanted), limit_(limit) {}
-
-  // Returns limit + 1 for everything farther away than `limit`.
-  std::size_t to(std::string_view text) {
-    const std::size_t columns = wanted_.size();
-    const std::size_t difference = text.size() > columns ? text.size() - columns : columns - text.size();
-    if (difference > limit_) return limit_ + 1;
-    for (std::vector<std::size_t>* row : {&before_, &above_, &row_}) row->assign(columns + 1, 0);
-    for (std::size_t column = 0; column <= columns; ++column) row_[column] = column;
-    for (std::size_t line = 1; line <= text.size(); ++line) {
-      before_.swap(above_);
-      above_.swap(row_);
-      row_[0] = line;
-      std::size_t best = line;
-      for (std::size_t column = 1; column <= columns; ++column) {
-        const bool differ = text[line - 1] != wanted_[column - 1];
-        std::size_t cost =
-            std::min({above_[column] + 1, row_[column - 1] + 1, above_[column - 1] + (differ ? 1u : 0u)});
-        if (line > 1 && column > 1 && text[line - 1] == wanted_[column - 2] &&
-            text[line - 2] == wanted_[column - 1]) {
-          cost = std::min(cost, before_[column - 2] + 1);
-        }
-        row_[column] = cost;
-        best = std::min(best, cost);
-      }
-      if (best > limit_ + 1) return limit_ + 1;  // a swap may still come back from one above the limit
-    }
-    return std::min(row_[columns], limit_ + 1);
-  }
-
- private:
-  std::string_view wanted_;
-  std::size_t limit_;
-  std::vector<std::size_t> before_;
-  std::vector<std::size_t> above_;
-  std::vector<std::size_t> row_;
-};
-
 // "f" of "A::B::f"; the whole name when template arguments or parentheses make that ambiguous.
 std::string_view last_name(std::string_view bare) {
   if (bare.find_first_of("<({") != std::string_view::npos) return bare;
@@ -79,7 +38,7 @@ std::vector<std::string> FunctionTable::nearest(std::string_view name) const {
   // Changing every character is not a typing error.
   const std::size_t limit = std::min(std::max<std::size_t>(2, name.size() / 3), name.size() - 1);
   const bool is_address_name = name.starts_with(kAddressName);
-  Distance distance(name, limit);
+  EditDistance distance(name, limit);
   std::vector<Suggestion> found;
   std::deque<std::string> made;  // names of functions without symbol
   const auto consider = [&](std::string_view text, int form, std::string_view suggestion) {

@@ -33,6 +33,7 @@
 
 #include "decoder/instruction.h"
 #include "xol/slot_image.h"
+#include "xol/sys.h"
 
 namespace ubp::runtime {
 
@@ -73,7 +74,7 @@ inline constexpr std::uint64_t kDetourSaveBytes = 8192;  // room for it, whole p
 inline constexpr std::uint64_t kDetourSaveSkew = 1088;
 // Where it is, for a stack pointer that is at its begin or a word or two below.
 [[gnu::always_inline]] inline std::uint64_t detour_save_at(std::uint64_t rsp) {
-  constexpr std::uint64_t kPage = 4096;
+  constexpr std::uint64_t kPage = sys::kPageBytes;
   return ((rsp - kDetourSaveSkew + kPage - 1) & ~(kPage - 1)) + kDetourSaveSkew;
 }
 

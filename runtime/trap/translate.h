@@ -264,11 +264,9 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 
 // What a detour has saved around its consumers. Registers that calls keep have their values, but for what consumers changed.
 [[gnu::always_inline]] inline void restore_saved(Context* uc, const runtime::DetourSave& save, bool modifies) {
-  std::uint64_t* const registers[16] = {&uc->rax, &uc->rcx, &uc->rdx, &uc->rbx, &uc->rsp, &uc->rbp, &uc->rsi, &uc->rdi,
-                                        &uc->r8,  &uc->r9,  &uc->r10, &uc->r11, &uc->r12, &uc->r13, &uc->r14, &uc->r15};
   constexpr std::uint32_t kNotSaved = 1u << 3 | 1u << 5 | 7u << 12;  // rbx, rbp, r12, r13, r14
   for (std::uint32_t reg = 0; reg < 16; ++reg) {
-    if (modifies || (kNotSaved >> reg & 1) == 0) *registers[reg] = save.registers[reg];
+    if (modifies || (kNotSaved >> reg & 1) == 0) uc->general(reg) = save.registers[reg];
   }
   uc->eflags = runtime::with_status(uc->eflags, save.status);
 }

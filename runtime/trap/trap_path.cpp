@@ -66,10 +66,11 @@ inline constexpr std::uint64_t kRetry = 1;
   return true;
 }
 
-[[gnu::always_inline]] inline xol::Registers registers_of(const Context* uc) {
-  return {{&uc->rax, &uc->rcx, &uc->rdx, &uc->rbx, &uc->rsp, &uc->rbp, &uc->rsi, &uc->rdi, &uc->r8, &uc->r9, &uc->r10,
-           &uc->r11, &uc->r12, &uc->r13, &uc->r14, &uc->r15},
-          uc->eflags};
+[[gnu::always_inline]] inline xol::Registers registers_of(Context* uc) {
+  xol::Registers registers;
+  for (unsigned number = 0; number < 16; ++number) registers.gpr[number] = &uc->general(number);
+  registers.rflags = uc->eflags;
+  return registers;
 }
 
 // True when a frame's RIP may have to be translated: it lies in libubp or in slot memory.

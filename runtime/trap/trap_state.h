@@ -18,6 +18,9 @@
 
 namespace ubp::trap {
 
+// Where the 16 general registers stand in a Context, by the hardware's numbers: in words from r8 on.
+inline constexpr std::uint8_t kRegisterWords[16] = {13, 14, 12, 11, 15, 10, 9, 8, 0, 1, 2, 3, 4, 5, 6, 7};
+
 // The kernel's ucontext, as the signal frame holds it (uapi/asm/ucontext.h; glibc's ucontext_t begins alike).
 struct Context {
   std::uint64_t flags;
@@ -32,9 +35,13 @@ struct Context {
                                   // [3]: the stack pointer of that hit
   std::uint64_t mask;
 
+  // A general register by its number (0 rax, 1 rcx, ... 15 r15).
+  [[gnu::always_inline]] inline std::uint64_t& general(unsigned number) { return (&r8)[kRegisterWords[number]]; }
   siginfo_t* info() { return reinterpret_cast<siginfo_t*>(reinterpret_cast<std::uint8_t*>(this) + UBP_UC_SIGINFO); }
   std::uint64_t& return_address() { return *(reinterpret_cast<std::uint64_t*>(this) - 1); }
 };
+static_assert(offsetof(Context, rdi) == offsetof(Context, r8) + 8 * 8 && offsetof(Context, rsp) == offsetof(Context, r8) + 15 * 8);
+static_assert(offsetof(Context, rax) == offsetof(Context, r8) + 13 * 8 && offsetof(Context, rbx) == offsetof(Context, r8) + 11 * 8);
 static_assert(offsetof(Context, r8) == UBP_UC_R8 && offsetof(Context, r15) == UBP_UC_R15);
 static_assert(offsetof(Context, rcx) == UBP_UC_RCX && offsetof(Context, rip) == UBP_UC_RIP);
 static_assert(offsetof(Context, cs) == UBP_UC_CS && offsetof(Context, ss) == UBP_UC_SS);

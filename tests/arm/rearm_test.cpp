@@ -104,11 +104,14 @@ TEST_CASE("unregister_blocked_in_read: a thread sleeps in a slot while its probe
     char got = 0;
     long result = 0;
     std::thread sleeper([&] { result = churn_read(ends[0], &got); });
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
     ubp_probe_stats stats{};
     stats.struct_size = sizeof stats;
-    CHECK(ubp_probe_read(probe, &stats) == UBP_OK);
-    CHECK(stats.hits == 3);  // it sleeps in the third instruction
+    for (int turn = 0; turn < 10'000 && stats.hits < 3; ++turn) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      REQUIRE(ubp_probe_read(probe, &stats) == UBP_OK);
+    }
+    CHECK(stats.hits == 3);  // it sleeps in the third instruction, or is about to
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
     REQUIRE(ubp_unregister(probe) == UBP_OK);
     for (long i = 0; i < 100; ++i) CHECK(churn_work(i) == i * 5 + 3);
     REQUIRE(write(ends[1], "x", 1) == 1);

@@ -30,27 +30,6 @@ std::int64_t now_ns() {
   return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
-// A FIFO that holds one page, and that nobody reads: whoever writes a report of more to it waits.
-class StuckPipe {
- public:
-  StuckPipe() : path_(folder_.path() + "/stuck") {
-    REQUIRE(::mkfifo(path_.c_str(), 0600) == 0);
-    fd_ = ::open(path_.c_str(), O_RDWR | O_CLOEXEC);
-    REQUIRE(::fcntl(fd_, F_SETPIPE_SZ, 4096) == 4096);
-  }
-  ~StuckPipe() { ::close(fd_); }
-  StuckPipe(const StuckPipe&) = delete;
-  StuckPipe& operator=(const StuckPipe&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  ScratchFolder folder_;
-  std::string path_;
-  int fd_ = -1;
-};
-
-constexpr const char* kManyRows = "tick; libc:str*; libc:mem*";  // a report of more than a page
-
 Outcome run_stuck(const StuckPipe& pipe, std::vector<std::string> argv) {
   return run({.argv = std::move(argv),
               .env = {{"UBP_PROBES", kManyRows}, {"UBP_OUTPUT", pipe.path()}},

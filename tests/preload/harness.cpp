@@ -267,6 +267,13 @@ ScratchFolder::~ScratchFolder() {
   std::filesystem::remove_all(path_, ignored);
 }
 
+StuckPipe::StuckPipe() : path_(folder_.path() + "/stuck") {
+  REQUIRE(::mkfifo(path_.c_str(), 0600) == 0);
+  fd_ = ::open(path_.c_str(), O_RDWR | O_CLOEXEC);
+  REQUIRE(::fcntl(fd_, F_SETPIPE_SZ, 4096) == 4096);
+}
+StuckPipe::~StuckPipe() { ::close(fd_); }
+
 std::string read_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};

@@ -107,6 +107,22 @@ class ScratchFolder {
   std::string path_;
 };
 
+// A FIFO that holds one page, and that nobody reads: whoever writes a report of more to it waits.
+class StuckPipe {
+ public:
+  StuckPipe();
+  ~StuckPipe();
+  StuckPipe(const StuckPipe&) = delete;
+  StuckPipe& operator=(const StuckPipe&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  ScratchFolder folder_;
+  std::string path_;
+  int fd_ = -1;
+};
+inline constexpr const char* kManyRows = "tick; libc:str*; libc:mem*";  // a report of more than a page
+
 std::string read_file(const std::string& path);
 void write_file(const std::string& path, std::string_view content);
 

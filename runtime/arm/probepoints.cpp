@@ -202,7 +202,7 @@ void Probepoints::gate_modules_of(const std::vector<xol::Displaced>& points, con
 // Lets detours count by %gs, where nobody else uses it. Returns whether it did.
 bool Probepoints::enter_segment() {
   std::uint64_t base = 0;
-  if (syscall(SYS_arch_prctl, trap::kGetGs, &base) != 0 || base != 0) return false;
+  if (sys::failed(sys::call4(SYS_arch_prctl, trap::kGetGs, reinterpret_cast<long>(&base))) || base != 0) return false;
   void* const unread = mmap(nullptr, g_process.counter_bytes, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0);
   if (unread == MAP_FAILED) return false;
@@ -240,7 +240,7 @@ void Probepoints::leave_segment(const plan::Modules& modules) {
 
 // Without it no jump can be written: no thread can be made to see the steps in order.
 void Probepoints::register_membarrier() {
-  has_membarrier_ = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) == 0;
+  has_membarrier_ = sys::call4(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0) == 0;
   if (!has_membarrier_) detours_.stop();
 }
 
@@ -266,6 +266,7 @@ std::optional<std::string> Probepoints::arm_own() {
   ParkedThreads parked;
   if (!own_armed_) {
     if (auto problem = parked.park(leaves_blocked_threads_)) return problem;
+    if (sys::is_set(g_process.shares_tls)) leave_jump_tier();  // detours keep what they spill in the TLS
     if (!signals::take_over()) {
       return signals::is_taken_by_another() ? "another copy of UBP has SIGTRAP" : "the kernel refuses a SIGTRAP handler";
     }
@@ -473,7 +474,7 @@ std::optional<std::string> Probepoints::write(std::vector<std::uint32_t>& indexe
 // From here on no thread runs what it had fetched before. Source: membarrier(2), SYNC_CORE; SDM volume 3, 8.1.3.
 void Probepoints::synchronise() {
   if (!has_membarrier_) return;
-  syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
+  sys::call4(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0);
   ++synchronisations_;
 }
 

@@ -275,6 +275,12 @@ xol::Displaced calibration_point() {
   return {reinterpret_cast<std::uint64_t>(trap::ubp_calibration_point), nop, &kNop};
 }
 
+namespace {
+
+std::int64_t ns_between(const timespec& from, const timespec& to) { return (to.tv_sec - from.tv_sec) * 1'000'000'000 + to.tv_nsec - from.tv_nsec; }
+
+}  // namespace
+
 double measure_hit_ns() {
   if (!reaches_runtime()) return 0;
   // Every process pays for this at its end: as many groups as there is time for, and no fewer than a median needs.
@@ -283,16 +289,17 @@ double measure_hit_ns() {
   std::array<std::int64_t, kGroups> groups{};
   std::size_t count = 0;
   for (std::int64_t spent = 0; count < kGroups && (count < kFewest || spent < kEnoughNs); ++count) {
-    timespec before{}, after{};
+    timespec before{}, begin{}, end{};
     clock_gettime(CLOCK_MONOTONIC, &before);
+    clock_gettime(CLOCK_MONOTONIC, &begin);
     for (std::int64_t hit = 0; hit < kHits; ++hit) trap::ubp_calibration_call();
-    clock_gettime(CLOCK_MONOTONIC, &after);
-    groups[count] = (after.tv_sec - before.tv_sec) * 1'000'000'000 + after.tv_nsec - before.tv_nsec;
-    spent += groups[count];
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    groups[count] = ns_between(begin, end) - ns_between(before, begin);  // what it takes to read the clock is no hit's
+    spent += ns_between(before, end);
   }
   const auto median = groups.begin() + static_cast<std::ptrdiff_t>(count / 2);
   std::nth_element(groups.begin(), median, groups.begin() + static_cast<std::ptrdiff_t>(count));
-  return static_cast<double>(*median) / static_cast<double>(kHits);
+  return static_cast<double>(std::max<std::int64_t>(*median, 0)) / static_cast<double>(kHits);
 }
 
 namespace {

@@ -20,6 +20,7 @@
 #include <string_view>
 #include <unordered_set>
 
+#include "runtime/trap/tls.h"
 #include "runtime/trap/trap_state.h"
 #include "xol/sys.h"
 
@@ -28,9 +29,12 @@ namespace {
 
 // A bit for every number that a thread may have. Source: linux/threads.h, PID_MAX_LIMIT.
 constexpr std::uint32_t kNumbers = 1U << 22, kBits = 64;
-constexpr std::size_t kArrivedBytes = kNumbers / 8;
+constexpr std::size_t kArrivedBytes = kNumbers / 8, kBasesBytes = std::size_t{1} << 19;
 constinit std::atomic<std::atomic<std::uint64_t>*> g_arrived{nullptr};  // mapped once: a straggler may look at any time
 constinit std::atomic<std::uint32_t> g_arrivals{0};
+// Where %fs led those that arrived, in the order of their arrival; behind the bits.
+constexpr std::uint32_t kMostBases = kBasesBytes / sizeof(std::uint64_t);
+std::uint64_t* bases() { return reinterpret_cast<std::uint64_t*>(g_arrived.load(std::memory_order_acquire)) + kNumbers / kBits; }  // pairs with park()
 constinit std::atomic<std::uint32_t> g_held{0};  // a futex
 
 void wait_a_moment() {
@@ -42,8 +46,9 @@ void wait_a_moment() {
 void hold(int) {
   if (g_held.load(std::memory_order_acquire) == 0) return;  // pairs with park()
   const std::uint32_t tid = sys::gettid() % kNumbers;
+  const std::uint32_t arrival = g_arrivals.fetch_add(1, std::memory_order_release);  // pairs with park()
+  if (arrival < kMostBases) bases()[arrival] = trap::fs_base();
   g_arrived.load(std::memory_order_acquire)[tid / kBits].fetch_or(std::uint64_t{1} << tid % kBits, std::memory_order_release);  // pairs with has_arrived
-  g_arrivals.fetch_add(1, std::memory_order_release);                                           // pairs with park()
   while (g_held.load(std::memory_order_acquire) != 0) {                                         // pairs with let_go()
     sys::call4(SYS_futex, reinterpret_cast<long>(&g_held), FUTEX_WAIT_PRIVATE, 1);
   }
@@ -66,11 +71,50 @@ long milliseconds() {
   return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
 }
 
+std::string_view read_file(const std::string& path, char* text, std::size_t size) {
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return {};
+  const ssize_t bytes = read(file, text, size);
+  close(file);
+  return {text, bytes > 0 ? static_cast<std::size_t>(bytes) : 0};
+}
+
+// What stands behind a name of /proc/PID/status. Source: proc(5).
+std::string_view field_of(std::string_view status, std::string_view name) {
+  const std::size_t at = status.find(name);
+  return at == status.npos ? std::string_view() : status.substr(at + name.size());
+}
+
+// This thread's number in the PID namespace that /proc is of, which is another where the process was given one without the other.
+std::uint32_t own_number_in_proc() {
+  char text[64];  // "PID/task/TID"
+  const ssize_t size = readlink("/proc/thread-self", text, sizeof text);
+  const std::string_view link(text, size > 0 ? static_cast<std::size_t>(size) : 0);
+  std::uint32_t tid = 0;
+  std::from_chars(text + link.rfind('/') + 1, text + link.size(), tid);
+  return tid != 0 ? tid : sys::gettid();
+}
+
+// The number here of a thread that /proc has under that one; 0: it has gone.
+std::uint32_t number_here(std::uint32_t in_proc) {
+  char text[4096];
+  const std::string_view all = field_of(read_file(fmt::format("/proc/self/task/{}/status", in_proc), text, sizeof text), "\nNSpid:\t");
+  const std::string_view numbers = all.substr(0, all.find('\n'));
+  std::uint32_t tid = 0;
+  const std::size_t last = numbers.find_last_of('\t') + 1;  // from the outermost namespace to the thread's own
+  std::from_chars(numbers.data() + last, numbers.data() + numbers.size(), tid);
+  return tid;
+}
+
 // A held thread may own any lock of libc's, malloc's among them: nothing below calls what could wait for one.
-std::vector<std::uint32_t> other_threads() {
-  std::vector<std::uint32_t> tids;
+struct Other {
+  std::uint32_t tid, in_proc;  // its number here, and in /proc
+};
+std::vector<Other> other_threads() {
+  std::vector<Other> tids;
   const int folder = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder < 0) return tids;
+  const std::uint32_t own = own_number_in_proc();
   alignas(dirent64) char entries[8192];
   long bytes;
   while ((bytes = sys::call4(SYS_getdents64, folder, reinterpret_cast<long>(entries), sizeof entries)) > 0) {
@@ -78,7 +122,7 @@ std::vector<std::uint32_t> other_threads() {
       const auto* entry = reinterpret_cast<const dirent64*>(entries + at);
       std::uint32_t tid = 0;
       std::from_chars(entry->d_name, entry->d_name + std::strlen(entry->d_name), tid);
-      if (tid != 0 && tid != sys::gettid()) tids.push_back(tid);
+      if (tid != 0 && tid != own) tids.push_back({own == sys::gettid() ? tid : number_here(tid), tid});
       at += entry->d_reclen;
     }
   }
@@ -91,21 +135,12 @@ struct Status {
   bool blocks_trap = false;
 };
 
-// Source: proc(5), /proc/pid/status.
-Status status_of(std::uint32_t tid) {
+Status status_of(std::uint32_t in_proc) {
   Status status;
-  const int file = open(fmt::format("/proc/self/task/{}/status", tid).c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return status;
   char text[4096];
-  const ssize_t bytes = read(file, text, sizeof text);
-  close(file);
-  const std::string_view lines(text, bytes > 0 ? static_cast<std::size_t>(bytes) : 0);
-  const auto field = [&](std::string_view name) {
-    const std::size_t at = lines.find(name);
-    return at == lines.npos ? std::string_view() : lines.substr(at + name.size());
-  };
-  if (const auto state = field("\nState:\t"); !state.empty()) status.state = state.front();
-  const auto blocked = field("\nSigBlk:\t");
+  const std::string_view lines = read_file(fmt::format("/proc/self/task/{}/status", in_proc), text, sizeof text);
+  if (const auto state = field_of(lines, "\nState:\t"); !state.empty()) status.state = state.front();
+  const auto blocked = field_of(lines, "\nSigBlk:\t");
   std::uint64_t mask = 0;
   std::from_chars(blocked.data(), blocked.data() + std::min<std::size_t>(blocked.size(), 16), mask, 16);
   status.blocks_trap = (mask >> (SIGTRAP - 1) & 1) != 0;
@@ -138,7 +173,7 @@ std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
   }
   std::atomic<std::uint64_t>* const arrived = g_arrived.load(std::memory_order_relaxed);  // the caller's lock: one at a time
   if (arrived == nullptr) {
-    void* const bits = mmap(nullptr, kArrivedBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* const bits = mmap(nullptr, kArrivedBytes + kBasesBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (bits == MAP_FAILED) return "no memory to list the threads of this process";
     g_arrived.store(static_cast<std::atomic<std::uint64_t>*>(bits), std::memory_order_release);  // pairs with hold()
   } else {
@@ -161,14 +196,14 @@ std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
     std::optional<std::uint32_t> missing;
     Status status_of_missing;
     const long quiet_for = milliseconds() - latest;
-    for (const std::uint32_t tid : other_threads()) {  // again and again: those that run may make more
+    for (const auto& [tid, in_proc] : other_threads()) {  // again and again: those that run may make more
       if (has_arrived(tid)) continue;
       const bool is_asked = asked.contains(tid);
       if (is_asked && quiet_for < kSettled) {
         missing = tid;
         continue;
       }
-      const Status status = status_of(tid);
+      const Status status = status_of(in_proc);
       if (status.state == 'Z' || status.state == 'X') continue;
       if (!is_asked && !status.blocks_trap && ask(tid)) asked.insert(tid);
       if (leaves_blocked && status.blocks_trap && status.state == 'S' && quiet_for > kQuiet) continue;
@@ -188,6 +223,11 @@ std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
     }
     wait_a_moment();
   }
+  // What clone makes without a TLS of its own runs on its maker's: seen here where libc's clone did not make it.
+  std::vector<std::uint64_t> storage(bases(), bases() + std::min(g_arrivals.load(std::memory_order_relaxed), kMostBases));  // all have arrived
+  storage.push_back(trap::fs_base());
+  std::sort(storage.begin(), storage.end());
+  if (std::adjacent_find(storage.begin(), storage.end()) != storage.end()) trap::g_process.shares_tls.store(true, std::memory_order_relaxed);  // they wait
   // The disposition that was, for take_over() to find.
   sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&old), 0, 8);
   return std::nullopt;

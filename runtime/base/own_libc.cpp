@@ -281,6 +281,8 @@ UBP_OWN(int, access, const char* path, int mode) {
 UBP_OWN(long, readlink, const char* path, char* to, std::size_t size) {
   return result_of(ubp::sys::call4(SYS_readlink, word(path), word(to), static_cast<long>(size)));
 }
+// Not through the vDSO, which reads the timestamp counter: a program may have made that a fault (PR_SET_TSC).
+UBP_OWN(int, clock_gettime, int clock, void* now) { return static_cast<int>(result_of(ubp::sys::call4(SYS_clock_gettime, clock, word(now)))); }
 UBP_OWN(int, getpid) { return static_cast<int>(ubp::sys::getpid()); }
 UBP_OWN(long, process_vm_readv, int process, const void* local, unsigned long locals, const void* remote, unsigned long remotes,
         unsigned long flags) {

@@ -71,8 +71,9 @@ std::vector<std::uint32_t> Plan::modules_matching(const language::Item& item) co
 
 Mistake Plan::unknown_module(const language::Item& item) const {
   std::string names;
-  for (const Module& module : modules_.all()) {
-    if (!module.is_runtime && !module.is_vdso && !is_runtimes_own(module)) names += (names.empty() ? "" : ", ") + module.name;
+  for (std::uint32_t index = 0; index < modules_.all().size(); ++index) {
+    const Module& module = modules_.all()[index];
+    if (modules_.is_present(index) && !module.is_runtime && !module.is_vdso && !is_runtimes_own(module)) names += (names.empty() ? "" : ", ") + module.name;
   }
   const std::string message = fmt::format("no module '{}' is loaded", item.module);
   const auto* symbol = std::get_if<language::SymbolTarget>(&item.target);

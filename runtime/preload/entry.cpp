@@ -33,6 +33,7 @@
 #include "runtime/report/output_file.h"
 #include "runtime/report/report.h"
 #include "runtime/signals/interpose.h"
+#include "runtime/signals/sandbox.h"
 #include "runtime/trap/trap_state.h"
 #include "xol/sys.h"
 
@@ -190,6 +191,7 @@ bool make_report(bool is_death) {
 }
 
 void write_report() {
+  if (signals::forbids_report()) return;
   if (begin_report()) make_report(false);
   wait_for_death();
 }
@@ -423,7 +425,7 @@ __attribute__((constructor)) void on_load(int argc, char** argv) {
 
 __attribute__((destructor)) void on_exit() try {
   write_report();
-  if (g_loaded != nullptr && is_reporting_process()) leave_consumers();
+  if (g_loaded != nullptr && !signals::forbids_report() && is_reporting_process()) leave_consumers();
 } catch (const std::bad_alloc&) {  // no memory to say so, and the process is ending
 }
 

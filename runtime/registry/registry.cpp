@@ -9,6 +9,7 @@
 #include "runtime/arm/process_memory.h"
 #include "runtime/base/stopwatch.h"
 #include "runtime/report/report.h"
+#include "runtime/symbols/while_modules_stay.h"
 #include "runtime/trap/task.h"
 #include "runtime/trap/trap_state.h"
 
@@ -79,40 +80,49 @@ std::optional<std::string> Registry::start(std::size_t probepoints, bool has_pen
 std::optional<std::uint64_t> Registry::prepare(std::vector<language::Item> items, std::optional<std::uint32_t> module,
                                                const Request& request, const std::function<void(std::size_t)>& progress,
                                                Problem& problem) {
-  Stopwatch watch;
-  auto kept = std::make_unique<Registration>();
-  Registration& registration = *kept;
-  registration.request = request;
-  modules_changed(false);
-  registration.plan = std::make_unique<plan::Plan>(*modules_, std::move(items), module);
-  plan::Plan& plan = *registration.plan;
-  if (auto wrong = judge(plan, registration, plan.resolve(progress))) {
-    problem = std::move(*wrong);
-    return std::nullopt;
-  }
-  registration.decode_ns = plan.decode_ns();
-  registration.resolve_ns = watch.lap_ns() - registration.decode_ns;
-  if (!plan.points().empty() || plan.has_pending()) {
-    if (plan.has_pending()) probepoints_.watch_modules();
-    if (auto denied = start(plan.points().size(), plan.has_pending())) {
-      problem.status = UBP_E_SYSTEM;
-      problem.message = std::move(*denied);
+  const auto prepare_now = [&]() -> std::optional<std::uint64_t> {
+    Stopwatch watch;
+    auto kept = std::make_unique<Registration>();
+    Registration& registration = *kept;
+    registration.request = request;
+    modules_changed(false);
+    if (module && !modules_->is_present(*module)) {
+      problem = {UBP_E_NOT_FOUND, {0, 0}, 0, 0, "", "", fmt::format("{} has just been unloaded", modules_->all()[*module].path), ""};
       return std::nullopt;
     }
-    if (request.consumer != nullptr && !give_counter(registration, problem)) return std::nullopt;
-    take(next_id_, registration);
-  }
-  append(registration.refused, plan.refused());
-  if (registration.points == 0 && !plan.has_pending() && !registration.refused.empty()) {
-    problem = problem_of(registration.refused.front());
-    take_counter(registration);
-    return std::nullopt;
-  }
-  registration.items = plan.items();
-  if (!plan.has_pending()) registration.plan.reset();
-  registration.prepare_ns = watch.lap_ns();
-  registrations_.emplace(next_id_, std::move(kept));
-  return next_id_++;
+    registration.plan = std::make_unique<plan::Plan>(*modules_, std::move(items), module);
+    plan::Plan& plan = *registration.plan;
+    if (auto wrong = judge(plan, registration, plan.resolve(progress))) {
+      problem = std::move(*wrong);
+      return std::nullopt;
+    }
+    registration.decode_ns = plan.decode_ns();
+    registration.resolve_ns = watch.lap_ns() - registration.decode_ns;
+    if (!plan.points().empty() || plan.has_pending()) {
+      if (plan.has_pending()) probepoints_.watch_modules();
+      if (auto denied = start(plan.points().size(), plan.has_pending())) {
+        problem.status = UBP_E_SYSTEM;
+        problem.message = std::move(*denied);
+        return std::nullopt;
+      }
+      if (request.consumer != nullptr && !give_counter(registration, problem)) return std::nullopt;
+      take(next_id_, registration);
+    }
+    append(registration.refused, plan.refused());
+    if (registration.points == 0 && !plan.has_pending() && !registration.refused.empty()) {
+      problem = problem_of(registration.refused.front());
+      take_counter(registration);
+      return std::nullopt;
+    }
+    registration.items = plan.items();
+    if (!plan.has_pending()) registration.plan.reset();
+    registration.prepare_ns = watch.lap_ns();
+    registrations_.emplace(next_id_, std::move(kept));
+    return next_id_++;
+  };
+  std::optional<std::uint64_t> id;
+  symbols::while_modules_stay([&] { id = prepare_now(); });  // their text and tables are read where they are mapped
+  return id;
 }
 
 // Takes what the plan has just resolved into the table and the registration.
@@ -150,7 +160,7 @@ bool Registry::give_counter(Registration& registration, Problem& problem) {
   }
   has_consumers_ = true;
   leave_segment();  // what they hit is to be missed
-  registration.since = __rdtsc();
+  if (records) registration.since = __rdtsc();  // a program may have made it a fault
   if (records) recorders_.insert_or_assign(registration.counter, next_id_);
   registration.counter_base = counter(registration.counter);
   return true;

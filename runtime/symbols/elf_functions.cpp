@@ -63,28 +63,21 @@ bool in_executable_segment(const Module& module, const CodeRange& range) {
 // Source: x86-64 psABI, R_X86_64_IRELATIVE: the resolver takes no arguments and returns the address.
 class IfuncResolver {
  public:
-  explicit IfuncResolver(const Module& module) : module_(module) {}
+  explicit IfuncResolver(const Module& module) : module_(module), may_ask_(module.is_relocated && is_loaded(module)) {}
 
   // The run-time address of the implementation; 0 when the module is not mapped here or the resolver gives
   // none.
   std::uint64_t resolve(std::uint64_t resolver) {
     const auto [entry, is_new] = chosen_.try_emplace(resolver, 0);
-    if (is_new && module_.is_relocated && is_mapped(resolver)) {
+    if (is_new && may_ask_) {
       entry->second = reinterpret_cast<std::uint64_t (*)()>(module_.bias + resolver)();
     }
     return entry->second;
   }
 
  private:
-  bool is_mapped(std::uint64_t elf_address) const {
-    Dl_info info;
-    link_map* map = nullptr;
-    const void* address = reinterpret_cast<const void*>(module_.bias + elf_address);
-    return dladdr1(address, &info, reinterpret_cast<void**>(&map), RTLD_DL_LINKMAP) != 0 &&
-           map->l_addr == module_.bias;
-  }
-
   const Module& module_;
+  const bool may_ask_;
   std::unordered_map<std::uint64_t, std::uint64_t> chosen_;
 };
 

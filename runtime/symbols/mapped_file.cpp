@@ -11,7 +11,18 @@
 namespace ubp::symbols {
 namespace {
 
-// Whether the module is here still. (A module that was unloaded keeps its number, and is asked for when a name is missing.)
+// Where a section is mapped; std::nullopt: not the whole of it is, or it is empty.
+std::optional<SectionBytes> mapped(const Module& module, const Elf64_Shdr& section) {
+  const Segment* const segment = module.segment_at(section.sh_addr);
+  const std::uint8_t* const bytes = module.bytes_at(section.sh_addr);
+  if ((section.sh_flags & SHF_ALLOC) == 0 || section.sh_size == 0 || bytes == nullptr || segment->writable) return std::nullopt;
+  const std::uint64_t before = section.sh_addr - segment->address;
+  if (before > segment->file_size || section.sh_size > segment->file_size - before) return std::nullopt;
+  return SectionBytes{bytes, section.sh_size, section.sh_addr};
+}
+
+}  // namespace
+
 bool is_loaded(const Module& module) {
   struct Search {
     const Module& module;
@@ -25,18 +36,6 @@ bool is_loaded(const Module& module) {
   };
   return dl_iterate_phdr(is_it, &search) != 0;
 }
-
-// Where a section is mapped; std::nullopt: not the whole of it is, or it is empty.
-std::optional<SectionBytes> mapped(const Module& module, const Elf64_Shdr& section) {
-  const Segment* const segment = module.segment_at(section.sh_addr);
-  const std::uint8_t* const bytes = module.bytes_at(section.sh_addr);
-  if ((section.sh_flags & SHF_ALLOC) == 0 || section.sh_size == 0 || bytes == nullptr || segment->writable) return std::nullopt;
-  const std::uint64_t before = section.sh_addr - segment->address;
-  if (before > segment->file_size || section.sh_size > segment->file_size - before) return std::nullopt;
-  return SectionBytes{bytes, section.sh_size, section.sh_addr};
-}
-
-}  // namespace
 
 std::optional<MappedTables> mapped_tables(const Module& module, const ElfFile& file) {
   if (module.is_vdso || file.build_id() != module.build_id || !is_loaded(module)) return std::nullopt;

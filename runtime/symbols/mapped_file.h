@@ -16,6 +16,9 @@ struct MappedTables {  // no bytes: the module has none; valid while it is mappe
   SectionBytes eh_frame;
 };
 
+// Whether the module is in this process still: one that was unloaded keeps its number, and is asked for when a name is missing.
+bool is_loaded(const Module& module);
+
 // file: the module's, with the same segments. std::nullopt when there may be more to read (a .symtab, a separate debug file), when
 // the module is not mapped by this process, and when anything else is not as it should be: ElfFile knows what to say.
 std::optional<MappedTables> mapped_tables(const Module& module, const ElfFile& file);

@@ -12,11 +12,13 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <exception>
 
 #include "runtime/language/spec.h"
 #include "runtime/symbols/elf_file.h"
 #include "runtime/symbols/notes.h"
 #include "runtime/symbols/symbols.h"
+#include "runtime/symbols/while_modules_stay.h"
 
 namespace ubp::symbols {
 namespace {
@@ -169,6 +171,24 @@ std::vector<Module> loaded_modules() {
   std::vector<Module> modules;
   dl_iterate_phdr(add_module, &modules);
   return modules;
+}
+
+void while_modules_stay(const std::function<void()>& body) {
+  struct Call {
+    const std::function<void()>& body;
+    std::exception_ptr thrown;
+  } call{body, nullptr};
+  const auto run = [](dl_phdr_info*, std::size_t, void* data) {
+    auto& its = *static_cast<Call*>(data);
+    try {
+      its.body();
+    } catch (...) {  // not through the dynamic linker
+      its.thrown = std::current_exception();
+    }
+    return 1;
+  };
+  dl_iterate_phdr(run, &call);
+  if (call.thrown) std::rethrow_exception(call.thrown);
 }
 
 std::uint64_t modules_generation() {

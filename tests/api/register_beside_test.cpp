@@ -1,7 +1,10 @@
-// The first registration beside threads: thousands; one that blocks SIGTRAP; one whose first hit is on a stack of its own.
+// Registration beside threads: thousands; one that blocks SIGTRAP; one whose first hit is on a stack of its own; one that runs on
+// another's TLS; one that loads and unloads what is registered.
 #include "fixture.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,6 +12,12 @@
 #include <atomic>
 #include <string>
 #include <vector>
+
+// clone(flags, stack) by a system call of its own; the task calls the function and ends.
+extern "C" long test_clone(unsigned long flags, void* stack, void (*function)());
+asm(".text\ntest_clone: push %r12\nmov %rdx, %r12\nxor %edx, %edx\nxor %r10d, %r10d\nxor %r8d, %r8d\n"
+    "mov $56, %eax\nsyscall\ntest %rax, %rax\njnz 1f\nxor %ebp, %ebp\ncall *%r12\nmov $60, %eax\nxor %edi, %edi\nsyscall\n"
+    "1: pop %r12\nret\n");
 
 namespace {
 
@@ -141,5 +150,110 @@ TEST_CASE("a thread whose first hit is on its own alternate stack: what lives th
           pthread_join(thread, nullptr);
           return wrong == 0 && calls == 2 && read(probe).recorded == 150 && read(quiet).missed == 150 ? 0 : 2;
         }) == 0);
+  }
+}
+
+TEST_CASE("a task that a system call of the program's has put on another's TLS, before the first probe: no jumps, exact counts") {
+  static constexpr long kCalls = 300;
+  static std::atomic<bool> may_go{false}, has_ended{false};
+  static std::atomic<long> wrong{0};
+  static const auto work = [] {
+    for (long i = 0; i < kCalls; ++i) wrong += target_add(i, 2 * i) != 3 * i;
+  };
+  for (const bool shares : {false, true}) {
+    CAPTURE(shares);
+    CHECK(end_of_child(100, [&]() -> int {
+          constexpr std::size_t kStack = std::size_t{1} << 17;
+          target_add(1, 2);  // bound before two tasks may bind it
+          if (shares) {
+            auto* const stack = static_cast<char*>(mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+            constexpr unsigned long kThread = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+            const auto task = [] {
+              while (!may_go) __builtin_ia32_pause();
+              work();
+              has_ended = true;
+            };
+            if (test_clone(kThread, stack + kStack, task) < 0) return 1;
+          }
+          auto config = sized<ubp_config>();
+          config.optimize = UBP_OPTIMIZE_ALWAYS;
+          if (ubp_init(&config) != UBP_OK) return 2;
+          ubp_probe* const probe = add("libfx_target:target_add");
+          may_go = true;
+          work();
+          while (shares && !has_ended) usleep(1000);
+          auto stats = sized<ubp_stats>();
+          if (ubp_read(&stats) != UBP_OK) return 3;
+          if (stats.optimised_probepoints != (shares ? 0 : 1)) return 4;
+          return wrong == 0 && read(probe).hits == (shares ? 2 : 1) * kCalls ? 0 : 5;
+        }) == 0);
+  }
+}
+
+TEST_CASE("registration beside a thread that loads and unloads what is registered") {
+  static std::atomic<bool> stops{false};
+  CHECK(end_of_child(100, []() -> int {
+          constexpr int kRounds = 1500;
+          if (ubp_init(nullptr) != UBP_OK) return 1;
+          pthread_t thread;
+          pthread_create(
+              &thread, nullptr,
+              [](void*) -> void* {
+                while (!stops) {
+                  if (void* const module = dlopen(FX_LATE, RTLD_NOW)) dlclose(module);
+                }
+                return nullptr;
+              },
+              nullptr);
+          for (int round = 0; round < kRounds; ++round) {
+            ubp_probe* probe = nullptr;
+            if (ubp_register("insn:libfx_late:*", nullptr, &probe, nullptr) == UBP_OK) ubp_unregister(probe);
+            if (round == kRounds / 2) ubp_unregister(add("libc:memcpy"));  // an IFUNC
+          }
+          stops = true;
+          pthread_join(thread, nullptr);
+          void* const module = dlopen(FX_LATE, RTLD_NOW);
+          const auto first = reinterpret_cast<long (*)()>(dlsym(module, "page_0_first"));
+          ubp_probe* const probe = add("libfx_late:page_0_first");
+          for (int call = 0; call < 100; ++call) first();
+          return read(probe).hits == 100 ? 0 : 2;
+        }) == 0);
+}
+
+TEST_CASE("a process of a PID namespace that has not its own /proc, alone and beside a thread") {
+  constexpr int kSkipped = 77;
+  for (const bool has_thread : {false, true}) {
+    CAPTURE(has_thread);
+    const int status = end_of_child(100, [&]() -> int {
+      if (unshare(CLONE_NEWPID) != 0) return kSkipped;
+      const int inner = end_of_child(100, [&]() -> int {
+        static std::atomic<bool> may_go{false};
+        if (getpid() != 1) return 1;
+        pthread_t thread{};
+        const auto calls = [](void*) -> void* {
+          while (!may_go) usleep(1000);
+          for (int call = 0; call < 100; ++call) target_add(call, 1);
+          return nullptr;
+        };
+        if (has_thread) pthread_create(&thread, nullptr, calls, nullptr);
+        if (ubp_init(nullptr) != UBP_OK) return 2;
+        ubp_probe* probe = nullptr;
+        auto refusal = sized<ubp_refusal>();
+        if (ubp_register("libfx_target:target_add", nullptr, &probe, &refusal) != UBP_OK) {
+          MESSAGE(std::string(refusal.message));
+          return 3;
+        }
+        may_go = true;
+        calls(nullptr);
+        if (has_thread) pthread_join(thread, nullptr);
+        return read(probe).hits == (has_thread ? 200 : 100) ? 0 : 4;
+      });
+      return WIFEXITED(inner) ? WEXITSTATUS(inner) : 9;
+    });
+    if (WIFEXITED(status) && WEXITSTATUS(status) == kSkipped) {
+      MESSAGE("skipped: no PID namespace can be made here");
+      return;
+    }
+    CHECK(status == 0);
   }
 }

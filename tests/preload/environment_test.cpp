@@ -100,6 +100,26 @@ TEST_CASE("late_seccomp: a filter that allows next to nothing, set after load") 
   CHECK(probed.err.find("ubp: hits") != std::string::npos);
 }
 
+TEST_CASE("a program that has made the timestamp counter a fault ends as it would, with its report") {
+  Outcome probed = check({"no_clock"});
+  CHECK(probed.err.find("ubp: hits") != std::string::npos);
+}
+
+TEST_CASE("late_seccomp: a filter that ends the program for what a report needs: there is none, and it ends as it would") {
+  for (const std::string how : {"kill", "trap"}) {
+    for (const std::string way : {"_exit", "exit"}) {
+      const std::vector<std::string> argv = {fixture("fx_environment"), "bare", how, way};
+      CAPTURE(how);
+      CAPTURE(way);
+      const Outcome plain = run_plain(argv);
+      REQUIRE(plain.end() == "exit 0");
+      const Outcome probed = run({.argv = argv, .env = {{"UBP_PROBES", "f; insn:g"}}, .summary = false});
+      CHECK(probed.end() == "exit 0");
+      CHECK(probed.out == plain.out);
+    }
+  }
+}
+
 TEST_CASE("late_seccomp: a filter that raises SIGSYS for what the runtime calls, under a handler of the program's") {
   const std::vector<std::string> argv = {fixture("fx_environment"), "trapping"};
   const Outcome plain = run_plain(argv);

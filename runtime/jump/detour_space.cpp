@@ -30,6 +30,12 @@ std::uint64_t next_match(std::uint64_t x, Pattern pattern) {
 }  // namespace
 
 DetourSpace::Chunk* DetourSpace::chunk_at(std::uint64_t base) {
+  if (base != latest_base_) latest_ = find_chunk(base);
+  latest_base_ = base;
+  return latest_;
+}
+
+DetourSpace::Chunk* DetourSpace::find_chunk(std::uint64_t base) {
   const auto [found, is_new] = chunks_.try_emplace(base);
   if (!is_new) return found->second.get();
   constexpr std::uint64_t kBitmap = kChunkBytes / 8;
@@ -67,16 +73,27 @@ std::optional<std::uint64_t> DetourSpace::place(std::uint64_t from, Pattern patt
   return search(reach, {begin, home}, pattern, size, code);
 }
 
-// The first place with a displacement in `within`.
+// The first place with a displacement in `within`, but in no chunk that such detours have often been looked for in vain: without that
+// the time would grow by the square of their number.
 std::optional<std::uint64_t> DetourSpace::search(std::uint64_t reach, Extent within, Pattern pattern, DetourSize size, Extent code) {
   const std::uint64_t need = size.head + size.code, first = reach + within.begin - size.head;
   const bool is_contiguous = (pattern.mask & 0xffffff) == 0;
-  std::uint64_t relative = next_match(within.begin, pattern);
+  constexpr std::uint8_t kOften = 4;
+  const std::uint32_t fixed = (pattern.mask & 0xff) / 0xff;
+  const bool is_dense = (pattern.mask & 0xffff00) == 0;  // it may lie anywhere in a chunk, or nearly so: one failure tells of others
+  const std::uint32_t bucket = std::min<std::uint32_t>(static_cast<std::uint32_t>(need) / 64, kSizes - 1);
+  std::uint64_t relative = next_match(within.begin, pattern), begun = ~std::uint64_t{0};  // the chunk that is being searched from its begin
+  Chunk* searched = nullptr;
   while (relative < within.end) {
     const std::uint64_t begin = reach + relative - size.head, base = begin & ~(kChunkBytes - 1), offset = begin - base;
     const auto go_to = [&](std::uint64_t address) { relative = next_match(address + size.head - reach, pattern); };
     Chunk* const chunk = chunk_at(base);
-    if (chunk == nullptr || offset + need > kChunkBytes) {
+    if (base != begun) {
+      if (searched != nullptr && searched->in_vain[fixed][bucket] < kOften) ++searched->in_vain[fixed][bucket];
+      searched = is_dense && (begin != first || offset < kPage) ? chunk : nullptr;
+      begun = base;
+    }
+    if (chunk == nullptr || offset + need > kChunkBytes || (is_dense && chunk->in_vain[fixed][bucket] == kOften)) {
       go_to(base + kChunkBytes);
       continue;
     }

@@ -63,19 +63,24 @@ class DetourSpace {
 
  private:
   static constexpr std::uint64_t kPage = sys::kPageBytes;
+  static constexpr std::uint32_t kPatterns = 2, kSizes = 32;  // whether the lowest byte is fixed; by 64 bytes
   struct Chunk {
     std::uint64_t* used = nullptr;               // a bit for every byte
     std::uint64_t* begins = nullptr;             // DetourChunk::begins
     std::uint32_t longest[kChunkBytes / kPage];  // no free run that begins in the page is longer
     bool is_shown = false;                       // in the view
+    std::uint8_t in_vain[kPatterns][kSizes];     // searches from its begin to its end for a place for such a detour, without one
   };
 
   Chunk* chunk_at(std::uint64_t base);
+  Chunk* find_chunk(std::uint64_t base);
   std::optional<std::uint64_t> search(std::uint64_t reach, Extent within, Pattern pattern, DetourSize size, Extent code);
   std::uint64_t last_used(Chunk& chunk, std::uint64_t begin, std::uint64_t end) const;
 
   std::function<bool(std::uint64_t)> reserve_;
   std::map<std::uint64_t, std::unique_ptr<Chunk>> chunks_;  // by base; null: cannot be had
+  std::uint64_t latest_base_ = ~std::uint64_t{0};           // of the chunk that was looked up last
+  Chunk* latest_ = nullptr;
   std::uint32_t chunks_made_ = 0;
   std::uint64_t used_bytes_ = 0;
 };

@@ -34,7 +34,7 @@ constinit std::atomic<std::atomic<std::uint64_t>*> g_arrived{nullptr};  // mappe
 constinit std::atomic<std::uint32_t> g_arrivals{0};
 // Where %fs led those that arrived, in the order of their arrival; behind the bits.
 constexpr std::uint32_t kMostBases = kBasesBytes / sizeof(std::uint64_t);
-std::uint64_t* bases() { return reinterpret_cast<std::uint64_t*>(g_arrived.load(std::memory_order_acquire)) + kNumbers / kBits; }  // pairs with park()
+std::atomic<std::uint64_t>* bases() { return g_arrived.load(std::memory_order_acquire) + kNumbers / kBits; }  // pairs with park()
 constinit std::atomic<std::uint32_t> g_held{0};  // a futex
 
 void wait_a_moment() {
@@ -47,7 +47,9 @@ void hold(int) {
   if (g_held.load(std::memory_order_acquire) == 0) return;  // pairs with park()
   const std::uint32_t tid = sys::gettid() % kNumbers;
   const std::uint32_t arrival = g_arrivals.fetch_add(1, std::memory_order_release);  // pairs with park()
-  if (arrival < kMostBases) bases()[arrival] = trap::fs_base();
+  std::uint64_t base = 0;  // by a system call: a thread sanitizer sees no order between a handler like this one and park()
+  sys::call4(SYS_arch_prctl, trap::kGetFs, reinterpret_cast<long>(&base));
+  if (arrival < kMostBases) bases()[arrival].store(base, std::memory_order_relaxed);  // the bit below publishes it
   g_arrived.load(std::memory_order_acquire)[tid / kBits].fetch_or(std::uint64_t{1} << tid % kBits, std::memory_order_release);  // pairs with has_arrived
   while (g_held.load(std::memory_order_acquire) != 0) {                                         // pairs with let_go()
     sys::call4(SYS_futex, reinterpret_cast<long>(&g_held), FUTEX_WAIT_PRIVATE, 1);
@@ -224,7 +226,9 @@ std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
     wait_a_moment();
   }
   // What clone makes without a TLS of its own runs on its maker's: seen here where libc's clone did not make it.
-  std::vector<std::uint64_t> storage(bases(), bases() + std::min(g_arrivals.load(std::memory_order_relaxed), kMostBases));  // all have arrived
+  std::vector<std::uint64_t> storage;
+  const std::uint32_t known = std::min(g_arrivals.load(std::memory_order_relaxed), kMostBases);  // all have arrived
+  for (std::uint32_t i = 0; i < known; ++i) storage.push_back(bases()[i].load(std::memory_order_relaxed));  // has_arrived() acquired it
   storage.push_back(trap::fs_base());
   std::sort(storage.begin(), storage.end());
   if (std::adjacent_find(storage.begin(), storage.end()) != storage.end()) trap::g_process.shares_tls.store(true, std::memory_order_relaxed);  // they wait

@@ -1,7 +1,7 @@
 // Interposed libc functions: the application cannot take SIGTRAP away from the runtime, and reads back what it set.
 //
 // Each function passes straight to libc's until take_over(). Afterwards every handler the application installs is
-// kept in trap::g_handlers, and the kernel is given ubp_signal_entry instead, with the application's own flags.
+// kept in trap::g_handlers, and the kernel is given ubp_signal_entry instead (trap/disposition.h says what that means).
 // SIGTRAP is virtual: its disposition and mask bit are the application's to set and read, and reach no kernel.
 //
 // Context: any, handlers included: sigaction and its family are async-signal-safe, so nothing here allocates, and
@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "runtime/signals/real.h"
+#include "runtime/trap/disposition.h"
 #include "runtime/trap/segment.h"
 #include "xol/sys.h"
 
@@ -35,12 +36,12 @@ std::uint64_t kernel_mask(const sigset_t& set) {
   return bits;
 }
 
-// Whose turn it is to change one signal's disposition: 0, or a thread, with its process. A forked child may find the turn of a thread
-// that it does not have, and takes it over.
+// Whose turn it is to change one signal's disposition: 0, or a thread, with its process. A forked child may find the
+// turn of a thread that it does not have, and takes it over.
 std::atomic<std::uint64_t> g_turns[65];
 
-// Serialises changes of one signal's disposition. No handler of the application's runs meanwhile, that of its SIGTRAP included: it
-// could call sigaction itself.
+// Serialises changes of one signal's disposition. No handler of the application's runs meanwhile, that of its SIGTRAP
+// included: it could call sigaction itself.
 class DispositionLock {
  public:
   explicit DispositionLock(int signal) : turn_(g_turns[signal]) {
@@ -76,142 +77,112 @@ class DispositionLock {
   bool was_blocked_ = false;
 };
 
-// What the shim has to know of the application's flags; the kernel is always asked for siginfo.
-void remember_flags(int signal, std::uint64_t flags) {
-  trap::set_bit(g_handlers.on_stack, static_cast<std::uint64_t>(signal), (flags & SA_ONSTACK) != 0);
-  trap::set_bit(g_handlers.takes_info, static_cast<std::uint64_t>(signal), (flags & SA_SIGINFO) != 0);
-}
-
 using Handler = void (*)(int);
-const Handler kShim = reinterpret_cast<Handler>(&trap::ubp_signal_entry);
 
-bool is_function(Handler handler) { return handler != SIG_DFL && handler != SIG_IGN && handler != SIG_ERR; }
 std::uint64_t word_of(Handler handler) { return reinterpret_cast<std::uint64_t>(handler); }
 Handler handler_of(std::uint64_t word) { return reinterpret_cast<Handler>(word); }
 
-// SIGTRAP, as the application believes it set it.
-void virtual_sigaction(const struct sigaction* act, struct sigaction* old) {
-  DispositionLock lock(SIGTRAP);
-  struct sigaction before {};
-  before.sa_handler = handler_of(g_handlers.handler[SIGTRAP].load(std::memory_order_relaxed));  // under the lock
-  before.sa_flags = static_cast<int>(g_handlers.trap_flags.load(std::memory_order_relaxed));    // under the lock
-  const std::uint64_t mask = g_handlers.trap_mask.load(std::memory_order_relaxed);              // under the lock
-  std::memcpy(&before.sa_mask, &mask, sizeof mask);
-  if (act != nullptr) {
-    g_handlers.trap_flags.store(static_cast<unsigned>(act->sa_flags), std::memory_order_relaxed);
-    g_handlers.trap_mask.store(kernel_mask(act->sa_mask), std::memory_order_relaxed);
-    // Release: pairs with ubp_trap_foreign, which then calls it.
-    g_handlers.handler[SIGTRAP].store(word_of(act->sa_handler), std::memory_order_release);
-  }
-  if (old != nullptr) *old = before;
+// An action as the kernel has it, and as libc does. (libc sets the restorer itself.)
+trap::KernelSigaction kernel_form(const struct sigaction& act) {
+  return {word_of(act.sa_handler), static_cast<unsigned>(act.sa_flags),
+          reinterpret_cast<std::uint64_t>(act.sa_restorer), kernel_mask(act.sa_mask)};
+}
+struct sigaction libc_form(const trap::KernelSigaction& act) {
+  struct sigaction result {};
+  result.sa_handler = handler_of(act.handler);
+  result.sa_flags = static_cast<int>(act.flags);
+  result.sa_restorer = reinterpret_cast<void (*)()>(act.restorer);
+  std::memcpy(&result.sa_mask, &act.mask, sizeof act.mask);
+  return result;
 }
 
 // A vfork child has signal dispositions of its own but shares this memory with its parent: what it sets goes to the
 // kernel as it is, and the parent's tables stay.
+bool is_vfork_child() {
+  return trap::g_process.fork_state->load(std::memory_order_acquire) == trap::kReady &&  // pairs with set_up_child
+         !sys::is_process(trap::g_process.pid);
+}
+
+// Whether libc's function does all there is to do. SIGTRAP never reaches it: a vfork child may meet an int3 too.
 bool passes_through(int signal) {
   if (!g_active.load(std::memory_order_acquire) || !is_signal(signal)) return true;  // pairs with take_over
-  return trap::g_process.fork_state->load(std::memory_order_acquire) == trap::kReady &&
-         !sys::is_process(trap::g_process.pid);
+  return signal != SIGTRAP && is_vfork_child();
+}
+
+// SIGTRAP, as the application believes it set it. Returns what it was.
+trap::KernelSigaction change_trap(const trap::KernelSigaction* act) {
+  if (is_vfork_child()) return trap::trap_disposition();
+  DispositionLock lock(SIGTRAP);
+  const trap::KernelSigaction before = trap::trap_disposition();
+  if (act != nullptr) trap::set_trap_disposition(*act);
+  return before;
 }
 
 int wrapped_sigaction(int signal, const struct sigaction* act, struct sigaction* old) {
   const auto real = UBP_REAL(sigaction);
-  if (passes_through(signal)) {
-    if (signal == SIGTRAP && g_active.load(std::memory_order_relaxed)) return 0;  // the vfork child may meet an int3
-    return real(signal, act, old);
-  }
+  if (passes_through(signal)) return real(signal, act, old);
+  trap::KernelSigaction asked{};
+  if (act != nullptr) asked = kernel_form(*act);
+  const trap::KernelSigaction* const wanted = act != nullptr ? &asked : nullptr;
   if (signal == SIGTRAP) {
-    virtual_sigaction(act, old);
+    const trap::KernelSigaction before = change_trap(wanted);
+    if (old != nullptr) *old = libc_form(before);
     return 0;
   }
   DispositionLock lock(signal);
-  const std::uint64_t previous = g_handlers.handler[signal].load(std::memory_order_relaxed);  // under the lock
-  const auto number = static_cast<std::uint64_t>(signal);
-  const bool masked_trap = trap::has_bit(g_handlers.masks_trap, number);
-  const bool took_info = trap::has_bit(g_handlers.takes_info, number);
-  struct sigaction kernel_act {};
-  if (act != nullptr) {
-    kernel_act = *act;
-    if (is_function(act->sa_handler)) {
-      // Before the kernel knows the shim; release: pairs with ubp_signal_prepare.
-      g_handlers.handler[signal].store(word_of(act->sa_handler), std::memory_order_release);
-      kernel_act.sa_handler = kShim;
-      kernel_act.sa_flags |= SA_SIGINFO;
-    }
-    sigdelset(&kernel_act.sa_mask, SIGTRAP);
-  }
+  const trap::DispositionChange change = trap::begin_change(static_cast<std::uint64_t>(signal), wanted, true);
+  const struct sigaction kernel_act = libc_form(change.kernel);
   struct sigaction kernel_old {};
   trap::t_thread.app_trap.in_wrapper = true;
   const int result = real(signal, act != nullptr ? &kernel_act : nullptr, &kernel_old);
   trap::t_thread.app_trap.in_wrapper = false;
   if (result != 0) {
-    g_handlers.handler[signal].store(previous, std::memory_order_release);  // pairs with ubp_signal_prepare
+    trap::take_back(change);
     return result;
   }
-  if (act != nullptr) {
-    trap::set_bit(g_handlers.masks_trap, number, sigismember(&act->sa_mask, SIGTRAP) == 1);
-    remember_flags(signal, static_cast<std::uint64_t>(act->sa_flags));
-  }
-  if (old != nullptr) {
-    *old = kernel_old;
-    if (old->sa_handler == kShim) {
-      old->sa_handler = handler_of(previous);
-      if (!took_info) old->sa_flags &= ~SA_SIGINFO;
-      if (previous == 0) old->sa_flags = 0;  // the guard's
-    }
-    if (masked_trap) sigaddset(&old->sa_mask, SIGTRAP);
-  }
+  trap::KernelSigaction shown = kernel_form(kernel_old);
+  trap::complete_change(change, wanted, &shown);
+  if (old != nullptr) *old = libc_form(shown);
   return 0;
 }
 
-// signal() and its relatives: libc's function is given the shim, and its answer is translated back.
+// signal() and its relatives: libc's function is given ubp_signal_entry, and its answer is translated back.
 template <typename Real>
 Handler wrapped_signal(Real real, int signal, Handler handler) {
-  if (passes_through(signal)) {
-    if (signal == SIGTRAP && g_active.load(std::memory_order_relaxed)) return SIG_DFL;
-    return real(signal, handler);
+  if (passes_through(signal)) return real(signal, handler);
+  if (handler == SIG_ERR) {
+    errno = EINVAL;
+    return SIG_ERR;
   }
+  trap::KernelSigaction asked{};
+  asked.handler = word_of(handler);
   if (signal == SIGTRAP) {
-    if (handler == SIG_ERR) {
-      errno = EINVAL;
-      return SIG_ERR;
-    }
-    struct sigaction act {}, old{};
-    act.sa_handler = handler;
-    act.sa_flags = SA_RESTART;
-    virtual_sigaction(&act, &old);
-    return old.sa_handler;
+    asked.flags = SA_RESTART;
+    return handler_of(change_trap(&asked).handler);
   }
   DispositionLock lock(signal);
-  const std::uint64_t previous = g_handlers.handler[signal].load(std::memory_order_relaxed);  // under the lock
-  if (is_function(handler)) {
-    g_handlers.handler[signal].store(word_of(handler), std::memory_order_release);  // pairs with ubp_signal_prepare
-  }
+  const trap::DispositionChange change = trap::begin_change(static_cast<std::uint64_t>(signal), &asked, true);
   trap::t_thread.app_trap.in_wrapper = true;
-  const Handler old = real(signal, is_function(handler) ? kShim : handler);
+  const Handler old = real(signal, handler_of(change.kernel.handler));
   trap::t_thread.app_trap.in_wrapper = false;
   if (old == SIG_ERR) {
-    g_handlers.handler[signal].store(previous, std::memory_order_release);  // pairs with ubp_signal_prepare
+    trap::take_back(change);
     return old;
   }
-  trap::set_bit(g_handlers.masks_trap, static_cast<std::uint64_t>(signal), false);
-  remember_flags(signal, 0);
-  return old == kShim ? handler_of(previous) : old;
+  trap::KernelSigaction shown{};
+  shown.handler = word_of(old);
+  trap::complete_change(change, &asked, &shown);
+  return handler_of(shown.handler);
 }
 
-// Puts the shim in front of a handler that was installed before take_over(). Raw: libc refuses its internal signals.
+// Puts ubp_signal_entry in front of a handler that was installed before take_over(). Raw: libc refuses its internal
+// signals.
 void wrap_existing(int signal) {
   trap::KernelSigaction act{};
   if (sys::failed(sys::call4(SYS_rt_sigaction, signal, 0, reinterpret_cast<long>(&act), kSigsetBytes))) return;
-  if (act.handler <= 1) return;
-  remember_flags(signal, act.flags);
-  g_handlers.handler[signal].store(act.handler, std::memory_order_release);  // pairs with ubp_signal_prepare
-  if ((act.mask & bit_of(SIGTRAP)) != 0) {
-    g_handlers.masks_trap.fetch_or(bit_of(signal), std::memory_order_relaxed);  // single-threaded: load time
-  }
-  act.handler = word_of(kShim);
-  act.flags |= SA_SIGINFO;
-  act.mask &= ~bit_of(SIGTRAP);
+  if (!trap::is_function(act.handler)) return;
+  trap::note(static_cast<std::uint64_t>(signal), trap::notes_of(act));
+  act = trap::behind_entry(act);
   sys::call4(SYS_rt_sigaction, signal, reinterpret_cast<long>(&act), 0, kSigsetBytes);
 }
 
@@ -233,11 +204,12 @@ bool is_taken_by_another() {
 void set_guards(bool (*are)(std::uint64_t signal), bool guards) {
   for (std::uint64_t signal = 1; signal <= 64; ++signal) {
     trap::KernelSigaction act{};
-    const bool is_default = are(signal) && g_handlers.handler[signal].load(std::memory_order_acquire) == 0;  // pairs with sigaction
-    if (!is_default || sys::failed(sys::call4(SYS_rt_sigaction, static_cast<long>(signal), 0, reinterpret_cast<long>(&act), kSigsetBytes))) continue;
-    if (act.handler != (guards ? 0 : word_of(kShim))) continue;
+    if (!are(signal) || g_handlers.handler[signal].load(std::memory_order_acquire) != 0) continue;  // pairs with note()
+    const long number = static_cast<long>(signal);
+    if (sys::failed(sys::call4(SYS_rt_sigaction, number, 0, reinterpret_cast<long>(&act), kSigsetBytes))) continue;
+    if (act.handler != (guards ? 0 : trap::entry_address())) continue;
     act = guards ? trap::guard_action() : trap::KernelSigaction{};
-    sys::call4(SYS_rt_sigaction, static_cast<long>(signal), reinterpret_cast<long>(&act), 0, kSigsetBytes);
+    sys::call4(SYS_rt_sigaction, number, reinterpret_cast<long>(&act), 0, kSigsetBytes);
   }
 }
 

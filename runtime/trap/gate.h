@@ -10,6 +10,7 @@
 #pragma once
 
 #include "runtime/trap/consume.h"
+#include "runtime/trap/disposition.h"
 #include "runtime/trap/tls.h"
 
 namespace ubp::trap {
@@ -64,64 +65,49 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
   return 0;
 }
 
-// What the application is told of a disposition that is the shim's in the kernel. previous: the handler it stands for.
-[[gnu::always_inline]] inline void show_disposition(std::uint64_t signal, std::uint64_t previous, bool took_info, KernelSigaction& old) {
-  old.handler = previous;
-  if (previous == 0) old.flags = 0;  // the guard's
-  if (!took_info) old.flags &= ~std::uint64_t{SA_SIGINFO};
-  if (has_bit(g_handlers.masks_trap, signal)) old.mask |= kTrapBit;
+// Whether a call that has failed has made its change all the same: what is at old, the kernel writes last.
+[[gnu::always_inline]] inline bool is_made(long result, const KernelSigaction* old) {
+  return !sys::failed(result) || (old != nullptr && static_cast<std::uint64_t>(result) == kBadAddress);
 }
 
-// Changes a disposition as the application asks for it: SIGTRAP stays the runtime's, a handler is put behind ubp_signal_entry,
-// and so is the default where that is a core dump. act, old: null, or act is good; what is at old, the kernel writes, and where it
-// cannot, it has made the change all the same.
-[[gnu::always_inline]] inline std::uint64_t change_disposition(std::uint64_t signal, const KernelSigaction* act, KernelSigaction* old) {
-  const std::uint64_t shim = address_of(&ubp_signal_entry);
-  const bool known = signal >= 1 && signal <= 64;
-  // A vfork child's dispositions are its own, the table its parent's.
+// The same for SIGTRAP: the kernel is asked only whether old is good.
+[[gnu::always_inline]] inline std::uint64_t change_trap(const KernelSigaction* act, KernelSigaction* old, bool is_member) {
+  const long result = sys::call4(SYS_rt_sigaction, SIGTRAP, 0, reinterpret_cast<long>(old), 8);
+  if (!is_made(result, old)) return static_cast<std::uint64_t>(result);
+  if (old != nullptr && !sys::failed(result)) {
+    const std::uint64_t restorer = old->restorer;
+    *old = trap_disposition();
+    old->restorer = restorer;
+  }
+  if (act != nullptr && is_member) set_trap_disposition(*act);
+  return static_cast<std::uint64_t>(result);
+}
+
+// Changes a disposition as the application asks for it. The default is put behind ubp_signal_entry too, where that ends
+// the process (death.h). act, old: null, or act is good; old may be bad.
+[[gnu::always_inline]] inline std::uint64_t change_disposition(std::uint64_t signal, const KernelSigaction* act,
+                                                               KernelSigaction* old) {
   const bool is_member = sys::is_process(g_process.pid);
-  const std::uint64_t previous = known ? g_handlers.handler[signal].load(std::memory_order_relaxed) : 0;  // shown as old
-  const bool took_info = known && has_bit(g_handlers.takes_info, signal);
-  const bool is_trap = signal == SIGTRAP;
-  const bool wraps = act != nullptr && known && is_member && act->handler > 1 && act->handler != shim && !is_trap;
-  const bool guards = act != nullptr && is_member && act->handler == 0 && is_guarded(signal);
-  KernelSigaction copy{};
-  if (act != nullptr) {
-    copy = *act;
-    copy.mask &= ~kTrapBit;
-    if (wraps || guards) {
-      set_bit(g_handlers.on_stack, signal, (act->flags & SA_ONSTACK) != 0);
-      set_bit(g_handlers.takes_info, signal, (act->flags & SA_SIGINFO) != 0);
-      set_bit(g_handlers.masks_trap, signal, (act->mask & kTrapBit) != 0);
-      g_handlers.handler[signal].store(act->handler, std::memory_order_release);  // pairs with ubp_signal_prepare
-      copy.handler = shim;
-    }
-    if (guards) copy = guard_action();
-    if (copy.handler == shim) copy.flags |= SA_SIGINFO;  // ubp_signal_prepare reads it
+  if (signal == SIGTRAP) return change_trap(act, old, is_member);
+  DispositionChange change = begin_change(signal, act, is_member);
+  if (act != nullptr && change.is_kept && act->handler == 0 && is_guarded(signal)) {
+    note(signal, notes_of(*act));
+    change.is_noted = true;
+    change.kernel = guard_action();
   }
-  const long result = sys::call4(SYS_rt_sigaction, static_cast<long>(signal),
-                                 act != nullptr && !is_trap ? reinterpret_cast<long>(&copy) : 0, reinterpret_cast<long>(old), 8);
-  if (sys::failed(result)) {
-    const bool is_made = old != nullptr && static_cast<std::uint64_t>(result) == kBadAddress;
-    if ((wraps || guards) && !is_made) g_handlers.handler[signal].store(previous, std::memory_order_release);  // as above
-    if (!is_trap || !is_made) return static_cast<std::uint64_t>(result);
-    old = nullptr;  // its answer is the call's
-  }
-  if (is_trap) {
-    constexpr auto kOrder = std::memory_order_relaxed;  // for the handler, which is stored last
-    if (old != nullptr) *old = {previous, g_handlers.trap_flags.load(kOrder), old->restorer, g_handlers.trap_mask.load(kOrder)};
-    if (act != nullptr && is_member) {
-      g_handlers.trap_flags.store(act->flags, kOrder);
-      g_handlers.trap_mask.store(act->mask, kOrder);
-      g_handlers.handler[SIGTRAP].store(act->handler, std::memory_order_release);  // pairs with ubp_trap_foreign
-    }
-  } else if (old != nullptr && old->handler == shim && !this_thread().app_trap.in_wrapper) {
-    show_disposition(signal, previous, took_info, *old);
+  // An interposed function has put it there; ubp_signal_prepare reads the signal's information.
+  if (change.kernel.handler == entry_address()) change.kernel.flags |= SA_SIGINFO;
+  const long given = act != nullptr ? reinterpret_cast<long>(&change.kernel) : 0;
+  const long result = sys::call4(SYS_rt_sigaction, static_cast<long>(signal), given, reinterpret_cast<long>(old), 8);
+  if (!is_made(result, old)) {
+    take_back(change);
+  } else if (!this_thread().app_trap.in_wrapper) {  // else the interposed function does it
+    complete_change(change, act, sys::failed(result) ? nullptr : old);
   }
   return static_cast<std::uint64_t>(result);
 }
 
-// rt_sigaction(signal, act, old, size) as libc calls it, for the application (which then passes the shim:
+// rt_sigaction(signal, act, old, size) as libc calls it, for the application (which then passes ubp_signal_entry:
 // signals/interpose.cpp) or for itself, and as syscall(2) does.
 [[gnu::always_inline]] inline std::uint64_t gated_sigaction(Context* uc) {
   if (uc->r10 != 8) return kInvalid;
@@ -130,7 +116,8 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
     const long readable = sys::call4(SYS_rt_sigaction, 0, reinterpret_cast<long>(act), 0, 8);
     if (static_cast<std::uint64_t>(readable) == kBadAddress) return kBadAddress;
   }
-  return change_disposition(uc->rdi, act, reinterpret_cast<KernelSigaction*>(uc->rdx));
+  const auto signal = static_cast<std::uint32_t>(uc->rdi);  // an int to the kernel, whatever the register's upper half holds
+  return change_disposition(signal, act, reinterpret_cast<KernelSigaction*>(uc->rdx));
 }
 
 // execve and execveat: the new program inherits the mask, the application's SIGTRAP with it. The thread's mask is that

@@ -13,9 +13,9 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 #include <span>
 
+#include "runtime/base/clock.h"
 #include "runtime/patch/poke.h"
 #include "runtime/trap/frame.h"
 #include "xol/make_area.h"
@@ -275,12 +275,6 @@ xol::Displaced calibration_point() {
   return {reinterpret_cast<std::uint64_t>(trap::ubp_calibration_point), nop, &kNop};
 }
 
-namespace {
-
-std::int64_t ns_between(const timespec& from, const timespec& to) { return (to.tv_sec - from.tv_sec) * 1'000'000'000 + to.tv_nsec - from.tv_nsec; }
-
-}  // namespace
-
 double measure_hit_ns() {
   if (!reaches_runtime()) return 0;
   // Every process pays for this at its end: as many groups as there is time for, and no fewer than a median needs.
@@ -289,13 +283,11 @@ double measure_hit_ns() {
   std::array<std::int64_t, kGroups> groups{};
   std::size_t count = 0;
   for (std::int64_t spent = 0; count < kGroups && (count < kFewest || spent < kEnoughNs); ++count) {
-    timespec before{}, begin{}, end{};
-    clock_gettime(CLOCK_MONOTONIC, &before);
-    clock_gettime(CLOCK_MONOTONIC, &begin);
+    const std::int64_t before = monotonic_ns(), begin = monotonic_ns();
     for (std::int64_t hit = 0; hit < kHits; ++hit) trap::ubp_calibration_call();
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    groups[count] = ns_between(begin, end) - ns_between(before, begin);  // what it takes to read the clock is no hit's
-    spent += ns_between(before, end);
+    const std::int64_t end = monotonic_ns();
+    groups[count] = (end - begin) - (begin - before);  // what it takes to read the clock is no hit's
+    spent += end - before;
   }
   const auto median = groups.begin() + static_cast<std::ptrdiff_t>(count / 2);
   std::nth_element(groups.begin(), median, groups.begin() + static_cast<std::ptrdiff_t>(count));

@@ -20,6 +20,7 @@
 #include <string_view>
 #include <unordered_set>
 
+#include "runtime/base/clock.h"
 #include "runtime/trap/tls.h"
 #include "runtime/trap/trap_state.h"
 #include "xol/sys.h"
@@ -64,12 +65,6 @@ void let_go() {
   constexpr long kAll = 0x7fffffff;
   if (g_held.exchange(0, std::memory_order_release) == 0) return;  // pairs with hold()
   sys::call4(SYS_futex, reinterpret_cast<long>(&g_held), FUTEX_WAKE_PRIVATE, kAll);
-}
-
-long milliseconds() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
 }
 
 std::string_view read_file(const std::string& path, char* text, std::size_t size) {
@@ -192,11 +187,11 @@ std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
   g_held.store(1, std::memory_order_release);      // pairs with hold()
   std::unordered_set<std::uint32_t> asked;
   std::uint32_t arrivals = 0;
-  long latest = milliseconds();  // that a thread came
+  std::int64_t latest = monotonic_ms();  // that a thread came
   for (;;) {
     std::optional<std::uint32_t> missing;
     Status status_of_missing;
-    const long quiet_for = milliseconds() - latest;
+    const std::int64_t quiet_for = monotonic_ms() - latest;
     for (const auto& [tid, in_proc] : other_threads()) {  // again and again: those that run may make more
       if (has_arrived(tid)) continue;
       const bool is_asked = asked.contains(tid);
@@ -213,9 +208,9 @@ std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
     }
     if (!missing) break;
     const std::uint32_t now = g_arrivals.load(std::memory_order_acquire);  // pairs with hold()
-    if (now != arrivals) latest = milliseconds();
+    if (now != arrivals) latest = monotonic_ms();
     arrivals = now;
-    if (quiet_for > kPatience && milliseconds() - latest > kPatience) {
+    if (quiet_for > kPatience && monotonic_ms() - latest > kPatience) {
       let_go();
       // A straggler meets this handler, which only returns.
       if (g_arrivals.load(std::memory_order_acquire) == asked.size()) sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&old), 0, 8);

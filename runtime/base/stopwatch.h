@@ -1,8 +1,10 @@
 // Time spent, for UBP_LOG=info.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
+#include <utility>
+
+#include "runtime/base/clock.h"
 
 namespace ubp::runtime {
 
@@ -10,14 +12,12 @@ class Stopwatch {
  public:
   // Nanoseconds since the last lap, or since it was made.
   std::int64_t lap_ns() {
-    const auto now = std::chrono::steady_clock::now();
-    const auto lap = now - last_;
-    last_ = now;
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(lap).count();
+    const std::int64_t before = std::exchange(last_, monotonic_ns());
+    return last_ - before;
   }
 
  private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+  std::int64_t last_ = monotonic_ns();
 };
 
 }  // namespace ubp::runtime

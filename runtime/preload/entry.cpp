@@ -26,6 +26,7 @@
 #include "runtime/base/arena.h"
 #include "runtime/api/api_lock.h"
 #include "runtime/base/cancellation.h"
+#include "runtime/base/executable.h"
 #include "runtime/preload/environment.h"
 #include "runtime/preload/family.h"
 #include "runtime/preload/options.h"
@@ -62,9 +63,8 @@ std::atomic<std::uint32_t> g_reporting_pid{0}, g_reporting_thread{0}, g_reported
 void (*g_next_exit)(int) = nullptr;
 
 std::string executable_path() {
-  char path[4096];
-  const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
-  return length > 0 ? std::string(path, static_cast<std::size_t>(length)) : std::string(program_invocation_name);
+  std::string path = executable_link();
+  return !path.empty() ? path : std::string(program_invocation_name);
 }
 
 // Looked at before any option is read, and cheap: the inert library must cost nothing.

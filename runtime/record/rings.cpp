@@ -3,7 +3,7 @@
 
 #include <sys/mman.h>
 
-#include <ctime>
+#include "runtime/base/clock.h"
 
 namespace ubp::record {
 
@@ -20,13 +20,12 @@ Moment now() {
   Moment best{};
   std::uint64_t shortest = ~std::uint64_t{0};
   for (int turn = 0; turn < 5; ++turn) {  // the one that was least disturbed
-    timespec time{};
     const std::uint64_t before = __rdtsc();
-    clock_gettime(CLOCK_MONOTONIC, &time);
+    const std::int64_t ns = runtime::monotonic_ns();
     const std::uint64_t took = __rdtsc() - before;
     if (took >= shortest) continue;
     shortest = took;
-    best = {before + took / 2, static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(time.tv_nsec)};
+    best = {before + took / 2, static_cast<std::uint64_t>(ns)};
   }
   return best;
 }

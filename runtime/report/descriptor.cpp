@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <ctime>
 
+#include "runtime/base/clock.h"
 #include "xol/sys.h"
 
 namespace ubp::report {
@@ -55,19 +56,13 @@ class WriteSignalGuard {
 constexpr std::size_t kPiece = 512;  // what a pipe, a terminal or a socket takes at once when it says it takes any: PIPE_BUF is more
 std::int64_t g_deadline_ms = 0;      // 0: none
 
-std::int64_t now_ms() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return std::int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
-}
-
 // Returns 0 when fd takes bytes again, or an errno.
 int wait_writable(int fd) {
   pollfd entry{fd, POLLOUT, 0};
   int ready = 0;
   do {
-    const int patience = g_deadline_ms == 0 ? kPatienceMs : static_cast<int>(std::max<std::int64_t>(0, g_deadline_ms - now_ms()));
-    ready = ::poll(&entry, 1, patience);
+    const std::int64_t left = g_deadline_ms == 0 ? kPatienceMs : g_deadline_ms - runtime::monotonic_ms();
+    ready = ::poll(&entry, 1, static_cast<int>(std::max<std::int64_t>(0, left)));
   } while (ready < 0 && errno == EINTR);
   if (ready < 0) return errno;
   return ready == 0 ? ETIMEDOUT : 0;
@@ -114,6 +109,6 @@ int write_all(int fd, std::string_view text) {
   return 0;
 }
 
-void bound_writes() { g_deadline_ms = now_ms() + kPatienceMs; }
+void bound_writes() { g_deadline_ms = runtime::monotonic_ms() + kPatienceMs; }
 
 }  // namespace ubp::report

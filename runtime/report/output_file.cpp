@@ -22,6 +22,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "runtime/base/clock.h"
 #include "runtime/report/descriptor.h"
 #include "xol/sys.h"
 
@@ -160,9 +161,7 @@ std::optional<std::string> look_at(const Target& target, int directory, const st
 std::string random_name() {
   std::uint64_t random = 0;
   if (::getrandom(&random, sizeof random, GRND_NONBLOCK) != sizeof random) {
-    timespec now{};
-    ::clock_gettime(CLOCK_MONOTONIC, &now);
-    random = static_cast<std::uint64_t>(now.tv_nsec) << 32 ^ static_cast<std::uint64_t>(::getpid());
+    random = static_cast<std::uint64_t>(runtime::monotonic_ns()) << 32 ^ static_cast<std::uint64_t>(::getpid());
   }
   char digits[16];
   return ".ubp-" + std::string(digits, std::to_chars(digits, digits + sizeof digits, random, 16).ptr) +

@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <exception>
 
+#include "runtime/base/executable.h"
 #include "runtime/language/spec.h"
 #include "runtime/symbols/elf_file.h"
 #include "runtime/symbols/notes.h"
@@ -54,11 +55,7 @@ std::string executable_path(const Module& executable) {
   // Started as "ld.so program", /proc/self/exe is the dynamic linker, and the kernel knew of no other
   // (AT_BASE is 0).
   if (getauxval(AT_BASE) == 0) path = mapped_path(executable.low());
-  if (path.empty()) {
-    char link[PATH_MAX];
-    const ssize_t size = readlink("/proc/self/exe", link, sizeof link);
-    if (size > 0) path.assign(link, static_cast<std::size_t>(size));
-  }
+  if (path.empty()) path = runtime::executable_link();
   if (path.empty() && getauxval(AT_EXECFN) != 0) path = reinterpret_cast<const char*>(getauxval(AT_EXECFN));
   // The kernel's mark for a file that is gone; the name before it is still what the user called it.
   if (path.ends_with(kDeleted) && access(path.c_str(), F_OK) != 0) path.resize(path.size() - kDeleted.size());

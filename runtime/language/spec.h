@@ -24,9 +24,9 @@ enum class Kind : std::uint8_t {
 };
 std::string_view kind_name(Kind kind);  // "uprobe", as reports print it
 
-// symbol-glob[+offset]
+// symbol-glob[@version][+offset]
 struct SymbolTarget {
-  std::string pattern;        // glob; when quoted, exact text first
+  std::string pattern;        // glob; when quoted, exact text first. With its @VERSION or @@VERSION
   bool quoted = false;        // written in quotes: may hold spaces, colons and parentheses
   std::uint64_t offset = 0;   // bytes from the function's entry
 };

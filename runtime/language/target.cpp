@@ -1,7 +1,7 @@
 // The target of an item: which module, and which symbol or address in it. Pure text, load time; see parser.h.
 //
 //   target := [module ":"] name ["+" number]  |  module ":" 0xADDRESS
-//   module := glob or path, or quoted           name := glob, or quoted
+//   module := glob or path, or quoted           name := glob ["@" version | "@@" version], or quoted
 //
 // "::" is C++ and never separates; of an odd run of colons the first separates. [ and ] around a glob class
 // hide what is between them. Source lines, address ranges and static marks are recognised and refused by
@@ -179,6 +179,12 @@ bool Parser::parse_name(const Item& item, std::string& pattern) {
       ++offset_;
     } else if (c == '/' && is_within_name(start)) {  // Go's packages
       ++offset_;
+    } else if (c == '@' && open.empty() && offset_ != start && slice(start, offset_).find('@') == std::string_view::npos) {
+      const std::size_t version = offset_ + (at(offset_ + 1) == '@' ? 2 : 1);
+      std::size_t end = version;
+      while (is_word(at(end)) || at(end) == '.' || at(end) == '-') ++end;
+      if (end == version || slice(offset_, end) == "@plt" || !(ends_word(end) || at(end) == '+' || at(end) == '[')) break;
+      offset_ = end;
     } else if (c == '\\' && !ends_word(offset_ + 1)) {
       offset_ += 1 + character_at(offset_ + 1).size();
     } else if (c == '[') {
@@ -214,12 +220,8 @@ bool Parser::fail_in_name(const Item& item, std::size_t start) {
     if (behind == "plt") {
       return fail(offset_, fmt::format("{0}@plt leads to another module's function; probe that one (*:{0} is wherever it is defined)", before));
     }
-    const bool is_line = behind.find(':') != std::string_view::npos;
-    if (!is_line) {
-      return fail(offset_, fmt::format("a symbol's version ({}) is not supported yet by this version; without it, {} is probed in all of them",
-                                       quote(word_at(offset_)), quote(before)));
-    }
-    return fail_unsupported(offset_, "a source line target (module@file:line)");
+    if (behind.find(':') != std::string_view::npos) return fail_unsupported(offset_, "a source line target (module@file:line)");
+    return fail(offset_, "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one");
   }
   if (peek() == ',') return fail(offset_, "unexpected ','; separate probes with ';'");
   if (peek() == '/' && !has_module && before.find_first_not_of('.') == std::string_view::npos) {  // "/usr/bin/x", "./app", "../app"

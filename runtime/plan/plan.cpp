@@ -108,7 +108,18 @@ Mistake Plan::unknown_symbol(const language::Item& item, const std::vector<std::
   const FunctionTable& table = modules_.table_of(modules.front());
   const std::string where = item.module.empty() ? module.path : module.name;
   Mistake mistake{item.target_position, "", ""};
-  switch (table.other(target.pattern)) {
+  const symbols::VersionedName wanted(target.pattern);
+  if (!wanted.version.empty() && !language::is_glob(wanted.name)) {
+    for (const Function* function : table.match(wanted.name, target.quoted)) {
+      mistake.hint += fmt::format("{}'{}{}'", mistake.hint.empty() ? "there is " : ", ", wanted.name, table.version_of(*function));
+    }
+    if (!mistake.hint.empty()) {
+      const std::string_view kind = wanted.is_default ? "default version" : "version";
+      mistake.message = fmt::format("'{}' in {} has no {} '{}'", wanted.name, where, kind, wanted.version);
+      return mistake;
+    }
+  }
+  switch (table.other(wanted.name)) {
     case FunctionTable::Other::kData:
       mistake.message = fmt::format("'{}' in {} is a data symbol, not a function", target.pattern, where);
       return mistake;
@@ -134,7 +145,7 @@ Mistake Plan::unknown_symbol(const language::Item& item, const std::vector<std::
                                 table.functions().size(), table.sources());
   if (modules.size() > 1) mistake.message += fmt::format(" nor in {} more modules", modules.size() - 1);
   std::string near;
-  for (const std::string& name : table.nearest(target.pattern)) near += fmt::format("{}'{}'", near.empty() ? "" : ", ", name);
+  for (const std::string& name : table.nearest(wanted.name)) near += fmt::format("{}'{}'", near.empty() ? "" : ", ", name);
   if (!near.empty()) mistake.hint = fmt::format("did you mean {}?", near);
   if (std::string meant = meant_module(item); !meant.empty()) mistake.hint = std::move(meant);
   return mistake;
@@ -304,7 +315,9 @@ void Plan::number_points() {
 }
 
 std::string symbol_of(const Modules& modules, const Probe& probe) {
-  const std::string name = symbols::demangle(modules.table_of(probe.module).functions()[probe.function].name());
+  const FunctionTable& table = modules.table_of(probe.module);
+  const Function& function = table.functions()[probe.function];
+  const std::string name = symbols::demangle(function.name()) + (table.needs_version(function) ? table.version_of(function) : "");
   return probe.offset == 0 ? name : fmt::format("{}+0x{:x}", name, probe.offset);
 }
 

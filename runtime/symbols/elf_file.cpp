@@ -135,7 +135,7 @@ std::optional<std::vector<Symbol>> ElfFile::symbols(std::uint32_t section_type) 
   const SectionBytes names = section->sh_link < sections_.size() ? content(sections_[section->sh_link]) : SectionBytes{};
   std::vector<Symbol> symbols;
   symbols.reserve(table.size / sizeof(Elf64_Sym));
-  const auto add = [&](const Elf64_Sym& entry, std::string_view name) { symbols.push_back({entry, name}); };
+  const auto add = [&](const Elf64_Sym& entry, std::string_view name, std::uint32_t index) { symbols.push_back({entry, name, index}); };
   if (!visit_symbols(table, names, add)) return std::nullopt;
   return symbols;
 }
@@ -187,6 +187,11 @@ std::optional<SectionBytes> ElfFile::section(std::string_view name) const {
     return bytes.bytes == nullptr ? std::nullopt : std::optional(bytes);
   }
   return std::nullopt;
+}
+
+SectionBytes ElfFile::section(std::uint32_t type) const {
+  const auto section = std::find_if(sections_.begin(), sections_.end(), [&](const Elf64_Shdr& it) { return it.sh_type == type; });
+  return section == sections_.end() ? SectionBytes{} : content(*section);
 }
 
 }  // namespace ubp::symbols

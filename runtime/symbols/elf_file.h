@@ -24,7 +24,8 @@ namespace ubp::symbols {
 
 struct Symbol {
   Elf64_Sym entry{};
-  std::string_view name;  // with its @VERSION; valid as long as the ElfFile
+  std::string_view name;  // with its @VERSION where the table has it so; valid as long as the ElfFile
+  std::uint32_t index = 0;  // in the table
 };
 
 // A section's content, valid as long as the ElfFile.
@@ -41,14 +42,14 @@ inline std::string_view text_at(const SectionBytes& strings, std::size_t offset)
   return {text, strnlen(text, strings.size - offset)};
 }
 
-// Calls visit(entry, name) for every symbol of a table but the first, which is reserved. Returns false when there is none.
+// Calls visit(entry, name, index) for every symbol of a table but the first, which is reserved. Returns false when there is none.
 template <typename Visit>
 bool visit_symbols(const SectionBytes& table, const SectionBytes& names, const Visit& visit) {
   const std::size_t count = table.size / sizeof(Elf64_Sym);
   for (std::size_t i = 1; i < count; ++i) {
     Elf64_Sym entry;
     std::memcpy(&entry, table.bytes + i * sizeof entry, sizeof entry);
-    visit(entry, text_at(names, entry.st_name));
+    visit(entry, text_at(names, entry.st_name), static_cast<std::uint32_t>(i));
   }
   return count > 1;
 }
@@ -86,6 +87,7 @@ class ElfFile {
   std::optional<DebugLink> debug_link() const;
   // std::nullopt when there is no such section, it is empty, or cannot be read.
   std::optional<SectionBytes> section(std::string_view name) const;
+  SectionBytes section(std::uint32_t type) const;  // the first; no bytes likewise
 
   // The headers as they are; none when they lie outside the file.
   const std::vector<Elf64_Shdr>& sections() const { return sections_; }

@@ -22,6 +22,7 @@
 #include "runtime/symbols/mapped_file.h"
 #include "runtime/symbols/names.h"
 #include "runtime/symbols/symbols.h"
+#include "runtime/symbols/versions.h"
 
 namespace ubp::symbols {
 namespace {
@@ -30,6 +31,7 @@ struct Candidate {
   std::uint64_t address = 0;
   std::uint64_t size = 0;
   Binding binding = Binding::kLocal;
+  std::uint16_t version = 0;
   std::string_view name;
 };
 
@@ -88,17 +90,22 @@ class Collector {
   std::vector<Candidate> functions;
   std::vector<std::pair<std::string_view, FunctionTable::Other>> others;
   std::string sources;
+  Versions versions;
 
-  void add_table(const std::optional<std::vector<Symbol>>& symbols, std::string_view source) {
+  // numbers: .dynsym's .gnu.version.
+  void add_table(const std::optional<std::vector<Symbol>>& symbols, std::string_view source, const SectionBytes& numbers = {}) {
     if (!symbols) return;
     add_source(source);
-    for (const Symbol& symbol : *symbols) add(symbol.entry, symbol.name);
+    for (const Symbol& symbol : *symbols) add(symbol.entry, symbol.name, versions.of_symbol(numbers, symbol.index));
   }
 
-  void add_mapped(const SectionBytes& table, const SectionBytes& names, std::string_view source) {
-    functions.reserve(table.size / sizeof(Elf64_Sym));
-    const auto add_one = [this](const Elf64_Sym& symbol, std::string_view name) { add(symbol, name); };
-    if (visit_symbols(table, names, add_one)) add_source(source);
+  void add_mapped(const MappedTables& tables) {
+    functions.reserve(tables.dynsym.size / sizeof(Elf64_Sym));
+    versions.read(tables.definitions, tables.dynsym_names);
+    const auto add_one = [&](const Elf64_Sym& symbol, std::string_view name, std::uint32_t index) {
+      add(symbol, name, versions.of_symbol(tables.versions, index));
+    };
+    if (visit_symbols(tables.dynsym, tables.dynsym_names, add_one)) add_source("dynsym");
   }
 
   void add_source(std::string_view source) {
@@ -107,8 +114,9 @@ class Collector {
   }
 
  private:
-  void add(const Elf64_Sym& symbol, std::string_view name) {
-    name = name.substr(0, name.find('@', 1));
+  void add(const Elf64_Sym& symbol, std::string_view name, std::uint16_t version) {
+    const std::string_view whole = name;
+    name = VersionedName(whole).name;
     if (name.empty()) return;
     const unsigned type = ELF64_ST_TYPE(symbol.st_info);
     const bool is_code = type == STT_FUNC || type == STT_GNU_IFUNC;
@@ -117,20 +125,21 @@ class Collector {
     } else if (type == STT_OBJECT || type == STT_TLS || type == STT_COMMON) {
       others.emplace_back(name, FunctionTable::Other::kData);
     } else if (is_code && symbol.st_shndx != SHN_ABS && in_executable_segment(module_, symbol.st_value)) {
+      if (name.size() != whole.size()) version = versions.of_name(whole);
       if (type == STT_FUNC) {
-        functions.push_back({symbol.st_value, symbol.st_size, binding_of(symbol), name});
+        functions.push_back({symbol.st_value, symbol.st_size, binding_of(symbol), version, name});
       } else {
-        add_ifunc(symbol, name);
+        add_ifunc(symbol, name, version);
       }
     }
   }
 
   // The size in the symbol is the resolver's.
-  void add_ifunc(const Elf64_Sym& symbol, std::string_view name) {
+  void add_ifunc(const Elf64_Sym& symbol, std::string_view name, std::uint16_t version) {
     const std::uint64_t chosen = ifuncs_.resolve(symbol.st_value);
     if (chosen == 0) return;
     if (in_executable_segment(module_, chosen - module_.bias)) {
-      functions.push_back({chosen - module_.bias, 0, binding_of(symbol), name});
+      functions.push_back({chosen - module_.bias, 0, binding_of(symbol), version, name});
     } else {
       others.emplace_back(name, FunctionTable::Other::kElsewhere);
     }
@@ -160,19 +169,24 @@ void sort_by_address(std::vector<Candidate>& functions) {
   }
 }
 
-// One entry per name of those at one address, in the order that the header promises; returns where they end.
+// One entry per name and version of those at one address, in the order that the header promises; returns where they end.
 Candidate* rank_aliases(Candidate* first, Candidate* last) {
   if (last - first == 1) return last;
+  // A name that one table has a version for, and another has not, is one.
   std::sort(first, last, [](const Candidate& a, const Candidate& b) {
-    return std::tie(a.name, b.binding, b.size) < std::tie(b.name, a.binding, a.size);
+    const bool has_a = a.version != 0, has_b = b.version != 0;
+    return std::tie(a.name, has_b, a.version, b.binding, b.size) < std::tie(b.name, has_a, b.version, a.binding, a.size);
   });
-  last = std::unique(first, last, [](const Candidate& a, const Candidate& b) { return a.name == b.name; });
+  last = std::unique(first, last, [](const Candidate& a, const Candidate& b) {
+    return a.name == b.name && (a.version == b.version || b.version == 0);
+  });
   std::sort(first, last, [](const Candidate& a, const Candidate& b) {
     if (a.binding != b.binding) return a.binding > b.binding;
     const std::size_t a_underscores = leading_underscores(a.name);
     const std::size_t b_underscores = leading_underscores(b.name);
     if (a_underscores != b_underscores) return a_underscores < b_underscores;
-    return a.name.size() != b.name.size() ? a.name.size() < b.name.size() : a.name < b.name;  // free before cfree
+    if (a.name.size() != b.name.size()) return a.name.size() < b.name.size();  // free before cfree
+    return std::tie(a.name, a.version) < std::tie(b.name, b.version);           // and the default version before others
   });
   return last;
 }
@@ -223,7 +237,7 @@ void match_ranges(std::vector<Candidate>& functions, std::vector<CodeRange>& ran
 }
 
 Function to_function(const Candidate& candidate) {
-  return {candidate.address, candidate.size, candidate.binding, candidate.name};
+  return {candidate.address, candidate.size, candidate.binding, candidate.name, candidate.version};
 }
 Function to_function(const CodeRange& range) { return {range.address, range.size, Binding::kLocal, {}}; }
 
@@ -303,7 +317,7 @@ FunctionTable FunctionTable::load(const Module& module) try {
   const ElfFile file = open_module(module);
   std::optional<ElfFile> debug;  // the names refer to both
   if (const std::optional<MappedTables> mapped = mapped_tables(module, file)) {
-    collector.add_mapped(mapped->dynsym, mapped->dynsym_names, "dynsym");
+    collector.add_mapped(*mapped);
     ranges = frame_ranges(mapped->eh_frame);
   } else {
     const std::optional<std::vector<Symbol>> symtab = file.symbols(SHT_SYMTAB);
@@ -311,8 +325,9 @@ FunctionTable FunctionTable::load(const Module& module) try {
     if (may_have_debug_file) {
       if (auto found = find_debug_file(module.path, file)) debug.emplace(std::move(*found));
     }
+    collector.versions.read(file.section(SHT_GNU_verdef), file.section(".dynstr").value_or(SectionBytes{}));
     collector.add_table(symtab, "symtab");
-    collector.add_table(file.symbols(SHT_DYNSYM), "dynsym");
+    collector.add_table(file.symbols(SHT_DYNSYM), "dynsym", file.section(SHT_GNU_versym));
     if (debug) collector.add_table(debug->symbols(SHT_SYMTAB), "debug file");
     ranges = frame_ranges(file.section(".eh_frame").value_or(SectionBytes{}));
   }
@@ -324,6 +339,7 @@ FunctionTable FunctionTable::load(const Module& module) try {
   FunctionTable table;
   table.text_ = keep_names(collector.functions, collector.others);
   table.sources_ = std::move(collector.sources);
+  table.versions_ = collector.versions.take();
   table.functions_ = merge(collector.functions, ranges);
   table.others_ = std::move(collector.others);
   Function* const end = table.functions_.data() + table.functions_.size();

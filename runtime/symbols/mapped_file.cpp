@@ -52,6 +52,10 @@ std::optional<MappedTables> mapped_tables(const Module& module, const ElfFile& f
       const auto eh_frame = mapped(module, section);
       if (!eh_frame) return std::nullopt;
       tables.eh_frame = *eh_frame;
+    } else if (section.sh_type == SHT_GNU_versym || section.sh_type == SHT_GNU_verdef) {
+      const auto versions = mapped(module, section);
+      if (!versions) return std::nullopt;
+      (section.sh_type == SHT_GNU_versym ? tables.versions : tables.definitions) = *versions;
     }
   }
   const auto is_there = [](const std::string& path) { return access(path.c_str(), R_OK) == 0; };

@@ -14,6 +14,8 @@ struct MappedTables {  // no bytes: the module has none; valid while it is mappe
   SectionBytes dynsym;
   SectionBytes dynsym_names;
   SectionBytes eh_frame;
+  SectionBytes versions;     // of .dynsym's symbols, and their definitions
+  SectionBytes definitions;
 };
 
 // Whether the module is in this process still: one that was unloaded keeps its number, and is asked for when a name is missing.

@@ -1,6 +1,7 @@
 // Picking functions by name: raw names first, demangled ones only where the raw name did not decide.
 #include <cxxabi.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 
@@ -30,7 +31,44 @@ std::string_view FunctionTable::demangled(std::size_t index) const {
   return text;
 }
 
-std::vector<const Function*> FunctionTable::match(std::string_view pattern, bool quoted) const {
+VersionedName::VersionedName(std::string_view text) : name(text.substr(0, text.find('@', 1))) {
+  if (name.size() == text.size()) return;
+  version = text.substr(name.size() + 1);
+  is_default = version.starts_with('@');
+  if (is_default) version.remove_prefix(1);
+}
+
+std::string FunctionTable::version_of(const Function& function) const {
+  if (function.version == 0) return {};
+  return ((function.version & kNotDefault) != 0 ? "@" : "@@") + versions_[function.version & ~kNotDefault];
+}
+
+bool FunctionTable::has_version(const Function& function, const VersionedName& wanted) const {
+  if (wanted.version.empty()) return true;
+  const bool is_default = (function.version & kNotDefault) == 0;
+  return function.version != 0 && versions_[function.version & ~kNotDefault] == wanted.version && (is_default || !wanted.is_default);
+}
+
+bool FunctionTable::needs_version(const Function& function) const {
+  if (function.version == 0) return false;
+  if (!ambiguous_) {
+    std::vector<const Function*> versioned;
+    for (const Function& other : functions_) {
+      if (other.version != 0) versioned.push_back(&other);
+    }
+    std::stable_sort(versioned.begin(), versioned.end(), [](const Function* a, const Function* b) { return a->symbol() < b->symbol(); });
+    ambiguous_.emplace();
+    for (std::size_t i = 1; i < versioned.size(); ++i) {
+      const Function &a = *versioned[i - 1], &b = *versioned[i];
+      if (a.symbol() == b.symbol() && a.address != b.address) ambiguous_->push_back(a.symbol());
+    }
+  }
+  return std::binary_search(ambiguous_->begin(), ambiguous_->end(), function.symbol());
+}
+
+std::vector<const Function*> FunctionTable::match(std::string_view versioned, bool quoted) const {
+  const VersionedName wanted(versioned);
+  const std::string_view pattern = wanted.name;
   std::vector<const Function*> matches;
   const auto add = [&](const Function& function) {
     if (matches.empty() || matches.back()->address != function.address) matches.push_back(&function);
@@ -39,7 +77,7 @@ std::vector<const Function*> FunctionTable::match(std::string_view pattern, bool
   for (const Function& function : functions_) {
     const bool is_it = function.has_symbol() ? function.symbol() == pattern
                                              : may_be_address && AddressName(function.address).text() == pattern;
-    if (is_it) add(function);
+    if (is_it && has_version(function, wanted)) add(function);
   }
   if (!matches.empty()) return matches;
 
@@ -47,6 +85,7 @@ std::vector<const Function*> FunctionTable::match(std::string_view pattern, bool
     for (std::size_t i = 0; i < functions_.size(); ++i) {
       const Function& function = functions_[i];
       if (!matches.empty() && matches.back()->address == function.address) continue;
+      if (!has_version(function, wanted)) continue;
       bool matched = function.has_symbol() ? names(function.symbol()) : names(AddressName(function.address).text());
       if (!matched && is_mangled(function.symbol())) {
         const auto fits = [&](std::string_view text) {

@@ -2,12 +2,13 @@
 //
 // modules.cpp asks the dynamic linker; elf_functions.cpp gathers functions: mapped_file.cpp reads .dynsym and .eh_frame where
 // they are mapped, and elf_file.cpp .symtab and separate debug files where there are such; match.cpp picks functions by glob;
-// nearest.cpp finds what a misspelt name may have meant.
+// nearest.cpp finds what a misspelt name may have meant; versions.cpp reads the versions of symbols.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -73,9 +74,15 @@ class Function {
   // One past the last byte that can belong to it: by size, else the next function or segment end.
   std::uint64_t end = 0;
   Binding binding;
+  std::uint16_t version = 0;  // of the symbol, to FunctionTable; 0: none
 
-  Function(std::uint64_t at, std::uint64_t bytes, Binding bound, std::string_view symbol)
-      : address(at), size(bytes), binding(bound), symbol_size_(static_cast<std::uint32_t>(symbol.size())), symbol_(symbol.data()) {}
+  Function(std::uint64_t at, std::uint64_t bytes, Binding bound, std::string_view symbol, std::uint16_t symbol_version = 0)
+      : address(at),
+        size(bytes),
+        binding(bound),
+        version(symbol_version),
+        symbol_size_(static_cast<std::uint32_t>(symbol.size())),
+        symbol_(symbol.data()) {}
 
   // As in the symbol table, without @VERSION; empty: known from .eh_frame only. Valid as long as the FunctionTable.
   std::string_view symbol() const { return {symbol_, symbol_size_}; }
@@ -89,8 +96,21 @@ class Function {
 };
 static_assert(sizeof(Function) == 40);
 
+// In Function::version: the static linker chooses another version of the symbol.
+inline constexpr std::uint16_t kNotDefault = 0x8000;
+
+// A name as it may be asked for: "memcpy", "memcpy@GLIBC_2.14" (that version), "memcpy@@GLIBC_2.14" (that version,
+// if it is the one that the static linker chooses).
+struct VersionedName {
+  explicit VersionedName(std::string_view text);
+  std::string_view name;
+  std::string_view version;  // empty: any
+  bool is_default = false;
+};
+
 // The functions of one module: sorted by address, then global before weak before local, then fewer leading
-// underscores, then shorter, then by name. Aliases are separate entries with equal addresses.
+// underscores, then shorter, then by name, then the default version first. Aliases are separate entries with equal
+// addresses, and so are the versions of a symbol.
 class FunctionTable {
  public:
   // Reads the module's symbol tables, and .eh_frame for what they leave out: the linker's stubs in .plt are
@@ -117,24 +137,32 @@ class FunctionTable {
   // All functions that `pattern` names, by address. A pattern is a glob over the raw name, the demangled
   // name, the demangled name without parameters, and that without template arguments and return type. An
   // exact raw name beats every other match; a quoted pattern that equals one of these forms beats its meaning
-  // as a glob ("operator*"). Aliases at one address are returned once, under the name that matched
-  // (best-ranked first). Thread-safe: no (fills a cache of demangled names).
+  // as a glob ("operator*"). A version behind it (VersionedName) has to be the symbol's. Aliases at one address
+  // are returned once, under the name that matched (best-ranked first). Thread-safe: no (fills a cache of
+  // demangled names).
   std::vector<const Function*> match(std::string_view pattern, bool quoted) const;
   // Up to three function names nearest to `name` by edit distance (raw or demangled), best first; empty when
   // none is near. Functions without symbol are among them only for a name that begins with sub_.
   std::vector<std::string> nearest(std::string_view name) const;
+  // "@GLIBC_2.2.5", "@@GLIBC_2.14" for the default version; empty: the symbol has none.
+  std::string version_of(const Function& function) const;
+  // Whether another function of this module has the same name: only the version tells them apart. Thread-safe: no.
+  bool needs_version(const Function& function) const;
 
  private:
   FunctionTable() = default;
+  bool has_version(const Function& function, const VersionedName& wanted) const;
   std::string_view demangled(std::size_t index) const;
 
   std::vector<Function> functions_;
   std::unique_ptr<char[]> text_;  // all names, which the others refer to
   std::string sources_;
+  std::vector<std::string> versions_;  // by Function::version without kNotDefault
   // Made when they are first asked for: most starts ask for none.
   mutable std::vector<std::uint64_t> reach_;                        // the highest end among functions_[0..i]
   mutable std::vector<std::pair<std::string_view, Other>> others_;  // sorted by name when is_sorted_
   mutable bool is_sorted_ = false;
+  mutable std::optional<std::vector<std::string_view>> ambiguous_;  // names of several functions, sorted
   mutable std::vector<std::string> demangled_;  // beside functions_; an entry is filled when first asked for
 };
 

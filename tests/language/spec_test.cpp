@@ -130,6 +130,10 @@ TEST_CASE("spec: symbol targets") {
       {"u:\"my:app\":\"x:y\"", "my:app", "x:y", true, 0, 12},
       {"\"lib[1]*\\\\.so\":f", "lib\\[1]\\*\\\\.so", "f", false, 0, 16},
       {"A::\\*", "", "A::\\*", false, 0, 1},
+      {"libc:fopen@GLIBC_2.2.5", "libc", "fopen@GLIBC_2.2.5", false, 0, 6},
+      {"fopen@@GLIBC_2.2.5+0x4", "", "fopen@@GLIBC_2.2.5", false, 4, 1},
+      {"libc:mem*@GLIBC-2", "libc", "mem*@GLIBC-2", false, 0, 6},
+      {"libc:\"operator new@V_1\"", "libc", "operator new@V_1", true, 0, 6},
   };
   for (const SymbolCase& c : cases) {
     CAPTURE(c.text);
@@ -350,8 +354,10 @@ TEST_CASE("spec: the parts of the grammar that are not built yet are named") {
        "a source line target (module@file:line) is not supported yet by this version"},
       {"u:app@p.c:1", 1, 6, "a source line target (module@file:line) is not supported yet by this version"},
       {"foo@plt", 1, 4, "foo@plt leads to another module's function; probe that one (*:foo is wherever it is defined)"},
-      {"libc:fopen@GLIBC_2.2.5", 1, 11,
-       "a symbol's version ('@GLIBC_2.2.5') is not supported yet by this version; without it, 'fopen' is probed in all of them"},
+      {"libc:fopen@", 1, 11, "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one"},
+      {"fopen@@ [missing=pending]", 1, 6, "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one"},
+      {"fopen@GLIBC_*", 1, 6, "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one"},
+      {"fopen@A@B", 1, 6, "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one"},
       {"app:0x1400-0x1480", 1, 11, "an address range needs the kind insn: write insn:module:0xA-0xB"},
       {"insn:app:0x1400-0x1400", 1, 17, "the range ends before it begins"},
       {"insn:app:0x1400-x", 1, 17, "expected the end of the range after '-'"},

@@ -244,7 +244,11 @@ TEST_CASE("what people write when they mean something else") {
   };
   for (const Meant& meant : {Meant{"libc", "libc.so.6 is a module: 'libc:FUNCTION'"}, Meant{"libc::malloc", "did you mean 'libc:malloc'?"},
                              Meant{"libpthread:pthread_create", "it is part of libc.so.6 since glibc 2.34: 'libc:pthread_create'"},
-                             Meant{"malloc@plt", "leads to another module's function"}, Meant{"fopen@GLIBC_2.2.5", "a symbol's version ('@GLIBC_2.2.5')"},
+                             Meant{"malloc@plt", "leads to another module's function"}, Meant{"libc:fopen@", "expected a version, which is no glob, after '@'"},
+                             Meant{"libc:realpath@GLIBC_9", "'realpath' in libc.so.6 has no version 'GLIBC_9'"},
+                             Meant{"libc:realpath@GLIBC_9", "there is 'realpath@@GLIBC_2.3', 'realpath@GLIBC_2.2.5'"},
+                             Meant{"libc:realpath@@GLIBC_2.2.5", "'realpath' in libc.so.6 has no default version 'GLIBC_2.2.5'"},
+                             Meant{"libc:realpat@GLIBC_2.3", "did you mean 'realpath'?"},
                              Meant{"fx_hello:parse:v", "UBP_PROBES:1:15: unexpected ':' after 'fx_hello:parse'"},
                              Meant{"libc:malloc libc:free", "UBP_PROBES:1:13: unexpected 'libc:free' after the target; separate probes with ';'"}}) {
     CAPTURE(meant.probes);

@@ -53,6 +53,18 @@ TEST_CASE("output: one function under two names says so, in the report and in th
   CHECK(std::find(aliases.begin(), aliases.end(), "fopen64") != aliases.end());
 }
 
+TEST_CASE("output: functions of one name are told apart by their versions") {
+  Outcome probed = run_probed({"/bin/bash", "-c", "[[ abc =~ b ]]"},
+                              "libc:getpid; libc:regexec; libc:regexec@@GLIBC_2.3.4; libc:regexec@GLIBC_2.2.5");
+  CHECK(probed.end() == "exit 0");
+  CHECK(hits(probed.summary(), "libc:regexec@@GLIBC_2.3.4") == 1);
+  CHECK(hits(probed.summary(), "libc:regexec@GLIBC_2.2.5") == 0);
+  CHECK(hits(probed.summary(), "libc:regexec") == 1);
+  CHECK(probed.err.find("libc.so.6!regexec@@GLIBC_2.3.4  libc:regexec@@GLIBC_2.3.4") != std::string::npos);
+  CHECK(probed.err.find("libc.so.6!regexec@GLIBC_2.2.5   libc:regexec@GLIBC_2.2.5") != std::string::npos);
+  CHECK(probed.err.find("libc.so.6!getpid  ") != std::string::npos);  // there is one
+}
+
 TEST_CASE("output: standard input is the program's") {
   Outcome probed =
       run({.argv = {fixture("fx_hello"), "echo"}, .env = {{"UBP_PROBES", "compute"}}, .input = "abc\n"});

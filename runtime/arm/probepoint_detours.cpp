@@ -33,7 +33,8 @@ void Probepoints::make_detours(plan::Plan& plan, const Runs& runs, const plan::M
     const std::uint32_t index = index_of(runs, probe.point);
     if (is_own(index)) continue;
     if (detours_.wants(probe.offset)) {
-      wanted.push_back({index, probe.module, probe.offset, &modules.table_of(probe.module).functions()[probe.function]});
+      const auto module = static_cast<std::uint32_t>(probe.module);
+      wanted.push_back({index, module, probe.offset, &modules.table_of(module).functions()[probe.function]});
     } else {
       detours_.leave(index);
     }
@@ -87,6 +88,7 @@ void Probepoints::make_wanted(std::vector<Wanted>& wanted, const plan::Modules& 
     return g_process.table.points[a.index].address < g_process.table.points[b.index].address;
   };
   if (!std::is_sorted(wanted.begin(), wanted.end(), before)) std::sort(wanted.begin(), wanted.end(), before);
+  symbols::Readable readable;
   std::optional<DetouredFunction> detoured;
   const symbols::Function* present = nullptr;
   for (const auto& [index, module_index, offset, function] : wanted) {
@@ -98,12 +100,12 @@ void Probepoints::make_wanted(std::vector<Wanted>& wanted, const plan::Modules& 
       while (next != end && next->address <= function->address) ++next;
       const std::uint64_t own = (function->size != 0 ? function->address + function->size : function->end) - function->address;
       const std::uint64_t code_end = modules.next_rseq(module_index, function->address, next == end ? function->end : next->address);
-      const auto elsewhere = [&modules, module_index, entry = function->address](std::int64_t at, auto into) {
+      const auto elsewhere = [&modules, &readable, module_index, entry = function->address](std::int64_t at, auto into) {
         const std::uint64_t address = entry + static_cast<std::uint64_t>(at);
-        const plan::Code code = modules.code_from(module_index, address, address + into.size());
+        const plan::Code code = modules.code_from(module_index, address, address + into.size(), readable);
         return static_cast<std::size_t>(std::ranges::copy(code, into.begin()).out - into.begin());
       };
-      detoured.emplace(modules.code_from(module_index, function->address, code_end), own, function->address + module.bias,
+      detoured.emplace(modules.code_from(module_index, function->address, code_end, readable), own, function->address + module.bias,
                        elsewhere);
     }
     detours_.make(index, *detoured, offset);

@@ -48,10 +48,9 @@ bool has_go_code(const symbols::Module& module) {
   constexpr std::uint64_t kFirst = 0x697562206f4720ff, kSecond = 0x3a666e69646c;  // "\xff Go bui", "ldinf:"
   return std::any_of(module.segments.begin(), module.segments.end(), [&](const symbols::Segment& segment) {
     const bool may_hold_it = !segment.executable && (segment.writable || module.is_executable);
-    const std::uint8_t* const bytes = may_hold_it ? module.bytes_at(segment.address) : nullptr;
-    if (bytes == nullptr) return false;
-    const auto begin = (reinterpret_cast<std::uint64_t>(bytes) + kAlignment - 1) & ~(kAlignment - 1);
-    const auto end = reinterpret_cast<std::uint64_t>(bytes) + std::min(segment.file_size, kNearStart);
+    if (!may_hold_it || !segment.readable) return false;
+    const std::uint64_t start = module.bias + segment.address, begin = (start + kAlignment - 1) & ~(kAlignment - 1);
+    const std::uint64_t end = symbols::Readable().end_of(start, start + std::min(segment.file_size, kNearStart));
     for (std::uint64_t at = begin; at + kAlignment <= end; at += kAlignment) {
       const auto* const words = reinterpret_cast<const std::uint64_t*>(at);
       if (words[0] == kFirst && (words[1] & 0xffffffffffff) == kSecond) return true;
@@ -79,9 +78,12 @@ std::optional<xol::Displaced> hook_point(const plan::Modules& modules) {
   const std::uint64_t address = _r_debug.r_brk;
   const auto module = modules.module_at(address);
   if (!module) return std::nullopt;
-  const auto code = plan::text_from(modules.all()[*module], address - modules.all()[*module].bias, ~std::uint64_t{0});
+  constexpr std::uint64_t kLongest = 15;
+  const std::uint64_t elf_address = address - modules.all()[*module].bias;
+  symbols::Readable readable;
+  const auto code = plan::text_from(modules.all()[*module], elf_address, elf_address + kLongest, readable);
   if (code.empty()) return std::nullopt;
-  const decoder::Instruction instruction = decoder::classify(code.first(std::min<std::size_t>(code.size(), 15)));
+  const decoder::Instruction instruction = decoder::classify(code);
   if (instruction.route != decoder::Route::kEmulate) return std::nullopt;
   return xol::Displaced(address, instruction, code.data());
 }

@@ -1,4 +1,4 @@
-// What one item of the specification came to, while a plan is being made. Internal to probes/.
+// What one item of the specification came to, while a plan is being made. Internal to plan/.
 #pragma once
 
 #include "runtime/plan/plan.h"
@@ -10,6 +10,7 @@ struct Plan::Found {
   bool excludes = false;                 // only the addresses matter: nothing is refused or said
   std::vector<Candidate> candidates;
   std::vector<Refused> refused;
+  symbols::Readable readable;
 };
 
 }  // namespace ubp::plan

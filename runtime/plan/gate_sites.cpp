@@ -162,6 +162,23 @@ const std::uint8_t* next_site(const std::uint8_t* at, const std::uint8_t* end) {
   return end;
 }
 
+using Text = std::span<const std::uint8_t>;
+
+// Calls visit(ELF address, text) for all text that can be read.
+template <typename Visit>
+void for_each_text(const symbols::Module& module, symbols::Readable& readable, const Visit& visit) {
+  constexpr std::uint64_t kPage = 4096;
+  for (const symbols::Segment& segment : module.segments) {
+    const std::uint64_t end = segment.address + segment.size;
+    for (std::uint64_t at = segment.address; segment.executable && at < end; at = (at | (kPage - 1)) + 1) {
+      const Text text = text_from(module, at, end, readable);
+      if (text.empty()) continue;
+      visit(at, text);
+      at += text.size() - 1;
+    }
+  }
+}
+
 }  // namespace
 
 GateSites find_gate_sites(const symbols::Module& module, const FunctionAt& function_at) {
@@ -172,17 +189,16 @@ GateSites find_gate_sites(const symbols::Module& module, const FunctionAt& funct
     sites.points.push_back(point_at(module, address, at));
     sites.points.back().is_gate = true;
   };
-  for (const symbols::Segment& segment : module.segments) {
-    const std::uint8_t* bytes = segment.executable ? module.bytes_at(segment.address) : nullptr;
-    if (bytes == nullptr) continue;
-    const std::uint8_t* const end = bytes + segment.size;
+  symbols::Readable readable;
+  for_each_text(module, readable, [&](std::uint64_t first, Text text) {
+    const std::uint8_t *const bytes = text.data(), *const end = bytes + text.size();
     for (const std::uint8_t* at = bytes; (at = next_site(at, end)) != end; ++at) {
       if (at[1] != 0x05) {
         sites.sets_fs |= sets_fs(bytes, at, end);
         continue;
       }
       const auto number = number_before(bytes, at);
-      const std::uint64_t address = segment.address + static_cast<std::uint64_t>(at - bytes);
+      const std::uint64_t address = first + static_cast<std::uint64_t>(at - bytes);
       if (number && is_clone(*number)) sites.clones.push_back(point_at(module, address, at));
       if (number && !is_gated(*number, is_libc)) continue;  // nearly all: a constant right before it
       auto function = functions.containing(address);
@@ -192,7 +208,7 @@ GateSites find_gate_sites(const symbols::Module& module, const FunctionAt& funct
         continue;
       }
       if (!function) {
-        const Verdict nearby = judge_nearby({bytes, segment.size}, static_cast<std::size_t>(at - bytes), is_libc);
+        const Verdict nearby = judge_nearby(text, static_cast<std::size_t>(at - bytes), is_libc);
         if (nearby == Verdict::kNoSite || nearby == Verdict::kFree) continue;
         if (nearby == Verdict::kGated) {
           add(address, at);
@@ -204,7 +220,7 @@ GateSites find_gate_sites(const symbols::Module& module, const FunctionAt& funct
         sites.unreadable.push_back(address);
         continue;
       }
-      const auto code = text_from(module, function->begin, function->end);
+      const auto code = text_from(module, function->begin, function->end, readable);
       const std::size_t site = address - function->begin;
       if (code.size() < site + 2) continue;
       Verdict verdict = judge_nearby(code, site, is_libc);
@@ -213,7 +229,7 @@ GateSites find_gate_sites(const symbols::Module& module, const FunctionAt& funct
       if (verdict == Verdict::kUnknown) ++sites.unknown;
       add(address, at);
     }
-  }
+  });
   const auto before = [](const xol::Displaced& a, const xol::Displaced& b) { return a.address < b.address; };
   std::sort(sites.points.begin(), sites.points.end(), before);
   return sites;

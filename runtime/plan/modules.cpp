@@ -1,4 +1,4 @@
-// What is loaded, and what was read of it. See catalog.h.
+// What is loaded, and what was read of it. See modules.h.
 #include "runtime/plan/modules.h"
 
 #include <algorithm>
@@ -14,12 +14,11 @@ bool is_same(const Module& a, const Module& b) { return a.bias == b.bias && a.pa
 
 }  // namespace
 
-std::span<const std::uint8_t> text_from(const Module& module, std::uint64_t address, std::uint64_t end) {
+std::span<const std::uint8_t> text_from(const Module& module, std::uint64_t address, std::uint64_t end, symbols::Readable& readable) {
   const symbols::Segment* segment = module.segment_at(address);
-  const std::uint8_t* bytes = module.bytes_at(address);
-  if (segment == nullptr || bytes == nullptr || !segment->executable) return {};
-  const std::uint64_t limit = std::min(end, segment->address + segment->size);
-  return {bytes, limit > address ? limit - address : 0};
+  if (segment == nullptr || !segment->executable || !segment->readable || end <= address) return {};
+  const std::uint64_t begin = module.bias + address, limit = module.bias + std::min(end, segment->address + segment->size);
+  return {reinterpret_cast<const std::uint8_t*>(begin), readable.end_of(begin, limit) - begin};
 }
 
 Modules::Modules() : modules_(symbols::loaded_modules()), generation_(symbols::modules_generation()) {
@@ -89,9 +88,9 @@ std::uint64_t Modules::next_rseq(std::uint32_t module, std::uint64_t begin, std:
   return end;
 }
 
-Code Modules::code_from(std::uint32_t module, std::uint64_t address, std::uint64_t end) const {
-  const std::span<const std::uint8_t> text = text_from(modules_[module], address, end);
-  if (armed_.count == 0) return Code(text);
+Code Modules::code_from(std::uint32_t module, std::uint64_t address, std::uint64_t end, symbols::Readable& readable) const {
+  const std::span<const std::uint8_t> text = text_from(modules_[module], address, end, readable);
+  if (armed_.count == 0 || text.empty()) return Code(text);
   constexpr std::size_t kMost = std::size_t{1} << 20;  // of a function without a known end
   const std::span<const std::uint8_t> code = text.first(std::min(text.size(), kMost));
   const auto size = static_cast<std::ptrdiff_t>(code.size());
@@ -110,7 +109,8 @@ Code Modules::code_from(std::uint32_t module, std::uint64_t address, std::uint64
   for (std::ptrdiff_t at = 1 - static_cast<std::ptrdiff_t>(runtime::kMostJumpBytes); has_jumps && at < 0; ++at) {
     const std::uint8_t* const byte = code.data() + at;
     const std::uint32_t point = armed_.find(reinterpret_cast<std::uint64_t>(byte));
-    if (point != runtime::kNotFound && detours_->of(point) != nullptr && runtime::is_detour_jump(byte)) restore_jump(at, point);
+    const bool has_detour = point != runtime::kNotFound && detours_->of(point) != nullptr && sys::is_readable(reinterpret_cast<std::uint64_t>(byte));
+    if (has_detour && runtime::is_detour_jump(byte)) restore_jump(at, point);
   }
   for (std::ptrdiff_t at = 0; at < size; ++at) {
     const std::uint8_t* const byte = code.data() + at;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "runtime/plan/rseq.h"
+#include "runtime/symbols/readable.h"
 #include "runtime/table/detour_view.h"
 #include "runtime/table/table_view.h"
 #include "runtime/symbols/symbols.h"
@@ -35,8 +36,10 @@ class Code : public std::span<const std::uint8_t> {
   std::vector<std::uint8_t> copy_;
 };
 
-// The text as it is mapped, int3s included, from an ELF address to `end`; empty: none is mapped, readable and executable.
-std::span<const std::uint8_t> text_from(const symbols::Module& module, std::uint64_t address, std::uint64_t end);
+// The text as it is mapped, int3s included, from an ELF address to `end`, or to what the program has unmapped or may not
+// read; empty: none is mapped, readable and executable. readable: made for the work of which this is a part.
+std::span<const std::uint8_t> text_from(const symbols::Module& module, std::uint64_t address, std::uint64_t end,
+                                        symbols::Readable& readable);
 
 class Modules {
  public:
@@ -62,7 +65,7 @@ class Modules {
   // Where the first restartable sequence in [begin, end) begins; `end`: there is none.
   std::uint64_t next_rseq(std::uint32_t module, std::uint64_t begin, std::uint64_t end) const;
   // The same as text_from, as it was before any int3.
-  Code code_from(std::uint32_t module, std::uint64_t address, std::uint64_t end) const;
+  Code code_from(std::uint32_t module, std::uint64_t address, std::uint64_t end, symbols::Readable& readable) const;
   // The module that holds a run-time address; probepoints always lie in one.
   std::optional<std::uint32_t> module_at(std::uint64_t address) const;
 

@@ -107,7 +107,7 @@ class Plan {
               Found& found, bool misplaced = false) const;
   std::optional<std::string> module_problem(std::uint32_t module) const;
   std::optional<std::string> boundary_problem(std::uint32_t module, const symbols::Function* function,
-                                              std::uint64_t address) const;
+                                              std::uint64_t address, Found& found) const;
   Mistake unknown_symbol(const language::Item& item, const std::vector<std::uint32_t>& modules) const;
   language::Item as_named(const language::Item& item) const;
   Mistake unknown_module(const language::Item& item) const;
@@ -158,7 +158,8 @@ void Plan::refuse_points(const Refuse& refuse) {
     if (probe.point < first_point_) return false;
     const auto reason = reasons.find(probe.point - first_point_);
     if (reason != reasons.end()) {
-      refused_.push_back({probe.item, probe.module, address_of(modules_, probe), symbol_of(modules_, probe), reason->second});
+      const auto item = static_cast<std::uint32_t>(probe.item), module = static_cast<std::uint32_t>(probe.module);
+      refused_.push_back({item, module, address_of(modules_, probe), symbol_of(modules_, probe), reason->second});
       return true;
     }
     probe.point = first_point_ + number[probe.point - first_point_];

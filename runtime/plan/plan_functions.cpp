@@ -22,11 +22,11 @@ std::optional<std::string> Plan::module_problem(std::uint32_t module) const {
 
 // Nothing when an instruction starts at the address; else the refusal.
 std::optional<std::string> Plan::boundary_problem(std::uint32_t module, const Function* function,
-                                                  std::uint64_t address) const {
+                                                  std::uint64_t address, Found& found) const {
   if (function == nullptr) return reason_text(Reason::kUnverified, decoder::Refusal::kNone, "no function there");
   const auto offset = static_cast<std::uint32_t>(address - function->address);
   if (offset == 0) return std::nullopt;
-  const auto code = modules_.code_from(module, function->address, function->end);
+  const auto code = modules_.code_from(module, function->address, function->end, found.readable);
   const auto boundary = offset < code.size() ? decoder::find_boundary(code, offset) : std::nullopt;
   if (!boundary) {
     return reason_text(Reason::kUnverified, decoder::Refusal::kNone,
@@ -78,11 +78,15 @@ void Plan::add_one(std::uint32_t module, const Function* function, std::uint64_t
     refuse(module, function, address, std::move(*problem), found);
     return;
   }
-  if (auto problem = boundary_problem(module, function, address)) {
+  if (text_from(modules_.all()[module], address, address + 1, found.readable).empty()) {
+    refuse(module, function, address, reason_text(Reason::kUnreadable, decoder::Refusal::kNone, ""), found);
+    return;
+  }
+  if (auto problem = boundary_problem(module, function, address, found)) {
     refuse(module, function, address, std::move(*problem), found, true);
     return;
   }
-  const auto code = modules_.code_from(module, address, address + 15);
+  const auto code = modules_.code_from(module, address, address + 15, found.readable);
   const auto offset = static_cast<std::uint32_t>(address - function->address);
   add_decoded(module, *function, {offset, decoder::classify(code)}, code.data(), found);
 }
@@ -92,6 +96,7 @@ void Plan::add_one(std::uint32_t module, const Function* function, std::uint64_t
 void Plan::add_functions(std::uint32_t module, std::span<const Function* const> functions, std::uint64_t low,
                          std::uint64_t high, Found& found) {
   const auto start = std::chrono::steady_clock::now();
+  const Module& its = modules_.all()[module];
   if (auto problem = module_problem(module)) {
     if (!functions.empty()) refuse(module, functions.front(), functions.front()->address, std::move(*problem), found);
     return;
@@ -109,7 +114,14 @@ void Plan::add_functions(std::uint32_t module, std::span<const Function* const> 
     if (address >= low && address < high) add_decoded(module, function, decoded, code.data() + decoded.offset, found);
   };
   for (const Function* function : functions) {
-    const auto code = modules_.code_from(module, function->address, function->end);
+    const auto code = modules_.code_from(module, function->address, function->end, found.readable);
+    // Where no table says how long it is, its entry alone is its for certain.
+    const std::uint64_t own_end = function->size != 0 ? function->end : function->address + 1;
+    const std::uint64_t read_end = function->address + text_from(its, function->address, own_end, found.readable).size();
+    if (read_end < own_end && its.segment_at(read_end) != nullptr) {
+      refuse(module, function, read_end,
+             reason_text(Reason::kUnreadable, decoder::Refusal::kNone, fmt::format("{} bytes", own_end - read_end)), found);
+    }
     if (code.empty()) continue;
     decoder::Walk walk = decoder::walk_function(code, function->address);
     for (const decoder::Decoded& decoded : walk.reached) add_in_range(*function, decoded, code);
@@ -135,7 +147,7 @@ void Plan::add_functions(std::uint32_t module, std::span<const Function* const> 
              reason_text(Reason::kDoubtful, decoder::Refusal::kNone, fmt::format("{} bytes", end - begin)), found);
       continue;
     }
-    const auto code = modules_.code_from(module, gap.function->address, gap.function->end);
+    const auto code = modules_.code_from(module, gap.function->address, gap.function->end, found.readable);
     for (const decoder::Decoded& decoded : gap.decoded) add_in_range(*gap.function, decoded, code);
   }
   decode_ns_ += std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();

@@ -36,6 +36,10 @@ std::string reason_text(Reason reason, decoder::Refusal instruction, std::string
       code = "text-relocations";
       sentence = "the dynamic linker has yet to write into this module's code; a module that is loaded at the start can be probed";
       break;
+    case Reason::kUnreadable:
+      code = "unreadable";
+      sentence = "the program has unmapped this code, or may not read it";
+      break;
     case Reason::kRseq:
       code = "rseq";
       sentence = "inside a restartable sequence, which a trap would abort every time";

@@ -17,6 +17,7 @@ enum class Reason : std::uint8_t {
   kRuntime,          // the runtime's own text
   kVdso,             // the vDSO and vsyscall pages
   kTextRelocations,  // code that the dynamic linker has yet to write into
+  kUnreadable,       // code that the program has unmapped or may not read
   kRseq,             // a restartable sequence
   kNoRoom,           // of a module loaded later: the table is full
   kOutOfReach,       // no room for XOL slots within rel32 of the code, or memory denied

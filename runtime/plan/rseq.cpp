@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "runtime/symbols/readable.h"
+
 namespace ubp::plan {
 namespace {
 
@@ -20,7 +22,7 @@ bool is_code(const symbols::Module& module, std::uint64_t address) {
 
 bool has_signature(const symbols::Module& module) {
   return std::any_of(module.segments.begin(), module.segments.end(), [&](const symbols::Segment& segment) {
-    const std::uint8_t* bytes = segment.executable ? module.bytes_at(segment.address) : nullptr;
+    const std::uint8_t* bytes = segment.executable ? module.bytes_at(segment.address, segment.size) : nullptr;
     return bytes != nullptr && memmem(bytes, segment.size, &kSignature, sizeof kSignature) != nullptr;
   });
 }
@@ -32,8 +34,10 @@ bool read_descriptor(const symbols::Module& module, const std::uint8_t* at, Code
   if (descriptor.version != 0 || descriptor.post_commit_offset == 0 || descriptor.post_commit_offset > kLongest) return false;
   const std::uint64_t begin = descriptor.start_ip - module.bias, abort = descriptor.abort_ip - module.bias;
   if (!is_code(module, begin) || !is_code(module, abort) || !is_code(module, abort - sizeof kSignature)) return false;
+  const std::uint8_t* const signature = module.bytes_at(abort - sizeof kSignature, sizeof kSignature);
+  if (signature == nullptr) return false;
   std::uint32_t before;
-  std::memcpy(&before, module.bytes_at(abort - sizeof kSignature), sizeof before);
+  std::memcpy(&before, signature, sizeof before);
   section = {begin, begin + descriptor.post_commit_offset};
   return before == kSignature;
 }
@@ -49,10 +53,12 @@ std::vector<CodeRange> rseq_sections(const symbols::Module& module) {
   for (const symbols::Segment& segment : module.segments) {
     // A descriptor holds run-time addresses: where modules are relocated, only what the dynamic linker could write has some.
     const bool may_hold_any = segment.writable || module.bias == 0;
-    const std::uint8_t* bytes = segment.executable || !may_hold_any ? nullptr : module.bytes_at(segment.address);
-    if (bytes == nullptr) continue;
+    if (segment.executable || !segment.readable || !may_hold_any) continue;
+    const std::uint64_t begin = module.bias + segment.address;
+    const std::uint64_t size = symbols::Readable().end_of(begin, begin + segment.file_size) - begin;
+    const auto* const bytes = reinterpret_cast<const std::uint8_t*>(begin);
     constexpr std::uint64_t kAlign = alignof(rseq_cs);
-    for (std::uint64_t at = -segment.address % kAlign; at + sizeof(rseq_cs) <= segment.file_size; at += kAlign) {
+    for (std::uint64_t at = -segment.address % kAlign; at + sizeof(rseq_cs) <= size; at += kAlign) {
       CodeRange section{};
       if (read_descriptor(module, bytes + at, section)) sections.push_back(section);
     }

@@ -71,7 +71,7 @@ class IfuncResolver {
   // none.
   std::uint64_t resolve(std::uint64_t resolver) {
     const auto [entry, is_new] = chosen_.try_emplace(resolver, 0);
-    if (is_new && may_ask_) {
+    if (is_new && may_ask_ && module_.bytes_at(resolver, 1) != nullptr) {
       entry->second = reinterpret_cast<std::uint64_t (*)()>(module_.bias + resolver)();
     }
     return entry->second;

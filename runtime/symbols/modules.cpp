@@ -18,6 +18,7 @@
 #include "runtime/language/spec.h"
 #include "runtime/symbols/elf_file.h"
 #include "runtime/symbols/notes.h"
+#include "runtime/symbols/readable.h"
 #include "runtime/symbols/symbols.h"
 #include "runtime/symbols/while_modules_stay.h"
 
@@ -88,12 +89,12 @@ bool contains(const Module& module, std::uint64_t run_time_address) {
 std::string mapped_build_id(const Module& module, const dl_phdr_info& info) {
   for (const ElfW(Phdr)* header = info.dlpi_phdr; header != info.dlpi_phdr + info.dlpi_phnum; ++header) {
     if (header->p_type != PT_NOTE) continue;
-    const std::uint8_t* notes = module.bytes_at(header->p_vaddr);
-    if (notes == nullptr) continue;
     const Segment* segment = module.segment_at(header->p_vaddr);
-    const std::uint64_t room = segment->address + segment->size - header->p_vaddr;
-    std::string build_id =
-        build_id_in_notes(notes, std::min<std::uint64_t>(room, header->p_memsz), header->p_align);
+    if (segment == nullptr) continue;
+    const std::uint64_t size = std::min(segment->address + segment->size - header->p_vaddr, header->p_memsz);
+    const std::uint8_t* notes = module.bytes_at(header->p_vaddr, size);
+    if (notes == nullptr) continue;
+    std::string build_id = build_id_in_notes(notes, size, header->p_align);
     if (!build_id.empty()) return build_id;
   }
   return {};
@@ -102,7 +103,7 @@ std::string mapped_build_id(const Module& module, const dl_phdr_info& info) {
 // Source: the gABI's dynamic section.
 bool has_text_relocations(const Module& module, const dl_phdr_info& info) {
   for (const ElfW(Phdr)* header = info.dlpi_phdr; header != info.dlpi_phdr + info.dlpi_phnum; ++header) {
-    const std::uint8_t* const bytes = header->p_type == PT_DYNAMIC ? module.bytes_at(header->p_vaddr) : nullptr;
+    const std::uint8_t* const bytes = header->p_type == PT_DYNAMIC ? module.bytes_at(header->p_vaddr, header->p_memsz) : nullptr;
     if (bytes == nullptr) continue;
     const auto* const entries = reinterpret_cast<const ElfW(Dyn)*>(bytes);
     return std::any_of(entries, entries + header->p_memsz / sizeof *entries, [](const ElfW(Dyn)& entry) {
@@ -114,6 +115,10 @@ bool has_text_relocations(const Module& module, const dl_phdr_info& info) {
 
 int add_module(dl_phdr_info* info, std::size_t, void* data) {
   auto& modules = *static_cast<std::vector<Module>*>(data);
+  if (!sys::is_readable(reinterpret_cast<std::uint64_t>(info->dlpi_phdr))) {  // the program has unmapped it
+    if (!modules.empty()) return 0;
+    info->dlpi_phnum = 0;  // the executable stays the first
+  }
   Module module;
   module.bias = info->dlpi_addr;
   for (const ElfW(Phdr)* header = info->dlpi_phdr; header != info->dlpi_phdr + info->dlpi_phnum; ++header) {
@@ -158,10 +163,16 @@ const Segment* Module::segment_at(std::uint64_t elf_address) const {
   return nullptr;
 }
 
-const std::uint8_t* Module::bytes_at(std::uint64_t elf_address) const {
+const std::uint8_t* Module::bytes_at(std::uint64_t elf_address, std::uint64_t size) const {
+  Readable readable;
+  return bytes_at(elf_address, size, readable);
+}
+
+const std::uint8_t* Module::bytes_at(std::uint64_t elf_address, std::uint64_t size, Readable& readable) const {
   const Segment* segment = segment_at(elf_address);
-  if (segment == nullptr || !segment->readable) return nullptr;
-  return reinterpret_cast<const std::uint8_t*>(bias + elf_address);
+  if (segment == nullptr || !segment->readable || size > segment->size - (elf_address - segment->address)) return nullptr;
+  const std::uint64_t begin = bias + elf_address;
+  return readable.end_of(begin, begin + size) == begin + size ? reinterpret_cast<const std::uint8_t*>(begin) : nullptr;
 }
 
 std::vector<Module> loaded_modules() {

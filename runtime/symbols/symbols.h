@@ -16,6 +16,8 @@
 
 namespace ubp::symbols {
 
+class Readable;
+
 struct Segment {              // one PT_LOAD
   std::uint64_t address = 0;  // ELF virtual address
   std::uint64_t size = 0;     // bytes in memory
@@ -43,9 +45,11 @@ struct Module {
   std::uint64_t low() const;  // lowest and one-past-highest run-time address of all segments
   std::uint64_t high() const;
   const Segment* segment_at(std::uint64_t elf_address) const;
-  // The mapped bytes at an ELF virtual address, up to the end of its segment; nullptr when not mapped or
-  // readable.
-  const std::uint8_t* bytes_at(std::uint64_t elf_address) const;
+  // The mapped bytes from an ELF virtual address on; nullptr when not all `size` of them lie in its segment and can be
+  // read, as the program has its memory now.
+  const std::uint8_t* bytes_at(std::uint64_t elf_address, std::uint64_t size) const;
+  // The same for one of many pieces: `readable` remembers what it has asked.
+  const std::uint8_t* bytes_at(std::uint64_t elf_address, std::uint64_t size, Readable& readable) const;
 };
 
 // Every module of the main namespace, the executable first, then in load order.

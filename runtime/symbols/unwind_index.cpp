@@ -22,12 +22,12 @@ T load(const std::uint8_t* at) {
 UnwindIndex::UnwindIndex(const Module& module) : module_(module) {
   constexpr std::uint64_t kHeader = 12;  // version, three encodings, pointer, count
   const Segment* segment = module.unwind_index == 0 ? nullptr : module.segment_at(module.unwind_index);
-  const std::uint8_t* header = segment == nullptr ? nullptr : module.bytes_at(module.unwind_index);
+  const std::uint8_t* header = segment == nullptr ? nullptr : module.bytes_at(module.unwind_index, kHeader);
   if (header == nullptr) return;
   const std::uint64_t room = segment->address + segment->size - module.unwind_index;
-  if (room < kHeader || header[0] != 1 || header[1] != kPcRelativeSdata4 || header[2] != kUdata4 || header[3] != kIndexRelativeSdata4) return;
+  if (header[0] != 1 || header[1] != kPcRelativeSdata4 || header[2] != kUdata4 || header[3] != kIndexRelativeSdata4) return;
   const auto count = load<std::uint32_t>(header + 8);
-  if (count > (room - kHeader) / sizeof(Entry)) return;
+  if (count > (room - kHeader) / sizeof(Entry) || module.bytes_at(module.unwind_index, kHeader + count * sizeof(Entry)) == nullptr) return;
   entries_ = reinterpret_cast<const Entry*>(header + kHeader);
   count_ = count;
 }
@@ -40,8 +40,8 @@ std::optional<Extent> UnwindIndex::containing(std::uint64_t address) const {
   --found;
   // A description: length, distance to its CIE, where it begins relative to that field, how many bytes.
   const std::uint64_t description = module_.unwind_index + static_cast<std::uint64_t>(std::int64_t{found->description});
-  const std::uint8_t* bytes = module_.bytes_at(description);
-  if (bytes == nullptr || module_.bytes_at(description + 16) == nullptr) return std::nullopt;
+  const std::uint8_t* const bytes = module_.bytes_at(description, 16, readable_);
+  if (bytes == nullptr) return std::nullopt;
   const std::uint64_t begin = description + 8 + static_cast<std::uint64_t>(std::int64_t{load<std::int32_t>(bytes + 8)});
   const auto size = load<std::uint32_t>(bytes + 12);
   const bool is_understood = begin == module_.unwind_index + static_cast<std::uint64_t>(std::int64_t{found->begin});

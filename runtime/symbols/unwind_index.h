@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "runtime/symbols/readable.h"
 #include "runtime/symbols/symbols.h"
 
 namespace ubp::symbols {
@@ -19,7 +20,7 @@ class UnwindIndex {
   // An index that is missing, or encoded as no linker does today, finds nothing.
   explicit UnwindIndex(const Module& module);
 
-  // The function, or part of one, whose call frame information covers the ELF address.
+  // The function, or part of one, whose call frame information covers the ELF address. Thread-safe: no.
   std::optional<Extent> containing(std::uint64_t address) const;
 
  private:
@@ -29,6 +30,7 @@ class UnwindIndex {
   };
 
   const Module& module_;
+  mutable Readable readable_;
   const Entry* entries_ = nullptr;
   std::uint32_t count_ = 0;
 };

@@ -17,4 +17,8 @@ page 0
 page 1
 page 2
 page 3
+page 4
+page 5
+page 6
+page 7
 .section .note.GNU-stack, "", @progbits

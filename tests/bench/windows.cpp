@@ -34,7 +34,7 @@ std::vector<std::uint64_t> instructions(const Module& module) {
   std::vector<std::uint64_t> found;
   const auto table = ubp::symbols::FunctionTable::load(module);
   for (const Function& function : table.functions()) {
-    const std::uint8_t* const bytes = module.bytes_at(function.address);
+    const std::uint8_t* const bytes = module.bytes_at(function.address, function.end - function.address);
     if (bytes == nullptr) continue;
     const std::span code(bytes, function.end - function.address);
     ubp::decoder::Walk walk = ubp::decoder::walk_function(code, function.address);

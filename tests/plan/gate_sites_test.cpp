@@ -83,7 +83,7 @@ bool copies_to_eax(std::span<const std::uint8_t> code) {
 }
 
 void add_function(const symbols::Module& module, const symbols::Extent& function, Reference& reference) {
-  const std::span<const std::uint8_t> code(module.bytes_at(function.begin), function.end - function.begin);
+  const std::span<const std::uint8_t> code(module.bytes_at(function.begin, function.end - function.begin), function.end - function.begin);
   decoder::Walk walk = decoder::walk_function(code, function.begin);
   for (const auto& gap : walk.gaps) {
     const auto more = decoder::decode_gap(code, gap, function.begin, walk.references);
@@ -114,7 +114,7 @@ Reference find_slowly(const symbols::Module& module) {
   const symbols::UnwindIndex functions(module);
   std::set<std::uint64_t> done;
   for (const auto& segment : module.segments) {
-    const std::uint8_t* bytes = segment.executable ? module.bytes_at(segment.address) : nullptr;
+    const std::uint8_t* bytes = segment.executable ? module.bytes_at(segment.address, segment.size) : nullptr;
     for (std::uint64_t at = 0; bytes != nullptr && at + 1 < segment.size; ++at) {
       if (bytes[at] != 0x0f || bytes[at + 1] != 0x05) continue;
       std::optional<std::uint32_t> number;
@@ -190,7 +190,7 @@ TEST_CASE("mask_sites_found: every rt_sigprocmask, rt_sigaction and clone3 of th
   // An independent count: every `mov $14, %eax` directly before a syscall must be among them, and clone3's one.
   std::size_t direct = 0, clones = 0;
   for (const auto& segment : libc->segments) {
-    const std::uint8_t* bytes = segment.executable ? libc->bytes_at(segment.address) : nullptr;
+    const std::uint8_t* bytes = segment.executable ? libc->bytes_at(segment.address, segment.size) : nullptr;
     if (bytes == nullptr) continue;
     constexpr std::uint8_t kMask[] = {0xb8, 0x0e, 0, 0, 0, 0x0f, 0x05}, kClone[] = {0xb8, 0xb3, 0x01, 0, 0, 0x0f, 0x05};
     for (std::uint64_t at = 0; at + sizeof kMask <= segment.size; ++at) {

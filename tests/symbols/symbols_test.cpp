@@ -171,10 +171,13 @@ TEST_CASE("loaded_modules: the executable first, the vDSO, libc, and itself") {
   CHECK(executable.low() <= address_of(&symbols_test_sum));
   CHECK(executable.high() > address_of(&symbols_test_sum));
   CHECK(executable.segment_at(address_of(&symbols_test_sum) - executable.bias)->executable);
-  CHECK(executable.bytes_at(address_of(&symbols_test_sum) - executable.bias) ==
+  CHECK(executable.bytes_at(address_of(&symbols_test_sum) - executable.bias, 1) ==
         reinterpret_cast<const std::uint8_t*>(&symbols_test_sum));
+  const Segment& last = executable.segments.back();
+  CHECK(executable.bytes_at(last.address, last.size) != nullptr);
+  CHECK(executable.bytes_at(last.address, last.size + 1) == nullptr);
   CHECK(executable.segment_at(address_of(&symbols_test_data) - executable.bias)->writable);
-  CHECK(executable.bytes_at(executable.high() - executable.bias) == nullptr);
+  CHECK(executable.bytes_at(executable.high() - executable.bias, 1) == nullptr);
   CHECK(std::count_if(modules.begin(), modules.end(), [](const Module& m) { return m.is_executable; }) == 1);
   CHECK(std::count_if(modules.begin(), modules.end(), [](const Module& m) { return m.is_runtime; }) == 0);
   CHECK(find_module("libc").name == "libc.so.6");

@@ -29,7 +29,7 @@ class Parser {
   // text: already checked by find_bad_byte().
   explicit Parser(std::string_view text) : text_(text) {}
 
-  bool parse_list(std::vector<Item>& items);
+  bool parse_list(std::vector<Item>& items, std::size_t most);
   const Error& error() const { return error_; }
 
  private:

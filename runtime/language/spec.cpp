@@ -52,8 +52,9 @@ std::string_view kind_name(Kind kind) {
   return "unknown";
 }
 
-bool Parser::parse_list(std::vector<Item>& items) {
+bool Parser::parse_list(std::vector<Item>& items, std::size_t most) {
   for (skip_blank(); !at_end(); skip_blank()) {
+    if (items.size() == most) return fail(offset_, fmt::format("more than {} probes in one specification; a glob names many", most));
     Item item;
     if (!parse_item(item) || !expect_item_end()) return false;
     items.push_back(std::move(item));
@@ -204,14 +205,14 @@ bool Parser::fail_unsupported(std::size_t offset, std::string_view what) {
   return fail(offset, fmt::format("{} is not supported yet by this version", what));
 }
 
-std::variant<std::vector<Item>, Error> parse(std::string_view text) {
+std::variant<std::vector<Item>, Error> parse(std::string_view text, std::size_t most) {
   constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   if (text.size() > kMaxBytes) return Error{{}, "the specification is larger than 16 MiB"};
   if (const std::optional<BadByte> bad = find_bad_byte(text)) return bad_byte_error(text, *bad);
   Parser parser(text);
   std::vector<Item> items;
-  if (!parser.parse_list(items)) return parser.error();
+  if (!parser.parse_list(items, most)) return parser.error();
   return items;
 }
 

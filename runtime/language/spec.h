@@ -60,10 +60,12 @@ bool is_glob(std::string_view text);
 // Not anchored to path separators. Never recurses: random patterns cost O(pattern x text).
 bool glob_match(std::string_view pattern, std::string_view text);
 
-// Parses a whole specification.
+inline constexpr std::size_t kMaxItems = std::size_t{1} << 22;
+
+// Parses a whole specification, of at most so many items.
 // text: any bytes, at most 16 MiB; NUL and invalid UTF-8 are errors, not undefined behaviour.
 // Returns the items in order (empty when there is nothing but space and comments), or the first error.
 // Context: load time. Async-signal-safe: no (allocates). Thread-safe: yes.
-std::variant<std::vector<Item>, Error> parse(std::string_view text);
+std::variant<std::vector<Item>, Error> parse(std::string_view text, std::size_t most = kMaxItems);
 
 }  // namespace ubp::language

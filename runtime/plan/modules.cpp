@@ -22,7 +22,10 @@ std::span<const std::uint8_t> text_from(const Module& module, std::uint64_t addr
 }
 
 Modules::Modules() : modules_(symbols::loaded_modules()), generation_(symbols::modules_generation()) {
-  if (modules_.size() > kMaxModules) modules_.resize(kMaxModules);
+  if (modules_.size() > kMaxModules) {
+    left_out_ = modules_.size() - kMaxModules;
+    modules_.resize(kMaxModules);
+  }
   present_.resize(modules_.size(), true);
 }
 
@@ -59,6 +62,7 @@ Modules::Change Modules::refresh(bool just_mapped) {
       change.back.push_back(*earlier);
     }
   }
+  left_out_ = change.left_out;
   return change;
 }
 

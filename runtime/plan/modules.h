@@ -19,7 +19,7 @@
 
 namespace ubp::plan {
 
-inline constexpr std::size_t kMaxModules = std::size_t{1} << 10;
+inline constexpr std::size_t kMaxModules = std::size_t{1} << 14;
 
 // Some of a module's code, as it was before any int3. Refers to the text itself where nothing is armed.
 class Code : public std::span<const std::uint8_t> {
@@ -47,12 +47,13 @@ class Modules {
 
   const std::vector<symbols::Module>& all() const { return modules_; }
   bool is_present(std::uint32_t module) const { return present_[module]; }
+  std::size_t left_out() const { return left_out_; }  // beyond kMaxModules
 
   struct Change {
     std::vector<std::uint32_t> come;  // new modules
     std::vector<std::uint32_t> back;  // ones that were here before, at the same place
     std::vector<std::uint32_t> gone;
-    std::size_t left_out = 0;         // beyond kMaxModules
+    std::size_t left_out = 0;         // of new ones, beyond kMaxModules
   };
   // Asks the dynamic linker what is loaded now. just_mapped: what is new has not been relocated yet.
   Change refresh(bool just_mapped);
@@ -83,6 +84,7 @@ class Modules {
   std::vector<symbols::Module> modules_;
   std::vector<bool> present_;
   std::uint64_t generation_;
+  std::size_t left_out_ = 0;
   mutable std::map<std::uint32_t, symbols::FunctionTable> tables_;
   const std::vector<CodeRange>& rseq_of(std::uint32_t module) const;
   mutable std::map<std::uint32_t, std::vector<CodeRange>> rseq_;

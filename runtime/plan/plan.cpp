@@ -27,7 +27,6 @@ bool is_runtimes_own(const Module& module) { return module.name.starts_with("lib
 
 Plan::Plan(const Modules& modules, std::vector<language::Item> items, std::optional<std::uint32_t> module)
     : modules_(modules), items_(std::move(items)), only_module_(module) {
-  if (items_.size() > kMaxItems) items_.resize(kMaxItems);
   matched_.resize(items_.size());
 }
 
@@ -75,7 +74,8 @@ Mistake Plan::unknown_module(const language::Item& item) const {
     const Module& module = modules_.all()[index];
     if (modules_.is_present(index) && !module.is_runtime && !module.is_vdso && !is_runtimes_own(module)) names += (names.empty() ? "" : ", ") + module.name;
   }
-  const std::string message = fmt::format("no module '{}' is loaded", item.module);
+  std::string message = fmt::format("no module '{}' is loaded", item.module);
+  if (modules_.left_out() != 0) message += fmt::format(", or it is one of the {} beyond the {} that UBP can know", modules_.left_out(), kMaxModules);
   const auto* symbol = std::get_if<language::SymbolTarget>(&item.target);
   constexpr std::string_view kMerged[] = {"libpthread", "libdl", "librt", "libutil", "libanl"};
   const bool was_merged = std::any_of(std::begin(kMerged), std::end(kMerged), [&](std::string_view name) {

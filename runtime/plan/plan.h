@@ -23,12 +23,12 @@ namespace ubp::plan {
 // One probe: an item at one address. Several may share a probepoint.
 struct Probe {
   std::uint32_t point = 0;        // index into Plan::points()
-  std::uint32_t function = 0;     // index into the module's functions
   std::uint32_t offset = 0;       // bytes from the function's entry
-  std::uint32_t item : 22 = 0;    // index into the items
-  std::uint32_t module : 10 = 0;  // index into the modules
+  std::uint64_t function : 28 = 0;  // index into the module's functions
+  std::uint64_t item : 22 = 0;      // index into the items
+  std::uint64_t module : 14 = 0;    // index into the modules
 };
-inline constexpr std::size_t kMaxItems = std::size_t{1} << 22;
+static_assert(language::kMaxItems == 1 << 22 && kMaxModules == 1 << 14);
 
 struct Refused {
   std::uint32_t item = 0;

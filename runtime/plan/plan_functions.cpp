@@ -65,9 +65,9 @@ void Plan::add_decoded(std::uint32_t module, const Function& function, const dec
     return;
   }
   Probe probe;
-  probe.function = static_cast<std::uint32_t>(&function - modules_.table_of(module).functions().data());
+  probe.function = static_cast<std::uint32_t>(&function - modules_.table_of(module).functions().data()) & ((1U << 28) - 1);
   probe.offset = decoded.offset;
-  probe.item = found.item & (kMaxItems - 1);
+  probe.item = found.item & (language::kMaxItems - 1);
   probe.module = module & (kMaxModules - 1);
   found.candidates.push_back({probe, {address + modules_.all()[module].bias, decoded.instruction, bytes}});
 }

@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdlib>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -256,4 +258,30 @@ TEST_CASE("a process of a PID namespace that has not its own /proc, alone and be
     }
     CHECK(status == 0);
   }
+}
+
+TEST_CASE("more modules than there are numbers of ten bits") {
+  constexpr int kModules = 1100, kSkipped = 77;
+  std::string folder = "/tmp/ubp_modules_XXXXXX";
+  REQUIRE(mkdtemp(folder.data()) != nullptr);
+  const int status = end_of_child(300, [&]() -> int {
+    void* module = nullptr;
+    for (int number = 0; number < kModules; ++number) {
+      const std::string path = folder + "/many_" + std::to_string(number) + ".so";
+      std::filesystem::copy_file(FX_LATE, path);
+      module = dlopen(path.c_str(), RTLD_NOW);
+      if (module == nullptr) return kSkipped;
+    }
+    if (ubp_init(nullptr) != UBP_OK) return 1;
+    const auto first = reinterpret_cast<long (*)()>(dlsym(module, "page_0_first"));
+    ubp_probe* const probe = add(("many_" + std::to_string(kModules - 1) + ":page_0_first").c_str());
+    for (int call = 0; call < 100; ++call) first();
+    return read(probe).hits == 100 ? 0 : 2;
+  });
+  std::filesystem::remove_all(folder);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == kSkipped) {
+    MESSAGE("skipped: so many modules cannot be loaded here");
+    return;
+  }
+  CHECK(status == 0);
 }

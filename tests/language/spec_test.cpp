@@ -230,6 +230,16 @@ TEST_CASE("spec: errors in lists and items") {
   });
 }
 
+TEST_CASE("spec: more items than there may be are an error at the first of them") {
+  CHECK(std::holds_alternative<std::vector<Item>>(parse("f; g;\n h", 3)));
+  const auto result = parse("f; g;\n h; i", 3);
+  const Error* const error = std::get_if<Error>(&result);
+  REQUIRE(error != nullptr);
+  CHECK(error->message == "more than 3 probes in one specification; a glob names many");
+  CHECK(error->position.line == 2);
+  CHECK(error->position.column == 5);
+}
+
 TEST_CASE("spec: errors in targets") {
   check_errors({
       {":f", 1, 1, "expected a module before ':'"},

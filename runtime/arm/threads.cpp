@@ -35,7 +35,7 @@ constinit std::atomic<std::atomic<std::uint64_t>*> g_arrived{nullptr};  // mappe
 constinit std::atomic<std::uint32_t> g_arrivals{0};
 // Where %fs led those that arrived, in the order of their arrival; behind the bits.
 constexpr std::uint32_t kMostBases = kBasesBytes / sizeof(std::uint64_t);
-std::atomic<std::uint64_t>* bases() { return g_arrived.load(std::memory_order_acquire) + kNumbers / kBits; }  // pairs with park()
+[[gnu::no_sanitize_thread]] std::atomic<std::uint64_t>* bases() { return g_arrived.load(std::memory_order_acquire) + kNumbers / kBits; }  // pairs with park()
 constinit std::atomic<std::uint32_t> g_held{0};  // a futex
 
 void wait_a_moment() {

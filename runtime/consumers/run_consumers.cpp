@@ -73,7 +73,7 @@ uint64_t ubp_context_flags(const ubp_context* context) {
   std::uint64_t flags;
   asm volatile("pushfq; popq %0" : "=r"(flags)::"memory");
   const ubp::runtime::DetourInfo* const detour = ubp::trap::g_process.detours.of(context->consumer->point);
-  const bool is_inside = detour != nullptr && detour->direction_saved != 0;
+  const bool is_inside = detour != nullptr && detour->shape->saves_direction;
   if (is_inside) flags |= context->save->rflags & ubp::runtime::kDirectionFlag;
   return ubp::runtime::with_status(flags, context->save->status);
 }

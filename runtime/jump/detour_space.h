@@ -41,11 +41,6 @@ inline bool shares_low_bits(Extent a, Extent b) {
 inline constexpr std::uint64_t kSectionBytes = kPredictorBytes / 2;
 inline std::uint64_t home_of(std::uint64_t address) { return (address & ~(kSectionBytes - 1)) + kSectionBytes; }
 
-// Bytes: before a detour's entry, and from there on.
-struct DetourSize {
-  std::uint32_t head, code;
-};
-
 class DetourSpace {
  public:
   // reserve(base): maps a chunk there, or says that it cannot.

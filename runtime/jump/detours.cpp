@@ -18,9 +18,9 @@ struct DetourJump {
   const DetourInfo* info;
   std::uint8_t bytes[kMostJumpBytes];
 
-  explicit DetourJump(std::uint32_t index)
+  DetourJump(std::uint32_t index, DetourWriter& writer)
       : address(g_process.table.points[index].address), info(g_process.detours.of(index)), bytes{} {
-    write_detour_jump({bytes, info->jump_bytes}, address, info->entry);
+    writer.write_jump({bytes, info->jump_bytes}, address, info->entry);
   }
   bool is_boundary(std::uint32_t offset) const {
     return std::any_of(info->starts + 1, info->starts + info->count, [&](std::uint8_t start) { return start == offset; });
@@ -162,10 +162,10 @@ namespace {
 // Writes, of every jump's bytes behind the first, those that pick(jump, offset) gives a value for. Nothing to write is no
 // problem.
 template <typename Pick>
-std::optional<std::string> write_bytes(std::span<const std::uint32_t> indexes, const Pick& pick, bool& has_written) {
+std::optional<std::string> write_bytes(std::span<const std::uint32_t> indexes, DetourWriter& writer, const Pick& pick, bool& has_written) {
   std::vector<patch::Byte> bytes;
   for (const std::uint32_t index : indexes) {
-    const Jump jump(index);
+    const Jump jump(index, writer);
     for (std::uint32_t offset = 0; offset < jump.info->jump_bytes; ++offset) {
       if (const std::optional<std::uint8_t> value = pick(jump, offset)) bytes.push_back({jump.address + offset, *value});
     }
@@ -203,17 +203,17 @@ std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexe
   bool has_written = false;
   std::optional<std::string> denied;
   if (is_alone) {
-    denied = write_bytes(indexes, whole, has_written);
+    denied = write_bytes(indexes, *writer_, whole, has_written);
   } else {
-    denied = write_bytes(indexes, guard, has_written);
+    denied = write_bytes(indexes, *writer_, guard, has_written);
     if (!denied && has_written) callbacks_.synchronise();
-    if (!denied) denied = write_bytes(indexes, rest, has_written);
+    if (!denied) denied = write_bytes(indexes, *writer_, rest, has_written);
     if (!denied) callbacks_.synchronise();
-    if (!denied) denied = write_bytes(indexes, first, has_written);
+    if (!denied) denied = write_bytes(indexes, *writer_, first, has_written);
   }
   if (denied) {
     is_stopped_ = true;
-    write_bytes(indexes, [&](const Jump& jump, std::uint32_t offset) { return original_at(jump, offset); }, has_written);
+    write_bytes(indexes, *writer_, [&](const Jump& jump, std::uint32_t offset) { return original_at(jump, offset); }, has_written);
     return denied;
   }
   callbacks_.synchronise();
@@ -237,17 +237,17 @@ std::optional<std::string> Detours::remove(std::span<const std::uint32_t> indexe
   bool has_written = false;
   const auto whole = [&](const Jump& jump, std::uint32_t offset) { return offset == 0 ? Value(0xcc) : original_at(jump, offset); };
   if (is_alone) {
-    if (auto denied = write_bytes(indexes, whole, has_written)) return denied;
-  } else if (auto denied = write_bytes(indexes, first, has_written)) {
+    if (auto denied = write_bytes(indexes, *writer_, whole, has_written)) return denied;
+  } else if (auto denied = write_bytes(indexes, *writer_, first, has_written)) {
     return denied;
   }
   for (const std::uint32_t index : indexes) tiers_[index] = Tier::kReady;
   jumps_ -= indexes.size();
   callbacks_.synchronise();
   if (is_alone) return std::nullopt;
-  if (auto denied = write_bytes(indexes, rest, has_written)) return denied;
+  if (auto denied = write_bytes(indexes, *writer_, rest, has_written)) return denied;
   callbacks_.synchronise();
-  if (auto denied = write_bytes(indexes, boundary, has_written)) return denied;
+  if (auto denied = write_bytes(indexes, *writer_, boundary, has_written)) return denied;
   if (has_written) callbacks_.synchronise();
   return std::nullopt;
 }
@@ -274,7 +274,7 @@ std::vector<patch::Swap> Detours::restore(bool is_alone) {
   });
   std::vector<patch::Swap> first, rest, last;
   for (const std::uint32_t index : indexes) {
-    const Jump jump(index);
+    const Jump jump(index, *writer_);
     set_active(index, false);
     tiers_[index] = Tier::kReady;
     for (std::uint32_t offset = 0; offset < jump.info->jump_bytes; ++offset) {

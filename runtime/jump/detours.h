@@ -32,6 +32,7 @@
 #include "runtime/patch/swap.h"
 #include "runtime/plan/modules.h"
 #include "runtime/jump/detour_space.h"
+#include "runtime/jump/detour_writer.h"
 
 namespace ubp::runtime {
 
@@ -164,7 +165,7 @@ class Detours {
   bool is_stopped_ = false, has_jumped_ = false;
   std::uint64_t budget_ = 0;
   Callbacks callbacks_;
-  DetourStorage storage_;
+  std::unique_ptr<DetourWriter> writer_;                       // null: no jump is ever made
   DetourSpace space_;
   std::deque<DetourInfo> infos_;                               // never moved or freed: the trap path may look
   std::vector<Tier> tiers_;

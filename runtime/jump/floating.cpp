@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "runtime/table/detour_save.h"
 #include "runtime/trap/layout.h"
 
 static_assert(offsetof(ubp::runtime::DetourSave, mxcsr) == UBP_SAVE_MXCSR && offsetof(ubp::runtime::DetourSave, in_use) == UBP_SAVE_IN_USE);
@@ -32,29 +33,30 @@ bool can_move(std::uint64_t components) {
 
 }  // namespace
 
-bool find_floating(DetourConsumers& consumers) {
+std::optional<Floating> find_floating() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   constexpr unsigned kOsxsave = 1u << 27, kXsavec = 1u << 1;
-  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kOsxsave) == 0) return false;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kOsxsave) == 0) return std::nullopt;
   unsigned low = 0, high = 0;
   asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   // The tile registers need permission, and the protection keys' is no register of a consumer's.
+  Floating floating;
   constexpr std::uint64_t kLeftOut = (1u << 9) | (3u << 17);
-  consumers.components = (std::uint64_t{high} << 32 | low) & ~kLeftOut;
-  consumers.compacts = __get_cpuid_count(0xd, 1, &a, &b, &c, &d) != 0 && (a & kXsavec) != 0;
+  floating.components = (std::uint64_t{high} << 32 | low) & ~kLeftOut;
+  floating.compacts = __get_cpuid_count(0xd, 1, &a, &b, &c, &d) != 0 && (a & kXsavec) != 0;
   std::uint64_t size = 512 + 64;
   for (unsigned component = 2; component < 63; ++component) {
-    if ((consumers.components >> component & 1) == 0 || __get_cpuid_count(0xd, component, &a, &b, &c, &d) == 0) continue;
+    if ((floating.components >> component & 1) == 0 || __get_cpuid_count(0xd, component, &a, &b, &c, &d) == 0) continue;
     size = std::max<std::uint64_t>(size, std::uint64_t{b} + a);  // the standard format's offset and size: the longer one
   }
-  if (size > sizeof(DetourSave::image)) return false;
-  if (!can_move(consumers.components)) return true;
+  if (size > sizeof(DetourSave::image)) return std::nullopt;
+  if (!can_move(floating.components)) return floating;
   // The same for every detour.
-  ubp_floating_components = static_cast<std::uint32_t>(consumers.components & ~kSse);
-  ubp_floating_others = static_cast<std::uint32_t>(consumers.components & ~kMoved);
-  consumers.save = reinterpret_cast<std::uint64_t>(&ubp_save_floating);
-  consumers.restore = reinterpret_cast<std::uint64_t>(&ubp_restore_floating);
-  return true;
+  ubp_floating_components = static_cast<std::uint32_t>(floating.components & ~kSse);
+  ubp_floating_others = static_cast<std::uint32_t>(floating.components & ~kMoved);
+  floating.save = reinterpret_cast<std::uint64_t>(&ubp_save_floating);
+  floating.restore = reinterpret_cast<std::uint64_t>(&ubp_restore_floating);
+  return floating;
 }
 
 }  // namespace ubp::runtime

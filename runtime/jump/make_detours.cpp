@@ -84,10 +84,11 @@ void Detours::start(Optimize optimize, std::size_t capacity, Callbacks callbacks
   g_process.detours.infos = static_cast<const DetourInfo**>(infos);
   budget_ = optimize == Optimize::kAuto ? kAutoBudget : kBudget;
   callbacks_ = std::move(callbacks);
-  static_assert(offsetof(trap::TaskState, fast) < 128);
   const std::uint64_t segment = g_process.segment_unread + g_process.optimised_offset * sizeof(std::uint64_t);
-  storage_ = {thread_offset(&trap::t_thread.state), thread_offset(&trap::t_thread.spilled.rcx), thread_offset(&trap::t_thread.spilled.rax),
-              thread_offset(&trap::t_thread.spilled.rdx), offsetof(trap::TaskState, fast), static_cast<std::int32_t>(segment)};
+  const trap::Thread& thread = trap::t_thread;
+  const DetourStorage storage{thread_offset(&thread.state), thread_offset(&thread.spilled.rcx), thread_offset(&thread.spilled.rax),
+                              thread_offset(&thread.spilled.rdx), static_cast<std::int32_t>(segment)};
+  writer_ = std::make_unique<DetourWriter>(storage);
 }
 
 void Detours::set(std::uint32_t index, Tier tier) {
@@ -172,7 +173,7 @@ Tier Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32
       const DetourPlan plan = plan_detour(function, offset, straight, jump_bytes, cut);
       Pattern pattern;
       if (!boundary_pattern(plan, prefixes, cut, code, pattern)) continue;
-      const DetourSize size{detour_head_bytes(plan, consumers), detour_bytes(plan, consumers)};
+      const DetourSize size = writer_->size_of(plan, consumers);
       if (size.head + size.code > kMostDetourBytes) continue;  // nobody would find it from its end
       if (const auto entry = find_place(origin, jump_bytes, plan, size, pattern, code)) {
         DetourInfo& info = infos_.emplace_back();
@@ -181,7 +182,7 @@ Tier Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32
         info.point = index;
         info.jump_bytes = static_cast<std::uint8_t>(jump_bytes);
         std::vector<std::uint8_t> image(size.head + size.code);
-        write_detour(image, info, plan, code, storage_, consumers);
+        writer_->write(image, info, plan, code, consumers);
         stage(info.head(), image);
         made_.push_back(&info);
         function.latest = index;
@@ -245,25 +246,15 @@ void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function
   DetourConsumers consumers;
   consumers.needs = needs;
   consumers.list = reinterpret_cast<std::uint64_t>(&g_consumers[index]);
-  consumers.function = offsetof(Consumer, function);
-  consumers.data = offsetof(Consumer, data);
-  consumers.next = offsetof(Consumer, next);
-  consumers.counter = offsetof(Consumer, counter);
-  consumers.stack = offsetof(trap::TaskState, consumer_stack);
-  consumers.deferred = offsetof(trap::TaskState, has_deferred);
-  consumers.mark = offsetof(trap::TaskState, consumer);
-  consumers.optimised = offsetof(trap::TaskState, optimised);
+  consumers.is_inside = offset != 0;
   consumers.error = static_cast<std::int32_t>(g_errno_offset);
   consumers.cancel = g_cancel_offset;
-  consumers.tid = offsetof(trap::TaskState, tid);
-  consumers.ring = offsetof(trap::TaskState, ring);
-  consumers.head = offsetof(trap::TaskState, ring_head);
-  consumers.limit = offsetof(trap::TaskState, ring_limit);
-  consumers.point = index;
-  consumers.dropped = static_cast<std::uint32_t>(needs.recorder * sizeof(std::uint64_t));
-  if (needs.all_fp && !find_floating(consumers)) return;
+  if (needs.all_fp) {
+    const std::optional<Floating> floating = find_floating();
+    if (!floating) return;
+    consumers.floating = *floating;
+  }
   const std::size_t made = made_.size();
-  consumers.is_inside = offset != 0;
   place(index, function, offset, &consumers);
   if (made_.size() == made) return;
   for_consumers_.emplace(index, ForConsumers{needs, made_.back()});
@@ -287,7 +278,7 @@ void Detours::flush() {
       const_cast<DetourInfo*>(info)->previous = other->previous != nullptr ? other->previous : other;
       __atomic_store_n(&other->previous, info, __ATOMIC_RELEASE);  // pairs with next_from()
     }
-    if (info->kind != DetourInfo::Kind::kCounts) {
+    if (info->shape->is_for_consumers) {
       counting_.try_emplace(info->point, present);
       continue;
     }

@@ -4,7 +4,7 @@
 // stands in the ring. A record's bytes are stored before the head moves over it, which alone makes it one: whoever is interrupted
 // before has recorded nothing. A record that finds no room is counted as dropped.
 //
-// Inline part: in consumers (run_consumers.cpp), and as machine code in detours (runtime/jump/detour_code.cpp). Async-signal-safe, no libc.
+// Inline part: in consumers (run_consumers.cpp), and as machine code in detours (runtime/jump/count_code.cpp). Async-signal-safe, no libc.
 // rings.cpp: normal context, under the registry's lock.
 #pragma once
 
@@ -18,7 +18,7 @@
 
 namespace ubp::record {
 
-// In a ring: detours know its layout.
+// In a ring. Detours write it too: runtime/jump/count_code.cpp.
 struct Record {
   std::uint64_t time;     // of the timestamp counter
   std::uint32_t point;    // index of the probepoint
@@ -28,8 +28,6 @@ struct Record {
 };
 inline constexpr std::uint64_t kRingRecords = 65536;
 inline constexpr std::uint64_t kRingBytes = kRingRecords * sizeof(Record);
-static_assert(kRingRecords == runtime::kRingRecords && sizeof(Record) == runtime::kRecordBytes);
-static_assert(offsetof(Record, point) == runtime::kRecordPoint && offsetof(Record, counter) == runtime::kRecordCounter && offsetof(Record, task) == runtime::kRecordTask);
 
 // Gives the task its ring. False: memory is denied.
 [[gnu::always_inline]] inline bool open_ring(trap::TaskState* task) {

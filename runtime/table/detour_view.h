@@ -17,7 +17,7 @@ struct DetourChunk {
   const std::uint64_t* begins = nullptr;  // a bit for every byte: a detour's head begins there
 };
 
-// Whether what stands at a place may be a jump to a detour (write_detour_jump).
+// Whether what stands at a place may be a jump to a detour (DetourWriter::write_jump).
 [[gnu::always_inline]] inline bool is_detour_jump(const std::uint8_t* text) { return text[0] == 0xe9 || text[0] == 0x3e; }
 
 struct DetourView {

@@ -80,15 +80,13 @@ struct Detoured {
 [[gnu::always_inline]] inline bool find_detoured(std::uint64_t rip, Detoured& found) {
   const runtime::DetourView& detours = g_process.detours;
   if (detours.infos == nullptr) return false;
-  if (const runtime::DetourInfo* const info = detours.around(rip)) {
-    for (std::uint32_t part = 0; part < info->count; ++part) {
-      if (!info->has_slow_way(part) || info->entry + info->count_begin(part) != rip) continue;
-      found.origin = info->origin + info->starts[part];
-      found.point = g_process.table.find(found.origin);
-      found.copy = info->entry + info->copies[part];
-      return found.point != runtime::kNotFound;
-    }
-    return false;
+  if (const runtime::DetourInfo* const info = detours.around(rip - 1)) {
+    const runtime::DetourPosition position = runtime::detour_position(*info, rip - 1);
+    if (!position.is(runtime::kLeaves)) return false;
+    found.origin = position.rip;
+    found.point = g_process.table.find(found.origin);
+    found.copy = info->entry + info->copies[position.part];
+    return found.point != runtime::kNotFound;
   }
   for (std::uint64_t back = 1; back < runtime::kMostJumpBytes; ++back) {
     const std::uint32_t index = g_process.table.find(rip - 1 - back);
@@ -263,10 +261,10 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 }
 
 // What a detour has saved around its consumers. Registers that calls keep have their values, but for what consumers changed.
-[[gnu::always_inline]] inline void restore_saved(Context* uc, const runtime::DetourSave& save, bool modifies) {
-  constexpr std::uint32_t kNotSaved = 1u << 3 | 1u << 5 | 7u << 12;  // rbx, rbp, r12, r13, r14
+[[gnu::always_inline]] inline void restore_saved(Context* uc, const runtime::DetourSave& save, bool has_kept) {
+  constexpr std::uint32_t kKept = 1u << 3 | 1u << 5 | 7u << 12;  // rbx, rbp, r12, r13, r14
   for (std::uint32_t reg = 0; reg < 16; ++reg) {
-    if (modifies || (kNotSaved >> reg & 1) == 0) uc->general(reg) = save.registers[reg];
+    if (has_kept || (kKept >> reg & 1) == 0) uc->general(reg) = save.registers[reg];
   }
   uc->eflags = runtime::with_status(uc->eflags, save.status);
 }
@@ -276,29 +274,32 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 [[gnu::always_inline]] inline bool translate_detour(Context* uc, siginfo_t* info) {
   const runtime::DetourInfo* const detour = g_process.detours.around(uc->rip);
   if (detour == nullptr) return false;
-  const runtime::DetourPosition position = runtime::detour_position(*detour, detour->origin, uc->rip);
+  const runtime::DetourPosition position = runtime::detour_position(*detour, uc->rip);
   if (info != nullptr) fix_fault_address(info, uc->rip, position.rip);
+  const bool is_saved = position.is(runtime::kAllSaved), is_consumed = !position.is(runtime::kUnconsumed);
   const auto* const save = reinterpret_cast<const runtime::DetourSave*>(
-      position.is_save_in_rcx || !position.is_saved ? uc->rcx : runtime::detour_save_at(uc->rsp));
-  if (position.is_rax_saved) uc->rax = save->registers[0];
+      is_saved && !position.is(runtime::kSaveInRcx) ? runtime::detour_save_at(uc->rsp) : uc->rcx);
+  if (position.is(runtime::kRaxSaved)) uc->rax = save->registers[0];
   const Spilled& spilled = this_thread().spilled;
-  if (position.spilled_rcx) uc->rcx = spilled.rcx;
-  if (position.spilled_rax) uc->rax = spilled.rax;
-  if (position.spilled_rdx) uc->rdx = spilled.rdx;
-  if (position.is_saved) {
-    restore_saved(uc, *save, detour->modifies != 0);
+  if (position.is(runtime::kRcxSpilled)) uc->rcx = spilled.rcx;
+  if (position.is(runtime::kRaxSpilled)) uc->rax = spilled.rax;
+  if (position.is(runtime::kRdxSpilled)) uc->rdx = spilled.rdx;
+  if (is_saved) {
+    restore_saved(uc, *save, position.is(runtime::kKeptSaved));
     auto* const task = reinterpret_cast<TaskState*>(save->context[runtime::kContextTask]);
     const std::uint64_t deferred = __atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED);  // its own, as below
-    if (position.is_consumed && deferred != 0) {  // its end will not be reached
+    if (is_consumed && deferred != 0) {  // its end will not be reached
       uc->mask = save->mask;
       asm volatile("" ::: "memory");
       __atomic_store_n(&task->has_deferred, 0, __ATOMIC_RELAXED);
       if (deferred != kDelivering) send_again(task->deferred);
     }
   }
-  if (position.is_direction_saved) uc->eflags = (uc->eflags & ~runtime::kDirectionFlag) | (save->rflags & runtime::kDirectionFlag);
-  if (position.is_counted) {
-    resume_later(uc, position.rip, position.is_consumed ? kConsumed : kNotConsumed);
+  if (position.is(runtime::kDirectionSaved)) {
+    uc->eflags = (uc->eflags & ~runtime::kDirectionFlag) | (save->rflags & runtime::kDirectionFlag);
+  }
+  if (position.is(runtime::kCounted)) {
+    resume_later(uc, position.rip, is_consumed ? kConsumed : kNotConsumed);
   } else {
     set_rip(uc, position.rip);
   }
@@ -308,7 +309,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
 // Whether RIP is in a detour, none of whose instructions have been executed.
 [[gnu::always_inline]] inline bool is_before_copies(std::uint64_t rip) {
   const runtime::DetourInfo* const detour = g_process.detours.around(rip);
-  return detour != nullptr && runtime::detour_position(*detour, detour->origin, rip).is_before;
+  return detour != nullptr && runtime::detour_position(*detour, rip).is_before;
 }
 
 // Gives the thread that a system call has just made its own state and %gs, and sends it on.

@@ -155,7 +155,7 @@ struct Prepared {
 [[gnu::always_inline]] inline bool is_late(Context* uc) {
   if (uc->info()->si_code != SI_KERNEL) return false;
   const runtime::DetourInfo* const detour = g_process.detours.around(uc->rip - 1);
-  return detour != nullptr && detour->kind == runtime::DetourInfo::Kind::kConsumers && uc->rip == detour->entry + detour->deliver;
+  return detour != nullptr && runtime::detour_position(*detour, uc->rip - 1).is(runtime::kDelivers);
 }
 
 // The consumers of a hit have run: calls the handler of the signal that was put off, as the kernel would have in the hit's own context.

@@ -12,6 +12,7 @@
 #include "runtime/table/table_view.h"
 #include "runtime/trap/layout.h"
 #include "xol/area.h"
+#include "runtime/table/detour_save.h"
 #include "runtime/table/detour_view.h"
 #include "xol/shared_slots.h"
 #include "xol/slot_cache.h"

@@ -48,12 +48,13 @@ bool Runner::write_detour(const Case& c) {
   plan.parts.push_back({0, straight.parts[0].instruction, true, false, 0});
   plan.length = c.length();
   info_ = {};
-  info_.entry = c.slot + runtime::kDetourHead;
+  size_ = writer_.size_of(plan, nullptr);
+  info_.entry = c.slot + size_.head;
   info_.origin = c.address;
   if (!runtime::reaches(plan, c.address, info_.entry, code)) return false;
-  const std::uint32_t bytes = runtime::kDetourHead + runtime::detour_bytes(plan, nullptr);
+  const std::uint32_t bytes = size_.head + size_.code;
   if (c.slot % kSlotRegionBytes + bytes > kSlotRegionBytes) return false;
-  runtime::write_detour({c.slot_rw, bytes}, info_, plan, code, {}, nullptr);
+  writer_.write({c.slot_rw, bytes}, info_, plan, code, nullptr);
   copy_ = info_.entry + info_.copies[0];
   std::uint8_t* const copy = c.slot_rw + (copy_ - c.slot);
   const bool is_copied = std::memcmp(copy, code.data(), c.kind.rip_disp_offset) == 0;
@@ -64,7 +65,7 @@ bool Runner::write_detour(const Case& c) {
 
 void Runner::finish(const Case& c) {
   clear_code(c);
-  if (detours_) std::memset(c.slot_rw, 0xcc, runtime::kDetourHead + info_.bytes);
+  if (detours_) std::memset(c.slot_rw, 0xcc, size_.head + size_.code);
 }
 
 bool Runner::prepare(const Case& c) {
@@ -141,9 +142,9 @@ void Runner::emulated(const Case& c, const State& state, Outcome& out) {
 void Runner::translate(const Case& c, Outcome& out) const {
   if (out.where != Where::kSignal || control_ == Control::kFaultAddress) return;
   const std::uint64_t offset = out.rip - c.slot;
-  if (offset >= (detours_ ? runtime::kDetourHead + info_.bytes : xol::kSlotBytes)) return;
+  if (offset >= (detours_ ? size_.head + size_.code : xol::kSlotBytes)) return;
   const xol::SlotPosition position = detours_ ? xol::SlotPosition{} : xol::position_in_slot(point_, offset);
-  const std::uint64_t original = detours_ ? runtime::detour_position(info_, c.address, out.rip).rip : static_cast<std::uint64_t>(position.address);
+  const std::uint64_t original = detours_ ? runtime::detour_position(info_, out.rip).rip : static_cast<std::uint64_t>(position.address);
   const bool is_fault =
       out.signal == SIGILL || out.signal == SIGFPE || out.signal == SIGSEGV || out.signal == SIGBUS;
   const bool is_step = out.signal == SIGTRAP;

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "tests/insn_diff/case.h"
-#include "runtime/jump/detour_plan.h"
+#include "runtime/jump/detour_writer.h"
 
 namespace ubp::insn_diff {
 
@@ -50,6 +50,8 @@ class Runner {
   Control control_;
   bool detours_;
   xol::Displaced point_;
+  runtime::DetourWriter writer_{{}};
+  runtime::DetourSize size_{};    // of the detour
   runtime::DetourInfo info_;
   std::uint64_t copy_ = 0;  // where the displaced instruction runs
 };

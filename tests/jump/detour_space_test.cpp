@@ -1,5 +1,4 @@
-// Places for detours: they match their patterns, never overlap, and every byte of one leads back to it. And what a position in a
-// detour says of the thread there.
+// Places for detours: they match their patterns, never overlap, and every byte of one leads back to it.
 #include <doctest/doctest.h>
 
 #include <sys/mman.h>
@@ -16,6 +15,7 @@ using namespace ubp::runtime;
 namespace {
 
 constexpr std::uint64_t kRegion = std::uint64_t{256} << 20;
+constexpr std::uint32_t kDetourHead = 18;
 
 // A region that chunks may be made in, 2 MiB aligned.
 struct Region {
@@ -145,85 +145,4 @@ TEST_CASE("detour_low_bits: a section's detours are dense, and agree with none o
     ++pages[*entry / 4096];
   }
   CHECK(pages.size() < 2 * (kFunctions * (kDetourHead + kBytes) / 4096));
-}
-
-TEST_CASE("detour position: a counted instruction and a plain one, byte by byte") {
-  ubp::decoder::Instruction nop;
-  nop.length = 5;
-  nop.route = ubp::decoder::Route::kSlot;
-  DetourPlan plan;
-  plan.parts.push_back({0, nop, true, false, 8});
-  plan.parts.push_back({5, nop, false, false, 0});
-  plan.length = 10;
-  const std::uint8_t code[10] = {0x0f, 0x1f, 0x44, 0, 0, 0x0f, 0x1f, 0x44, 0, 0};
-  const std::uint32_t bytes = detour_bytes(plan, nullptr);
-  std::vector<std::uint8_t> image(kDetourHead + bytes);
-  DetourInfo info;
-  info.entry = reinterpret_cast<std::uint64_t>(image.data()) + kDetourHead;
-  info.origin = info.entry - 0x1000;
-  info.jump_bytes = 5;
-  write_detour(image, info, plan, code, {}, nullptr);
-  REQUIRE(info.copies[0] == kCountBytes);
-  REQUIRE(info.copies[1] == kCountBytes + 5);
-  REQUIRE(info.bytes == kCountBytes + 5 + 5 + 5);
-  const auto at = [&](std::int64_t offset) { return detour_position(info, info.origin, info.entry + static_cast<std::uint64_t>(offset)); };
-  for (std::int64_t offset = 0; offset < info.copies[0]; ++offset) {
-    const DetourPosition position = at(offset);
-    CHECK(position.rip == info.origin);
-    CHECK(position.is_before);
-    CHECK(position.is_counted == (offset >= kCounted));
-    CHECK(position.spilled_rcx == (offset >= kSpilledRcx && offset <= kRestoredRax));
-    CHECK(position.spilled_rax == (offset >= kSpilledRax && offset <= kCounted));
-  }
-  CHECK(at(-std::int64_t{kDetourSlowBytes}).spilled_rcx);
-  CHECK(at(info.copies[0]).is_counted);
-  CHECK(at(info.copies[0]).rip == info.origin);
-  CHECK(!at(info.copies[1]).is_counted);
-  CHECK(at(info.copies[1]).rip == info.origin + 5);
-  CHECK(at(info.copies[1] + 5).rip == info.origin + 10);  // the jump back
-}
-
-TEST_CASE("detour position: instructions that are counted in one, byte by byte") {
-  ubp::decoder::Instruction nop;
-  nop.length = 5;
-  nop.route = ubp::decoder::Route::kSlot;
-  DetourPlan plan;
-  plan.parts.push_back({0, nop, true, true, 8});
-  plan.parts.push_back({5, nop, true, true, 16});
-  plan.parts.push_back({10, nop, true, false, 24});
-  plan.length = 15;
-  const std::vector<std::uint8_t> code(15, 0x90);
-  const DetourSize size{detour_head_bytes(plan, nullptr), detour_bytes(plan, nullptr)};
-  CHECK(size.head == sizeof(void*));  // no slow way
-  std::vector<std::uint8_t> image(size.head + size.code);
-  DetourInfo info;
-  info.entry = reinterpret_cast<std::uint64_t>(image.data()) + size.head;
-  info.origin = info.entry - 0x1000;
-  info.jump_bytes = 5;
-  DetourStorage storage;
-  storage.segment = 0x12340000;
-  write_detour(image, info, plan, code, storage, nullptr);
-  CHECK(info.head() == reinterpret_cast<std::uint64_t>(image.data()));
-  REQUIRE(info.copies[0] == kSegmentCountBytes);
-  REQUIRE(info.copies[1] == 2 * kSegmentCountBytes + 5);
-  REQUIRE(info.copies[2] == info.copies[1] + 5 + kLaterCountBytes);
-  const std::vector<std::uint8_t> first(image.begin() + size.head, image.begin() + size.head + kSegmentCountBytes);
-  CHECK(first == std::vector<std::uint8_t>{0x65, 0x48, 0xff, 0x04, 0x25, 0x08, 0x00, 0x34, 0x12});  // incq %gs:0x12340008
-  const auto at = [&](std::int64_t offset) { return detour_position(info, info.origin, info.entry + static_cast<std::uint64_t>(offset)); };
-  const auto check_plain = [](const DetourPosition& position) {
-    return !position.spilled_rcx && !position.spilled_rax && !position.spilled_rdx && !position.is_saved && !position.is_rax_saved;
-  };
-  for (std::int64_t offset = 0; offset < info.copies[0]; ++offset) {
-    CHECK((at(offset).rip == info.origin && !at(offset).is_counted && at(offset).is_before && check_plain(at(offset))));
-  }
-  CHECK((at(info.copies[0]).rip == info.origin && at(info.copies[0]).is_counted && at(info.copies[0]).is_before));
-  for (std::int64_t offset = info.copies[1] - std::int64_t{kSegmentCountBytes}; offset < info.copies[1]; ++offset) {
-    CHECK((at(offset).rip == info.origin + 5 && !at(offset).is_counted && !at(offset).is_before && check_plain(at(offset))));
-  }
-  CHECK((at(info.copies[1]).rip == info.origin + 5 && at(info.copies[1]).is_counted));
-  const std::int64_t slow = info.copies[2] - std::int64_t{kCountBytes} - kDetourSlowBytes;
-  CHECK(at(slow).spilled_rcx);
-  CHECK(at(slow).rip == info.origin + 10);
-  CHECK(at(info.copies[2]).is_counted);
-  CHECK(at(info.copies[2] + 5).rip == info.origin + 15);
 }

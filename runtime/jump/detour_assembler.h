@@ -1,0 +1,132 @@
+// The machine code of detours, as text that reads as assembler: Xbyak writes it, into a buffer that it cannot run past, and what holds
+// of a thread is noted while it does (table/detour_stages.h).
+//
+// Blocks that many detours have are assembled once for each shape, with blanks for what differs; a detour is put together from them
+// and from the copies of the displaced instructions. Layouts of what the code reads and writes are the structs' own (offsetof).
+//
+// Context: normal. Thread-safe: no. Throws Xbyak::Error, a std::exception, where something does not fit. No memory but libubp's own.
+#pragma once
+
+// Else Xbyak brings <iostream>, for messages of its own, and that std::locale: a megabyte, and relocations for every process to work off.
+#ifndef NDEBUG
+#define NDEBUG
+#define UBP_HAS_ASSERT
+#endif
+#define XBYAK_DONT_USE_MMAP_ALLOCATOR
+#include <xbyak/xbyak.h>
+#ifdef UBP_HAS_ASSERT
+#undef NDEBUG
+#undef UBP_HAS_ASSERT
+#endif
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "runtime/jump/detour_plan.h"
+#include "runtime/table/detour_save.h"
+
+namespace ubp::runtime {
+
+// What a block leaves blank, for each detour to fill in: the last four bytes of an instruction, or eight (kList).
+enum class Blank : std::uint8_t {
+  kCounter,   // bytes from where the task counts to the probepoint's counter
+  kInSegment, // likewise, from %gs:0
+  kDropped,   // likewise: to what a recorder drops
+  kList,      // where the pointer to the first consumer is
+  kPoint,     // the probepoint's index
+  kRecorder,  // the counter of the probe that records
+  kToLate,    // a jump's displacement to the late block,
+  kToResume,  // and back
+};
+
+// A block as it was assembled.
+struct BlockCode {
+  DetourBlock block;
+  std::vector<std::uint8_t> bytes;
+  struct Hole {
+    std::uint16_t end;  // the blank ends here, bytes from the block's begin
+    Blank blank;
+  };
+  std::vector<Hole> holes;
+  std::uint16_t resume = 0;  // where the late block goes on: bytes from this block's begin
+};
+
+class DetourAssembler : public Xbyak::CodeGenerator {
+ public:
+  explicit DetourAssembler(const DetourStorage& storage) : CodeGenerator(sizeof buffer_, buffer_), storage_(storage) {}
+
+  // Counts: the slow way, and then what a hit enters. is_later: what comes from above enters it too, by a hop over the slow way.
+  BlockCode count(bool is_later);
+  // Counts in one instruction.
+  BlockCode count_by_segment();
+  // Counts and records.
+  BlockCode record();
+  // Counts, and calls the consumers; and what belongs to that, behind the copies.
+  BlockCode consumers(const DetourConsumers& consumers);
+  BlockCode late(const BlockCode& first);
+
+  // Puts a detour together, to run at an address.
+  void start_at(std::uint64_t address);
+  std::uint64_t here() const { return address_ + getSize(); }
+  void put(const BlockCode& code) { db(code.bytes.data(), code.bytes.size()); }
+  // Fills the blanks of a block that was put at an offset; value(blank) gives what belongs there.
+  template <typename Value>
+  void fill(const BlockCode& code, std::size_t offset, const Value& value) {
+    for (const BlockCode::Hole& hole : code.holes) {
+      const std::size_t end = offset + hole.end, bytes = hole.blank == Blank::kList ? 8 : 4;
+      rewrite(end - bytes, value(hole.blank, end), bytes);
+    }
+  }
+  // Appends what does the same as the instruction at `address`, which reads `code`.
+  void copy_of(const decoder::Instruction& instruction, std::uint64_t address, std::span<const std::uint8_t> code);
+  static std::uint32_t copy_bytes(const decoder::Instruction& instruction);  // how many that will be
+  void jump_to(std::uint64_t target) { jmp(known_as(target), T_NEAR); }
+  std::span<const std::uint8_t> written() const { return {buffer_, getSize()}; }
+
+ private:
+  static constexpr std::uint32_t kHopBytes = 2, kPushBytes = 6;          // jmp rel8; push disp32(%rip)
+  static constexpr std::uint32_t kBlank = 0x7eeeeeee;                    // no shorter displacement or immediate will do
+  static constexpr std::uint64_t kBlankQuad = 0x7eeeeeee'eeeeeeee;
+
+  void start_block();
+  BlockCode finish_block();
+  void leave_blank(Blank blank) { code_.holes.push_back({static_cast<std::uint16_t>(getSize()), blank}); }
+
+  // Notes what holds from here on, or no longer does.
+  void holds(std::uint32_t what) { note(holds_ | what); }
+  void holds_no_longer(std::uint32_t what) { note(holds_ & ~what); }
+  void note(std::uint32_t now);
+
+  // Memory that the instruction at hand finds so far from %fs:0.
+  Xbyak::Address thread(std::int32_t offset, const Xbyak::AddressFrame* size = nullptr);
+  // A register and its place in the thread's storage.
+  void spill(const Xbyak::Reg64& reg);
+  void unspill(const Xbyak::Reg64& reg);
+  std::int32_t spilled_at(const Xbyak::Reg64& reg) const;
+  // A register and its place in the DetourSave that `base` leads to.
+  void save(const Xbyak::Reg64& reg, const Xbyak::Reg64& base);
+  void load(const Xbyak::Reg64& reg, const Xbyak::Reg64& base);
+  Xbyak::Address saved(std::size_t offset) { return ptr[rsp + offset]; }
+  // Adds one to a counter, by way of rax, and leaves the flags alone.
+  void increment(const Xbyak::Address& counter);
+  void increment(const Xbyak::Reg64& base, Blank blank);
+
+  void slow_way(Xbyak::Label& slow);
+  void enter(const Xbyak::Label& slow);
+  void save_floating(const DetourConsumers& consumers);
+  void restore_floating(const DetourConsumers& consumers);
+  void call_with_save(std::uint64_t function);
+  void xsave(const DetourConsumers& consumers, bool restores);
+
+  // The address by which Xbyak knows a target: it takes the code to run where it is written.
+  const void* known_as(std::uint64_t target) const { return buffer_ + (target - address_); }
+
+  DetourStorage storage_;
+  std::uint64_t address_ = 0;   // where the buffer's begin will run
+  BlockCode code_;              // the block being assembled
+  std::uint32_t holds_ = 0;
+  std::uint8_t buffer_[kMostDetourBytes];
+};
+
+}  // namespace ubp::runtime

@@ -1,0 +1,54 @@
+// What a detour saves around the consumers of its hit, and how its task is marked meanwhile.
+//
+// Inline and free of libc: compiled into the trap path.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "xol/sys.h"
+
+namespace ubp::runtime {
+
+// What a detour saves around its consumers, at the top of the task's own stack, where no signal frame comes.
+struct DetourSave {
+  std::uint64_t registers[16];  // numbered as the hardware does
+  std::uint64_t status;         // ah: the status flags but OF; al: OF
+  std::uint32_t error;          // errno
+  std::uint32_t cancel;         // the thread's cancellation state
+  std::uint64_t rflags;         // not at a function's entry: for the direction flag
+  std::uint32_t mxcsr;
+  std::uint32_t in_use;         // XINUSE, of what runtime/jump/floating.S saves
+  std::uint64_t mask;           // the thread's signal mask, when signals were put off (trap/consume.h)
+  // What consumers are passed: consumers/consumer_list.h. Only the last word changes: the consumer that runs.
+  std::uint64_t context[4];
+  std::uint64_t counters;       // where the task's detours count; it never changes
+  alignas(64) std::uint64_t masks[8];
+  std::uint8_t vectors[2048];            // xmm, ymm or zmm, one behind the other
+  std::uint8_t image[4672];              // FXSAVE's, and XSAVE's; its header is never written but by XSAVE, and begins as zeros
+};
+// The third: the task's state.
+inline constexpr std::size_t kContextTask = 2, kContextConsumer = 3;
+inline constexpr std::uint64_t kDetourSaveBytes = 8192;  // room for it, whole pages
+// It begins so far into the first one: a processor takes addresses that are alike in their low 12 bits for the same at first, and
+// much else begins with its page.
+inline constexpr std::uint64_t kDetourSaveSkew = 1088;
+// Where it is, for a stack pointer that is at its begin or a word or two below.
+[[gnu::always_inline]] inline std::uint64_t detour_save_at(std::uint64_t rsp) {
+  constexpr std::uint64_t kPage = sys::kPageBytes;
+  return ((rsp - kDetourSaveSkew + kPage - 1) & ~(kPage - 1)) + kDetourSaveSkew;
+}
+
+inline constexpr std::uint64_t kDirectionFlag = 0x400;
+// RFLAGS with the status flags as a DetourSave has them.
+[[gnu::always_inline]] inline std::uint64_t with_status(std::uint64_t flags, std::uint64_t status) {
+  constexpr std::uint64_t kInAh = 0xd5, kOverflow = 0x800;  // SF ZF AF PF CF: SDM volume 2, LAHF
+  return (flags & ~(kInAh | kOverflow)) | (status >> 8 & kInAh) | ((status & 1) != 0 ? kOverflow : 0);
+}
+static_assert(kDetourSaveSkew + sizeof(DetourSave) <= kDetourSaveBytes && (kDetourSaveSkew + offsetof(DetourSave, image)) % 64 == 0);
+
+// What a task's mark holds while a detour runs consumers; above it, a number that changes from hit to hit.
+inline constexpr std::uint8_t kDetourMark = 5;
+inline constexpr int kMarkBits = 8;
+
+}  // namespace ubp::runtime

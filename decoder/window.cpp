@@ -1,6 +1,8 @@
 // Windows. See window.h.
 #include "decoder/window.h"
 
+#include <emmintrin.h>
+
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -37,25 +39,53 @@ bool is_padding(std::span<const std::uint8_t> code, std::size_t begin, std::size
   return begin >= end;
 }
 
-// Calls visit(offset, target) for all bytes in [first, last) that read as a direct branch or call with a target in [begin, end).
-// Those with short displacements only where they may reach it. offset: the displacement's, or the short branch's.
+// Calls visit(target) for all bytes of a part of the code that read as the displacement of a direct branch or call with a target
+// in [begin, end). The opcode before it is not looked at.
 template <typename Visit>
-void for_each_lookalike(std::span<const std::uint8_t> code, std::uint32_t begin, std::uint32_t end, Bytes within, const Visit& visit) {
-  const auto last = static_cast<std::int64_t>(within.end);
-  for (std::int64_t at = within.begin; at + 4 <= last; ++at) {  // the displacement's place; the opcode before it is not looked at
+void for_each_near(std::span<const std::uint8_t> code, std::uint32_t begin, std::uint32_t end, Bytes within, const Visit& visit) {
+  for (std::int64_t at = within.begin; at + 4 <= std::int64_t{within.end}; ++at) {
     std::int32_t displacement;
     std::memcpy(&displacement, code.data() + at, sizeof displacement);
     const std::int64_t target = at + 4 + displacement;
     if (target >= begin && target < end) visit(static_cast<std::uint32_t>(target));
   }
-  constexpr std::int64_t kShortReach = 130;
-  const std::int64_t first = std::max<std::int64_t>(within.begin, std::int64_t{begin} - kShortReach);
-  for (std::int64_t at = first; at + 2 <= last && at < std::int64_t{end} + kShortReach; ++at) {
+}
+
+// The same for branches with short displacements, where they may reach it.
+template <typename Visit>
+void for_each_short(std::span<const std::uint8_t> code, std::uint32_t begin, std::uint32_t end, Bytes within, const Visit& visit) {
+  constexpr std::int64_t kReach = 130;
+  const std::int64_t first = std::max<std::int64_t>(within.begin, std::int64_t{begin} - kReach);
+  for (std::int64_t at = first; at + 2 <= std::int64_t{within.end} && at < std::int64_t{end} + kReach; ++at) {
     const std::uint8_t opcode = code[static_cast<std::size_t>(at)];
     if ((opcode & 0xf0) != 0x70 && opcode != 0xeb && (opcode & 0xfc) != 0xe0) continue;
     const std::int64_t target = at + 2 + static_cast<std::int8_t>(code[static_cast<std::size_t>(at) + 1]);
     if (target >= begin && target < end) visit(static_cast<std::uint32_t>(target));
   }
+}
+
+// Whether one of these visits any in the whole code. This is asked for every function: 16 displacements are looked at together.
+bool may_lead_into(std::span<const std::uint8_t> code, std::uint32_t begin, std::uint32_t end) {
+  const auto size = static_cast<std::uint32_t>(code.size());
+  // target - begin, taken as unsigned, is less than this. SSE2 compares signed numbers: both get their highest bit flipped.
+  constexpr std::uint32_t kFlip = 0x80000000;
+  const __m128i width = _mm_set1_epi32(static_cast<int>((end - begin) ^ kFlip));
+  std::uint32_t at = 0;
+  for (; at + 16 + 3 <= size; at += 16) {
+    __m128i found = _mm_setzero_si128();
+    for (std::uint32_t phase = 0; phase < 4; ++phase) {
+      const __m128i displacements = _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(code.data() + at + phase));
+      const __m128i next = _mm_set1_epi32(static_cast<int>((at + phase + 4 - begin) ^ kFlip));
+      const __m128i targets = _mm_add_epi32(displacements, _mm_add_epi32(next, _mm_setr_epi32(0, 4, 8, 12)));
+      found = _mm_or_si128(found, _mm_cmplt_epi32(targets, width));
+    }
+    if (_mm_movemask_epi8(found) != 0) return true;
+  }
+  bool may = false;
+  const auto note = [&](std::uint32_t) { may = true; };
+  for_each_near(code, begin, end, {at, size}, note);
+  for_each_short(code, begin, end, {0, size}, note);
+  return may;
 }
 
 }  // namespace
@@ -94,9 +124,7 @@ WindowProblem window_problem(const FunctionCode& function, std::uint32_t offset,
 bool BranchTargets::lead_into(std::uint32_t begin, std::uint32_t end) {
   const auto code = function_.bytes.first(function_.end);
   if (!sorted_) {
-    bool may = false;
-    for_each_lookalike(code, begin, end, {0, function_.end}, [&](std::uint32_t) { may = true; });
-    if (!may) return false;
+    if (!may_lead_into(code, begin, end)) return false;
     std::vector<std::uint32_t>& targets = sorted_.emplace();
     const auto add = [&](const Decoded& decoded) {
       const std::int64_t target = decoded.offset + decoded.instruction.target;
@@ -108,7 +136,10 @@ bool BranchTargets::lead_into(std::uint32_t begin, std::uint32_t end) {
     for (const Bytes& gap : walk.gaps) {
       const std::vector<Decoded> decoded = decode_gap(code, gap, 0, references);
       std::for_each(decoded.begin(), decoded.end(), add);
-      if (decoded.empty()) for_each_lookalike(code, 0, function_.end, gap, [&](std::uint32_t target) { targets.push_back(target); });
+      if (!decoded.empty()) continue;
+      const auto add_target = [&](std::uint32_t target) { targets.push_back(target); };
+      for_each_near(code, 0, function_.end, gap, add_target);
+      for_each_short(code, 0, function_.end, gap, add_target);
     }
     std::sort(targets.begin(), targets.end());
   }

@@ -112,6 +112,8 @@ Code Modules::code_from(std::uint32_t module, std::uint64_t address, std::uint64
   // A jump may begin before the text asked for, where there may be nothing to read.
   for (std::ptrdiff_t at = 1 - static_cast<std::ptrdiff_t>(runtime::kMostJumpBytes); has_jumps && at < 0; ++at) {
     const std::uint8_t* const byte = code.data() + at;
+    const bool is_on_its_page = ((reinterpret_cast<std::uint64_t>(byte) ^ reinterpret_cast<std::uint64_t>(code.data())) & ~(sys::kPageBytes - 1)) == 0;
+    if (is_on_its_page && !runtime::is_detour_jump(byte)) continue;
     const std::uint32_t point = armed_.find(reinterpret_cast<std::uint64_t>(byte));
     const bool has_detour = point != runtime::kNotFound && detours_->of(point) != nullptr && sys::is_readable(reinterpret_cast<std::uint64_t>(byte));
     if (has_detour && runtime::is_detour_jump(byte)) restore_jump(at, point);

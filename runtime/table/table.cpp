@@ -29,7 +29,7 @@ void* reserve(std::size_t bytes) {
 
 }  // namespace
 
-Table::Table(std::size_t capacity) : capacity_(capacity) {
+Table::Table(std::size_t capacity) : capacity_(std::min<std::size_t>(capacity, Bucket::kMostPoints)) {
   points_ = static_cast<xol::Displaced*>(reserve((capacity + 1) * sizeof(xol::Displaced)));
   present_ = static_cast<const Buckets**>(reserve(sizeof *present_));
   make_room(0);
@@ -39,16 +39,17 @@ std::size_t Table::bytes() const { return count_ * sizeof(xol::Displaced) + buck
 
 void Table::make_room(std::size_t more) {
   constexpr std::uint64_t kFewest = 1024;
-  const std::uint64_t wanted = std::bit_ceil(std::max<std::uint64_t>(count_ + more + (count_ + more) / 3 + 1, kFewest));
+  const std::uint64_t wanted = std::bit_ceil(std::max<std::uint64_t>((count_ + more) * 5 / 3 + 1, kFewest));  // 30 to 60 % are taken
   if (buckets_ != nullptr && wanted <= buckets_->mask + 1) return;
   const std::size_t bytes = sizeof(Buckets) + wanted * sizeof(std::uint32_t);
   auto* const made = static_cast<Buckets*>(reserve(bytes));
   made->mask = wanted - 1;
   for (std::uint32_t index = 0; index < count_; ++index) {
     const auto gone = retired_.find(index);
-    std::uint64_t at = TableView::hash(gone != retired_.end() ? gone->second : points_[index].address) & made->mask;
+    const Bucket::Hash hash = Bucket::hash(gone != retired_.end() ? gone->second : points_[index].address);
+    std::uint64_t at = hash.place & made->mask;
     while (made->buckets[at] != 0) at = (at + 1) & made->mask;
-    made->buckets[at] = index + 1;
+    made->buckets[at] = Bucket::make(hash.tag, index);
   }
   bucket_bytes_ += bytes;
   buckets_ = made;
@@ -58,13 +59,15 @@ void Table::make_room(std::size_t more) {
 std::uint32_t Table::add(const xol::Displaced& point) {
   make_room(1);
   std::uint32_t* const buckets = buckets_->buckets;
-  std::uint64_t at = TableView::hash(point.address) & buckets_->mask;
+  const Bucket::Hash hash = Bucket::hash(point.address);
+  std::uint64_t at = hash.place & buckets_->mask;
   for (; buckets[at] != 0; at = (at + 1) & buckets_->mask) {
-    if (points_[buckets[at] - 1].address == point.address) return buckets[at] - 1;
+    const std::uint32_t index = Bucket::index(buckets[at]);
+    if (Bucket::may_be(buckets[at], hash.tag) && points_[index].address == point.address) return index;
   }
   new (&points_[count_]) xol::Displaced(point);
-  __atomic_store_n(&buckets[at], ++count_, __ATOMIC_RELEASE);  // pairs with find()
-  return count_ - 1;
+  __atomic_store_n(&buckets[at], Bucket::make(hash.tag, count_), __ATOMIC_RELEASE);  // pairs with find()
+  return count_++;
 }
 
 void Table::set_consumers(std::uint32_t index, bool has_consumers) {

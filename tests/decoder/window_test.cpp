@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cstring>
 #include <vector>
 
 namespace ubp::decoder {
@@ -59,6 +60,23 @@ TEST_CASE("window: branches into it") {
   const FunctionCode other{immediate, 6};
   BranchTargets none(other);
   CHECK_FALSE(none.lead_into(0, 6));
+}
+
+TEST_CASE("a branch anywhere in a function is seen, and only where it leads") {
+  constexpr std::uint32_t kSize = 70, kJump = 5;
+  for (std::uint32_t at = 0; at + kJump <= kSize; ++at) {
+    for (std::uint32_t target = 0; target < kSize; ++target) {
+      Bytes code(kSize, 0x90);
+      code[at] = 0xe9;
+      const std::uint32_t displacement = target - (at + kJump);
+      std::memcpy(&code[at + 1], &displacement, sizeof displacement);
+      const FunctionCode function{code, kSize};
+      BranchTargets targets(function), others(function), below(function);
+      REQUIRE(targets.lead_into(target, target + 1));
+      REQUIRE_FALSE(others.lead_into(target + 1, target + 6));
+      REQUIRE_FALSE(below.lead_into(target < 5 ? 0 : target - 5, target));
+    }
+  }
 }
 
 }  // namespace ubp::decoder

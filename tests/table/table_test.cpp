@@ -49,13 +49,25 @@ TEST_CASE("dense code, the worst case for a bad hash, needs few looks") {
   Table table(addresses.size());
   add_all(table, addresses);
   const TableView view = table.view();
-  std::uint64_t looks = 0;
-  for (const std::uint64_t address : addresses) {
-    const Buckets& all = **view.present;
-    std::uint64_t at = TableView::hash(address) & all.mask;
-    for (++looks; view.points[all.buckets[at] - 1].address != address; ++looks) at = (at + 1) & all.mask;
-  }
+  const Buckets& all = **view.present;
+  std::uint64_t looks = 0, others = 0;  // at buckets, and at probepoints that are others
+  const auto count = [&](std::uint64_t address) {
+    const Bucket::Hash hash = Bucket::hash(address);
+    for (std::uint64_t at = hash.place & all.mask;; at = (at + 1) & all.mask) {
+      ++looks;
+      if (all.buckets[at] == 0) return;
+      if (!Bucket::may_be(all.buckets[at], hash.tag)) continue;
+      if (view.points[Bucket::index(all.buckets[at])].address == address) return;
+      ++others;
+    }
+  };
+  for (const std::uint64_t address : addresses) count(address);
   CHECK(looks < addresses.size() * 2);
+  CHECK(others < addresses.size() / 20);
+  looks = others = 0;
+  for (const std::uint64_t address : addresses) count(address + 1);  // where there is none
+  CHECK(looks < addresses.size() * 5);
+  CHECK(others < addresses.size() / 10);
 }
 
 TEST_CASE("probepoints come later, go and come back; the probepoints stay where they are") {

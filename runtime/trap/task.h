@@ -104,6 +104,7 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
   std::uint32_t used = g_process.high_water->load(std::memory_order_acquire);  // pairs with the exchange below
   if (TaskState* const task = find_state(who.key, used)) {
     task->stack_tries = 0;  // a thread that has the number of an earlier one
+    task->moved_origin = 0;
     return task;
   }
   g_process.threads_seen->fetch_add(1, std::memory_order_relaxed);  // a statistic
@@ -113,6 +114,10 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
     if (!is_dead(owner) || !sys::exchange_if(task->tid, owner, who.key, __ATOMIC_ACQ_REL)) return nullptr;
     task->verified_bytes = 0;
     task->stack_tries = 0;
+    task->signal_stack = 0;
+    task->moved_origin = 0;
+    __atomic_store_n(&task->has_deferred, 0, __ATOMIC_RELAXED);  // the new owner's, as is the next one
+    task->consumer.store(0, std::memory_order_relaxed);
     return task;
   };
   // Look at a few earlier owners, a different few for every task: the number of states then stays near the largest

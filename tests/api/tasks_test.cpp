@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <ucontext.h>
@@ -156,6 +157,42 @@ TEST_CASE("preempt_trampoline_exact: a hit's consumers run once, wherever a hand
     CHECK(g_preempted > 0);
   }
   sigaction(SIGUSR1, &old, nullptr);
+}
+
+TEST_CASE("a thread that a handler led away from a hit, for good, leaves nothing to the next one on its stack") {
+  static std::atomic<long> runs;
+  static std::atomic<bool> leaves;
+  const auto body = []() -> int {
+    constexpr std::size_t kStack = 1 << 18;
+    constexpr long kThreads = 20;
+    runs = 0;
+    leaves = true;
+    struct sigaction act {};
+    act.sa_sigaction = [](int, siginfo_t*, void* context) {
+      void (*const leave)() = [] { pthread_exit(nullptr); };
+      static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP] = reinterpret_cast<greg_t>(leave);
+    };
+    act.sa_flags = SA_SIGINFO;
+    sigaction(SIGUSR1, &act, nullptr);
+    if (ubp_init(nullptr) != UBP_OK) return 1;
+    const Scoped probe(add("libfx_target:target_add", [](const ubp_context*, void*) {
+      ++runs;
+      if (leaves.exchange(false)) pthread_kill(pthread_self(), SIGUSR1);  // waits until the consumer has returned
+    }));
+    void* const stack = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstack(&attributes, stack, kStack);
+    for (long i = 0; i < kThreads; ++i) {
+      pthread_t thread;
+      pthread_create(&thread, &attributes, [](void*) -> void* { return reinterpret_cast<void*>(target_add(1, 2)); }, nullptr);
+      void* sum = nullptr;
+      pthread_join(thread, &sum);
+      if (sum != (i == 0 ? nullptr : reinterpret_cast<void*>(3))) return 2;
+    }
+    return runs == kThreads && read(probe.probe).recorded == kThreads ? 0 : 3;
+  };
+  CHECK(end_of_child(20, body) == 0);
 }
 
 TEST_CASE("rt_signals_in_order: those that come while consumers run are handled as they were sent") {

@@ -73,7 +73,7 @@ inline constexpr std::int64_t kReachMargin = 4096;
   write_jump(out + point.length, address + point.length, point.next());
 }
 
-inline bool is_syscall(const Displaced& point) { return point.bytes[point.length - 2] == 0x0f; }  // else int 0x80; behind any prefixes
+[[gnu::always_inline]] inline bool is_syscall(const Displaced& point) { return point.bytes[point.length - 2] == 0x0f; }  // else int 0x80; behind any prefixes
 
 // A slot that is no thread's own names its probepoint in its last word, since no cache knows it.
 inline constexpr std::size_t kOriginOffset = kSlotBytes - 8;

@@ -184,7 +184,7 @@ inline constexpr std::uint64_t kSetxid = 33;
 inline constexpr std::uint64_t kHoldable = ~kSynchronousSignals & ~(std::uint64_t{1} << (kSetxid - 1));
 
 // Remembers, or forgets, one bit of what the application asked of a signal.
-inline void set_bit(std::atomic<std::uint64_t>& bits, std::uint64_t signal, bool value) {
+[[gnu::always_inline]] inline void set_bit(std::atomic<std::uint64_t>& bits, std::uint64_t signal, bool value) {
   const std::uint64_t bit = std::uint64_t{1} << (signal - 1);
   if (value) {
     bits.fetch_or(bit, std::memory_order_relaxed);  // on its own: read by handlers that the kernel starts later
@@ -192,7 +192,7 @@ inline void set_bit(std::atomic<std::uint64_t>& bits, std::uint64_t signal, bool
     bits.fetch_and(~bit, std::memory_order_relaxed);  // likewise
   }
 }
-inline bool has_bit(const std::atomic<std::uint64_t>& bits, std::uint64_t signal) {
+[[gnu::always_inline]] inline bool has_bit(const std::atomic<std::uint64_t>& bits, std::uint64_t signal) {
   return (bits.load(std::memory_order_relaxed) >> (signal - 1) & 1) != 0;  // likewise
 }
 

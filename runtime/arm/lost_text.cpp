@@ -4,7 +4,6 @@
 #include <array>
 
 #include "runtime/arm/probepoints.h"
-#include "runtime/patch/own_memory.h"
 #include "runtime/trap/trap_state.h"
 
 namespace ubp::runtime {
@@ -22,13 +21,13 @@ bool Probepoints::may_stand(std::uint32_t index, std::uint8_t byte) const {
   return !jumps.empty();
 }
 
-std::vector<std::uint32_t> Probepoints::find_lost(std::vector<std::uint32_t> indexes) const {
+std::vector<std::uint32_t> Probepoints::find_lost(std::vector<std::uint32_t> indexes,
+                                                  const patch::OwnMemory& memory) const {
   std::erase_if(indexes, [&](std::uint32_t index) {
     return (users_[index] & (kArmed | kWasArmed)) == 0 || g_process.table.points[index].address == 0;
   });
   if (indexes.empty()) return indexes;
   sort_by_address(indexes);
-  const patch::OwnMemory memory;
   std::array<std::uint8_t, xol::kPageBytes> page{};
   std::uint64_t at = ~std::uint64_t{0};
   bool is_read = false;
@@ -52,8 +51,8 @@ void Probepoints::lose(const std::vector<std::uint32_t>& indexes) {
   }
 }
 
-void Probepoints::drop_lost(std::vector<std::uint32_t>& indexes) {
-  std::vector<std::uint32_t> lost = find_lost(indexes);
+void Probepoints::drop_lost(std::vector<std::uint32_t>& indexes, const patch::OwnMemory& memory) {
+  std::vector<std::uint32_t> lost = find_lost(indexes, memory);
   lose(lost);
   std::sort(lost.begin(), lost.end());
   std::erase_if(indexes, [&](std::uint32_t index) { return std::binary_search(lost.begin(), lost.end(), index); });

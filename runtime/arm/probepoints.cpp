@@ -391,7 +391,8 @@ std::optional<std::string> Probepoints::commit(const Edit& edit, bool may_be_alo
   if (own_armed_) {  // what was gated since
     if (auto denied = arm_own()) return denied;
   }
-  if (const std::vector<std::uint32_t> lost = find_lost(edit.uses_); !lost.empty()) {
+  const patch::OwnMemory memory;  // opened once for what is looked at and what is written
+  if (const std::vector<std::uint32_t> lost = find_lost(edit.uses_, memory); !lost.empty()) {
     const std::uint64_t address = g_process.table.points[lost.front()].address;
     lose(lost);
     return fmt::format("the program has unmapped or replaced the code at {:#x} since it was probed", address);
@@ -406,7 +407,7 @@ std::optional<std::string> Probepoints::commit(const Edit& edit, bool may_be_alo
   }
   count_users(edit.leaves_, -1);
   std::vector<std::uint32_t> indexes = edit.leaves_;
-  drop_lost(indexes);
+  drop_lost(indexes, memory);
   indexes.insert(indexes.end(), edit.uses_.begin(), edit.uses_.end());
   const std::uint32_t before = armed_points_;
   sort_by_address(indexes);
@@ -430,13 +431,13 @@ std::optional<std::string> Probepoints::commit(const Edit& edit, bool may_be_alo
   sort_by_address(jumps);
   std::erase_if(jumps, [&](std::uint32_t index) { return (users_[index] & kMostUsers) == 0 || !detours_.is_ready(index); });
   detours_.drop_overlapping(jumps);
-  if (!denied) denied = write(indexes, is_alone ? std::span<const std::uint32_t>(jumps) : std::span<const std::uint32_t>());
+  if (!denied) denied = write(indexes, is_alone ? jumps : std::span<const std::uint32_t>(), memory);
   if (!denied) {
     const bool has_jumps = !detours_.insert(jumps, is_alone);  // denied: they stay int3s, and the report says so
     if (has_jumps || !is_alone) return std::nullopt;
     std::vector<patch::Byte> bytes;
     for (const std::uint32_t index : jumps) bytes.push_back({g_process.table.points[index].address, 0xcc});
-    denied = patch::write_text(bytes);
+    denied = patch::write_text(bytes, memory);
     if (!denied) return std::nullopt;
   }
   armed_points_ = before;
@@ -447,7 +448,8 @@ std::optional<std::string> Probepoints::commit(const Edit& edit, bool may_be_alo
 
 // Writes int3 where there are users and the original byte where there are none, as far as that is not so already. jumps: sorted by
 // address; theirs are about to be written over.
-std::optional<std::string> Probepoints::write(std::vector<std::uint32_t>& indexes, std::span<const std::uint32_t> jumps) {
+std::optional<std::string> Probepoints::write(std::vector<std::uint32_t>& indexes, std::span<const std::uint32_t> jumps,
+                                              const patch::OwnMemory& memory) {
   const auto is_right = [&](std::uint32_t index) {
     const bool is_armed = (users_[index] & kArmed) != 0, is_used = (users_[index] & kMostUsers) != 0;
     return is_armed == is_used || g_process.table.points[index].address == 0;
@@ -464,7 +466,7 @@ std::optional<std::string> Probepoints::write(std::vector<std::uint32_t>& indexe
     if (jump != jumps.end() && *jump == index) continue;
     bytes.push_back({point.address, (users_[index] & kArmed) == 0 ? std::uint8_t{0xcc} : point.first_byte});
   }
-  if (auto denied = bytes.empty() ? std::nullopt : patch::write_text(bytes)) return denied;
+  if (auto denied = bytes.empty() ? std::nullopt : patch::write_text(bytes, memory)) return denied;
   for (const std::uint32_t index : indexes) {
     users_[index] = static_cast<std::uint16_t>((users_[index] ^ kArmed) | kWasArmed);
     if (!is_own(index)) armed_points_ += (users_[index] & kArmed) != 0 ? 1 : -1;

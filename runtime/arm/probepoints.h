@@ -20,6 +20,7 @@
 #include "runtime/jump/detours.h"
 #include "runtime/arm/process_memory.h"
 #include "runtime/plan/modules.h"
+#include "runtime/patch/own_memory.h"
 #include "runtime/plan/plan.h"
 #include "runtime/table/runs.h"
 #include "runtime/table/table.h"
@@ -124,12 +125,13 @@ class Probepoints {
   };
   // may_be_alone: where it is, one step does instead of six.
   std::optional<std::string> commit(const Edit& edit, bool may_be_alone);
-  std::optional<std::string> write(std::vector<std::uint32_t>& indexes, std::span<const std::uint32_t> jumps = {});
+  std::optional<std::string> write(std::vector<std::uint32_t>& indexes, std::span<const std::uint32_t> jumps = {},
+                                   const patch::OwnMemory& memory = patch::OwnMemory());
   // Those, of probepoints that were written, whose code is no longer what was written (lost_text.cpp); they are then no probepoints.
-  std::vector<std::uint32_t> find_lost(std::vector<std::uint32_t> indexes) const;
+  std::vector<std::uint32_t> find_lost(std::vector<std::uint32_t> indexes, const patch::OwnMemory& memory) const;
   bool may_stand(std::uint32_t index, std::uint8_t byte) const;
   void lose(const std::vector<std::uint32_t>& indexes);
-  void drop_lost(std::vector<std::uint32_t>& indexes);
+  void drop_lost(std::vector<std::uint32_t>& indexes, const patch::OwnMemory& memory = patch::OwnMemory());
   void clear_windows(const std::vector<xol::Displaced>& points);
   void make_detours(plan::Plan& plan, const Runs& runs, const plan::Modules& modules, std::uint32_t first_new,
                     const Consumer* consumer);

@@ -5,12 +5,12 @@
 
 namespace ubp::patch {
 
-// /proc/self/mem, open for as long as the object lives: no forked child may hold its parent's. Where it is denied, process_vm_readv
-// reads what the program itself may read, and nothing is written.
-// Context: normal. Async-signal-safe: yes. Thread-safe: yes, but for construction and destruction. Source: proc(5), process_vm_readv(2).
+// /proc/self/mem, open from the first access for as long as the object lives, which is to be short: no forked child may
+// hold its parent's. Where it is denied, process_vm_readv reads what the program itself may read, and nothing is written.
+// Context: normal. Async-signal-safe: yes. Thread-safe: no. Source: proc(5), process_vm_readv(2).
 class OwnMemory {
  public:
-  OwnMemory();
+  OwnMemory() = default;
   ~OwnMemory();
   OwnMemory(const OwnMemory&) = delete;
   OwnMemory& operator=(const OwnMemory&) = delete;
@@ -21,7 +21,11 @@ class OwnMemory {
   bool write(std::uint64_t address, const std::uint8_t* from, std::uint64_t size) const;
 
  private:
-  int fd_;
+  static constexpr int kNotOpened = -2;
+
+  int descriptor() const;
+
+  mutable int fd_ = kNotOpened;  // -1: denied
 };
 
 }  // namespace ubp::patch

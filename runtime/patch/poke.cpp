@@ -99,8 +99,7 @@ std::optional<std::string> write_pages(std::span<const Page> pages) {
   return std::nullopt;
 }
 
-std::optional<std::string> write_text(std::span<const Byte> bytes) {
-  const OwnMemory memory;
+std::optional<std::string> write_text(std::span<const Byte> bytes, const OwnMemory& memory) {
   std::vector<Change> changes;
   changes.reserve(bytes.size());
   for (const Byte& byte : bytes) changes.push_back({byte});

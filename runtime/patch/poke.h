@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 
+#include "runtime/patch/own_memory.h"
 #include "xol/sys.h"
 
 namespace ubp::patch {
@@ -20,12 +21,12 @@ struct Byte {
 };
 
 // Writes all bytes, batched by page: one system call per run of neighbouring pages.
-// bytes: sorted by address, no duplicates. Returns nothing when all are written; else one line that says what was
-// denied, and the text is as it was.
+// bytes: sorted by address, no duplicates. memory: one that the caller has open already, if it has. Returns nothing when
+// all are written; else one line that says what was denied, and the text is as it was.
 // Context: load time, or with no other patching under way. Async-signal-safe: no (allocates). Thread-safe: no; threads
 // may run the text meanwhile: each sees an old or a new byte.
 // Source: proc(5), mremap(2); single-byte int3 patching needs no handshake (SDM volume 3, cross-modifying code).
-std::optional<std::string> write_text(std::span<const Byte> bytes);
+std::optional<std::string> write_text(std::span<const Byte> bytes, const OwnMemory& memory = OwnMemory());
 
 // The same for whole pages: one system call per run of neighbours. pages: in any order; neighbours that follow one another in
 // it make a run.

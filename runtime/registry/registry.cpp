@@ -80,49 +80,54 @@ std::optional<std::string> Registry::start(std::size_t probepoints, bool has_pen
 std::optional<std::uint64_t> Registry::prepare(std::vector<language::Item> items, std::optional<std::uint32_t> module,
                                                const Request& request, const std::function<void(std::size_t)>& progress,
                                                Problem& problem) {
-  const auto prepare_now = [&]() -> std::optional<std::uint64_t> {
-    Stopwatch watch;
-    auto kept = std::make_unique<Registration>();
-    Registration& registration = *kept;
-    registration.request = request;
-    modules_changed(false);
-    if (module && !modules_->is_present(*module)) {
-      problem = {UBP_E_NOT_FOUND, {0, 0}, 0, 0, "", "", fmt::format("{} has just been unloaded", modules_->all()[*module].path), ""};
-      return std::nullopt;
-    }
-    registration.plan = std::make_unique<plan::Plan>(*modules_, std::move(items), module);
-    plan::Plan& plan = *registration.plan;
-    if (auto wrong = judge(plan, registration, plan.resolve(progress))) {
-      problem = std::move(*wrong);
-      return std::nullopt;
-    }
-    registration.decode_ns = plan.decode_ns();
-    registration.resolve_ns = watch.lap_ns() - registration.decode_ns;
-    if (!plan.points().empty() || plan.has_pending()) {
-      if (plan.has_pending()) probepoints_.watch_modules();
-      if (auto denied = start(plan.points().size(), plan.has_pending())) {
-        problem.status = UBP_E_SYSTEM;
-        problem.message = std::move(*denied);
-        return std::nullopt;
-      }
-      if (request.consumer != nullptr && !give_counter(registration, problem)) return std::nullopt;
-      take(next_id_, registration);
-    }
-    append(registration.refused, plan.refused());
-    if (registration.points == 0 && !plan.has_pending() && !registration.refused.empty()) {
-      problem = problem_of(registration.refused.front());
-      take_counter(registration);
-      return std::nullopt;
-    }
-    registration.items = plan.items();
-    if (!plan.has_pending()) registration.plan.reset();
-    registration.prepare_ns = watch.lap_ns();
-    registrations_.emplace(next_id_, std::move(kept));
-    return next_id_++;
-  };
   std::optional<std::uint64_t> id;
-  symbols::while_modules_stay([&] { id = prepare_now(); });  // their text and tables are read where they are mapped
+  // The modules' text and tables are read where they are mapped.
+  symbols::while_modules_stay([&] { id = prepare_beside_modules(std::move(items), module, request, progress, problem); });
   return id;
+}
+
+std::optional<std::uint64_t> Registry::prepare_beside_modules(std::vector<language::Item> items,
+                                                              std::optional<std::uint32_t> module, const Request& request,
+                                                              const std::function<void(std::size_t)>& progress,
+                                                              Problem& problem) {
+  Stopwatch watch;
+  auto kept = std::make_unique<Registration>();
+  Registration& registration = *kept;
+  registration.request = request;
+  modules_changed(false);
+  if (module && !modules_->is_present(*module)) {
+    problem = {UBP_E_NOT_FOUND, {0, 0}, 0, 0, "", "", fmt::format("{} has just been unloaded", modules_->all()[*module].path), ""};
+    return std::nullopt;
+  }
+  registration.plan = std::make_unique<plan::Plan>(*modules_, std::move(items), module);
+  plan::Plan& plan = *registration.plan;
+  if (auto wrong = judge(plan, registration, plan.resolve(progress))) {
+    problem = std::move(*wrong);
+    return std::nullopt;
+  }
+  registration.decode_ns = plan.decode_ns();
+  registration.resolve_ns = watch.lap_ns() - registration.decode_ns;
+  if (!plan.points().empty() || plan.has_pending()) {
+    if (plan.has_pending()) probepoints_.watch_modules();
+    if (auto denied = start(plan.points().size(), plan.has_pending())) {
+      problem.status = UBP_E_SYSTEM;
+      problem.message = std::move(*denied);
+      return std::nullopt;
+    }
+    if (request.consumer != nullptr && !give_counter(registration, problem)) return std::nullopt;
+    take(next_id_, registration);
+  }
+  append(registration.refused, plan.refused());
+  if (registration.points == 0 && !plan.has_pending() && !registration.refused.empty()) {
+    problem = problem_of(registration.refused.front());
+    take_counter(registration);
+    return std::nullopt;
+  }
+  registration.items = plan.items();
+  if (!plan.has_pending()) registration.plan.reset();
+  registration.prepare_ns = watch.lap_ns();
+  registrations_.emplace(next_id_, std::move(kept));
+  return next_id_++;
 }
 
 // Takes what the plan has just resolved into the table and the registration.

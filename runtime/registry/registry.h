@@ -136,6 +136,10 @@ class Registry {
   // How many records stand in the rings.
   Standing standing() const;
 
+  // prepare(), while no thread can unload a module.
+  std::optional<std::uint64_t> prepare_beside_modules(std::vector<language::Item> items, std::optional<std::uint32_t> module,
+                                                      const Request& request, const std::function<void(std::size_t)>& progress,
+                                                      Problem& problem);
   std::optional<Problem> judge(plan::Plan& plan, Registration& registration, std::vector<plan::Mistake> mistakes) const;
   Problem problem_of(const plan::Mistake& mistake) const;
   Problem problem_of(const plan::Refused& refused) const;

@@ -246,7 +246,7 @@ struct Process {
   void (*leave_segment)() = nullptr;        // called before a task sets its %gs, or forbids itself to; null: nothing was armed
   void (*before_sharing_tls)() = nullptr;   // called when a task is about to be made on its maker's TLS, or one of its own making
   void (*promote)(std::uint32_t point) = nullptr;  // api/lifecycle.cpp: a probepoint is hot; null: none is promoted
-  bool (*report_death)() = nullptr;         // preload/entry.cpp: a signal ends the process; returns whether the text is as it was
+  bool (*report_death)() = nullptr;         // preload/exit_report.cpp: a signal ends the process; returns whether the text is as it was
   void (*before_exec)(const char* path) = nullptr;  // preload/entry.cpp: a program is about to be executed; null: nobody asks. May be null itself
   std::atomic<bool> is_sandboxed{false};    // it has a system call filter of its own making: nothing new is asked of the kernel
   bool keeps_stacks = false;                // the process has Go code: frame.h

@@ -1,0 +1,12 @@
+// Registering what UBP_PROBES says, and telling the user what of it is not probed.
+#pragma once
+
+#include "runtime/preload/options.h"
+
+namespace ubp::runtime {
+
+// Registers UBP_PROBES and arms its probes. Returns false, after saying why, when the specification is bad or nothing of
+// it can be probed: nothing is armed then. Context: load time, behind join_family(), with g_loaded set.
+bool register_probes(const Options& options);
+
+}  // namespace ubp::runtime

@@ -1,4 +1,4 @@
-// See call.h.
+// See api_lock.h.
 #include "runtime/api/api_lock.h"
 
 #include <linux/futex.h>

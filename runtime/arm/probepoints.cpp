@@ -17,6 +17,7 @@
 #include "runtime/consumers/consumers.h"
 #include "runtime/arm/threads.h"
 #include "runtime/patch/poke.h"
+#include "xol/assert.h"
 #include "runtime/plan/gate_sites.h"
 #include "runtime/signals/interpose.h"
 #include "runtime/trap/segment.h"
@@ -384,7 +385,10 @@ std::vector<plan::CodeRange> Probepoints::own_text() {
 bool Probepoints::is_in_program() { return __start_ubp_text != nullptr; }
 
 void Probepoints::count_users(std::span<const std::uint32_t> indexes, int change) {
-  for (const std::uint32_t index : indexes) users_[index] = static_cast<std::uint16_t>(users_[index] + change);
+  for (const std::uint32_t index : indexes) {
+    UBP_ASSERT(index < g_process.table.count && (change > 0 || (users_[index] & kMostUsers) != 0));
+    users_[index] = static_cast<std::uint16_t>(users_[index] + change);
+  }
 }
 
 std::optional<std::string> Probepoints::commit(const Edit& edit, bool may_be_alone) {

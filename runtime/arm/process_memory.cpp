@@ -18,6 +18,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/patch/poke.h"
 #include "runtime/trap/frame.h"
+#include "xol/assert.h"
 #include "xol/make_area.h"
 
 namespace ubp::runtime {
@@ -145,6 +146,7 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
     madvise(memory, bytes, MADV_DONTDUMP);
     auto* const at = static_cast<std::uint8_t*>(memory);
     madvise(at + kPage + states + counters, stacks, MADV_KEEPONFORK);  // a consumer may fork, and its child returns from it
+    UBP_ASSERT(geometry.slots == geometry.sets * geometry.ways && layout.blocks != 0);
     g_process.geometry = geometry;
     g_process.layout = layout;
     auto* const words = reinterpret_cast<std::atomic<std::uint32_t>*>(at);
@@ -204,6 +206,7 @@ bool make_slots_in(std::uint32_t area, std::span<xol::Displaced* const> members,
     if (!base) return false;
     slots = {*base, whole, 0};
   }
+  UBP_ASSERT(slots.used <= slots.bytes);
   if (slots.bytes - slots.used < bytes) return false;
   const std::uint64_t begin = slots.base + slots.used, end = begin + bytes;
   const auto reaches = [&](const xol::Displaced* point) { return xol::in_reach(begin, bytes, point->address, point->address); };

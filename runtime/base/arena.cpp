@@ -19,6 +19,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "xol/assert.h"
 #include "xol/sys.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)  // tests: their own allocator sees more
@@ -132,6 +133,8 @@ void release(void* memory) {
   if (memory == nullptr) return;
   void* const block = static_cast<std::byte*>(memory) - kHeaderBytes;
   const Header header = *static_cast<Header*>(block);
+  const bool is_whole = header.pooled ? header.bytes <= kLargestPooled : header.bytes % ubp::sys::kPageBytes == 0;
+  UBP_ASSERT(is_whole && header.bytes >= kHeaderBytes);  // else it is none of these blocks, or was written over
   if (!header.pooled) {
     unmap_pages(block, header.bytes);
   } else if (!g_pool_in_use.test_and_set(std::memory_order_acquire)) {  // pairs with the clears

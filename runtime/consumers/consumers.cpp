@@ -15,6 +15,7 @@
 #include "runtime/base/cancellation.h"
 #include "runtime/trap/task.h"
 #include "runtime/trap/trap_state.h"
+#include "xol/assert.h"
 
 namespace ubp::runtime {
 
@@ -98,6 +99,7 @@ ConsumerNeeds Consumers::needs(std::uint32_t index, const Consumer* added) {
 void Consumers::start(std::uint32_t capacity, Callbacks callbacks) {
   callbacks_ = std::move(callbacks);
   if (g_consumers != nullptr) return;
+  capacity_ = capacity;
   void* const memory = mmap(nullptr, capacity * sizeof *g_consumers, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
@@ -112,6 +114,7 @@ void Consumers::add(const Runs& runs, const Consumer& consumer) {
   Consumer added = consumer;
   if ((consumer.flags & UBP_PROBE_RECORD) == 0) watch(added);
   for_each_index(runs, [&](std::uint32_t index) {
+    UBP_ASSERT(index < capacity_);
     const Consumer* const old = g_consumers[index];  // written under the caller's lock only
     if (old != nullptr) retired_.push_back(old);
     replace(index, copy_of(old, &added, nullptr, index));
@@ -121,6 +124,7 @@ void Consumers::add(const Runs& runs, const Consumer& consumer) {
 
 void Consumers::remove(const Runs& runs, const ubp_probe* probe) {
   for_each_index(runs, [&](std::uint32_t index) {
+    UBP_ASSERT(index < capacity_);
     const Consumer* const old = g_consumers[index];  // written under the caller's lock only
     if (old == nullptr) return;
     retired_.push_back(old);

@@ -37,6 +37,7 @@ class Consumers {
   void wait();
 
  private:
+  std::uint32_t capacity_ = 0;
   Callbacks callbacks_;
   std::vector<const Consumer*> retired_;
 };

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "runtime/patch/own_memory.h"
+#include "xol/assert.h"
 
 namespace ubp::patch {
 namespace {
@@ -34,6 +35,7 @@ std::size_t for_each_run(const OwnMemory& memory, std::span<Change> changes, con
     std::size_t end = begin + 1;
     while (end < changes.size() && page_of(address_of(end)) <= page_of(address_of(end - 1)) + kPage &&
            address_of(end) - page_of(address_of(begin)) < max_run) {
+      UBP_ASSERT(address_of(end) > address_of(end - 1));
       ++end;
     }
     const std::uint64_t low = address_of(begin);
@@ -87,6 +89,7 @@ std::optional<std::string> write_pages(std::span<const Page> pages) {
   std::vector<std::uint8_t> run;
   for (std::size_t begin = 0, end = 0; begin < pages.size(); begin = end) {
     run.clear();
+    UBP_ASSERT(pages[begin].address % kPage == 0);
     const auto follows = [&](const Page& page) { return page.address == pages[begin].address + run.size() && run.size() < kMaxRun; };
     for (end = begin; end < pages.size() && follows(pages[end]); ++end) {
       run.insert(run.end(), pages[end].bytes, pages[end].bytes + kPage);

@@ -6,6 +6,7 @@
 
 #include "runtime/patch/own_memory.h"
 #include "runtime/patch/poke.h"
+#include "xol/assert.h"
 
 namespace ubp::patch {
 namespace {
@@ -40,6 +41,7 @@ std::optional<std::string> swap_text(std::span<const Swap> swaps) {
     std::uint64_t last = first;
     for (; count < swaps.size(); ++count) {
       const std::uint64_t page = page_of(swaps[count].address);
+      UBP_ASSERT(page >= last);
       if (page > last + kPageBytes || page - first >= kMostPages * kPageBytes) break;
       last = page;
     }

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include "runtime/base/clock.h"
+#include "xol/assert.h"
 
 namespace ubp::record {
 
@@ -55,6 +56,7 @@ void read(bool takes, const std::function<void(const Record&)>& visit) {
     const std::uint64_t ring = __atomic_load_n(&task->ring, __ATOMIC_ACQUIRE);  // pairs with open_ring()
     if (ring == 0) continue;
     const std::uint64_t head = __atomic_load_n(&task->ring_head, __ATOMIC_ACQUIRE);  // pairs with write()
+    UBP_ASSERT(head - task->ring_tail <= kRingRecords);
     for (std::uint64_t at = task->ring_tail; at != head; ++at) visit(reinterpret_cast<const Record*>(ring)[at % kRingRecords]);
     if (!takes) continue;
     task->ring_tail = head;

@@ -12,6 +12,7 @@
 #include "runtime/symbols/while_modules_stay.h"
 #include "runtime/trap/task.h"
 #include "runtime/trap/trap_state.h"
+#include "xol/assert.h"
 
 namespace ubp::runtime {
 
@@ -173,6 +174,7 @@ bool Registry::give_counter(Registration& registration, Problem& problem) {
 
 void Registry::take_counter(Registration& registration) {
   if (registration.counter == 0) return;
+  UBP_ASSERT(registration.counter < next_counter_);
   free_counters_.push_back(registration.counter);
   recorders_.erase(registration.counter);
 }
@@ -297,6 +299,7 @@ void Registry::note_base(Registration& registration, const Runs& runs, std::uint
   if (!may_have_counted && registration.base.empty()) return;
   const std::vector<Count> now = counts(runs);
   registration.base.resize(registration.points);
+  UBP_ASSERT(point + now.size() <= registration.base.size());
   std::copy(now.begin(), now.end(), registration.base.begin() + point);
 }
 
@@ -304,6 +307,7 @@ void Registry::note_base(Registration& registration, const Runs& runs, std::uint
 void Registry::note_done(Registration& registration) const {
   const std::vector<Count> now = counts(registration.runs);
   registration.done.resize(registration.points);
+  UBP_ASSERT(now.size() <= registration.done.size());
   for (std::uint32_t point = 0; point < now.size(); ++point) {
     registration.done[point] += now[point] - (registration.base.empty() ? Count{} : registration.base[point]);
   }

@@ -11,12 +11,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <memory>
 
 #include "runtime/report/descriptor.h"
 #include "runtime/report/line.h"
 #include "runtime/report/report.h"
+#include "xol/assert.h"
 
 namespace ubp::report {
 namespace {
@@ -145,17 +147,37 @@ void ErrorStream::write(std::string_view text) const {
 }
 
 namespace {
+
+// Where a broken invariant is said (xol/assert.h): by whoever finds it, without a call.
+void tell_asserts(const ErrorStream& stream) {
+  constexpr auto kOrder = std::memory_order_relaxed;  // who reads them compares all three with a file
+  g_error_output.duplicate.store(stream.source().descriptor, kOrder);
+  g_error_output.device.store(stream.source().device, kOrder);
+  g_error_output.inode.store(stream.source().inode, kOrder);
+}
+
 ErrorStream& process_stream() {
-  static ErrorStream& instance = *new ErrorStream();
+  static ErrorStream& instance = [] () -> ErrorStream& {
+    auto& made = *new ErrorStream();
+    tell_asserts(made);
+    return made;
+  }();
   return instance;
 }
+
 }  // namespace
 
 const ErrorStream& error_stream() { return process_stream(); }
 
-void redirect_errors(const ErrorStream::Source& source) { process_stream().replace(source); }
+void redirect_errors(const ErrorStream::Source& source) {
+  process_stream().replace(source);
+  tell_asserts(process_stream());
+}
 
-void release_error_duplicate() { process_stream().release(); }
+void release_error_duplicate() {
+  process_stream().release();
+  tell_asserts(process_stream());
+}
 
 void set_level(Level level) { logger().set_level(to_spdlog(level)); }
 bool says(Level level) { return logger().should_log(to_spdlog(level)); }

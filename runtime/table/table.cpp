@@ -8,6 +8,8 @@
 #include <cstring>
 #include <new>
 
+#include "xol/assert.h"
+
 namespace ubp::runtime {
 namespace {
 
@@ -65,12 +67,14 @@ std::uint32_t Table::add(const xol::Displaced& point) {
     const std::uint32_t index = Bucket::index(buckets[at]);
     if (Bucket::may_be(buckets[at], hash.tag) && points_[index].address == point.address) return index;
   }
+  UBP_ASSERT(count_ < capacity_);
   new (&points_[count_]) xol::Displaced(point);
   __atomic_store_n(&buckets[at], Bucket::make(hash.tag, count_), __ATOMIC_RELEASE);  // pairs with find()
   return count_++;
 }
 
 void Table::set_consumers(std::uint32_t index, bool has_consumers) {
+  UBP_ASSERT(index < count_);
   store_word(points_[index], [&](xol::Displaced& point) { point.has_consumers = has_consumers; });
 }
 
@@ -84,11 +88,13 @@ std::uint64_t Table::last_address(std::uint32_t index) const {
 }
 
 void Table::retire(std::uint32_t index) {
+  UBP_ASSERT(index < count_);
   retired_[index] = points_[index].address;
   store_word(points_[index], [](xol::Displaced& point) { point.address = 0; });
 }
 
 void Table::revive(std::uint32_t index, std::uint64_t address) {
+  UBP_ASSERT(index < count_ && points_[index].address == 0);
   retired_.erase(index);
   store_word(points_[index], [&](xol::Displaced& point) { point.address = address & xol::kAddressMask; });
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "runtime/trap/task.h"
+#include "xol/assert.h"
 
 namespace ubp::trap {
 
@@ -15,6 +16,7 @@ inline constexpr std::uint8_t kEarned = 4;  // refills after which a probepoint 
   const xol::Area& area = g_process.areas[point.area];
   const std::uint64_t block = task->block * g_process.layout.block_bytes;
   const xol::SlotCache::Claim claim = cache.claim(index);
+  UBP_ASSERT(claim.slot < g_process.geometry.slots && task->block < g_process.layout.blocks);
   const std::uint64_t offset = block + claim.slot * xol::kSlotBytes;
   xol::write_slot(reinterpret_cast<std::uint8_t*>(area.rw + offset), xol::SlotAddress{area.rx + offset}, point);
   cache.publish(claim.slot, index);
@@ -75,6 +77,7 @@ inline constexpr std::uint8_t kEarned = 4;  // refills after which a probepoint 
     slot = shared.pool_take(
         g_process.geometry, index, static_cast<std::uint32_t>(task->turn++), [&](std::uint32_t s) { return is_held(mark_of(s)); }, was);
     if (slot != xol::kNoSlot) {
+      UBP_ASSERT(slot < shared.slots);
       const std::uint64_t offset = g_process.layout.shared_offset + slot * xol::kSlotBytes;
       xol::write_pool_slot(reinterpret_cast<std::uint8_t*>(area.rw + offset), xol::SlotAddress{area.rx + offset}, point);
       was_held = mark_of(slot);

@@ -10,6 +10,7 @@
 #include "runtime/trap/slots.h"
 #include "runtime/trap/task.h"
 #include "runtime/trap/translate.h"
+#include "xol/assert.h"
 #include "xol/emulate.h"
 
 #define UBP_RANGE(name) __attribute__((section(name), noinline, used))
@@ -594,6 +595,9 @@ UBP_RANGE("ubp_trap_f") void ubp_trap_text(std::uint64_t* low, std::uint64_t* hi
     *high = address_of(ends[i]) > *high ? address_of(ends[i]) : *high;
   }
 }
+
+// Outside the ranges: wherever the trap path finds an invariant broken.
+[[noreturn]] UBP_RANGE("ubp_trap_f") void ubp_trap_broken(const char* text, std::uint64_t size) { end_broken(text, size); }
 
 // Outside the ranges: called by the C interface.
 UBP_RANGE("ubp_trap_f") bool ubp_trap_is_consuming(std::uint64_t rsp) { return consuming_task(rsp) != nullptr; }

@@ -9,6 +9,7 @@
 
 #include "runtime/report/report.h"
 #include "tests/report/scratch.h"
+#include "xol/assert.h"
 
 namespace ubp::report {
 namespace {
@@ -41,6 +42,32 @@ int with_stderr(const ScratchDirectory& scratch, Body body) {
     ::dup2(create(scratch / "err"), 2);
     return body();
   });
+}
+
+TEST_CASE("a broken invariant is said where standard error was, and not in a file that has its number now") {
+  const ScratchDirectory scratch;
+  const int status = with_stderr(scratch, [&] {
+    ::signal(SIGABRT, SIG_DFL);  // doctest has a handler of its own
+    error_stream();
+    ::dup2(create(scratch / "other"), 2);
+    UBP_ASSERT(scratch / "" == "broken");
+    return 0;
+  });
+  CHECK(WIFSIGNALED(status));
+  CHECK(WTERMSIG(status) == SIGABRT);
+  CHECK(read_file(scratch / "err").starts_with("ubp: error: UBP is broken, and ends the process: scratch / "));
+  CHECK(read_file(scratch / "other").empty());
+  const int closed = with_stderr(scratch, [&] {  // without its duplicate, nothing is said: descriptor 2 is another file
+    ::signal(SIGABRT, SIG_DFL);
+    error_stream();
+    release_error_duplicate();
+    ::dup2(create(scratch / "other"), 2);
+    UBP_ASSERT(scratch / "" == "broken again");
+    return 0;
+  });
+  CHECK(WIFSIGNALED(closed));
+  CHECK(read_file(scratch / "other").empty());
+  CHECK(read_file(scratch / "err").find("again") == std::string::npos);
 }
 
 TEST_CASE("error stream: writes to a private, close-on-exec, high descriptor, also after close(2)") {

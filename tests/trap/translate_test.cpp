@@ -1,12 +1,16 @@
 // What a handler is shown when it interrupted UBP: every range and every slot position, on fabricated frames and
 // without a single signal.
 #include <doctest/doctest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstring>
 #include <memory>
 
 #include "runtime/table/table.h"
+#include "runtime/trap/slots.h"
 #include "runtime/trap/translate.h"
 
 using namespace ubp;
@@ -16,6 +20,7 @@ extern "C" void ubp_trap_decide();
 extern "C" void ubp_trap_displace();
 extern "C" void ubp_trap_resume();
 extern "C" void ubp_signal_prepare();
+extern "C" void ubp_trap_broken(const char* text, std::uint64_t size);
 
 namespace {
 
@@ -405,4 +410,25 @@ TEST_CASE("translating twice is translating once") {
   translate(&frame.uc, &frame.info);
   CHECK(frame.uc.rip == kOrigin);
   CHECK(frame.return_address == kResume);
+}
+
+TEST_CASE("a state whose block is no area's ends the process: nothing is written outside the slots") {
+  World world;
+  for (const bool in_trap_path : {false, true}) {
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      signal(SIGABRT, SIG_DFL);  // doctest has a handler of its own
+      close(STDERR_FILENO);
+      if (in_trap_path) ubp_trap_broken("", 0);
+      TaskState* const task = g_process.state(1);
+      task->block = g_process.layout.blocks;
+      own_slot(task, 0, g_process.table.points[0]);
+      _exit(0);
+    }
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK(WIFSIGNALED(status));
+    CHECK(WTERMSIG(status) == SIGABRT);
+  }
 }

@@ -22,7 +22,7 @@ bool can_move(const Instruction& instruction) {
   return instruction.route == Route::kEmulate && instruction.op.effect != Effect::kCallIndirect;
 }
 
-// endbr64 is none: something may jump there.
+// endbr64 does not count as one: something may jump there.
 bool is_nop(std::span<const std::uint8_t> code, std::size_t at, const Instruction& instruction) {
   static constexpr std::uint8_t kEndbr64[] = {0xf3, 0x0f, 0x1e, 0xfa};
   const bool is_endbr = code.size() - at >= 4 && std::equal(std::begin(kEndbr64), std::end(kEndbr64), code.begin() + static_cast<std::ptrdiff_t>(at));

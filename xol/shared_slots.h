@@ -65,7 +65,7 @@ struct SharedSlots {
   // A slot nobody has had, or kNoSlot when the budget is spent.
   [[gnu::always_inline]] inline std::uint32_t hand_out() const {
     if (next->load(std::memory_order_relaxed) >= slots) return kNoSlot;  // a bound; fetch_add decides
-    const std::uint32_t slot = next->fetch_add(1, std::memory_order_relaxed);
+    const std::uint32_t slot = next->fetch_add(1, std::memory_order_relaxed);  // a number; publish() releases
     return slot < slots ? slot : kNoSlot;
   }
 

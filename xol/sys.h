@@ -23,7 +23,7 @@ template <typename T>
   return __atomic_compare_exchange_n(reinterpret_cast<T*>(&word), &expected, desired, false, order, on_failure);
 }
 
-// word.load(std::memory_order_relaxed), likewise.
+// word.load(std::memory_order_relaxed), without them too. Relaxed: a flag on its own, seen sooner or later.
 [[gnu::always_inline]] inline bool is_set(const std::atomic<bool>& word) {
   static_assert(sizeof word == sizeof(bool));
   return __atomic_load_n(reinterpret_cast<const bool*>(&word), __ATOMIC_RELAXED);

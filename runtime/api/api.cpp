@@ -31,7 +31,7 @@ struct Transaction {
 };
 thread_local constinit Transaction* t_transaction __attribute__((tls_model("initial-exec"))) = nullptr;
 
-// This thread's open transaction, or null. One that was open when the interface was shut down is none.
+// This thread's open transaction, or null. Shutting the interface down ends those that are open: the counter alone says so.
 Transaction* transaction() {
   if (t_transaction != nullptr && t_transaction->shutdowns != __atomic_load_n(&interface().shutdowns, __ATOMIC_RELAXED)) {
     delete std::exchange(t_transaction, nullptr);
@@ -291,7 +291,7 @@ ubp_status ubp_shutdown() {
   return inside(shut_down, false);
 }
 
-int ubp_is_active() { return __atomic_load_n(&interface().is_initialised, __ATOMIC_RELAXED) ? 1 : 0; }
+int ubp_is_active() { return __atomic_load_n(&interface().is_initialised, __ATOMIC_RELAXED) ? 1 : 0; }  // a glance: no lock
 
 ubp_status ubp_register(const char* spec, const ubp_options* options, ubp_probe** probe, ubp_refusal* refusal) {
   Request request;

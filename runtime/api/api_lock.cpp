@@ -30,7 +30,7 @@ class Lock {
   }
   void lock() {
     if (try_lock()) return;
-    while (word_.exchange(2, std::memory_order_acquire) != 0) {  // likewise
+    while (word_.exchange(2, std::memory_order_acquire) != 0) {  // pairs with unlock()
       sys::call4(SYS_futex, reinterpret_cast<long>(&word_), FUTEX_WAIT_PRIVATE, 2);
     }
   }
@@ -55,8 +55,8 @@ class Lock {
 alignas(Interface) constinit std::byte g_memory[sizeof(Interface)]{};
 constinit bool g_is_made = false;
 constinit Lock g_mutex;                     // of everything here
-constinit std::atomic<std::uint32_t> g_owner{0};  // the thread that holds it
-constinit std::atomic<bool> g_is_forking{false};  // it is held across fork()
+constinit std::atomic<std::uint32_t> g_owner{0};  // the thread that holds it; relaxed: who asks compares it with its own number
+constinit std::atomic<bool> g_is_forking{false};  // it is held across fork(); relaxed: only its owner asks
 constinit std::atomic<std::uint32_t> g_pid{0};    // of the process that this is up to date for; 0: nothing was armed
 constinit bool g_is_lost = false;                 // a forked child, of a process in the middle of a change
 
@@ -173,7 +173,7 @@ ApiLock::ApiLock(bool needs_init, Wait wait) {
 
 ApiLock::~ApiLock() {
   if (status_ != UBP_OK) return;
-  if (g_process.fork_state != nullptr) g_pid.store(g_process.pid, std::memory_order_relaxed);  // likewise
+  if (g_process.fork_state != nullptr) g_pid.store(g_process.pid, std::memory_order_relaxed);  // as in ApiLock()
   g_owner.store(0, std::memory_order_relaxed);
   g_mutex.unlock();
 }

@@ -222,7 +222,7 @@ bool Probepoints::has_unseen_threads() const {
 
 // Threads that are inside such detours count there still: their %gs stays.
 void Probepoints::leave_segment(const plan::Modules& modules) {
-  if (!is_started() || !__atomic_exchange_n(&g_process.counts_by_segment, false, __ATOMIC_ACQ_REL)) return;  // likewise
+  if (!is_started() || !__atomic_exchange_n(&g_process.counts_by_segment, false, __ATOMIC_ACQ_REL)) return;  // as in enter_segment()
   std::vector<std::uint32_t> indexes, jumps;
   for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
     if (detours_.counts_by_segment(index)) indexes.push_back(index);

@@ -371,8 +371,8 @@ void read_slot_stats(std::uint32_t own_points, report::XolStats& stats) {
     stats.evictions += task->evictions;
   }
   stats.threads_seen += g_process.threads_seen->load(std::memory_order_relaxed);  // a statistic
-  stats.taken_out = g_process.taken_out->load(std::memory_order_relaxed);         // likewise
-  stats.uncounted_tasks = g_process.uncounted_tasks.load(std::memory_order_relaxed);  // likewise
+  stats.taken_out = g_process.taken_out->load(std::memory_order_relaxed);         // a statistic
+  stats.uncounted_tasks = g_process.uncounted_tasks.load(std::memory_order_relaxed);  // a statistic
   const bool by_thread = g_process.policy == xol::Policy::kThread || g_process.policy == xol::Policy::kAdaptive;
   stats.area_bytes = by_thread ? std::uint64_t{used} * g_process.layout.block_bytes * g_process.area_count : 0;
   for (std::uint32_t area = 0; area < g_process.area_count; ++area) {

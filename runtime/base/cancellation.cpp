@@ -24,7 +24,7 @@ std::int32_t find_cancel_state() {
   std::array<std::uint8_t, kBytes> enabled, disabled;
   const auto read = [&](int state, std::array<std::uint8_t, kBytes>& into) {
     pthread_setcancelstate(state, &before);
-    for (std::size_t i = 0; i < kBytes; ++i) into[i] = __atomic_load_n(&thread[i], __ATOMIC_RELAXED);
+    for (std::size_t i = 0; i < kBytes; ++i) into[i] = __atomic_load_n(&thread[i], __ATOMIC_RELAXED);  // a byte is whole
   };
   std::int32_t found = 0;
   int candidates = 0;

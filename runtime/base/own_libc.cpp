@@ -33,7 +33,7 @@ T load(const void* from) {
 }
 template <typename T>
 void store(void* to, T value) {
-  __builtin_memcpy(to, &value, sizeof value);  // likewise
+  __builtin_memcpy(to, &value, sizeof value);  // one move
 }
 
 // Two moves that may overlap each other, both loaded before either is stored.
@@ -78,7 +78,7 @@ void* move(void* target, const void* source, std::size_t size) {
 
 // libc's errno, at the same place in every thread: its storage is there from the start.
 int& error_number() {
-  static constinit std::int64_t offset = 0;  // whoever finds it, finds the same
+  static constinit std::int64_t offset = 0;  // whoever finds it, finds the same: a number on its own
   const auto thread = reinterpret_cast<std::uint64_t>(__builtin_thread_pointer());
   std::int64_t known = __atomic_load_n(&offset, __ATOMIC_RELAXED);
   if (known == 0) {

@@ -148,8 +148,8 @@ void Consumers::wait() {
       has_left(task);
       continue;
     }
-    for (int turn = 0; task->consumer.load(std::memory_order_acquire) == mark; ++turn) {       // likewise
-      if (turn % 16 == 15 && trap::is_dead(task->tid.load(std::memory_order_relaxed))) break;  // ended inside its consumer
+    for (int turn = 0; task->consumer.load(std::memory_order_acquire) == mark; ++turn) {       // as above
+      if (turn % 16 == 15 && trap::is_dead(task->tid.load(std::memory_order_relaxed))) break;  // ended inside its consumer; only a number
       const timespec moment{0, turn < 4 ? 0 : 50'000};
       sys::call4(SYS_nanosleep, reinterpret_cast<long>(&moment), 0);
     }

@@ -22,7 +22,7 @@ void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point
   const auto thread = reinterpret_cast<std::uint64_t>(__builtin_thread_pointer());
   int& error = *reinterpret_cast<int*>(thread + static_cast<std::uint64_t>(g_errno_offset));
   const int before = error;
-  // A cancellation point in a consumer is none: other threads set bits of the same byte.
+  // No cancellation point in a consumer ends the thread. Relaxed: a bit on its own; other threads set others of the byte.
   auto* const cancel = reinterpret_cast<std::uint8_t*>(thread + static_cast<std::uint64_t>(std::int64_t{g_cancel_offset}));
   const bool disables = g_cancel_offset != 0 && (__atomic_load_n(cancel, __ATOMIC_RELAXED) & 1) == 0;
   if (disables) __atomic_fetch_or(cancel, 1, __ATOMIC_RELAXED);

@@ -296,7 +296,7 @@ typedef enum ubp_register_id {
 
 /* The run-time address of the probed instruction. */
 uint64_t ubp_context_ip(const ubp_context* context);
-/* A general register before the instruction; 0 for a number that is none. */
+/* A general register before the instruction; 0 for a number that no register has. */
 uint64_t ubp_context_register(const ubp_context* context, ubp_register_id id);
 /* RFLAGS before the instruction. */
 uint64_t ubp_context_flags(const ubp_context* context);

@@ -1,6 +1,6 @@
 // Where a module makes the system calls that could take SIGTRAP away: rt_sigprocmask, rt_sigaction, clone3, which can reset a
 // child's handlers, and execve, through which masks are inherited. And exit_group, which ends the process without its report, where
-// that is not libc's (there _exit() is interposed), and arch_prctl, which may set %fs, likewise. Load time only.
+// that is not libc's (there _exit() is interposed), and arch_prctl, which may set %fs, outside libc too. Load time only.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ namespace ubp::plan {
 
 struct GateSites {
   std::vector<xol::Displaced> points;     // run-time addresses of the `syscall` instructions, ascending
-  std::vector<xol::Displaced> clones;     // likewise, of those that may make a thread (trap/segment.h)
+  std::vector<xol::Displaced> clones;     // the same for calls that may make a thread (trap/segment.h)
   std::size_t unknown = 0;                // of them: the number comes from a register (syscall(3) and its like)
   bool sets_fs = false;                   // there is a wrfsbase: detours cannot trust what %fs leads to (trap/tls.h)
   std::vector<std::uint64_t> unreadable;  // ELF addresses of what may be a `syscall`, of which neither the function nor the number is known

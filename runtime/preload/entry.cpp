@@ -91,7 +91,7 @@ void before_exec(const char* path) {
   constexpr long kExecutable = 1;  // X_OK
   if (path != nullptr && sys::call4(SYS_access, reinterpret_cast<long>(path), kExecutable) != 0) return;
   if (!is_first_of_family()) return count_unfollowed();
-  if (is_told.exchange(true, std::memory_order_relaxed)) return;
+  if (is_told.exchange(true, std::memory_order_relaxed)) return;  // whoever is first
   const SignalsHeld quiet;
   try {
     say(Level::kWarning, fmt::format("{} is replaced by {}: it leaves no report, and what replaces it runs unprobed (UBP_FOLLOW=exec probes it, too)",

@@ -28,7 +28,7 @@ struct Noted {
   std::atomic<std::uint32_t> length;  // of the text, when it is complete
   char text[480];
 };
-struct Page {
+struct Page {  // relaxed wherever nothing is said: each is a number on its own
   std::uint64_t magic;
   std::atomic<std::uint32_t> executed;  // programs
   std::atomic<std::uint32_t> owner;     // files_owner()

@@ -206,7 +206,7 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
     if (aim.is_enabled == registration.is_enabled) continue;
     if (!aim.is_enabled) {
       edit.leave(registration.runs);
-      // First, lest commit() choose a detour for it.
+      // First: otherwise commit() would choose a detour for it.
       if (registration.request.consumer != nullptr) consumers_.remove(registration.runs, handle_of(id));
       continue;
     }
@@ -269,9 +269,9 @@ Registry::Count Registry::counter(std::uint32_t index) const {
   for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
     const std::uint64_t* const counters = g_process.counters_of(block);
     count.recorded += __atomic_load_n(&counters[index], __ATOMIC_RELAXED);                          // its owner may still count
-    const std::uint64_t third = __atomic_load_n(&counters[index + g_process.optimised_offset], __ATOMIC_RELAXED);  // likewise
+    const std::uint64_t third = __atomic_load_n(&counters[index + g_process.optimised_offset], __ATOMIC_RELAXED);  // as above
     (index < g_process.table.count ? count.recorded : count.dropped) += third;
-    count.missed += __atomic_load_n(&counters[index + g_process.missed_offset], __ATOMIC_RELAXED);  // likewise
+    count.missed += __atomic_load_n(&counters[index + g_process.missed_offset], __ATOMIC_RELAXED);  // as above
   }
   return count;
 }

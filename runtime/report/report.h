@@ -68,7 +68,7 @@ std::optional<Level> parse_level(std::string_view text);  // debug info warn war
 // Context: load time and exit. Async-signal-safe: no. Thread-safe: yes.
 void say(Level level, std::string_view text);
 
-// "ubp: <text>" on one line of a terminal that is overwritten; nothing when standard error is none, nothing in the first
+// "ubp: <text>" on one line of a terminal that is overwritten; nothing when standard error is no terminal, nothing in the first
 // 0.3 s, then at most ten times a second. Load time only.
 class Progress {
  public:

@@ -24,7 +24,7 @@ using ubp::trap::g_process;
 namespace ubp::signals {
 namespace {
 
-constinit std::atomic<bool> g_forbids_report{false};
+constinit std::atomic<bool> g_forbids_report{false};  // set by the thread that the filter is for; relaxed: nothing else
 
 // What a filter answers to a system call whose arguments are zeros; SECCOMP_RET_ALLOW where that is not clear.
 // Source: seccomp(2); linux/filter.h.
@@ -49,7 +49,7 @@ std::uint32_t answer(const sock_filter* program, std::uint32_t size, std::uint32
   return SECCOMP_RET_ALLOW;
 }
 
-// A report at the end asks the kernel for what the program need not have allowed: where that would end it, there is none.
+// A report at the end asks the kernel for what the program need not have allowed: where that would end it, no report is made.
 void note_filter(std::uint64_t address) {
   constexpr std::uint32_t kAsked[] = {SYS_getpid, SYS_gettid,   SYS_rt_sigprocmask, SYS_openat,     SYS_read,   SYS_write,  SYS_close,        SYS_fstat,
                                       SYS_access, SYS_pread64, SYS_pwrite64,       SYS_getdents64, SYS_mmap,   SYS_munmap, SYS_clock_gettime};

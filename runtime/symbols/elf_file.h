@@ -87,7 +87,7 @@ class ElfFile {
   std::optional<DebugLink> debug_link() const;
   // std::nullopt when there is no such section, it is empty, or cannot be read.
   std::optional<SectionBytes> section(std::string_view name) const;
-  SectionBytes section(std::uint32_t type) const;  // the first; no bytes likewise
+  SectionBytes section(std::uint32_t type) const;  // the first; no bytes when there is no such section
 
   // The headers as they are; none when they lie outside the file.
   const std::vector<Elf64_Shdr>& sections() const { return sections_; }

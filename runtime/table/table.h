@@ -32,7 +32,7 @@ class Table {
   std::size_t room() const { return capacity_ - count_; }
   std::size_t bytes() const;  // used, to the page
 
-  // Prepares for so many more, lest the buckets be made again and again.
+  // Prepares for so many more, so that the buckets are not made again and again.
   void make_room(std::size_t more);
   // The index of the probepoint at this one's address, which is the one that was there, or this one, just added. Needs
   // room for one.

@@ -22,7 +22,7 @@ namespace ubp::trap {
 inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kTooBig = static_cast<std::uint64_t>(-7);
 
 // Looks at a clone3 that is about to be made. Returns where the thread goes on: in the slot, behind the call when it is
-// refused; 0: it is none of the gate's business.
+// refused; 0: the gate has nothing to do with it.
 [[gnu::always_inline]] inline std::uint64_t pass_clone(Context* uc, const xol::Displaced& point) {
 #ifdef UBP_TEST_NO_GATE
   return 0;
@@ -79,7 +79,7 @@ inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kT
     KernelSigaction present{};
     sys::call4(SYS_rt_sigaction, static_cast<long>(signal), 0, reinterpret_cast<long>(&present), 8);
     const bool is_trap = signal == SIGTRAP;
-    const std::uint64_t handler = is_trap ? g_handlers.handler[SIGTRAP].load(std::memory_order_relaxed) : present.handler;
+    const std::uint64_t handler = is_trap ? g_handlers.handler[SIGTRAP].load(std::memory_order_relaxed) : present.handler;  // not called
     if (handler > 1) change_disposition(signal, &reset, nullptr);
   }
 }

@@ -11,7 +11,7 @@
 // a consumer out changes the list, fences, and waits until every task it finds marked has moved on. So a task either sees the
 // new list or is waited for. Detours do not fence: whoever waits makes every thread do so.
 //
-// The mark holds how often the probepoint was hit, lest the next hit's be taken for it. (It may come again at another probepoint:
+// The mark holds how often the probepoint was hit, so that the next hit's is another. (The same may come at another probepoint:
 // once for each. The wait is then longer, not endless.)
 //
 // Inline and free of libc: compiled into the trap path (the pending range; defer(): the entering range). The callbacks run
@@ -28,7 +28,7 @@ namespace ubp::trap {
 
 // Whether a context with this stack pointer was called by the task's consumer.
 [[gnu::always_inline]] inline bool is_below(const TaskState* task, std::uint64_t rsp) {
-  const bool is_detour = (task->consumer.load(std::memory_order_relaxed) & 0xff) == runtime::kDetourMark;  // likewise
+  const bool is_detour = (task->consumer.load(std::memory_order_relaxed) & 0xff) == runtime::kDetourMark;  // as above
   return (is_detour ? task->consumer_stack : task->consumer_frame) - rsp < g_process.own_stack_bytes;
 }
 
@@ -38,7 +38,7 @@ namespace ubp::trap {
 
 // A signal was put off, and its handler is not called from here.
 [[gnu::always_inline]] inline void give_up_deferred(TaskState* task) {
-  if (__atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) == 0) return;
+  if (__atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) == 0) return;  // its own
   __atomic_store_n(&task->has_deferred, 0, __ATOMIC_RELAXED);  // its own
   send_again(task->deferred);
 }

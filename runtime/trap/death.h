@@ -16,7 +16,7 @@ namespace ubp::trap {
 // Replaces a probepoint's jump, or its int3, through an open /proc/self/mem; leaves alone what is neither any more (or not mapped).
 [[gnu::always_inline]] inline bool restore_jump(long fd, std::uint32_t index) {
   const runtime::DetourInfo* const info = g_process.detours.of(index);
-  if (info == nullptr || info->point != index || __atomic_load_n(&info->is_active, __ATOMIC_RELAXED) == 0) return true;
+  if (info == nullptr || info->point != index || __atomic_load_n(&info->is_active, __ATOMIC_RELAXED) == 0) return true;  // the byte decides
   const auto offset = static_cast<long>(g_process.table.points[index].address);
   std::uint8_t byte = 0;
   if (sys::call4(SYS_pread64, fd, reinterpret_cast<long>(&byte), 1, offset) != 1) return false;

@@ -53,15 +53,15 @@ extern std::uint64_t g_known_bases[kKnownBases];
     return thread->mark == kThreadMark ? thread : nullptr;
   }
   if (!is_marked(thread)) return nullptr;
-  __atomic_store_n(&known, base, __ATOMIC_RELAXED);
+  __atomic_store_n(&known, base, __ATOMIC_RELAXED);  // as above
   return thread;
 }
 
 // Who runs here. A member is a thread of the process that was loaded (or forked); a guest is another process that
 // shares its memory: a vfork child, or what clone(CLONE_VM) without CLONE_THREAD made.
 struct Identity {
-  std::uint32_t key;        // names the task among the states: its tid; guests are marked, lest tids of another pid
-                            // namespace meet a member's
+  std::uint32_t key;        // names the task among the states: its tid; guests are marked, since tids of another
+                            // pid namespace may be those of members
   bool is_member;
   bool may_ask;             // after other tasks by their numbers
 };

@@ -175,7 +175,7 @@ struct Prepared {
   copy_bytes(uc->info(), &info, sizeof info);
   __atomic_store_n(&task->has_deferred, kDelivering, __ATOMIC_RELAXED);  // its own, as below
   Context* const settled = settle(uc);
-  __atomic_store_n(&task->has_deferred, 0, __ATOMIC_RELAXED);
+  __atomic_store_n(&task->has_deferred, 0, __ATOMIC_RELAXED);  // its own
   if (settled == nullptr) {
     uc->info()->si_signo = SIGSEGV;
     die(uc, SIGSEGV, true);
@@ -239,7 +239,7 @@ UBP_RANGE("ubp_trap_b") void ubp_trap_leave_storage() {
   leave_storage();
   sys::set_signal_mask(before);
 }
-// Where the thread goes on, when the system call is one for the gate; 0: it is none.
+// Where the thread goes on, when the system call is one for the gate; 0: it is not.
 UBP_RANGE("ubp_trap_b") std::uint64_t ubp_trap_gate(Context* uc, const xol::Displaced& point) {
   if (uc->rax == SYS_exit_group) return leave_process(uc);
   if (makes_thread(uc)) share_memory(uc);
@@ -553,7 +553,7 @@ UBP_RANGE("ubp_trap_f") Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) 
   if (handler > 1 && !is_blocked) {
     const std::uint64_t flags = g_handlers.trap_flags.load(std::memory_order_relaxed);  // set with the handler
     if ((flags & SA_RESETHAND) != 0) g_handlers.handler[SIGTRAP].store(0, std::memory_order_release);  // pairs with above
-    sys::set_signal_mask(before | (g_handlers.trap_mask.load(std::memory_order_relaxed) & ~kTrapBit));  // likewise
+    sys::set_signal_mask(before | (g_handlers.trap_mask.load(std::memory_order_relaxed) & ~kTrapBit));  // as its flags
     if (const std::uint64_t target = frame_target(uc, SIGTRAP)) {
       Context* const moved = move_frame(uc, target);
       if (moved == nullptr) {

@@ -146,8 +146,8 @@ struct KernelSigaction {
 struct AppHandlers {
   std::atomic<std::uint64_t> handler[65];   // what ubp_signal_entry calls; SIGTRAP's is its virtual disposition
   std::atomic<std::uint64_t> masks_trap;    // bit (signal - 1): the application's sa_mask held SIGTRAP
-  std::atomic<std::uint64_t> on_stack;      // likewise: the application asked for SA_ONSTACK
-  std::atomic<std::uint64_t> takes_info;    // likewise: for SA_SIGINFO
+  std::atomic<std::uint64_t> on_stack;      // the same: the application asked for SA_ONSTACK
+  std::atomic<std::uint64_t> takes_info;    // the same: for SA_SIGINFO
   std::atomic<std::uint64_t> trap_flags, trap_mask;  // SIGTRAP's virtual sa_flags and sa_mask
 };
 
@@ -189,11 +189,11 @@ inline constexpr std::uint64_t kHoldable = ~kSynchronousSignals & ~(std::uint64_
   if (value) {
     bits.fetch_or(bit, std::memory_order_relaxed);  // on its own: read by handlers that the kernel starts later
   } else {
-    bits.fetch_and(~bit, std::memory_order_relaxed);  // likewise
+    bits.fetch_and(~bit, std::memory_order_relaxed);  // as above
   }
 }
 [[gnu::always_inline]] inline bool has_bit(const std::atomic<std::uint64_t>& bits, std::uint64_t signal) {
-  return (bits.load(std::memory_order_relaxed) >> (signal - 1) & 1) != 0;  // likewise
+  return (bits.load(std::memory_order_relaxed) >> (signal - 1) & 1) != 0;  // as above
 }
 
 struct PermanentSlots {

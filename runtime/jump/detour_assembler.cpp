@@ -74,12 +74,12 @@ void DetourAssembler::copy_of(const Instruction& instruction, std::uint64_t addr
   const std::uint32_t field = instruction.rip_disp_offset;
   if (instruction.route == decoder::Route::kSlot && field != 0) {
     const std::uint64_t at = here();
-    db(code.data(), field);
+    put(code.first(field));
     dd(static_cast<std::uint32_t>(xol::load32(&code[field]) + (address - at)));
-    db(&code[field + 4], instruction.length - field - 4U);
+    put(code.first(instruction.length).subspan(field + 4));
     return;
   }
-  if (instruction.route == decoder::Route::kSlot) return db(code.data(), instruction.length);
+  if (instruction.route == decoder::Route::kSlot) return put(code.first(instruction.length));
   switch (instruction.op.effect) {
     case Effect::kJump: return jump_to(target);
     case Effect::kJumpIf: return (this->*kJumpIf[instruction.op.condition])(known_as(target));
@@ -96,11 +96,11 @@ void DetourAssembler::copy_of(const Instruction& instruction, std::uint64_t addr
     case Effect::kLoopEqual:
     case Effect::kLoopNotEqual:
     case Effect::kJumpRcxZero:  // as it is, prefixes and all; taken: over the next jump
-      db(code.data(), instruction.length - 1U);
+      put(code.first(instruction.length - 1U));
       db(kHopBytes);
       jmp(getCurr() + kHopBytes + decoder::kJumpBytes, T_SHORT);
       return jump_to(target);
-    default: return db(code.data(), instruction.length);
+    default: return put(code.first(instruction.length));
   }
 }
 

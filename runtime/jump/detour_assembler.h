@@ -19,6 +19,7 @@
 #undef UBP_HAS_ASSERT
 #endif
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -69,13 +70,17 @@ class DetourAssembler : public Xbyak::CodeGenerator {
   // Puts a detour together, to run at an address.
   void start_at(std::uint64_t address);
   std::uint64_t here() const { return address_ + getSize(); }
-  void put(const BlockCode& code) { db(code.bytes.data(), code.bytes.size()); }
+  void put(const BlockCode& code) { put(std::span<const std::uint8_t>(code.bytes)); }
   // Fills the blanks of a block that was put at an offset; value(blank) gives what belongs there.
   template <typename Value>
   void fill(const BlockCode& code, std::size_t offset, const Value& value) {
     for (const BlockCode::Hole& hole : code.holes) {
-      const std::size_t end = offset + hole.end, bytes = hole.blank == Blank::kList ? 8 : 4;
-      rewrite(end - bytes, value(hole.blank, end), bytes);
+      const std::size_t end = offset + hole.end;
+      if (hole.blank == Blank::kList) {
+        xol::store64(&buffer_[end - 8], value(hole.blank, end));
+      } else {
+        xol::store32(&buffer_[end - 4], static_cast<std::uint32_t>(value(hole.blank, end)));
+      }
     }
   }
   // Appends what does the same as the instruction at `address`, which reads `code`.
@@ -89,6 +94,12 @@ class DetourAssembler : public Xbyak::CodeGenerator {
   static constexpr std::uint32_t kBlank = 0x7eeeeeee;                    // no shorter displacement or immediate will do
   static constexpr std::uint64_t kBlankQuad = 0x7eeeeeee'eeeeeeee;
 
+  // Appends bytes. (Xbyak's db() takes them one by one.)
+  void put(std::span<const std::uint8_t> bytes) {
+    const std::size_t at = getSize();
+    setSize(at + bytes.size());  // throws where there is no room
+    std::copy(bytes.begin(), bytes.end(), buffer_ + at);
+  }
   void start_block();
   BlockCode finish_block();
   void leave_blank(Blank blank) { code_.holes.push_back({static_cast<std::uint16_t>(getSize()), blank}); }

@@ -55,7 +55,7 @@ inline constinit ErrorOutput g_error_output;
   end_broken(text, size);
 }
 #else
-extern "C" [[noreturn]] void ubp_trap_broken(const char* text, std::uint64_t size);  // trap/trap_path.cpp
+extern "C" [[noreturn]] void ubp_trap_broken(const char* text, std::uint64_t size);  // trap/trap_calls.cpp
 [[noreturn, gnu::always_inline]] inline void broken(const char* text, std::uint64_t size) {
   ubp_trap_broken(text, size);
 }

@@ -143,7 +143,7 @@ Status status_of(std::uint32_t in_proc) {
   return status;
 }
 
-// By a SIGTRAP that the runtime knows for its own (trap_path.cpp), should it arrive late. False: not yet (RLIMIT_SIGPENDING).
+// By a SIGTRAP that the runtime knows for its own (signal_path.cpp), should it arrive late. False: not yet (RLIMIT_SIGPENDING).
 bool ask(std::uint32_t tid) {
   siginfo_t info{};
   info.si_code = SI_QUEUE;

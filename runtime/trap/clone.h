@@ -59,19 +59,6 @@ inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kT
   return g_process.permanent[point.area].base + point.system.permanent * xol::kSlotBytes + xol::kCloneOffset;
 }
 
-// The gate whose clone3 ends in the int3 at this address; null: none does.
-[[gnu::always_inline]] inline const xol::Displaced* cloned_at(std::uint64_t address) {
-  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
-    const std::uint64_t in_slots = address - g_process.permanent[area].base, offset = in_slots % xol::kSlotBytes;
-    if (in_slots >= g_process.permanent[area].bytes) continue;
-    const std::uint32_t index = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(address - offset)));
-    if (index == runtime::kNotFound) return nullptr;
-    const xol::Displaced& point = g_process.table.points[index];
-    return point.is_gate && offset == xol::kCloneOffset + point.length ? &point : nullptr;
-  }
-  return nullptr;
-}
-
 // What CLONE_CLEAR_SIGHAND does: every handler back to the default, what is ignored stays so.
 [[gnu::always_inline]] inline void clear_handlers() {
   const KernelSigaction reset{};

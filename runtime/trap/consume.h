@@ -57,7 +57,7 @@ namespace ubp::trap {
 [[gnu::always_inline]] inline void consume(Context* uc) {
   Continuation& next = continuation(uc);
   TaskState* const task = next.task;
-  const auto point = static_cast<std::uint32_t>(next.index);
+  const std::uint32_t point = next.index;
   if (next.consumed == kMissed) {
     g_process.run_consumers(uc, task, point, true);
     next.consumed = kConsumed;
@@ -73,14 +73,14 @@ namespace ubp::trap {
   next.consumed = kConsumed;
   if (task->tid.load(std::memory_order_relaxed) == 0) [[unlikely]] {  // a forked child, whose states are wiped
     next.task = current_task(uc->rsp);
-    next.may_be_fast = 0;
+    next.is_mask_current = false;
     return;
   }
   slow_lane.leave();
   end_consuming(task);
   std::atomic_signal_fence(std::memory_order_seq_cst);  // from here on a signal finds no mark, and is not put off
   while (__atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) != 0) {  // its own
-    next.may_be_fast = 0;       // rt_sigreturn unblocks what was
+    next.is_mask_current = false;       // rt_sigreturn unblocks what was
     ubp_trap_deliver(0, task);  // goes on here if there is no handler any more, or another's SIGTRAP came in the way
   }
   send_pending_trap();

@@ -10,7 +10,7 @@
 // UBP's own words lie below the frame, at fixed distances from uc, so that whoever interrupts the trap path finds them:
 //
 //   uc-8    pretcode
-//   uc-120  Continuation (112): within the 128 bytes below rsp = uc, which the kernel leaves alone (red zone), so that it
+//   uc-96   Continuation (88): within the 128 bytes below rsp = uc, which the kernel leaves alone (red zone), so that it
 //           survives a signal just before rt_sigreturn
 //   uc-184  the five words IRETQ loads
 //   uc-192  stack top for the C++ part (16-byte aligned)
@@ -48,13 +48,13 @@
 #define UBP_SIGINFO_CODE 8
 #define UBP_SI_KERNEL 0x80
 
-#define UBP_CONT_OFFSET (-120)
+#define UBP_CONT_OFFSET (-96)
 #define UBP_CONT_RIP 8
 #define UBP_CONT_RSP 16
 #define UBP_CONT_RCX 24
 #define UBP_CONT_STORE_ADDRESS 32
 #define UBP_CONT_STORE_VALUE 40
-#define UBP_CONT_FAST 48
+#define UBP_CONT_IN_USER_MODE 48
 
 /* The eight bytes before every UBP's SIGTRAP handler. */
 #define UBP_ENTRY_MARK 0x5254454942505542

@@ -8,140 +8,9 @@
 #pragma once
 
 #include "runtime/trap/frame.h"
-#include "runtime/trap/task.h"
+#include "runtime/trap/hit.h"
 
 namespace ubp::trap {
-
-// Lies at uc + UBP_CONT_OFFSET while a hit is under way.
-struct Continuation {
-  std::uint64_t origin;           // the probepoint
-  std::uint64_t rip, rsp, rcx;    // where the thread goes on
-  std::uint64_t store_address, store_value;
-  std::uint64_t fast;             // 1: user-mode return
-  std::uint64_t may_be_fast;      // 0: the frame's mask differs from the present one
-  std::uint64_t emulated;         // 1: after the store the displaced instruction has been executed
-  std::uint64_t scratch;          // where the store goes when there is none to make
-  std::uint64_t index;            // of the probepoint; kLeftPool: none, the thread has left a pool's slot for origin;
-                                  // kAtBoundary: none, origin lies in a window
-  TaskState* task;
-  std::uint64_t consumed;         // Consumed: have the hit's consumers run?
-  std::uint64_t copy;             // in a detour, of the instruction at origin: where it is executed; 0: elsewhere
-};
-static_assert(offsetof(Continuation, rip) == UBP_CONT_RIP && offsetof(Continuation, rsp) == UBP_CONT_RSP);
-static_assert(offsetof(Continuation, rcx) == UBP_CONT_RCX && offsetof(Continuation, fast) == UBP_CONT_FAST);
-static_assert(offsetof(Continuation, store_address) == UBP_CONT_STORE_ADDRESS);
-static_assert(offsetof(Continuation, store_value) == UBP_CONT_STORE_VALUE);
-static_assert(sizeof(Continuation) == -UBP_CONT_OFFSET - 8);
-
-inline constexpr std::uint64_t kLeftPool = ~std::uint64_t{0}, kAtBoundary = kLeftPool - 1;
-
-// kMissed: they must not run (the hit is made by a consumer), only be told.
-enum Consumed : std::uint64_t { kNotConsumed, kConsumed, kMissed };
-
-// When `address` is the int3 at the end of a pool's slot: the original next address; else 0.
-[[gnu::always_inline]] inline std::uint64_t left_pool(std::uint64_t address) {
-  if (g_process.policy != xol::Policy::kSteal) return 0;
-  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
-    const std::uint64_t in_shared = address - g_process.areas[area].rx - g_process.layout.shared_offset;
-    if (in_shared >= g_process.layout.shared_bytes) continue;
-    // The task holds the slot: its bytes are still those that it was sent to.
-    const std::uint64_t offset = in_shared % xol::kSlotBytes;
-    const std::uint32_t index = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(address - offset)));
-    if (index == runtime::kNotFound) return 0;
-    const xol::Displaced& point = g_process.table.points[index];
-    return offset == point.length ? point.next() : 0;
-  }
-  return 0;
-}
-
-// The system call that a thread has just been made by, when RIP is where it has not yet its own %gs (segment.h); null elsewhere. The
-// maker passes there too, but not with rax 0.
-[[gnu::always_inline]] inline const xol::Displaced* born_at(std::uint64_t rip, std::uint64_t rax) {
-  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
-    const PermanentSlots& permanent = g_process.permanent[area];
-    const std::uint64_t offset = (rip - permanent.base) % xol::kSlotBytes;
-    const bool is_there = rip - permanent.base < permanent.used && offset > xol::kBirthOffset && offset <= xol::kBirthTrap + 1;
-    if (!is_there || rax != 0) continue;
-    const std::uint32_t index = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(rip - offset)));
-    return index != runtime::kNotFound ? &g_process.table.points[index] : nullptr;
-  }
-  return nullptr;
-}
-
-// An int3 of the jump tier's.
-struct Detoured {
-  std::uint64_t origin = 0;              // the original address it stands for
-  std::uint64_t copy = 0;                // its instruction's copy in the detour
-  std::uint32_t point = runtime::kNotFound;  // at a detour's own int3: the probepoint that is hit
-};
-
-// Finds what the int3 that ends at `rip` stands for, when it is no probepoint's own: the slow way of a detour, or a boundary
-// in a window.
-[[gnu::always_inline]] inline bool find_detoured(std::uint64_t rip, Detoured& found) {
-  const runtime::DetourView& detours = g_process.detours;
-  if (detours.infos == nullptr) return false;
-  if (const runtime::DetourInfo* const info = detours.around(rip - 1)) {
-    const runtime::DetourPosition position = runtime::detour_position(*info, rip - 1);
-    if (!position.is(runtime::kLeaves)) return false;
-    found.origin = position.rip;
-    found.point = g_process.table.find(found.origin);
-    found.copy = info->entry + info->copies[position.part];
-    return found.point != runtime::kNotFound;
-  }
-  for (std::uint64_t back = 1; back < runtime::kMostJumpBytes; ++back) {
-    const std::uint32_t index = g_process.table.find(rip - 1 - back);
-    if (index == runtime::kNotFound) continue;
-    // Another detour's jump may have had another window: a thread is late.
-    const runtime::DetourInfo* const first = detours.of(index);
-    for (const runtime::DetourInfo* info = first; info != nullptr; info = info->next_from(first)) {
-      std::uint32_t part = 0;
-      if (rip - 1 - info->origin != back || back >= info->jump_bytes || !info->find_part(back, part)) continue;
-      found.copy = info->entry + info->copies[part];
-      found.origin = rip - 1;
-      return true;
-    }
-  }
-  return false;
-}
-
-[[gnu::always_inline]] inline Continuation& continuation(Context* uc) {
-  return *reinterpret_cast<Continuation*>(reinterpret_cast<std::uint8_t*>(uc) + UBP_CONT_OFFSET);
-}
-
-// The C++ sections of the trap path; the linker makes the symbols from the section names.
-extern "C" {
-extern const char __start_ubp_trap_a[], __stop_ubp_trap_a[], __start_ubp_trap_b[], __stop_ubp_trap_b[];
-extern const char __start_ubp_trap_r[], __stop_ubp_trap_r[], __start_ubp_signal_s[], __stop_ubp_signal_s[];
-extern const char __start_ubp_trap_f[], __stop_ubp_trap_f[], __start_ubp_trap_asm[], __stop_ubp_trap_asm[];
-}
-
-// Where in the trap path an interrupted RIP lies; see the ranges in trap_entry.S.
-enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResuming, kEntering };
-
-[[gnu::always_inline]] inline std::uint64_t address_of(const void* p) { return reinterpret_cast<std::uint64_t>(p); }
-[[gnu::always_inline]] inline std::uint64_t address_of(void (*p)()) { return reinterpret_cast<std::uint64_t>(p); }
-
-[[gnu::always_inline]] inline Range range_of(std::uint64_t rip) {
-  const auto within = [rip](std::uint64_t low, std::uint64_t high) { return rip - low < high - low; };
-  if (within(address_of(&ubp_trap_entry), address_of(&ubp_trap_counted)) ||
-      within(address_of(__start_ubp_trap_a), address_of(__stop_ubp_trap_a))) {
-    return Range::kUncounted;
-  }
-  if (within(address_of(&ubp_trap_counted), address_of(&ubp_trap_stored)) ||
-      within(address_of(__start_ubp_trap_b), address_of(__stop_ubp_trap_b))) {
-    return Range::kPending;
-  }
-  if (within(address_of(&ubp_trap_stored), address_of(&ubp_trap_end))) return Range::kStored;
-  if (within(address_of(&ubp_resume_restorer), address_of(&ubp_resume_end)) ||
-      within(address_of(__start_ubp_trap_r), address_of(__stop_ubp_trap_r))) {
-    return Range::kResuming;
-  }
-  if (within(address_of(&ubp_signal_entry), address_of(&ubp_signal_end)) ||
-      within(address_of(__start_ubp_signal_s), address_of(__stop_ubp_signal_s))) {
-    return Range::kEntering;
-  }
-  return Range::kOutside;
-}
 
 // Whether the signal comes from the instruction at RIP, which repeats it.
 [[gnu::always_inline]] inline bool is_fault(const siginfo_t* info) {
@@ -158,15 +27,6 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   std::uint64_t shadow_stack = 0;
   asm volatile("rdsspq %0" : "+r"(shadow_stack));  // a nop that leaves 0 where there is none
   return shadow_stack != 0;
-}
-
-// The ucontext of the activation that was interrupted inside the trap path.
-[[gnu::always_inline]] inline Context* interrupted_frame(const Context* uc) {
-  std::uint64_t frame = uc->r15;
-  if (uc->rip == address_of(&ubp_trap_entry) || uc->rip == address_of(&ubp_signal_entry)) frame = uc->rdx;
-  if (uc->rip == address_of(&ubp_resume_restorer)) frame = uc->rsp;
-  if (uc->rip == address_of(&ubp_trap_iret)) frame = uc->rsp - static_cast<std::uint64_t>(std::int64_t{UBP_IRET_OFFSET});
-  return reinterpret_cast<Context*>(frame);
 }
 
 // Gives `to` (the frame of the handler about to run) the registers, vector state and mask of `from`, all but RIP.
@@ -382,7 +242,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
     }
     case Range::kPending:
       copy_context(frame, hit);
-      if (next.index >= kAtBoundary) {
+      if (next.kind != TrapKind::kHit) {
         set_rip(frame, next.origin);
       } else {
         resume_later(frame, next.origin, next.consumed);
@@ -390,7 +250,7 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
       return;
     case Range::kStored:
       copy_context(frame, hit);
-      if (next.emulated != 0) {
+      if (next.is_emulated) {
         frame->rsp = next.rsp;
         frame->rcx = next.rcx;
         set_rip(frame, next.rip);

@@ -20,11 +20,11 @@
 // frame is given the original context and the hit goes on from there. In all ranges the address of the interrupted
 // hit's ucontext is in r15 (the C++ is compiled with -ffixed-r15), except at the five labelled single instructions.
 //
-//   uncounted  ubp_trap_entry .. ubp_trap_counted, section ubp_trap_a       back to the int3: it traps again
-//   pending    ubp_trap_counted .. ubp_trap_stored, section ubp_trap_b      counted, displaced instruction not run
+//   uncounted  ubp_trap_entry .. ubp_trap_counted, section ubp_trap_uncounted       back to the int3: it traps again
+//   pending    ubp_trap_counted .. ubp_trap_stored, section ubp_trap_pending      counted, displaced instruction not run
 //   stored     ubp_trap_stored .. ubp_trap_end                              an emulated instruction has taken effect
-//   resuming   ubp_resume_restorer .. ubp_resume_end, section ubp_trap_r    a handler has returned; r15 set up
-//   entering   ubp_signal_entry .. ubp_signal_end, section ubp_signal_s     another handler is about to start
+//   resuming   ubp_resume_restorer .. ubp_resume_end, section ubp_trap_resuming    a handler has returned; r15 set up
+//   entering   ubp_signal_entry .. ubp_signal_end, section ubp_trap_entering     another handler is about to start
 #include "runtime/trap/layout.h"
 
     .section ubp_trap_asm, "ax", @progbits
@@ -103,7 +103,7 @@ ubp_trap_counted:
     movq UBP_CONT_OFFSET + UBP_CONT_STORE_VALUE(%r15), %rcx
     movq %rcx, (%rbp)                   // the emulated push or call; may fault, and through rbp as #SS, as the original
 ubp_trap_stored:
-    cmpq $0, UBP_CONT_OFFSET + UBP_CONT_FAST(%r15)
+    cmpq $0, UBP_CONT_OFFSET + UBP_CONT_IN_USER_MODE(%r15)
     je ubp_trap_sigreturn
 
     // User-mode return. IRETQ loads RIP, RFLAGS and RSP at once, touches no application stack, and serialises, which
@@ -263,7 +263,7 @@ ubp_calibration_point:
 // ubp_trap_foreign; the hit goes on when the handler has returned. Returns where there is no handler.
     .globl ubp_trap_deliver
     .hidden ubp_trap_deliver
-    .section ubp_trap_b, "ax", @progbits
+    .section ubp_trap_pending, "ax", @progbits
     .balign 16
     .type ubp_trap_deliver, @function
 ubp_trap_deliver:

@@ -173,7 +173,7 @@ inline constexpr std::uint64_t kSynchronousSignals = (1u << (SIGTRAP - 1)) | (1u
                                                      (1u << (SIGFPE - 1)) | (1u << (SIGILL - 1)) | (1u << (SIGSYS - 1));
 
 // What the trap path blocks where no handler may come between. A system call filter of the program's may raise SIGSYS for a call of its own
-// (refused_call, trap_path.cpp), and the kernel kills where that is blocked.
+// (refused_call, signal_path.cpp), and the kernel kills where that is blocked.
 inline constexpr std::uint64_t kAllSignals = ~(std::uint64_t{1} << (SIGSYS - 1));
 
 inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);

@@ -107,6 +107,7 @@ void interrupt(Frame& handler, Frame& hit, std::uint64_t rip) {
   next.rip = 0x405000;
   next.rsp = 0x7ffe0ff8;
   next.rcx = 4;
+  next.kind = TrapKind::kHit;
   handler.uc.rip = rip;
   handler.uc.r15 = reinterpret_cast<std::uint64_t>(&hit.uc);
 }
@@ -271,7 +272,7 @@ TEST_CASE("an emulated instruction that has stored is shown as executed; a slot'
     for (const bool last : {false, true}) {
       Frame hit, handler;
       interrupt(handler, hit, last ? address_of(&ubp_trap_iret) : address_of(&ubp_trap_stored));
-      continuation(&hit.uc).emulated = emulated;
+      continuation(&hit.uc).is_emulated = emulated;
       if (last) {  // at IRETQ all registers are the application's; the frame is found through rsp
         handler.uc.rsp = handler.uc.r15 + static_cast<std::uint64_t>(std::int64_t{UBP_IRET_OFFSET});
         handler.uc.r15 = 0xf15;

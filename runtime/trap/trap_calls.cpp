@@ -1,0 +1,80 @@
+// The trap path's state, and what the rest of the runtime calls of it. Outside the ranges.
+//
+// Context: signal handlers in application threads. Rules, enforced by tests/checks/link_check: no libc, no allocation,
+// no lock, no C++ runtime; every function in the section of its range (ranges.h); r15 is left alone (-ffixed-r15); general
+// registers only.
+#include "runtime/trap/gate.h"
+#include "runtime/trap/task.h"
+#include "runtime/trap/translate.h"
+#include "xol/assert.h"
+
+namespace ubp::trap {
+
+constinit Process g_process;
+constinit AppHandlers g_handlers;
+namespace {
+constinit TaskState g_no_state{};  // of threads that have none
+}
+thread_local constinit Thread t_thread __attribute__((tls_model("initial-exec"))) = {.app_trap = {}, .mark = kThreadMark, .state = &g_no_state, .spilled = {}, .app_stack = {}, .is_away = false, .in_runtime = false, .clonings = {}};
+constinit Thread g_nobody = {.app_trap = {}, .mark = 0, .state = &g_no_state, .spilled = {}, .app_stack = {}, .is_away = false, .in_runtime = false, .clonings = {}};
+constinit std::uint64_t g_known_bases[kKnownBases]{};
+
+extern "C" {
+constinit std::atomic<bool> ubp_moves_fs{false};
+}
+
+extern "C" {
+
+// Outside the ranges: called at load.
+UBP_RANGE(outside) void ubp_trap_adopt_main(std::uint64_t stack_low, std::uint64_t stack_high) {
+  TaskState* task = claim_state({sys::gettid(), true, true});
+  if (task == nullptr) return;
+  own_storage(task);
+  enter_segment(task);
+  task->verified_low = stack_low;
+  task->verified_bytes = stack_high - stack_low;
+}
+
+// Outside the ranges: called at load. The linker may put the sections in any order, but puts them together.
+UBP_RANGE(outside) void ubp_trap_text(std::uint64_t* low, std::uint64_t* high) {
+  const char* const begins[] = {__start_ubp_trap_uncounted, __start_ubp_trap_pending, __start_ubp_trap_resuming, __start_ubp_trap_outside, __start_ubp_trap_asm, __start_ubp_trap_entering};
+  const char* const ends[] = {__stop_ubp_trap_uncounted, __stop_ubp_trap_pending, __stop_ubp_trap_resuming, __stop_ubp_trap_outside, __stop_ubp_trap_asm, __stop_ubp_trap_entering};
+  *low = ~std::uint64_t{0};
+  *high = 0;
+  for (int i = 0; i < 6; ++i) {
+    *low = address_of(begins[i]) < *low ? address_of(begins[i]) : *low;
+    *high = address_of(ends[i]) > *high ? address_of(ends[i]) : *high;
+  }
+}
+
+// Outside the ranges: wherever the trap path finds an invariant broken.
+[[noreturn]] UBP_RANGE(outside) void ubp_trap_broken(const char* text, std::uint64_t size) { end_broken(text, size); }
+
+// Outside the ranges: called by the C interface.
+UBP_RANGE(outside) bool ubp_trap_is_consuming(std::uint64_t rsp) { return consuming_task(rsp) != nullptr; }
+
+// Outside the ranges: called by the interposed functions.
+UBP_RANGE(outside) void ubp_trap_block(bool blocked) { block_trap(blocked); }
+
+// Outside the ranges: called by the fork handler of a child, so that the child has its slot pages before it may
+// forbid itself the system calls that make them.
+UBP_RANGE(outside) bool ubp_trap_set_up_child() {
+  Thread& thread = this_thread();
+  thread.app_trap.is_pending = false;
+  // The signal stack is a parent's, and another thread of the child may get that block: the application's own instead.
+  std::uint64_t present[3] = {0, SS_DISABLE, 0};
+  sys::call4(SYS_sigaltstack, 0, reinterpret_cast<long>(present));
+  if (g_process.is_own_stack(present[0])) {
+    const std::uint64_t flags = thread.app_stack.size == 0 ? SS_DISABLE : 0;
+    const std::uint64_t wanted[3] = {thread.app_stack.base, flags, thread.app_stack.size};
+    sys::call4(SYS_sigaltstack, reinterpret_cast<long>(wanted), 0);
+  }
+  if (!set_up_child(sys::gettid())) return false;
+  // It may have counted in one instruction already, and never trap.
+  if (counts_by_segment()) current_task(reinterpret_cast<std::uint64_t>(__builtin_frame_address(0)));
+  return true;
+}
+
+}  // extern "C"
+
+}  // namespace ubp::trap

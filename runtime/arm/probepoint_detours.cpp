@@ -100,9 +100,9 @@ void Probepoints::make_wanted(std::vector<Wanted>& wanted, const plan::Modules& 
       while (next != end && next->address <= function->address) ++next;
       const std::uint64_t own = (function->size != 0 ? function->address + function->size : function->end) - function->address;
       const std::uint64_t code_end = modules.next_rseq(module_index, function->address, next == end ? function->end : next->address);
-      const auto elsewhere = [&modules, &readable, module_index, entry = function->address](std::int64_t at, auto into) {
+      const auto elsewhere = [&modules, &readable, number = module_index, entry = function->address](std::int64_t at, auto into) {
         const std::uint64_t address = entry + static_cast<std::uint64_t>(at);
-        const plan::Code code = modules.code_from(module_index, address, address + into.size(), readable);
+        const plan::Code code = modules.code_from(number, address, address + into.size(), readable);
         return static_cast<std::size_t>(std::ranges::copy(code, into.begin()).out - into.begin());
       };
       detoured.emplace(modules.code_from(module_index, function->address, code_end, readable), own, function->address + module.bias,

@@ -44,16 +44,13 @@ bool has_repeat_prefix(const ZydisDecodedInstruction& raw) {
 }
 
 // Legacy encodings only: `rex` shares its storage with the VEX and EVEX fields.
-bool vendors_disagree(const ZydisDecodedInstruction& raw) {
-  return raw.raw.rex.W == 0 && has_operand_size_prefix(raw);
-}
+bool vendors_disagree(const ZydisDecodedInstruction& raw) { return raw.raw.rex.W == 0 && has_operand_size_prefix(raw); }
 
 // mov to and from control registers ignores `mod`, but never gets here: it is privileged.
-bool is_rip_relative(const ZydisDecodedInstruction& raw) {
-  return raw.raw.modrm.mod == 0 && raw.raw.modrm.rm == 5;
-}
+bool is_rip_relative(const ZydisDecodedInstruction& raw) { return raw.raw.modrm.mod == 0 && raw.raw.modrm.rm == 5; }
 
-// The sets of instructions that know general registers and memory alone. What is in no list here counts as one that may touch more.
+// The sets of instructions that know general registers and memory alone. What is in no list here counts as one that may
+// touch more.
 bool is_general(const ZydisDecodedInstruction& raw) {
   switch (raw.meta.isa_set) {
     case ZYDIS_ISA_SET_I86:
@@ -77,10 +74,8 @@ bool is_general(const ZydisDecodedInstruction& raw) {
     case ZYDIS_ISA_SET_BMI2:
     case ZYDIS_ISA_SET_ADOX_ADCX:
     case ZYDIS_ISA_SET_MOVBE:
-    case ZYDIS_ISA_SET_RDTSCP:
-      return true;
-    default:
-      return false;
+    case ZYDIS_ISA_SET_RDTSCP: return true;
+    default: return false;
   }
 }
 
@@ -115,10 +110,8 @@ bool is_privileged(const ZydisDecodedInstruction& raw) {
     case ZYDIS_MNEMONIC_VMSAVE:
     case ZYDIS_MNEMONIC_GETSEC:
     case ZYDIS_MNEMONIC_ENCLV:
-    case ZYDIS_MNEMONIC_ENQCMDS:
-      return true;
-    default:
-      return false;
+    case ZYDIS_MNEMONIC_ENQCMDS: return true;
+    default: return false;
   }
 }
 
@@ -203,13 +196,9 @@ void classify_system(Instruction& out) {
 
 void classify_int(const ZydisDecodedInstruction& raw, Instruction& out) {
   switch (raw.raw.imm[0].value.u) {
-    case 0x03:
-      out.ends_block = true;
-      return refuse(out, Refusal::kBreakpoint);
-    case 0x80:
-      return classify_system(out);
-    default:
-      return refuse(out, Refusal::kInterrupt);
+    case 0x03: out.ends_block = true; return refuse(out, Refusal::kBreakpoint);
+    case 0x80: return classify_system(out);
+    default: return refuse(out, Refusal::kInterrupt);
   }
 }
 
@@ -229,10 +218,8 @@ void classify_group5(const ZydisDecodedInstruction& raw, Instruction& out) {
       if (vendors_disagree(raw)) return refuse(out, Refusal::kOperandSizeBranch);
       return classify_plain(raw, out);
     case 3:
-    case 5:
-      return refuse(out, Refusal::kFarTransfer);
-    default:
-      return classify_plain(raw, out);
+    case 5: return refuse(out, Refusal::kFarTransfer);
+    default: return classify_plain(raw, out);
   }
 }
 
@@ -247,44 +234,26 @@ void classify_one_byte_map(const ZydisDecodedInstruction& raw, Instruction& out)
       if (raw.mnemonic == ZYDIS_MNEMONIC_NOP) return emulate(out, Effect::kNone);
       break;
     case 0xc2:
-    case 0xc3:
-      return classify_return(raw, out);
+    case 0xc3: return classify_return(raw, out);
     case 0xc7:
       if (raw.mnemonic == ZYDIS_MNEMONIC_XBEGIN) return classify_xbegin(raw, out);
       break;
     case 0xca:
     case 0xcb:
-    case 0xcf:
-      out.ends_block = true;
-      return refuse(out, Refusal::kFarTransfer);
+    case 0xcf: out.ends_block = true; return refuse(out, Refusal::kFarTransfer);
     case 0xcc:
-    case 0xf1:
-      out.ends_block = true;
-      return refuse(out, Refusal::kBreakpoint);
-    case 0xcd:
-      return classify_int(raw, out);
-    case 0xe0:
-      return classify_relative(raw, Effect::kLoopNotEqual, out);
-    case 0xe1:
-      return classify_relative(raw, Effect::kLoopEqual, out);
-    case 0xe2:
-      return classify_relative(raw, Effect::kLoop, out);
-    case 0xe3:
-      return classify_relative(raw, Effect::kJumpRcxZero, out);
-    case 0xe8:
-      out.is_call = true;
-      return classify_relative(raw, Effect::kCall, out);
+    case 0xf1: out.ends_block = true; return refuse(out, Refusal::kBreakpoint);
+    case 0xcd: return classify_int(raw, out);
+    case 0xe0: return classify_relative(raw, Effect::kLoopNotEqual, out);
+    case 0xe1: return classify_relative(raw, Effect::kLoopEqual, out);
+    case 0xe2: return classify_relative(raw, Effect::kLoop, out);
+    case 0xe3: return classify_relative(raw, Effect::kJumpRcxZero, out);
+    case 0xe8: out.is_call = true; return classify_relative(raw, Effect::kCall, out);
     case 0xe9:
-    case 0xeb:
-      out.ends_block = true;
-      return classify_relative(raw, Effect::kJump, out);
-    case 0xf4:
-      out.ends_block = true;
-      break;
-    case 0xff:
-      return classify_group5(raw, out);
-    default:
-      break;
+    case 0xeb: out.ends_block = true; return classify_relative(raw, Effect::kJump, out);
+    case 0xf4: out.ends_block = true; break;
+    case 0xff: return classify_group5(raw, out);
+    default: break;
   }
   classify_plain(raw, out);
 }
@@ -297,48 +266,42 @@ void classify_two_byte_map(const ZydisDecodedInstruction& raw, Instruction& out)
       out.ends_block = raw.mnemonic == ZYDIS_MNEMONIC_UIRET;
       if (out.ends_block) return refuse(out, Refusal::kFarTransfer);
       break;
-    case 0x05:
-      return classify_system(out);
-    case 0x07:
-      out.ends_block = true;
-      break;
+    case 0x05: return classify_system(out);
+    case 0x07: out.ends_block = true; break;
     case 0x34:
-    case 0x35:
-      out.ends_block = true;
-      return refuse(out, Refusal::kSysenter);
+    case 0x35: out.ends_block = true; return refuse(out, Refusal::kSysenter);
     case 0xff:
       out.length = 0;  // Intel's ud0 has a ModRM byte, AMD's has none
       [[fallthrough]];
     case 0x0b:
-    case 0xb9:
-      out.ends_block = true;
-      return refuse(out, Refusal::kUndefined);
+    case 0xb9: out.ends_block = true; return refuse(out, Refusal::kUndefined);
     case 0x1e:
       if (raw.mnemonic == ZYDIS_MNEMONIC_ENDBR64) return emulate(out, Effect::kNone);
       break;
-    case 0x1f:
-      return emulate(out, Effect::kNone);
-    case 0xb2:
-      return refuse(out, Refusal::kStackSegment);
-    default:
-      break;
+    case 0x1f: return emulate(out, Effect::kNone);
+    case 0xb2: return refuse(out, Refusal::kStackSegment);
+    default: break;
   }
   classify_plain(raw, out);
 }
 
-// Whether the five status flags that inc changes are read, and whether they are all written for certain. By what Zydis says of each
-// instruction, but for those that leave flags alone when a count is zero: shifts, rotations, and repeated compares.
+// Whether the five status flags that inc changes are read, and whether they are all written for certain. By what Zydis
+// says of each instruction, but for those that leave flags alone when a count is zero: shifts, rotations, and repeated
+// compares.
 void note_flags(const ZydisDecodedInstruction& raw, Instruction& out) {
-  constexpr ZydisAccessedFlagsMask kFive = ZYDIS_CPUFLAG_OF | ZYDIS_CPUFLAG_SF | ZYDIS_CPUFLAG_ZF | ZYDIS_CPUFLAG_AF | ZYDIS_CPUFLAG_PF;
+  constexpr ZydisAccessedFlagsMask kFive =
+      ZYDIS_CPUFLAG_OF | ZYDIS_CPUFLAG_SF | ZYDIS_CPUFLAG_ZF | ZYDIS_CPUFLAG_AF | ZYDIS_CPUFLAG_PF;
   const bool is_plain = out.route == Route::kSlot || out.route == Route::kEmulate;
   out.reads_flags = !is_plain || raw.mnemonic == ZYDIS_MNEMONIC_PUSHFQ || raw.mnemonic == ZYDIS_MNEMONIC_PUSHF;
   if (raw.cpu_flags == nullptr) return;
   const ZydisAccessedFlags& flags = *raw.cpu_flags;
   out.reads_flags |= (flags.tested & kFive) != 0;
-  constexpr ZydisInstructionAttributes kRepeated = ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
-  const bool is_shift = raw.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
-                        (raw.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT ? (raw.opcode & 0xfe) == 0xc0 || (raw.opcode & 0xfc) == 0xd0
-                                                                    : (raw.opcode & 0xf6) == 0xa4);
+  constexpr ZydisInstructionAttributes kRepeated =
+      ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
+  const bool is_shift =
+      raw.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+      (raw.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT ? (raw.opcode & 0xfe) == 0xc0 || (raw.opcode & 0xfc) == 0xd0
+                                                  : (raw.opcode & 0xf6) == 0xa4);
   if (is_shift || (raw.attributes & kRepeated) != 0) return;
   out.writes_flags = ((flags.modified | flags.set_0 | flags.set_1 | flags.undefined) & kFive) == kFive;
 }
@@ -411,15 +374,12 @@ std::uint8_t length_of(std::span<const std::uint8_t> code) {
   ZydisDecoder decoder = make_decoder();
   ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_MINIMAL, ZYAN_TRUE);
   ZydisDecodedInstruction raw;
-  return ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, nullptr, code.data(), code.size(), &raw)) ? raw.length : 0;
+  return ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, nullptr, code.data(), code.size(), &raw)) ? raw.length
+                                                                                                        : 0;
 }
 
-std::string_view refusal_code(Refusal refusal) {
-  return kRefusalTexts[static_cast<std::size_t>(refusal)].code;
-}
+std::string_view refusal_code(Refusal refusal) { return kRefusalTexts[static_cast<std::size_t>(refusal)].code; }
 
-std::string_view refusal_message(Refusal refusal) {
-  return kRefusalTexts[static_cast<std::size_t>(refusal)].message;
-}
+std::string_view refusal_message(Refusal refusal) { return kRefusalTexts[static_cast<std::size_t>(refusal)].message; }
 
 }  // namespace ubp::decoder

@@ -19,8 +19,8 @@ namespace ubp::decoder {
 // Source: Intel SDM volume 2; AMD APM volume 3.
 Instruction classify(std::span<const std::uint8_t> code);
 
-// The length alone of the instruction at the start of `code`, in a third of the time; 0: undecodable or truncated. It is
-// classify()'s wherever that is not 0. Otherwise as classify().
+// The length alone of the instruction at the start of `code`, in a third of the time; 0: undecodable or truncated. It
+// is classify()'s wherever that is not 0. Otherwise as classify().
 std::uint8_t length_of(std::span<const std::uint8_t> code);
 
 // The stable short code of a refusal ("privileged", "far-transfer", ...) and its sentence for people.
@@ -29,9 +29,9 @@ std::string_view refusal_message(Refusal refusal);
 
 // Where an offset stands among the instructions of a function.
 struct Boundary {
-  bool is_boundary = false;       // an instruction starts exactly there
-  std::uint32_t before = 0;       // start of the instruction that covers the offset; a boundary: the offset
-  std::uint32_t after = 0;        // start of the next one; `before` again when that instruction has no length
+  bool is_boundary = false;  // an instruction starts exactly there
+  std::uint32_t before = 0;  // start of the instruction that covers the offset; a boundary: the offset
+  std::uint32_t after = 0;   // start of the next one; `before` again when that instruction has no length
 };
 
 // Decodes `code` from its first byte (a function's entry) and places `offset` among its instructions.

@@ -19,7 +19,7 @@
 
 namespace ubp::decoder {
 
-struct Bytes {                 // [begin, end), offsets from the function's entry
+struct Bytes {  // [begin, end), offsets from the function's entry
   std::uint32_t begin = 0;
   std::uint32_t end = 0;
 };
@@ -30,9 +30,9 @@ struct Decoded {
 };
 
 struct Walk {
-  std::vector<Decoded> reached;          // sorted by offset
-  std::vector<Bytes> gaps;               // sorted; not reached
-  std::vector<std::uint64_t> references; // addresses that reached instructions name RIP-relatively, unsorted
+  std::vector<Decoded> reached;           // sorted by offset
+  std::vector<Bytes> gaps;                // sorted; not reached
+  std::vector<std::uint64_t> references;  // addresses that reached instructions name RIP-relatively, unsorted
 };
 
 // Follows control from the first byte of `code`.

@@ -25,7 +25,8 @@ bool can_move(const Instruction& instruction) {
 // endbr64 does not count as one: something may jump there.
 bool is_nop(std::span<const std::uint8_t> code, std::size_t at, const Instruction& instruction) {
   static constexpr std::uint8_t kEndbr64[] = {0xf3, 0x0f, 0x1e, 0xfa};
-  const bool is_endbr = code.size() - at >= 4 && std::equal(std::begin(kEndbr64), std::end(kEndbr64), code.begin() + static_cast<std::ptrdiff_t>(at));
+  const bool is_endbr = code.size() - at >= 4 && std::equal(std::begin(kEndbr64), std::end(kEndbr64),
+                                                            code.begin() + static_cast<std::ptrdiff_t>(at));
   return instruction.route == Route::kEmulate && instruction.op.effect == Effect::kNone && !is_endbr;
 }
 
@@ -39,10 +40,11 @@ bool is_padding(std::span<const std::uint8_t> code, std::size_t begin, std::size
   return begin >= end;
 }
 
-// Calls visit(target) for all bytes of a part of the code that read as the displacement of a direct branch or call with a target
-// in [begin, end). The opcode before it is not looked at.
+// Calls visit(target) for all bytes of a part of the code that read as the displacement of a direct branch or call with
+// a target in [begin, end). The opcode before it is not looked at.
 template <typename Visit>
-void for_each_near(std::span<const std::uint8_t> code, std::uint32_t begin, std::uint32_t end, Bytes within, const Visit& visit) {
+void for_each_near(std::span<const std::uint8_t> code, std::uint32_t begin, std::uint32_t end, Bytes within,
+                   const Visit& visit) {
   for (std::int64_t at = within.begin; at + 4 <= std::int64_t{within.end}; ++at) {
     std::int32_t displacement;
     std::memcpy(&displacement, code.data() + at, sizeof displacement);
@@ -53,7 +55,8 @@ void for_each_near(std::span<const std::uint8_t> code, std::uint32_t begin, std:
 
 // The same for branches with short displacements, where they may reach it.
 template <typename Visit>
-void for_each_short(std::span<const std::uint8_t> code, std::uint32_t begin, std::uint32_t end, Bytes within, const Visit& visit) {
+void for_each_short(std::span<const std::uint8_t> code, std::uint32_t begin, std::uint32_t end, Bytes within,
+                    const Visit& visit) {
   constexpr std::int64_t kReach = 130;
   const std::int64_t first = std::max<std::int64_t>(within.begin, std::int64_t{begin} - kReach);
   for (std::int64_t at = first; at + 2 <= std::int64_t{within.end} && at < std::int64_t{end} + kReach; ++at) {
@@ -64,10 +67,12 @@ void for_each_short(std::span<const std::uint8_t> code, std::uint32_t begin, std
   }
 }
 
-// Whether one of these visits any in the whole code. This is asked for every function: 16 displacements are looked at together.
+// Whether one of these visits any in the whole code. This is asked for every function: 16 displacements are looked at
+// together.
 bool may_lead_into(std::span<const std::uint8_t> code, std::uint32_t begin, std::uint32_t end) {
   const auto size = static_cast<std::uint32_t>(code.size());
-  // target - begin, taken as unsigned, is less than this. SSE2 compares signed numbers: both get their highest bit flipped.
+  // target - begin, taken as unsigned, is less than this. SSE2 compares signed numbers: both get their highest bit
+  // flipped.
   constexpr std::uint32_t kFlip = 0x80000000;
   const __m128i width = _mm_set1_epi32(static_cast<int>((end - begin) ^ kFlip));
   std::uint32_t at = 0;
@@ -112,7 +117,8 @@ Straight follow(const FunctionCode& function, std::uint32_t offset, std::size_t 
   return straight;
 }
 
-WindowProblem window_problem(const FunctionCode& function, std::uint32_t offset, const Straight& straight, std::uint32_t bytes) {
+WindowProblem window_problem(const FunctionCode& function, std::uint32_t offset, const Straight& straight,
+                             std::uint32_t bytes) {
   if (straight.length >= bytes) return WindowProblem::kNone;
   if (straight.stop == WindowProblem::kInstruction) return straight.stop;
   const std::uint32_t end = offset + straight.length;
@@ -128,7 +134,8 @@ bool BranchTargets::lead_into(std::uint32_t begin, std::uint32_t end) {
     std::vector<std::uint32_t>& targets = sorted_.emplace();
     const auto add = [&](const Decoded& decoded) {
       const std::int64_t target = decoded.offset + decoded.instruction.target;
-      if (decoded.instruction.has_target && target >= 0 && target < function_.end) targets.push_back(static_cast<std::uint32_t>(target));
+      if (decoded.instruction.has_target && target >= 0 && target < function_.end)
+        targets.push_back(static_cast<std::uint32_t>(target));
     };
     const Walk walk = walk_function(code, 0);
     std::for_each(walk.reached.begin(), walk.reached.end(), add);

@@ -1,5 +1,5 @@
-// What a jump in place of an instruction displaces: the window, whole instructions of at least the jump's length; and whether
-// anything branches into it.
+// What a jump in place of an instruction displaces: the window, whole instructions of at least the jump's length; and
+// whether anything branches into it.
 //
 // Context: load time or tests. Thread-safe: no state but BranchTargets'.
 #pragma once
@@ -38,16 +38,18 @@ struct Straight {
   WindowProblem stop = WindowProblem::kNone;  // what came behind the last one; kNone: what leaves by itself, or enough
 };
 
-// The instructions from `offset` in the function on that do the same from a detour, `most` at most. Behind `bytes` bytes, a
-// call ends them too: its copy would confuse the processor's prediction of returns. Within them, a transfer that is never passed
-// may be followed by the nops that align the next instruction.
+// The instructions from `offset` in the function on that do the same from a detour, `most` at most. Behind `bytes`
+// bytes, a call ends them too: its copy would confuse the processor's prediction of returns. Within them, a transfer
+// that is never passed may be followed by the nops that align the next instruction.
 Straight follow(const FunctionCode& function, std::uint32_t offset, std::size_t most, std::uint32_t bytes);
 
-// Whether a jump of `bytes` bytes fits over them, with padding behind that nothing executes if need be. Does not look for
-// branches (BranchTargets).
-WindowProblem window_problem(const FunctionCode& function, std::uint32_t offset, const Straight& straight, std::uint32_t bytes);
+// Whether a jump of `bytes` bytes fits over them, with padding behind that nothing executes if need be. Does not look
+// for branches (BranchTargets).
+WindowProblem window_problem(const FunctionCode& function, std::uint32_t offset, const Straight& straight,
+                             std::uint32_t bytes);
 
-// Where the direct branches and calls of a function lead in itself. Bytes that may be data count as the branch they look like.
+// Where the direct branches and calls of a function lead in itself. Bytes that may be data count as the branch they
+// look like.
 class BranchTargets {
  public:
   explicit BranchTargets(const FunctionCode& function) : function_(function) {}

@@ -1,13 +1,14 @@
-// How long threads wait for a mutex, measured by the program itself: threads hammer one mutex, and probes on libc's lock
-// functions and on the critical section see every acquisition. Ends with status 1 when a count is off by one.
+// How long threads wait for a mutex, measured by the program itself: threads hammer one mutex, and probes on libc's
+// lock functions and on the critical section see every acquisition. Ends with status 1 when a count is off by one.
 //
-//   contention [THREADS [SECONDS [spoil]]]        4 threads and 1 second; spoil: counts wrongly, to show that it is noticed
+//   contention [THREADS [SECONDS [spoil]]]        4 threads and 1 second; spoil: counts wrongly, to show that it is
+//                                                 noticed
 //
-// A hit costs more than an uncontended lock does, and two of the three lie between lock and unlock. So what is said of waits is
-// true of the program as it runs under the probes; "without probes" says what they cost.
+// A hit costs more than an uncontended lock does, and two of the three lie between lock and unlock. So what is said of
+// waits is true of the program as it runs under the probes; "without probes" says what they cost.
 #include <pthread.h>
-#include <ubp.hpp>
 #include <x86intrin.h>
+#include <ubp.hpp>
 
 #include <atomic>
 #include <chrono>
@@ -24,15 +25,15 @@ using Clock = std::chrono::steady_clock;
 
 // One thread's: written by it and by the consumers of its hits. A cache line of its own, or they would contend here.
 struct alignas(64) Account {
-  std::uint64_t acquisitions = 0;                             // as the program counts them
-  std::uint64_t locks = 0, unlocks = 0, entries = 0;          // as the probes do
-  std::uint64_t found_taken = 0, sleeps = 0;                  // locked when it was asked for; the kernel put the thread to sleep
-  std::uint64_t asked = 0, entered = 0;                       // time stamps
-  std::uint64_t waited = 0, longest_wait = 0, held = 0;       // in ticks
+  std::uint64_t acquisitions = 0;                     // as the program counts them
+  std::uint64_t locks = 0, unlocks = 0, entries = 0;  // as the probes do
+  std::uint64_t found_taken = 0, sleeps = 0;  // locked when it was asked for; the kernel put the thread to sleep
+  std::uint64_t asked = 0, entered = 0;       // time stamps
+  std::uint64_t waited = 0, longest_wait = 0, held = 0;  // in ticks
 };
 
 pthread_mutex_t g_mutex = PTHREAD_MUTEX_INITIALIZER;
-std::uint64_t g_shared = 0;                                   // what it protects
+std::uint64_t g_shared = 0;                                       // what it protects
 std::atomic<std::uint64_t> g_other_locks{0}, g_other_unlocks{0};  // calls for other mutexes, such as libc's own
 std::atomic<bool> g_is_over{false};
 thread_local Account* t_account = nullptr;
@@ -120,7 +121,8 @@ double tick_us() {
 }
 
 bool equal(const char* what, std::uint64_t a, std::uint64_t b) {
-  if (a != b) std::printf("%s: %llu, not %llu\n", what, static_cast<unsigned long long>(a), static_cast<unsigned long long>(b));
+  if (a != b)
+    std::printf("%s: %llu, not %llu\n", what, static_cast<unsigned long long>(a), static_cast<unsigned long long>(b));
   return a == b;
 }
 
@@ -128,9 +130,10 @@ void print_account(const char* name, const Account& a, double tick, bool sees_sl
   const double count = static_cast<double>(a.entries > 0 ? a.entries : 1);
   char sleeps[24] = "?";
   if (sees_sleeps) std::snprintf(sleeps, sizeof sleeps, "%llu", static_cast<unsigned long long>(a.sleeps));
-  std::printf("%6s %13llu %10.1f %% %9s %9.2f us %9.0f us %9.2f us\n", name, static_cast<unsigned long long>(a.acquisitions),
-              100 * static_cast<double>(a.found_taken) / count, sleeps, static_cast<double>(a.waited) / count * tick,
-              static_cast<double>(a.longest_wait) * tick, static_cast<double>(a.held) / count * tick);
+  std::printf("%6s %13llu %10.1f %% %9s %9.2f us %9.0f us %9.2f us\n", name,
+              static_cast<unsigned long long>(a.acquisitions), 100 * static_cast<double>(a.found_taken) / count, sleeps,
+              static_cast<double>(a.waited) / count * tick, static_cast<double>(a.longest_wait) * tick,
+              static_cast<double>(a.held) / count * tick);
 }
 
 }  // namespace
@@ -139,12 +142,14 @@ int main(int argc, char** argv) {
   const int thread_count = argc > 1 ? std::atoi(argv[1]) : 4;
   const double seconds = argc > 2 ? std::atof(argv[2]) : 1;
   const bool spoils = argc > 3 && std::strcmp(argv[3], "spoil") == 0;
-  if (thread_count < 1 || thread_count > 1000 || !(seconds > 0 && seconds < 3600) || argc > 4 || (argc == 4 && !spoils)) {
+  if (thread_count < 1 || thread_count > 1000 || !(seconds > 0 && seconds < 3600) || argc > 4 ||
+      (argc == 4 && !spoils)) {
     std::fprintf(stderr, "usage: contention [THREADS [SECONDS [spoil]]]\n");
     return 2;
   }
   constexpr int kTimes = 5000;
-  std::vector<Account> unprobed(static_cast<std::size_t>(thread_count)), accounts(static_cast<std::size_t>(thread_count));
+  std::vector<Account> unprobed(static_cast<std::size_t>(thread_count)),
+      accounts(static_cast<std::size_t>(thread_count));
   Account alone, alone_unprobed;
   const double tick = tick_us();
   const double bare_ns = cost_alone(alone_unprobed, kTimes);
@@ -167,14 +172,16 @@ int main(int argc, char** argv) {
   const double probed_ns = cost_alone(alone, kTimes);
   const double rate = hammer(accounts, seconds);
   accounts[0].acquisitions += spoils ? 1 : 0;
-  const ubp_probe_stats locks = lock->stats().value(), entries = entry->stats().value(), unlocks = unlock->stats().value();
+  const ubp_probe_stats locks = lock->stats().value(), entries = entry->stats().value(),
+                        unlocks = unlock->stats().value();
 
   std::printf("%d threads, one mutex\n", thread_count);
   std::printf("without probes: %.0f acquisitions a second, %.0f ns each for one thread alone\n", bare_rate, bare_ns);
-  std::printf("with probes: %.0f acquisitions a second, %.0f ns each for one thread alone: %.0f ns for each of 3 hits\n\n", rate,
-              probed_ns, (probed_ns - bare_ns) / 3);
-  std::printf("%6s %13s %12s %9s %12s %12s %12s\n", "thread", "acquisitions", "found taken", "slept", "mean wait", "longest",
-              "held");
+  std::printf(
+      "with probes: %.0f acquisitions a second, %.0f ns each for one thread alone: %.0f ns for each of 3 hits\n\n",
+      rate, probed_ns, (probed_ns - bare_ns) / 3);
+  std::printf("%6s %13s %12s %9s %12s %12s %12s\n", "thread", "acquisitions", "found taken", "slept", "mean wait",
+              "longest", "held");
   const bool sees_sleeps = sleep->stats()->probepoints > 0;
   Account sum;
   bool is_exact = true;
@@ -193,7 +200,8 @@ int main(int argc, char** argv) {
     if (account.longest_wait > sum.longest_wait) sum.longest_wait = account.longest_wait;
   }
   print_account("all", sum, tick, sees_sleeps);
-  if (!sees_sleeps) std::printf("slept: libc's __lll_lock_wait has no name here; its debug symbols (libc6-dbg) have it\n");
+  if (!sees_sleeps)
+    std::printf("slept: libc's __lll_lock_wait has no name here; its debug symbols (libc6-dbg) have it\n");
 
   const std::uint64_t all = sum.acquisitions + alone.acquisitions;
   is_exact &= equal("the counter behind the mutex", g_shared - before, all);

@@ -12,14 +12,14 @@ static long calls_per_thread = 100000;
 // noipa: the compiler neither inlines step nor makes a changed copy of it, so every call runs through its entry.
 __attribute__((noipa)) long step(long sum, long i) { return sum + i; }
 
-static void *run(void *result) {
+static void* run(void* result) {
   long sum = 0;
   for (long i = 0; i < calls_per_thread; i++) sum = step(sum, i);
-  *(long *)result = sum;
+  *(long*)result = sum;
   return NULL;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
   if (argc > 1) calls_per_thread = strtol(argv[1], NULL, 10);
   pthread_t threads[THREADS];
   long sums[THREADS];

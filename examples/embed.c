@@ -10,7 +10,7 @@
 __attribute__((noipa)) static long work(long i) { return i * i; }
 
 int main(void) {
-  ubp_probe *probe;
+  ubp_probe* probe;
   ubp_refusal refusal = {.struct_size = sizeof refusal};
   ubp_status status = ubp_init(NULL);
   if (status == UBP_OK) status = ubp_register("work; libc:getenv", NULL, &probe, &refusal);
@@ -25,6 +25,7 @@ int main(void) {
 
   ubp_probe_stats stats = {.struct_size = sizeof stats};
   ubp_probe_read(probe, &stats);
-  printf("sum %ld; %llu hits at %llu addresses\n", sum, (unsigned long long)stats.hits, (unsigned long long)stats.probepoints);
+  printf("sum %ld; %llu hits at %llu addresses\n", sum, (unsigned long long)stats.hits,
+         (unsigned long long)stats.probepoints);
   return ubp_shutdown() == UBP_OK ? 0 : 1;
 }

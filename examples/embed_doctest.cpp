@@ -1,5 +1,5 @@
-// Tests that look inside: how often a function is called, by which threads, with which arguments. The code under test, here
-// Cache, is not changed for it; in your program it is a library that the tests link.
+// Tests that look inside: how often a function is called, by which threads, with which arguments. The code under test,
+// here Cache, is not changed for it; in your program it is a library that the tests link.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <ubp.hpp>
@@ -11,7 +11,8 @@
 #include <thread>
 #include <vector>
 
-// The slow part, of which there should be as little as can be. noipa: the compiler neither inlines it nor changes its arguments.
+// The slow part, of which there should be as little as can be. noipa: the compiler neither inlines it nor changes its
+// arguments.
 extern "C" __attribute__((noipa)) int compute(int key) { return key * key; }
 
 class Cache {
@@ -64,7 +65,8 @@ TEST_CASE("a call with the wrong argument is seen") {
   const auto session = ubp::Session::start();
   REQUIRE(session);
   int wrong = 0;
-  const auto probe = ubp::Probe::create("compute", [&wrong](const ubp::Hit& hit) { wrong += hit.argument<int>(0) > 100; });
+  const auto probe =
+      ubp::Probe::create("compute", [&wrong](const ubp::Hit& hit) { wrong += hit.argument<int>(0) > 100; });
   REQUIRE(probe);
   Cache cache;
   cache.get(7);

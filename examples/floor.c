@@ -14,12 +14,12 @@ static long hits = 1000000;
 
 static void on_trap(int signal) { (void)signal; }
 
-static void *run(void *unused) {
+static void* run(void* unused) {
   for (long i = 0; i < hits; i++) __asm__ volatile("int3");
   return unused;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
   if (argc > 1) hits = strtol(argv[1], NULL, 10);
   const int count = argc > 2 ? atoi(argv[2]) : 1;
   if (hits < 1 || count < 1 || count > MAX_THREADS) return 2;

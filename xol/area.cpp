@@ -15,7 +15,8 @@ bool serves(std::uint64_t base, std::uint64_t bytes, std::uint64_t low, std::uin
 
 bool try_reserve(std::uint64_t address, std::uint64_t bytes) {
   void* const wanted = reinterpret_cast<void*>(address);
-  void* const got = mmap(wanted, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  void* const got =
+      mmap(wanted, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
   if (got == wanted) return true;
   if (got != MAP_FAILED) munmap(got, bytes);  // a kernel before 4.17 takes the address as a hint
   return false;

@@ -35,7 +35,7 @@ struct AreaLayout {
   std::uint64_t block_bytes = 0;  // whole pages: two tasks never share a page of slots
   std::uint32_t blocks = 0;
   std::uint64_t shared_offset = 0;
-  std::uint64_t shared_bytes = 0; // whole pages
+  std::uint64_t shared_bytes = 0;  // whole pages
 
   // slots: slots per thread. max_blocks: at most so many tasks; fewer when slots are many (256 MiB an area).
   // shared: slots that threads share.
@@ -55,7 +55,8 @@ struct SlotLocation {
   std::uint32_t offset;  // bytes into the slot
 };
 
-[[gnu::always_inline]] inline SlotLocation locate(const AreaLayout& layout, const Area& area, std::uint64_t rx_address) {
+[[gnu::always_inline]] inline SlotLocation locate(const AreaLayout& layout, const Area& area,
+                                                  std::uint64_t rx_address) {
   const std::uint64_t in_area = rx_address - area.rx;
   const std::uint64_t in_block = in_area % layout.block_bytes;
   return {static_cast<std::uint32_t>(in_area / layout.block_bytes), static_cast<std::uint32_t>(in_block / kSlotBytes),
@@ -69,8 +70,7 @@ struct SlotLocation {
 // then undefined. Async-signal-safe: yes. Source: mremap(2), "old_size is zero"; memfd_create(2).
 [[gnu::always_inline]] inline bool map_views(std::uint64_t rx, std::uint64_t rw, std::uint64_t bytes) {
   const auto a = static_cast<long>(rx), b = static_cast<long>(rw), n = static_cast<long>(bytes);
-  long result = sys::call6(SYS_mmap, b, n, PROT_NONE,
-                           MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+  long result = sys::call6(SYS_mmap, b, n, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
   if (!sys::failed(result)) {
     result = sys::call6(SYS_mremap, b, 0, n, MREMAP_MAYMOVE | MREMAP_FIXED, a, 0);
     if (!sys::failed(result)) {

@@ -3,7 +3,8 @@
 // with a table or a text that may be wrong. What users, programs or the kernel may cause is no case for it.
 //
 // No handler of the application's runs, no report is made, and nothing of libc's is called: it may be broken anywhere,
-// the trap path included. Context: any. Async-signal-safe: yes. Thread-safe: yes; the first thread alone says something.
+// the trap path included. Context: any. Async-signal-safe: yes. Thread-safe: yes; the first thread alone says
+// something.
 #pragma once
 
 #include <atomic>
@@ -13,8 +14,8 @@
 
 namespace ubp {
 
-// Where it is said: the duplicate of standard error, or descriptor 2, whichever is still the file that standard error was
-// at load (report/log.cpp knows). Before that is known: descriptor 2.
+// Where it is said: the duplicate of standard error, or descriptor 2, whichever is still the file that standard error
+// was at load (report/log.cpp knows). Before that is known: descriptor 2.
 struct ErrorOutput {
   std::atomic<int> duplicate{-1};
   std::atomic<std::uint64_t> device{0}, inode{0};  // 0: not known
@@ -69,7 +70,6 @@ extern "C" [[noreturn]] void ubp_trap_broken(const char* text, std::uint64_t siz
 #define UBP_BROKEN_TEXT(condition) \
   "ubp: error: UBP is broken, and ends the process: " condition " (" __FILE__ ":" UBP_TEXT_OF(__LINE__) ")\n"
 
-#define UBP_ASSERT(condition)            \
-  (static_cast<bool>(condition)          \
-       ? static_cast<void>(0)            \
-       : ::ubp::broken(UBP_BROKEN_TEXT(#condition), sizeof(UBP_BROKEN_TEXT(#condition)) - 1))
+#define UBP_ASSERT(condition)                          \
+  (static_cast<bool>(condition) ? static_cast<void>(0) \
+                                : ::ubp::broken(UBP_BROKEN_TEXT(#condition), sizeof(UBP_BROKEN_TEXT(#condition)) - 1))

@@ -15,7 +15,7 @@ namespace ubp::xol {
 
 // General registers by hardware number (rax = 0 ... r15 = 15), and flags.
 struct Registers {
-  const std::uint64_t* gpr[16];   // where each lives (a signal frame keeps them in another order)
+  const std::uint64_t* gpr[16];  // where each lives (a signal frame keeps them in another order)
   std::uint64_t rflags;
 };
 
@@ -80,7 +80,8 @@ inline constexpr std::uint8_t kStackSegment = 3;
 // push comes first, so a stack that cannot be written faults first.
 [[gnu::always_inline]] inline void require_canonical(std::uint64_t target, std::uint64_t pushes_to) {
   const auto bits = static_cast<std::int64_t>(target);
-  if (bits << 16 >> 16 == bits) [[likely]] return;
+  if (bits << 16 >> 16 == bits) [[likely]]
+    return;
   if (pushes_to != 0) {
     asm volatile("xchgq %0, %%rbp\n\torq $0, (%%rbp)\n\txchgq %0, %%rbp" : "+c"(pushes_to) : : "memory", "cc");
   }

@@ -2,18 +2,19 @@
 //
 //   write-once  a probepoint's slot is written before anybody is sent there, and never again (policies probepoint and
 //               adaptive). Lookup: lock-free, wait-free, no read-modify-write.
-//   pool        a fixed number of slots; a probepoint without one steals another's (policy steal). Nobody may be in a slot
+//   pool        a fixed number of slots; a probepoint without one steals another's (policy steal). Nobody may be in a
+//               slot
 //               that is stolen, so whoever enters one says so first (TaskState::held) and leaves by a second trap.
 //
 // Synchronization protocol, write-once. A slot number is handed out by fetch_add, its bytes are written, and it is
 // entered by compare-and-swap in index[] (release; pairs with find()'s acquire). Of two threads
-// that give one probepoint a slot the second finds the first's entry, and its own slot is lost. Whoever is abandoned half
-// way loses a slot number.
+// that give one probepoint a slot the second finds the first's entry, and its own slot is lost. Whoever is abandoned
+// half way loses a slot number.
 //
-// Synchronization protocol, pool. points[slot] names the slot's probepoint, 0 for none, kBusy while it is written. Enter:
-// store held, full fence, read points[slot] again. Steal: compare-and-swap points[slot] to kBusy, full fence, read every
-// task's held; when somebody is inside, put it back. One of the two sees the other (Dekker). Signals are blocked while
-// a slot is busy, so that nobody is abandoned there.
+// Synchronization protocol, pool. points[slot] names the slot's probepoint, 0 for none, kBusy while it is written.
+// Enter: store held, full fence, read points[slot] again. Steal: compare-and-swap points[slot] to kBusy, full fence,
+// read every task's held; when somebody is inside, put it back. One of the two sees the other (Dekker). Signals are
+// blocked while a slot is busy, so that nobody is abandoned there.
 //
 // All of it lies in memory that a forked child finds zeroed: no probepoint has a slot there.
 // Inline and free of libc: compiled into the trap path.
@@ -43,7 +44,7 @@ inline constexpr std::uint32_t kBusy = 0xffffffff;
 
 // Of one area.
 struct SharedSlots {
-  std::atomic<std::uint64_t>* index = nullptr;   // write-once: open addressing, (point + 1) << 32 | slot
+  std::atomic<std::uint64_t>* index = nullptr;  // write-once: open addressing, (point + 1) << 32 | slot
   std::uint64_t index_mask = 0;
   std::atomic<std::uint32_t>* points = nullptr;  // pool: by slot, point + 1
   std::atomic<std::uint32_t>* next = nullptr;    // write-once: slots handed out
@@ -64,7 +65,7 @@ struct SharedSlots {
 
   // A slot nobody has had, or kNoSlot when the budget is spent.
   [[gnu::always_inline]] inline std::uint32_t hand_out() const {
-    if (next->load(std::memory_order_relaxed) >= slots) return kNoSlot;  // a bound; fetch_add decides
+    if (next->load(std::memory_order_relaxed) >= slots) return kNoSlot;        // a bound; fetch_add decides
     const std::uint32_t slot = next->fetch_add(1, std::memory_order_relaxed);  // a number; publish() releases
     return slot < slots ? slot : kNoSlot;
   }
@@ -91,8 +92,9 @@ struct SharedSlots {
   // Takes a slot of the probepoint's set for writing, empty ones first, else from turn on. is_held(slot): whether some
   // task is in it. Returns kNoSlot when all are in use. was: what it held (0: nothing).
   template <typename IsHeld>
-  [[gnu::always_inline]] inline std::uint32_t pool_take(const CacheGeometry& geometry, std::uint32_t point, std::uint32_t turn,
-                                                        const IsHeld& is_held, std::uint32_t& was) const {
+  [[gnu::always_inline]] inline std::uint32_t pool_take(const CacheGeometry& geometry, std::uint32_t point,
+                                                        std::uint32_t turn, const IsHeld& is_held,
+                                                        std::uint32_t& was) const {
     const std::uint32_t first = point % geometry.sets * geometry.ways;
     for (std::uint32_t look = 0; look < 2 * geometry.ways; ++look) {
       const std::uint32_t slot = first + (turn + look) % geometry.ways;

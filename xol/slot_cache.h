@@ -30,9 +30,9 @@ struct CacheGeometry {
 inline constexpr std::uint32_t kNoSlot = 0xffffffff;
 
 struct SlotCache {
-  using Tag = std::uint32_t;       // probepoint index + 1; 0: empty
-  Tag* tags;                       // geometry.slots of them, slot = set * ways + way
-  std::uint8_t* hands;             // geometry.sets of them: the way to replace next
+  using Tag = std::uint32_t;  // probepoint index + 1; 0: empty
+  Tag* tags;                  // geometry.slots of them, slot = set * ways + way
+  std::uint8_t* hands;        // geometry.sets of them: the way to replace next
   CacheGeometry geometry;
 
   // The slot that holds the probepoint, or kNoSlot.
@@ -46,7 +46,7 @@ struct SlotCache {
 
   struct Claim {
     std::uint32_t slot;
-    bool evicted;                  // the slot held another probepoint
+    bool evicted;  // the slot held another probepoint
   };
 
   // Empties the slot that the probepoint shall take. The caller writes its bytes and then calls publish().

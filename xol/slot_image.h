@@ -7,12 +7,12 @@
 //   permanent slot  | syscall                       |   RIP here: not executed (also a restarted call)
 //                   | mov $next, %rcx               |   RIP here: executed; rcx still to be set
 //                   | jmp rel32 -> next instruction |   RIP here: executed
-//          at 44:   | syscall                       |   the same for a call that makes a thread: the child traps before it
-//                   | mov %rax,%rcx; jrcxz 1f       |   does anything (trap/segment.h)
+//          at 44:   | syscall                       |   the same for a call that makes a thread: the child traps
+//                   | mov %rax,%rcx; jrcxz 1f       |   before it does anything (trap/segment.h)
 //                   | jmp, to the mov above; 1: int3|
 //                   +-------------------------------+
 //   a gate's, too,  | syscall                       |   RIP here: not executed, but the gate has changed its arguments
-//   at kCloneOffset | int3                          |   RIP here: executed; arguments still to be put back (trap/clone.h)
+//   at kCloneOffset | int3                          |   RIP here: executed; arguments to be put back (trap/clone.h)
 //                   +-------------------------------+
 //
 // Inline and free of libc: compiled into the trap path. Context: any. Async-signal-safe: yes. Thread-safe: the
@@ -73,7 +73,9 @@ inline constexpr std::int64_t kReachMargin = 4096;
   write_jump(out + point.length, address + point.length, point.next());
 }
 
-[[gnu::always_inline]] inline bool is_syscall(const Displaced& point) { return point.bytes[point.length - 2] == 0x0f; }  // else int 0x80; behind any prefixes
+[[gnu::always_inline]] inline bool is_syscall(const Displaced& point) {
+  return point.bytes[point.length - 2] == 0x0f;
+}  // else int 0x80; behind any prefixes
 
 // A slot that is no thread's own names its probepoint in its last word, since no cache knows it.
 inline constexpr std::size_t kOriginOffset = kSlotBytes - 8;
@@ -128,15 +130,16 @@ inline void write_permanent_slot(std::uint8_t* out, SlotAddress at, const Displa
 
 // Where a thread stands whose RIP is `offset` bytes into the slot of `point`.
 struct SlotPosition {
-  OriginalAddress address;   // what RIP would be without UBP
-  bool executed;             // false: the instruction is still to run (the hit is already counted)
-  bool sets_rcx;             // rcx must read address (a syscall whose fix-up has not run yet)
-  bool is_cloning = false;   // rdi and the mask are the gate's (trap/clone.h)
+  OriginalAddress address;  // what RIP would be without UBP
+  bool executed;            // false: the instruction is still to run (the hit is already counted)
+  bool sets_rcx;            // rcx must read address (a syscall whose fix-up has not run yet)
+  bool is_cloning = false;  // rdi and the mask are the gate's (trap/clone.h)
 };
 
 [[gnu::always_inline]] inline SlotPosition position_in_slot(const Displaced& point, std::uint64_t offset) {
   const bool is_system = point.route == decoder::Route::kSystem && is_syscall(point);
-  const bool is_birth = is_system && offset >= kBirthOffset, is_cloning = point.is_gate && offset >= kCloneOffset && !is_birth;
+  const bool is_birth = is_system && offset >= kBirthOffset,
+             is_cloning = point.is_gate && offset >= kCloneOffset && !is_birth;
   const std::uint64_t behind = offset - (is_birth ? kBirthOffset : is_cloning ? kCloneOffset : 0);
   if (behind < (is_birth ? 1 : point.length)) return {OriginalAddress{point.address}, false, false, is_cloning};
   return {OriginalAddress{point.next()}, true, is_birth || (is_system && behind == point.length), is_cloning};

@@ -1,4 +1,5 @@
-// The C interface: arguments checked, exceptions and problems turned into statuses, and the registry called under the ApiLock.
+// The C interface: arguments checked, exceptions and problems turned into statuses, and the registry called under the
+// ApiLock.
 #include "runtime/api/api.h"
 
 #include <fmt/format.h>
@@ -31,9 +32,11 @@ struct Transaction {
 };
 thread_local constinit Transaction* t_transaction __attribute__((tls_model("initial-exec"))) = nullptr;
 
-// This thread's open transaction, or null. Shutting the interface down ends those that are open: the counter alone says so.
+// This thread's open transaction, or null. Shutting the interface down ends those that are open: the counter alone says
+// so.
 Transaction* transaction() {
-  if (t_transaction != nullptr && t_transaction->shutdowns != __atomic_load_n(&interface().shutdowns, __ATOMIC_RELAXED)) {
+  if (t_transaction != nullptr &&
+      t_transaction->shutdowns != __atomic_load_n(&interface().shutdowns, __ATOMIC_RELAXED)) {
     delete std::exchange(t_transaction, nullptr);
   }
   return t_transaction;
@@ -102,10 +105,11 @@ ubp_status failed(ubp_status status) {
 ubp_status check_options(const ubp_options* options, Request& request) {
   if (options == nullptr) return UBP_OK;
   if (const ubp_status status = check_size(options)) return status;
-  constexpr std::uint32_t kKnown =
-      UBP_PROBE_DISABLED | UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_PENDING | UBP_PROBE_IGNORE_MISSING | UBP_PROBE_SSE_ONLY |
-      UBP_PROBE_NO_REGISTERS | UBP_PROBE_RECORD;
-  constexpr std::uint32_t kOfConsumers = UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_SSE_ONLY | UBP_PROBE_NO_REGISTERS;
+  constexpr std::uint32_t kKnown = UBP_PROBE_DISABLED | UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_PENDING |
+                                   UBP_PROBE_IGNORE_MISSING | UBP_PROBE_SSE_ONLY | UBP_PROBE_NO_REGISTERS |
+                                   UBP_PROBE_RECORD;
+  constexpr std::uint32_t kOfConsumers =
+      UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_SSE_ONLY | UBP_PROBE_NO_REGISTERS;
   const bool records = (options->flags & UBP_PROBE_RECORD) != 0;
   if ((options->flags & ~kKnown) != 0 || options->reserved != 0) return UBP_E_INVALID;
   if (options->consumer == nullptr && (options->flags & kOfConsumers) != 0) return UBP_E_INVALID;
@@ -138,8 +142,8 @@ ubp_status carry_out(std::span<const Operation> operations, Problem& problem) {
 }
 
 // The end of every registration. Under the ApiLock.
-ubp_status enter(std::vector<language::Item> items, std::optional<std::uint32_t> module, const Request& asked, ubp_probe** probe,
-                 Problem& problem) {
+ubp_status enter(std::vector<language::Item> items, std::optional<std::uint32_t> module, const Request& asked,
+                 ubp_probe** probe, Problem& problem) {
   Request request = asked;
   const bool may_be_general = request.consumer != nullptr && (request.flags & UBP_PROBE_NO_FP) == 0;
   if (may_be_general && is_general_code(request.consumer)) request.flags |= UBP_PROBE_NO_FP;
@@ -158,8 +162,8 @@ ubp_status enter(std::vector<language::Item> items, std::optional<std::uint32_t>
   return status;
 }
 
-ubp_status register_items(std::vector<language::Item> items, const Request& request, ubp_probe** probe, ubp_refusal* refusal,
-                          const void* address = nullptr) {
+ubp_status register_items(std::vector<language::Item> items, const Request& request, ubp_probe** probe,
+                          ubp_refusal* refusal, const void* address = nullptr) {
   if (transaction() != nullptr && t_transaction->has_failed) return UBP_E_TRANSACTION;
   return failed(guarded([&]() -> ubp_status {
     if ((request.flags & UBP_PROBE_PENDING) != 0) {
@@ -173,7 +177,8 @@ ubp_status register_items(std::vector<language::Item> items, const Request& requ
       const auto at = reinterpret_cast<std::uint64_t>(address);
       module = interface().registry.module_at(at);
       if (!module) {
-        tell(refusal, {UBP_E_NOT_FOUND, {0, 0}, at, 0, "", "", fmt::format("no loaded module has code at 0x{:x}", at), ""});
+        tell(refusal,
+             {UBP_E_NOT_FOUND, {0, 0}, at, 0, "", "", fmt::format("no loaded module has code at 0x{:x}", at), ""});
         return UBP_E_NOT_FOUND;
       }
       const symbols::Module& where = interface().registry.module(*module);
@@ -260,15 +265,17 @@ ubp_status ubp_init(const ubp_config* config) {
   probepoints.probepoints = std::uint32_t{1} << 20;
   if (config != nullptr) {
     if (const ubp_status status = check_size(config)) return status;
-    const bool is_good = config->slots <= 4096 && config->policy <= UBP_POLICY_ADAPTIVE && config->max_probepoints <= 1u << 24 &&
-                         config->optimize <= UBP_OPTIMIZE_NEVER && config->reserved == 0 &&
+    const bool is_good = config->slots <= 4096 && config->policy <= UBP_POLICY_ADAPTIVE &&
+                         config->max_probepoints <= 1u << 24 && config->optimize <= UBP_OPTIMIZE_NEVER &&
+                         config->reserved == 0 &&
                          (config->flags & ~std::uint32_t{UBP_CONFIG_LEAVE_BLOCKED_THREADS}) == 0;
     if (!is_good) return UBP_E_INVALID;
     probepoints.leaves_blocked_threads = (config->flags & UBP_CONFIG_LEAVE_BLOCKED_THREADS) != 0;
     if (config->slots != 0) probepoints.slots = config->slots;
     if (config->max_probepoints != 0) probepoints.probepoints = config->max_probepoints;
-    constexpr ubp::xol::Policy kPolicies[] = {ubp::xol::Policy::kThread, ubp::xol::Policy::kThread, ubp::xol::Policy::kProbepoint,
-                                              ubp::xol::Policy::kSteal, ubp::xol::Policy::kAdaptive};
+    constexpr ubp::xol::Policy kPolicies[] = {ubp::xol::Policy::kThread, ubp::xol::Policy::kThread,
+                                              ubp::xol::Policy::kProbepoint, ubp::xol::Policy::kSteal,
+                                              ubp::xol::Policy::kAdaptive};
     probepoints.policy = kPolicies[config->policy];
     constexpr Optimize kModes[] = {Optimize::kAuto, Optimize::kAuto, Optimize::kAlways, Optimize::kNever};
     probepoints.optimize = kModes[config->optimize];
@@ -291,7 +298,9 @@ ubp_status ubp_shutdown() {
   return inside(shut_down, false);
 }
 
-int ubp_is_active() { return __atomic_load_n(&interface().is_initialised, __ATOMIC_RELAXED) ? 1 : 0; }  // a glance: no lock
+int ubp_is_active() {
+  return __atomic_load_n(&interface().is_initialised, __ATOMIC_RELAXED) ? 1 : 0;
+}  // a glance: no lock
 
 ubp_status ubp_register(const char* spec, const ubp_options* options, ubp_probe** probe, ubp_refusal* refusal) {
   Request request;
@@ -299,7 +308,8 @@ ubp_status ubp_register(const char* spec, const ubp_options* options, ubp_probe*
   return register_text(spec, request, probe, refusal);
 }
 
-ubp_status ubp_register_address(const void* address, const ubp_options* options, ubp_probe** probe, ubp_refusal* refusal) {
+ubp_status ubp_register_address(const void* address, const ubp_options* options, ubp_probe** probe,
+                                ubp_refusal* refusal) {
   Request request;
   if (const ubp_status status = check_arguments(address != nullptr, options, refusal, request)) return failed(status);
   return failed(guarded([&] { return register_items({spec_item("", "")}, request, probe, refusal, address); }));
@@ -308,7 +318,8 @@ ubp_status ubp_register_address(const void* address, const ubp_options* options,
 ubp_status ubp_register_symbol(const char* module, const char* symbol, uint64_t offset, const ubp_options* options,
                                ubp_probe** probe, ubp_refusal* refusal) {
   Request request;
-  if (const ubp_status status = check_arguments(symbol != nullptr && *symbol != '\0', options, refusal, request)) return failed(status);
+  if (const ubp_status status = check_arguments(symbol != nullptr && *symbol != '\0', options, refusal, request))
+    return failed(status);
   return failed(guarded([&] {
     ubp::language::Item item = spec_item(module != nullptr ? module : "", symbol);
     item.target = ubp::language::SymbolTarget{symbol, true, offset};

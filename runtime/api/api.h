@@ -22,13 +22,15 @@ void give_up();
 // As ubp_register() with the text of UBP_PROBES: its probes live until the process ends. Shows progress on a terminal.
 ubp_status register_environment(std::string_view spec, std::uint32_t flags, ubp_probe** probe, ubp_refusal* refusal);
 
-// The summary as things are now. Without counts, and with the reason, where they cannot be had, as when this very thread was
-// interrupted in a call of the interface. lists_all: with the probes that a report leaves out. Context: normal, in a SignalsHeld.
+// The summary as things are now. Without counts, and with the reason, where they cannot be had, as when this very
+// thread was interrupted in a call of the interface. lists_all: with the probes that a report leaves out. Context:
+// normal, in a SignalsHeld.
 report::Summary summary(const std::string& program, bool lists_all);
 
-// The last one. First puts the text back (is_restored: it could), so that what the report takes after this runs through code that
-// nobody probes, and then lets the signals in that `quiet` holds back: whatever would end the program ends it. quiet is null where
-// a signal does: none is let in, and no other thread waited for but briefly. Context: the end of the process, also in a signal handler.
+// The last one. First puts the text back (is_restored: it could), so that what the report takes after this runs through
+// code that nobody probes, and then lets the signals in that `quiet` holds back: whatever would end the program ends
+// it. quiet is null where a signal does: none is let in, and no other thread waited for but briefly. Context: the end
+// of the process, also in a signal handler.
 report::Summary end(const std::string& program, bool lists_all, const SignalsHeld* quiet, bool& is_restored);
 
 // The entry's part of ubp_flush(): writes the files, returns false after saying why one cannot be written.
@@ -39,11 +41,11 @@ void leave_consumers();
 
 // What a registration did not get.
 struct Shortfall {
-  std::vector<Problem> mistakes;  // of the specification, forgiven
-  std::vector<Problem> waiting;   // for modules, though there are such as its name fits
+  std::vector<Problem> mistakes;        // of the specification, forgiven
+  std::vector<Problem> waiting;         // for modules, though there are such as its name fits
   std::size_t refused = 0, probes = 0;  // addresses
-  Problem first;                  // of the refused ones
-  bool is_exact = false;          // some item meant such an address
+  Problem first;                        // of the refused ones
+  bool is_exact = false;                // some item meant such an address
 };
 Shortfall shortfall(ubp_probe* probe);
 

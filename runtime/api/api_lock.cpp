@@ -44,7 +44,8 @@ class Lock {
     return false;
   }
   void unlock() {
-    if (word_.exchange(0, std::memory_order_release) == 2) sys::call4(SYS_futex, reinterpret_cast<long>(&word_), FUTEX_WAKE_PRIVATE, 1);
+    if (word_.exchange(0, std::memory_order_release) == 2)
+      sys::call4(SYS_futex, reinterpret_cast<long>(&word_), FUTEX_WAKE_PRIVATE, 1);
   }
 
  private:
@@ -54,8 +55,9 @@ class Lock {
 // Made at the first call, never destroyed: threads and exit handlers may outlive any destructor.
 alignas(Interface) constinit std::byte g_memory[sizeof(Interface)]{};
 constinit bool g_is_made = false;
-constinit Lock g_mutex;                     // of everything here
-constinit std::atomic<std::uint32_t> g_owner{0};  // the thread that holds it; relaxed: who asks compares it with its own number
+constinit Lock g_mutex;  // of everything here
+constinit std::atomic<std::uint32_t> g_owner{
+    0};  // the thread that holds it; relaxed: who asks compares it with its own number
 constinit std::atomic<bool> g_is_forking{false};  // it is held across fork(); relaxed: only its owner asks
 constinit std::atomic<std::uint32_t> g_pid{0};    // of the process that this is up to date for; 0: nothing was armed
 constinit bool g_is_lost = false;                 // a forked child, of a process in the middle of a change
@@ -67,14 +69,17 @@ void make() {
 }
 
 // Whether the call is made by a consumer; by a process that borrows this memory.
-bool is_in_consumer() { return trap::ubp_trap_is_consuming(reinterpret_cast<std::uint64_t>(__builtin_frame_address(0))); }
+bool is_in_consumer() {
+  return trap::ubp_trap_is_consuming(reinterpret_cast<std::uint64_t>(__builtin_frame_address(0)));
+}
 bool is_borrowed_memory() {
   return g_process.fork_state != nullptr && g_process.fork_state->load(std::memory_order_acquire) == trap::kReady &&
          !sys::is_process(g_process.pid);
 }
 
 void before_fork() {
-  if (g_owner.load(std::memory_order_relaxed) == sys::gettid()) return;  // only this thread can have stored its own number
+  if (g_owner.load(std::memory_order_relaxed) == sys::gettid())
+    return;  // only this thread can have stored its own number
   const SignalsHeld quiet;
   if (!is_in_consumer()) {
     g_mutex.lock();
@@ -119,7 +124,8 @@ KeptFloating::~KeptFloating() { _mm_setcsr(mxcsr_); }
 
 SignalsHeld::SignalsHeld() {
   const std::uint64_t others = trap::kHoldable;  // SIGTRAP stays as it is: take_over() has to know
-  sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, reinterpret_cast<long>(&others), reinterpret_cast<long>(&mask_), sizeof mask_);
+  sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, reinterpret_cast<long>(&others), reinterpret_cast<long>(&mask_),
+             sizeof mask_);
   in_runtime_.emplace();
   error_ = errno;
 }
@@ -132,7 +138,8 @@ void SignalsHeld::let_signals_in() const {
 SignalsHeld::~SignalsHeld() {
   errno = error_;
   in_runtime_.reset();
-  if (trap::t_thread.app_trap.is_pending && !trap::t_thread.app_trap.is_blocked) trap::ubp_trap_block(false);  // it waited: ubp_trap_foreign()
+  if (trap::t_thread.app_trap.is_pending && !trap::t_thread.app_trap.is_blocked)
+    trap::ubp_trap_block(false);  // it waited: ubp_trap_foreign()
   let_signals_in();
 }
 
@@ -147,7 +154,8 @@ ApiLock::ApiLock(bool needs_init, Wait wait) {
     status_ = UBP_E_IN_CONSUMER;
   } else if (is_borrowed_memory() || g_is_lost) {
     status_ = UBP_E_WRONG_PROCESS;
-  } else if (g_owner.load(std::memory_order_relaxed) == sys::gettid()) {  // only this thread can have stored its own number
+  } else if (g_owner.load(std::memory_order_relaxed) ==
+             sys::gettid()) {  // only this thread can have stored its own number
     status_ = UBP_E_BUSY;
   }
   if (status_ != UBP_OK) return;

@@ -1,8 +1,8 @@
 // The door of the C interface: who may come in, and what holds inside.
 //
-// Inside, one thread at a time: every signal is put off but SIGTRAP and faults, so no handler of the application's runs in
-// the middle (its hits would not be counted, and its own calls would wait for ever); and what libubp calls is no hit of the
-// application's.
+// Inside, one thread at a time: every signal is put off but SIGTRAP and faults, so no handler of the application's runs
+// in the middle (its hits would not be counted, and its own calls would wait for ever); and what libubp calls is no hit
+// of the application's.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,9 @@
 
 namespace ubp::runtime {
 
-// While one is there, MXCSR is as C has it at the start of a program, and then what it was: neither the program's unmasked exceptions nor
-// its way of rounding are libubp's, nor libubp's flags the program's. Nests. (There is no x87 code in libubp: tests/checks/link_check.)
+// While one is there, MXCSR is as C has it at the start of a program, and then what it was: neither the program's
+// unmasked exceptions nor its way of rounding are libubp's, nor libubp's flags the program's. Nests. (There is no x87
+// code in libubp: tests/checks/link_check.)
 class KeptFloating {
  public:
   KeptFloating();
@@ -34,7 +35,8 @@ class SignalsHeld {
   SignalsHeld(const SignalsHeld&) = delete;
   SignalsHeld& operator=(const SignalsHeld&) = delete;
 
-  // From here on the program's own mask holds again: for long work at the end of the process, when no probe is left to hit.
+  // From here on the program's own mask holds again: for long work at the end of the process, when no probe is left to
+  // hit.
   void let_signals_in() const;
 
  private:
@@ -49,8 +51,8 @@ class ApiLock {
   // kBriefly: some seconds, where whoever is inside may wait for what this thread was interrupted in.
   enum class Wait : std::uint8_t { kForever, kBriefly, kNot };
 
-  // needs_init: fails with UBP_E_NOT_ACTIVE outside ubp_init() .. ubp_shutdown(). wait: then it fails with UBP_E_BUSY where another
-  // thread is inside. In a SignalsHeld only.
+  // needs_init: fails with UBP_E_NOT_ACTIVE outside ubp_init() .. ubp_shutdown(). wait: then it fails with UBP_E_BUSY
+  // where another thread is inside. In a SignalsHeld only.
   explicit ApiLock(bool needs_init = true, Wait wait = Wait::kForever);
   ~ApiLock();
   ApiLock(const ApiLock&) = delete;

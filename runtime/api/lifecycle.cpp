@@ -31,8 +31,8 @@ void on_modules_changed() {
   }
 }
 
-// Detours keep what they spill in the TLS: two tasks on one would restore each other's registers, and what a program makes by itself
-// has no place for it.
+// Detours keep what they spill in the TLS: two tasks on one would restore each other's registers, and what a program
+// makes by itself has no place for it.
 void before_sharing_tls() {
   const SignalsHeld quiet;
   const ApiLock lock;
@@ -142,7 +142,8 @@ ubp_status initialise(const ProbepointsConfig& config, bool is_embedding) {
   if (lock.status() != UBP_OK) return lock.status();
   Interface& state = interface();
   if (signals::is_taken_by_another()) {
-    say(Level::kError, "this process has another copy of UBP, which stays in charge; link libubp.so, or do not preload it");
+    say(Level::kError,
+        "this process has another copy of UBP, which stays in charge; link libubp.so, or do not preload it");
     return UBP_E_OTHER_RUNTIME;
   }
   const bool was_running = state.registry.is_armed();
@@ -150,7 +151,8 @@ ubp_status initialise(const ProbepointsConfig& config, bool is_embedding) {
   if (is_embedding && !state.is_embedded) {
     state.is_embedded = true;
     state.registry.watch_modules();
-    if (was_running) report::error_stream().write("ubp: the program embeds UBP too: one runtime serves it and UBP_PROBES\n");
+    if (was_running)
+      report::error_stream().write("ubp: the program embeds UBP too: one runtime serves it and UBP_PROBES\n");
   }
   state.is_initialised = true;
   trap::g_process.on_modules_changed = reinterpret_cast<std::uint64_t>(&on_modules_changed);

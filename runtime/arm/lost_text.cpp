@@ -1,5 +1,5 @@
-// Probepoints whose code the program has unmapped or replaced since something was written there: nothing may be written there again.
-// See probepoints.h.
+// Probepoints whose code the program has unmapped or replaced since something was written there: nothing may be written
+// there again. See probepoints.h.
 #include <algorithm>
 #include <array>
 
@@ -10,8 +10,8 @@ namespace ubp::runtime {
 
 using trap::g_process;
 
-// Whether a byte of text is one that may stand at a probepoint. Where the first byte of a jump before it may be what stands there,
-// any is.
+// Whether a byte of text is one that may stand at a probepoint. Where the first byte of a jump before it may be what
+// stands there, any is.
 bool Probepoints::may_stand(std::uint32_t index, std::uint8_t byte) const {
   const xol::Displaced& point = g_process.table.points[index];
   if (byte == 0xcc || byte == point.first_byte) return true;

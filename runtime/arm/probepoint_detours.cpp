@@ -2,9 +2,9 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "runtime/consumers/consumers.h"
 #include "runtime/arm/probepoints.h"
 #include "runtime/arm/threads.h"
+#include "runtime/consumers/consumers.h"
 #include "runtime/trap/trap_state.h"
 
 namespace ubp::runtime {
@@ -22,8 +22,8 @@ void Probepoints::clear_windows(const std::vector<xol::Displaced>& points) {
 }
 
 // Of the new probepoints, and again of those whose detours do not know one of them.
-void Probepoints::make_detours(plan::Plan& plan, const Runs& runs, const plan::Modules& modules, std::uint32_t first_new,
-                           const Consumer* consumer) {
+void Probepoints::make_detours(plan::Plan& plan, const Runs& runs, const plan::Modules& modules,
+                               std::uint32_t first_new, const Consumer* consumer) {
   if (detours_.mode() == Optimize::kNever) return;
   std::vector<Wanted> wanted;
   std::uint32_t last = ~0U;
@@ -68,15 +68,18 @@ void Probepoints::promote(std::uint32_t index, const plan::Modules& modules) {
   const auto hot = wanted_at(index, modules);
   if (!hot) return;
   std::vector<Wanted> wanted;
-  const std::uint64_t address = g_process.table.points[index].address, begin = address - std::min<std::uint64_t>(hot->offset, kFurthest);
-  for (std::uint64_t at = begin; at < address + kFurthest && at - begin < hot->function->end - hot->function->address; ++at) {
+  const std::uint64_t address = g_process.table.points[index].address,
+                      begin = address - std::min<std::uint64_t>(hot->offset, kFurthest);
+  for (std::uint64_t at = begin; at < address + kFurthest && at - begin < hot->function->end - hot->function->address;
+       ++at) {
     const std::uint32_t point = g_process.table.find(at);
     if (point == kNotFound || is_own(point) || !wants(point)) continue;
     std::uint64_t count = 0;
     for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
       count += __atomic_load_n(&g_process.counters_of(block)[point], __ATOMIC_RELAXED);  // its owner counts on
     }
-    if (count >= kWarm) wanted.push_back({point, hot->module, static_cast<std::uint32_t>(hot->offset + (at - address)), hot->function});
+    if (count >= kWarm)
+      wanted.push_back({point, hot->module, static_cast<std::uint32_t>(hot->offset + (at - address)), hot->function});
   }
   make_wanted(wanted, modules, nullptr);
   for (const Wanted& one : wanted) cleared_.push_back(one.index);
@@ -98,15 +101,18 @@ void Probepoints::make_wanted(std::vector<Wanted>& wanted, const plan::Modules& 
       const std::vector<symbols::Function>& functions = modules.table_of(module_index).functions();
       const symbols::Function *next = function, *const end = functions.data() + functions.size();
       while (next != end && next->address <= function->address) ++next;
-      const std::uint64_t own = (function->size != 0 ? function->address + function->size : function->end) - function->address;
-      const std::uint64_t code_end = modules.next_rseq(module_index, function->address, next == end ? function->end : next->address);
-      const auto elsewhere = [&modules, &readable, number = module_index, entry = function->address](std::int64_t at, auto into) {
+      const std::uint64_t own =
+          (function->size != 0 ? function->address + function->size : function->end) - function->address;
+      const std::uint64_t code_end =
+          modules.next_rseq(module_index, function->address, next == end ? function->end : next->address);
+      const auto elsewhere = [&modules, &readable, number = module_index, entry = function->address](std::int64_t at,
+                                                                                                     auto into) {
         const std::uint64_t address = entry + static_cast<std::uint64_t>(at);
         const plan::Code code = modules.code_from(number, address, address + into.size(), readable);
         return static_cast<std::size_t>(std::ranges::copy(code, into.begin()).out - into.begin());
       };
-      detoured.emplace(modules.code_from(module_index, function->address, code_end, readable), own, function->address + module.bias,
-                       elsewhere);
+      detoured.emplace(modules.code_from(module_index, function->address, code_end, readable), own,
+                       function->address + module.bias, elsewhere);
     }
     detours_.make(index, *detoured, offset);
     const bool has_consumers = consumer != nullptr || g_process.table.points[index].has_consumers;

@@ -14,14 +14,14 @@
 #include <cstring>
 #include <new>
 
-#include "runtime/consumers/consumers.h"
 #include "runtime/arm/threads.h"
+#include "runtime/consumers/consumers.h"
 #include "runtime/patch/poke.h"
-#include "xol/assert.h"
 #include "runtime/plan/gate_sites.h"
 #include "runtime/signals/interpose.h"
 #include "runtime/trap/segment.h"
 #include "runtime/trap/tls.h"
+#include "xol/assert.h"
 
 // The static library is one object whose code is in a section of this name (runtime/make_static).
 extern "C" {
@@ -38,9 +38,9 @@ namespace {
 constexpr std::uint64_t kLatePermanentBytes = std::uint64_t{1} << 20;
 constexpr std::size_t kOwnPoints = 256;  // libc has 60 gate sites
 
-// Whether a module was made by the Go compiler: its linker puts a mark near the start of a data segment, 0xff and this text,
-// 16-byte aligned; in libraries it is the writable one, as debug/buildinfo has it (and their read-only ones are large).
-// (Compared word by word: the application's memchr may be a sanitizer's, which checks what it reads.)
+// Whether a module was made by the Go compiler: its linker puts a mark near the start of a data segment, 0xff and this
+// text, 16-byte aligned; in libraries it is the writable one, as debug/buildinfo has it (and their read-only ones are
+// large). (Compared word by word: the application's memchr may be a sanitizer's, which checks what it reads.)
 bool has_go_code(const symbols::Module& module) {
 #ifdef __SANITIZE_ADDRESS__
   return false;  // what lies between variables is not to be read
@@ -71,10 +71,12 @@ std::optional<std::string> permanent_slots_denied(const xol::Displaced& point) {
 }
 
 // The XOL area that serves a module; one is made where there is none.
-std::optional<std::uint32_t> area_of(const symbols::Module& module) { return find_or_make_area(module.low(), module.high()); }
+std::optional<std::uint32_t> area_of(const symbols::Module& module) {
+  return find_or_make_area(module.low(), module.high());
+}
 
-// The empty function that the dynamic linker calls when its list of modules has changed; its first instruction is emulated
-// or nothing is hooked.
+// The empty function that the dynamic linker calls when its list of modules has changed; its first instruction is
+// emulated or nothing is hooked.
 std::optional<xol::Displaced> hook_point(const plan::Modules& modules) {
   const std::uint64_t address = _r_debug.r_brk;
   const auto module = modules.module_at(address);
@@ -121,8 +123,8 @@ std::optional<std::string> Probepoints::start(const ProbepointsConfig& config, p
   table_->add(calibration_point());
   own_end_ = table_->view().count;
   g_process.own_points = own_end_;
-  void* const users =
-      mmap(nullptr, capacity * sizeof *users_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const users = mmap(nullptr, capacity * sizeof *users_, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (users == MAP_FAILED) throw std::bad_alloc();
   users_ = static_cast<std::uint16_t*>(users);
   g_process.table = table_->view();
@@ -134,7 +136,8 @@ std::optional<std::string> Probepoints::start(const ProbepointsConfig& config, p
   set_return_mode();
   trap::ubp_trap_text(&g_process.text_low, &g_process.text_high);
   g_process.keeps_stacks = std::any_of(modules.all().begin(), modules.all().end(), has_go_code);
-  const bool may_jump = !g_process.keeps_stacks && !sys::is_set(trap::ubp_moves_fs);  // Go takes its signals from the kernel itself
+  const bool may_jump =
+      !g_process.keeps_stacks && !sys::is_set(trap::ubp_moves_fs);  // Go takes its signals from the kernel itself
   if (sees_threads && has_libc && may_jump) enter_segment();
   adopt_loading_thread();
   detours_.start(config.optimize, capacity,
@@ -222,14 +225,16 @@ bool Probepoints::has_unseen_threads() const {
 
 // Threads that are inside such detours count there still: their %gs stays.
 void Probepoints::leave_segment(const plan::Modules& modules) {
-  if (!is_started() || !__atomic_exchange_n(&g_process.counts_by_segment, false, __ATOMIC_ACQ_REL)) return;  // as in enter_segment()
+  if (!is_started() || !__atomic_exchange_n(&g_process.counts_by_segment, false, __ATOMIC_ACQ_REL))
+    return;  // as in enter_segment()
   std::vector<std::uint32_t> indexes, jumps;
   for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
     if (detours_.counts_by_segment(index)) indexes.push_back(index);
   }
   drop_lost(indexes);
   sort_by_address(indexes);
-  std::copy_if(indexes.begin(), indexes.end(), std::back_inserter(jumps), [&](std::uint32_t index) { return detours_.is_jump(index); });
+  std::copy_if(indexes.begin(), indexes.end(), std::back_inserter(jumps),
+               [&](std::uint32_t index) { return detours_.is_jump(index); });
   if (detours_.remove(jumps, is_only_thread())) return leave_jump_tier();
   std::vector<Wanted> wanted;
   for (const std::uint32_t index : indexes) {
@@ -271,7 +276,8 @@ std::optional<std::string> Probepoints::arm_own() {
     if (auto problem = parked.park(leaves_blocked_threads_)) return problem;
     if (sys::is_set(g_process.shares_tls)) leave_jump_tier();  // detours keep what they spill in the TLS
     if (!signals::take_over()) {
-      return signals::is_taken_by_another() ? "another copy of UBP has SIGTRAP" : "the kernel refuses a SIGTRAP handler";
+      return signals::is_taken_by_another() ? "another copy of UBP has SIGTRAP"
+                                            : "the kernel refuses a SIGTRAP handler";
     }
     signals::set_guards(&trap::is_guarded, true);
     own_used_ = 0;
@@ -304,7 +310,9 @@ std::optional<std::string> Probepoints::disarm_own() {
   auto denied = write(indexes);
   if (denied) count_users(used, 1);
   own_armed_ = denied.has_value();
-  if (!denied) signals::set_guards(&trap::ends_process, false);  // without the gate, what the program asks for is not translated everywhere
+  if (!denied)
+    signals::set_guards(&trap::ends_process,
+                        false);  // without the gate, what the program asks for is not translated everywhere
   was_disarmed_ = true;
   return denied;
 }
@@ -339,7 +347,7 @@ Runs Probepoints::add(plan::Plan& plan, const plan::Modules& modules, const Cons
   if (make_permanent_slots(points, kLatePermanentBytes)) {
     plan.refuse_points([&](std::uint32_t index) {
       return g_process.table.find(points[index].address) == kNotFound ? permanent_slots_denied(points[index])
-                                                                              : std::nullopt;
+                                                                      : std::nullopt;
     });
   }
   if (points.size() > room()) {
@@ -433,7 +441,8 @@ std::optional<std::string> Probepoints::commit(const Edit& edit, bool may_be_alo
   cleared_.clear();
   for (std::size_t i = 0, count = jumps.size(); i < count; ++i) detours_.points_within(jumps[i], jumps);
   sort_by_address(jumps);
-  std::erase_if(jumps, [&](std::uint32_t index) { return (users_[index] & kMostUsers) == 0 || !detours_.is_ready(index); });
+  std::erase_if(jumps,
+                [&](std::uint32_t index) { return (users_[index] & kMostUsers) == 0 || !detours_.is_ready(index); });
   detours_.drop_overlapping(jumps);
   if (!denied) denied = write(indexes, is_alone ? jumps : std::span<const std::uint32_t>(), memory);
   if (!denied) {
@@ -450,8 +459,8 @@ std::optional<std::string> Probepoints::commit(const Edit& edit, bool may_be_alo
   return denied;
 }
 
-// Writes int3 where there are users and the original byte where there are none, as far as that is not so already. jumps: sorted by
-// address; theirs are about to be written over.
+// Writes int3 where there are users and the original byte where there are none, as far as that is not so already.
+// jumps: sorted by address; theirs are about to be written over.
 std::optional<std::string> Probepoints::write(std::vector<std::uint32_t>& indexes, std::span<const std::uint32_t> jumps,
                                               const patch::OwnMemory& memory) {
   const auto is_right = [&](std::uint32_t index) {

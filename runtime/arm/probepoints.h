@@ -1,8 +1,8 @@
-// What is patched in this process: the probe table, who uses each probepoint, and the text itself. Everything the trap path
-// needs is made here, before the first int3 (start()), and extended while the program runs.
+// What is patched in this process: the probe table, who uses each probepoint, and the text itself. Everything the trap
+// path needs is made here, before the first int3 (start()), and extended while the program runs.
 //
-// A probepoint stays in the table for ever: its displaced instruction, its slot and its counters wait for late traps. What
-// comes and goes is its users: with the first the int3 is written, with the last the byte that was there.
+// A probepoint stays in the table for ever: its displaced instruction, its slot and its counters wait for late traps.
+// What comes and goes is its users: with the first the int3 is written, with the last the byte that was there.
 //
 // Context: normal, under the registry's lock, with the thread marked as inside the runtime. Async-signal-safe: no.
 #pragma once
@@ -16,11 +16,11 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/arm/process_memory.h"
 #include "runtime/consumers/consumer_list.h"
 #include "runtime/jump/detours.h"
-#include "runtime/arm/process_memory.h"
-#include "runtime/plan/modules.h"
 #include "runtime/patch/own_memory.h"
+#include "runtime/plan/modules.h"
 #include "runtime/plan/plan.h"
 #include "runtime/table/runs.h"
 #include "runtime/table/table.h"
@@ -46,7 +46,8 @@ struct ProbepointsConfig {
   std::uint32_t slots = 64;  // per thread and area
   xol::Policy policy = xol::Policy::kThread;
   Optimize optimize = Optimize::kAuto;
-  std::uint32_t probepoints = 0;        // most there can ever be, but for those of the first registration; 0: some more than these
+  std::uint32_t probepoints =
+      0;  // most there can ever be, but for those of the first registration; 0: some more than these
   std::uint32_t consumers = 0;          // counters for them
   bool leaves_blocked_threads = false;  // ParkedThreads
 };
@@ -54,19 +55,21 @@ struct ProbepointsConfig {
 class Probepoints {
  public:
   bool is_started() const { return table_ != nullptr; }
-  // Memory, areas, the table with the runtime's own probepoints. Returns why not (the process is then as it was), or nothing.
-  // Called until it succeeds.
+  // Memory, areas, the table with the runtime's own probepoints. Returns why not (the process is then as it was), or
+  // nothing. Called until it succeeds.
   std::optional<std::string> start(const ProbepointsConfig& config, plan::Modules& modules);
-  // The runtime's own int3s in libc, the executable and every module that is probed (gate_sites.h), and SIGTRAP: in before the first probe's, out after the last one's.
-  // Idempotent. Returns why not, or nothing.
+  // The runtime's own int3s in libc, the executable and every module that is probed (gate_sites.h), and SIGTRAP: in
+  // before the first probe's, out after the last one's. Idempotent. Returns why not, or nothing.
   std::optional<std::string> arm_own();
   std::optional<std::string> disarm_own();
   bool is_own_armed() const { return own_armed_; }
   // Whether threads may have been made that nobody saw, and that count by the %gs of their makers.
   bool has_unseen_threads() const;
-  // Run-time addresses of system calls of the modules gated since the last time that ought to pass the gate, and do not.
+  // Run-time addresses of system calls of the modules gated since the last time that ought to pass the gate, and do
+  // not.
   std::vector<std::uint64_t> take_unwatched() { return std::exchange(unwatched_, {}); }
-  // From the next arm_own() on, calls g_process.on_modules_changed when the dynamic linker's list of modules has changed.
+  // From the next arm_own() on, calls g_process.on_modules_changed when the dynamic linker's list of modules has
+  // changed.
   void watch_modules() { watches_modules_ = true; }
 
   // Gives the plan's points areas and permanent slots, and refuses those that can have none; then takes them into the
@@ -100,17 +103,20 @@ class Probepoints {
   struct Standing {
     std::uint32_t armed_points = 0;
     std::array<std::uint64_t, kTiers> tiers{};  // armed probepoints by what keeps them at their int3s, or does not
-    std::vector<Tier> by_point;  // empty: nobody asked
+    std::vector<Tier> by_point;                 // empty: nobody asked
     // "jump", or what keeps the probepoint at its int3; "" where nothing does, or nobody asked.
-    std::string_view tier_name(std::uint32_t index) const { return index < by_point.size() ? tier_reason(by_point[index]) : std::string_view(); }
+    std::string_view tier_name(std::uint32_t index) const {
+      return index < by_point.size() ? tier_reason(by_point[index]) : std::string_view();
+    }
   };
   Standing standing() const;
-  // The process ends: puts all of the text back that is still what was written, in as few steps as threads that run on allow.
-  // Late traps find their probepoints as ever. Returns what was denied; the runtime's own int3s then stay, and beside other threads.
+  // The process ends: puts all of the text back that is still what was written, in as few steps as threads that run on
+  // allow. Late traps find their probepoints as ever. Returns what was denied; the runtime's own int3s then stay, and
+  // beside other threads.
   std::optional<std::string> restore();
   // A forked child.
   void set_up_child();
-  std::uint32_t own_points() const { return own_end_; }         // the first ones in the table; see is_own()
+  std::uint32_t own_points() const { return own_end_; }  // the first ones in the table; see is_own()
   bool is_own(std::uint32_t index) const { return index < own_end_ || table_->view().points[index].is_gate; }
   std::uint32_t armed_points() const { return armed_points_; }  // by probes
   // Makes every thread see what was written.
@@ -127,7 +133,8 @@ class Probepoints {
   std::optional<std::string> commit(const Edit& edit, bool may_be_alone);
   std::optional<std::string> write(std::vector<std::uint32_t>& indexes, std::span<const std::uint32_t> jumps = {},
                                    const patch::OwnMemory& memory = patch::OwnMemory());
-  // Those, of probepoints that were written, whose code is no longer what was written (lost_text.cpp); they are then no probepoints.
+  // Those, of probepoints that were written, whose code is no longer what was written (lost_text.cpp); they are then no
+  // probepoints.
   std::vector<std::uint32_t> find_lost(std::vector<std::uint32_t> indexes, const patch::OwnMemory& memory) const;
   bool may_stand(std::uint32_t index, std::uint8_t byte) const;
   void lose(const std::vector<std::uint32_t>& indexes);
@@ -147,13 +154,13 @@ class Probepoints {
 
   static constexpr std::uint16_t kArmed = 0x8000, kWasArmed = 0x4000, kMostUsers = 0x3fff;
 
-  Table* table_ = nullptr;  // owned for ever: the trap path may read it until the process is gone
+  Table* table_ = nullptr;          // owned for ever: the trap path may read it until the process is gone
   std::uint16_t* users_ = nullptr;  // by index; kArmed: its int3 is in
   std::uint32_t own_end_ = 0, first_consumer_counter_ = 0;
-  std::vector<std::uint32_t> own_;     // the runtime's own probepoints, but the calibration point
-  std::size_t own_used_ = 0;           // of them, the first ones: counted as used
-  std::uint32_t late_own_ = 0;         // of them: not among the first in the table
-  std::set<std::uint32_t> gated_;      // modules
+  std::vector<std::uint32_t> own_;  // the runtime's own probepoints, but the calibration point
+  std::size_t own_used_ = 0;        // of them, the first ones: counted as used
+  std::uint32_t late_own_ = 0;      // of them: not among the first in the table
+  std::set<std::uint32_t> gated_;   // modules
   std::vector<std::uint64_t> unwatched_;
   std::optional<std::uint32_t> hook_;  // the probepoint at the dynamic linker's r_brk
   bool own_armed_ = false, was_disarmed_ = false, watches_modules_ = false, leaves_blocked_threads_ = false;

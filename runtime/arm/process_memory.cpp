@@ -33,8 +33,8 @@ constexpr std::uint64_t kLikelyAreas = 2;  // the executable's and the libraries
 
 std::uint64_t whole_pages(std::uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
-// UBP's own signal stack. The kernel puts the frames of all signals that are pending there, one within the other, before the first
-// handler's first instruction; then those of a hit, and its consumers.
+// UBP's own signal stack. The kernel puts the frames of all signals that are pending there, one within the other,
+// before the first handler's first instruction; then those of a hit, and its consumers.
 std::uint64_t stack_bytes() {
   constexpr std::uint64_t kSignals = 64, kTrapPath = 1024, kConsumers = 32768, kAround = 2 * kPage;
 #ifndef AT_MINSIGSTKSZ
@@ -43,7 +43,8 @@ std::uint64_t stack_bytes() {
   unsigned a = 0, image = 0, c = 0, d = 0;
   std::uint64_t frame = getauxval(AT_MINSIGSTKSZ);  // since Linux 5.14
   if (frame == 0) frame = 1024 + (__get_cpuid_count(0xd, 0, &a, &image, &c, &d) != 0 ? image : 512);
-  return whole_pages(kPage + (kSignals + 2) * (frame + trap::kRedZone) + kTrapPath + kConsumers + kAround + kDetourSaveBytes);
+  return whole_pages(kPage + (kSignals + 2) * (frame + trap::kRedZone) + kTrapPath + kConsumers + kAround +
+                     kDetourSaveBytes);
 }
 
 // RLIMIT_AS in bytes; all of it when there is none.
@@ -68,14 +69,10 @@ std::uint64_t round_up(std::uint64_t value, std::uint64_t to) { return (value + 
 std::uint32_t shared_slots(const TaskMemoryPlan& plan) {
   constexpr std::uint32_t kBudget = 16384;  // policy adaptive: 1 MiB an area
   switch (plan.policy) {
-    case xol::Policy::kProbepoint:
-      return plan.points;
-    case xol::Policy::kSteal:
-      return plan.slots;
-    case xol::Policy::kAdaptive:
-      return kBudget;
-    case xol::Policy::kThread:
-      break;
+    case xol::Policy::kProbepoint: return plan.points;
+    case xol::Policy::kSteal: return plan.slots;
+    case xol::Policy::kAdaptive: return kBudget;
+    case xol::Policy::kThread: break;
   }
   return 0;
 }
@@ -145,7 +142,8 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
     }
     madvise(memory, bytes, MADV_DONTDUMP);
     auto* const at = static_cast<std::uint8_t*>(memory);
-    madvise(at + kPage + states + counters, stacks, MADV_KEEPONFORK);  // a consumer may fork, and its child returns from it
+    madvise(at + kPage + states + counters, stacks,
+            MADV_KEEPONFORK);  // a consumer may fork, and its child returns from it
     UBP_ASSERT(geometry.slots == geometry.sets * geometry.ways && layout.blocks != 0);
     g_process.geometry = geometry;
     g_process.layout = layout;
@@ -183,13 +181,16 @@ std::optional<std::uint32_t> find_or_make_area(std::uint64_t low, std::uint64_t 
   const auto area = xol::make_area(low, high, g_process.layout);
   if (!area) return std::nullopt;
   // Tasks that have their block already find it accessible in a late area too; at load there are none.
-  const bool is_late = g_process.high_water->load(std::memory_order_relaxed) != 0;  // a task that claims now opens its own
-  if ((is_late && !xol::open_pages(*area, 0, g_process.layout.area_bytes)) || !open_shared(*area, g_process.area_count)) {
+  const bool is_late =
+      g_process.high_water->load(std::memory_order_relaxed) != 0;  // a task that claims now opens its own
+  if ((is_late && !xol::open_pages(*area, 0, g_process.layout.area_bytes)) ||
+      !open_shared(*area, g_process.area_count)) {
     xol::unmap_area(*area, g_process.layout);
     return std::nullopt;
   }
   g_process.areas[g_process.area_count] = *area;
-  __atomic_store_n(&g_process.area_count, g_process.area_count + 1, __ATOMIC_RELEASE);  // whoever counts it finds it whole
+  __atomic_store_n(&g_process.area_count, g_process.area_count + 1,
+                   __ATOMIC_RELEASE);  // whoever counts it finds it whole
   return g_process.area_count - 1;
 }
 
@@ -209,7 +210,9 @@ bool make_slots_in(std::uint32_t area, std::span<xol::Displaced* const> members,
   UBP_ASSERT(slots.used <= slots.bytes);
   if (slots.bytes - slots.used < bytes) return false;
   const std::uint64_t begin = slots.base + slots.used, end = begin + bytes;
-  const auto reaches = [&](const xol::Displaced* point) { return xol::in_reach(begin, bytes, point->address, point->address); };
+  const auto reaches = [&](const xol::Displaced* point) {
+    return xol::in_reach(begin, bytes, point->address, point->address);
+  };
   if (!std::all_of(members.begin(), members.end(), reaches)) return false;
   const std::uint64_t fresh = slots.base + whole_pages(slots.used),
                       fresh_bytes = whole_pages(end - slots.base) - whole_pages(slots.used);
@@ -265,7 +268,8 @@ void set_return_mode() {
   constexpr unsigned kOsxsave = 1u << 27, kOspke = 1u << 4;
   g_process.fast_return = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & kOsxsave) != 0;
   g_process.pkru_offset = 0;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c & kOspke) != 0 && __get_cpuid_count(0xd, 9, &a, &b, &c, &d) != 0) {
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c & kOspke) != 0 &&
+      __get_cpuid_count(0xd, 9, &a, &b, &c, &d) != 0) {
     g_process.pkru_offset = b;  // SDM volume 1, 13.5: the component's offset in the standard format
   }
 }
@@ -299,7 +303,8 @@ double measure_hit_ns() {
 
 namespace {
 
-// Which pages of memory were ever written: most counters of most threads never are, and reading them would touch them all.
+// Which pages of memory were ever written: most counters of most threads never are, and reading them would touch them
+// all.
 class WrittenPages {
  public:
   WrittenPages() : map_(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)) {}
@@ -309,8 +314,8 @@ class WrittenPages {
   WrittenPages(const WrittenPages&) = delete;
   WrittenPages& operator=(const WrittenPages&) = delete;
 
-  // Calls visit(first, end), both in [begin, end), for what of this private memory may hold other than zeros. Where the kernel does
-  // not tell, that is all of it. Source: Documentation/admin-guide/mm/pagemap.rst.
+  // Calls visit(first, end), both in [begin, end), for what of this private memory may hold other than zeros. Where the
+  // kernel does not tell, that is all of it. Source: Documentation/admin-guide/mm/pagemap.rst.
   template <typename Visit>
   void for_each(std::uint64_t begin, std::uint64_t end, Visit visit) {
     constexpr std::uint64_t kPresentOrSwapped = std::uint64_t{3} << 62;
@@ -337,8 +342,10 @@ std::vector<std::uint64_t> read_counters(Counted which, std::uint32_t first, std
   std::vector<std::uint64_t> sums(count, 0);
   WrittenPages written;
   for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
-    const std::uint64_t* const counters = g_process.counters_of(block) + offsets[static_cast<std::size_t>(which)] + first;
-    const auto begin = reinterpret_cast<std::uint64_t>(counters), end = reinterpret_cast<std::uint64_t>(counters + count);
+    const std::uint64_t* const counters =
+        g_process.counters_of(block) + offsets[static_cast<std::size_t>(which)] + first;
+    const auto begin = reinterpret_cast<std::uint64_t>(counters),
+               end = reinterpret_cast<std::uint64_t>(counters + count);
     written.for_each(begin, end, [&](std::uint64_t from, std::uint64_t to) {
       for (std::uint64_t at = (from - begin) / sizeof *counters; at < (to - begin) / sizeof *counters; ++at) {
         sums[at] += __atomic_load_n(&counters[at], __ATOMIC_RELAXED);  // its owner may still count
@@ -352,7 +359,8 @@ std::vector<std::uint64_t> read_counters(Counted which) { return read_counters(w
 
 std::uint64_t read_own_traps() {
   std::uint64_t traps = 0;
-  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) traps += __atomic_load_n(&g_process.state(block)->own_traps, __ATOMIC_RELAXED);
+  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block)
+    traps += __atomic_load_n(&g_process.state(block)->own_traps, __ATOMIC_RELAXED);
   return traps;
 }
 
@@ -370,17 +378,17 @@ void read_slot_stats(std::uint32_t own_points, report::XolStats& stats) {
     stats.refills += task->refills;
     stats.evictions += task->evictions;
   }
-  stats.threads_seen += g_process.threads_seen->load(std::memory_order_relaxed);  // a statistic
-  stats.taken_out = g_process.taken_out->load(std::memory_order_relaxed);         // a statistic
+  stats.threads_seen += g_process.threads_seen->load(std::memory_order_relaxed);      // a statistic
+  stats.taken_out = g_process.taken_out->load(std::memory_order_relaxed);             // a statistic
   stats.uncounted_tasks = g_process.uncounted_tasks.load(std::memory_order_relaxed);  // a statistic
   const bool by_thread = g_process.policy == xol::Policy::kThread || g_process.policy == xol::Policy::kAdaptive;
   stats.area_bytes = by_thread ? std::uint64_t{used} * g_process.layout.block_bytes * g_process.area_count : 0;
   for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
     const xol::SharedSlots& shared = g_process.shared[area];
     const bool is_pool = g_process.policy == xol::Policy::kSteal;
-    const std::uint32_t slots = shared.slots == 0 || is_pool
-                                    ? shared.slots
-                                    : std::min(shared.next->load(std::memory_order_relaxed), shared.slots);  // a statistic
+    const std::uint32_t slots = shared.slots == 0 || is_pool ? shared.slots
+                                                             : std::min(shared.next->load(std::memory_order_relaxed),
+                                                                        shared.slots);  // a statistic
     stats.area_bytes += g_process.permanent[area].used + slots * xol::kSlotBytes;
   }
 }

@@ -15,8 +15,8 @@
 namespace ubp::runtime {
 
 struct TaskMemoryPlan {
-  std::uint32_t slots = 0;    // per task and area
-  std::uint32_t points = 0;   // counters per task: one a probepoint, later ones included, and one a consumer
+  std::uint32_t slots = 0;   // per task and area
+  std::uint32_t points = 0;  // counters per task: one a probepoint, later ones included, and one a consumer
   xol::Policy policy = xol::Policy::kThread;
 };
 
@@ -48,11 +48,12 @@ double measure_hit_ns();
 // Traps of libubp's own code at the application's probepoints, over all tasks.
 std::uint64_t read_own_traps();
 
-// The slot statistics. own_points: so many probepoints of the table, the first ones, are the runtime's own; a thread that
-// has hit no other is not one of the threads seen.
+// The slot statistics. own_points: so many probepoints of the table, the first ones, are the runtime's own; a thread
+// that has hit no other is not one of the threads seen.
 void read_slot_stats(std::uint32_t own_points, report::XolStats& stats);
 
-// Counters by probepoint, summed over all tasks: the hits that trapped, the missed ones, or those that went through detours.
+// Counters by probepoint, summed over all tasks: the hits that trapped, the missed ones, or those that went through
+// detours.
 enum class Counted : std::uint8_t { kTrapped, kMissed, kOptimised };
 // Those of all probepoints, or of `count` of them from `first` on. Costs what was counted, not tasks times probepoints.
 std::vector<std::uint64_t> read_counters(Counted which);

@@ -1,5 +1,5 @@
-// Putting the text back at the end of the process, before anything else is done there: what libubp calls from then on is code
-// that nobody probes. See probepoints.h.
+// Putting the text back at the end of the process, before anything else is done there: what libubp calls from then on
+// is code that nobody probes. See probepoints.h.
 #include <algorithm>
 
 #include "runtime/arm/probepoints.h"
@@ -14,7 +14,8 @@ using trap::g_process;
 namespace {
 
 std::optional<std::string> swap_sorted(std::vector<patch::Swap>& swaps) {
-  std::sort(swaps.begin(), swaps.end(), [](const patch::Swap& a, const patch::Swap& b) { return a.address < b.address; });
+  std::sort(swaps.begin(), swaps.end(),
+            [](const patch::Swap& a, const patch::Swap& b) { return a.address < b.address; });
   const auto is_same = [](const patch::Swap& a, const patch::Swap& b) { return a.address == b.address; };
   swaps.erase(std::unique(swaps.begin(), swaps.end(), is_same), swaps.end());  // a jump's first byte is a probepoint's
   return patch::swap_text(swaps);
@@ -27,19 +28,24 @@ Probepoints::Standing Probepoints::standing() const {
   standing.armed_points = armed_points_;
   if (!is_started() || detours_.mode() == Optimize::kNever) return standing;
   standing.by_point.reserve(g_process.table.count);
-  for (std::uint32_t index = 0; index < g_process.table.count; ++index) standing.by_point.push_back(detours_.reason(index));
+  for (std::uint32_t index = 0; index < g_process.table.count; ++index)
+    standing.by_point.push_back(detours_.reason(index));
   for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
-    if ((users_[index] & kArmed) != 0 && !is_own(index)) ++standing.tiers[static_cast<std::size_t>(standing.by_point[index])];
+    if ((users_[index] & kArmed) != 0 && !is_own(index))
+      ++standing.tiers[static_cast<std::size_t>(standing.by_point[index])];
   }
   return standing;
 }
 
 std::optional<std::string> Probepoints::restore() {
   if (!is_started()) return std::nullopt;
-  // The order is that of arming, backwards: a thread that meets an int3 of a probepoint must find the gate in place. The gate is many
-  // points: another thread may pass one that is out already, really block SIGTRAP there, and die at the next. So it stays beside others.
+  // The order is that of arming, backwards: a thread that meets an int3 of a probepoint must find the gate in place.
+  // The gate is many points: another thread may pass one that is out already, really block SIGTRAP there, and die at
+  // the next. So it stays beside others.
   const bool is_alone = is_only_thread();
-  const auto stays = [&](std::uint32_t index) { return is_own(index) && !is_alone && !g_process.table.points[index].is_hook; };
+  const auto stays = [&](std::uint32_t index) {
+    return is_own(index) && !is_alone && !g_process.table.points[index].is_hook;
+  };
   std::vector<patch::Swap> swaps = detours_.restore(detours_.jumps() == 0 || is_alone), own;
   for (std::uint32_t index = 0; index < g_process.table.count; ++index) {
     const xol::Displaced& point = g_process.table.points[index];

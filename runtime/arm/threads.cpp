@@ -35,7 +35,9 @@ constinit std::atomic<std::atomic<std::uint64_t>*> g_arrived{nullptr};  // mappe
 constinit std::atomic<std::uint32_t> g_arrivals{0};
 // Where %fs led those that arrived, in the order of their arrival; behind the bits.
 constexpr std::uint32_t kMostBases = kBasesBytes / sizeof(std::uint64_t);
-[[gnu::no_sanitize_thread]] std::atomic<std::uint64_t>* bases() { return g_arrived.load(std::memory_order_acquire) + kNumbers / kBits; }  // pairs with park()
+[[gnu::no_sanitize_thread]] std::atomic<std::uint64_t>* bases() {
+  return g_arrived.load(std::memory_order_acquire) + kNumbers / kBits;
+}  // pairs with park()
 constinit std::atomic<std::uint32_t> g_held{0};  // a futex
 
 void wait_a_moment() {
@@ -43,22 +45,25 @@ void wait_a_moment() {
   sys::call4(SYS_nanosleep, reinterpret_cast<long>(&moment), 0);
 }
 
-// SIGTRAP, while threads are held; a straggler that gets its own later only returns. A thread sanitizer, whose own code it interrupts, has
-// no part in it.
+// SIGTRAP, while threads are held; a straggler that gets its own later only returns. A thread sanitizer, whose own code
+// it interrupts, has no part in it.
 [[gnu::no_sanitize_thread]] void hold(int) {
   if (g_held.load(std::memory_order_acquire) == 0) return;  // pairs with park()
   const std::uint32_t tid = sys::gettid() % kNumbers;
   const std::uint32_t arrival = g_arrivals.fetch_add(1, std::memory_order_release);  // pairs with park()
-  if (arrival < kMostBases) bases()[arrival].store(trap::fs_base(), std::memory_order_relaxed);  // the bit below publishes it
-  g_arrived.load(std::memory_order_acquire)[tid / kBits].fetch_or(std::uint64_t{1} << tid % kBits, std::memory_order_release);  // pairs with has_arrived
-  while (g_held.load(std::memory_order_acquire) != 0) {                                         // pairs with let_go()
+  if (arrival < kMostBases)
+    bases()[arrival].store(trap::fs_base(), std::memory_order_relaxed);  // the bit below publishes it
+  g_arrived.load(std::memory_order_acquire)[tid / kBits].fetch_or(std::uint64_t{1} << tid % kBits,
+                                                                  std::memory_order_release);  // pairs with has_arrived
+  while (g_held.load(std::memory_order_acquire) != 0) {                                        // pairs with let_go()
     sys::call4(SYS_futex, reinterpret_cast<long>(&g_held), FUTEX_WAIT_PRIVATE, 1);
   }
 }
 
 bool has_arrived(std::uint32_t tid) {
-  const auto* const arrived = g_arrived.load(std::memory_order_relaxed);                                 // its own, in park()
-  return (arrived[tid % kNumbers / kBits].load(std::memory_order_acquire) >> tid % kBits & 1) != 0;  // pairs with hold()
+  const auto* const arrived = g_arrived.load(std::memory_order_relaxed);  // its own, in park()
+  return (arrived[tid % kNumbers / kBits].load(std::memory_order_acquire) >> tid % kBits & 1) !=
+         0;  // pairs with hold()
 }
 
 void let_go() {
@@ -81,7 +86,8 @@ std::string_view field_of(std::string_view status, std::string_view name) {
   return at == status.npos ? std::string_view() : status.substr(at + name.size());
 }
 
-// This thread's number in the PID namespace that /proc is of, which is another where the process was given one without the other.
+// This thread's number in the PID namespace that /proc is of, which is another where the process was given one without
+// the other.
 std::uint32_t own_number_in_proc() {
   char text[64];  // "PID/task/TID"
   const ssize_t size = readlink("/proc/thread-self", text, sizeof text);
@@ -94,7 +100,8 @@ std::uint32_t own_number_in_proc() {
 // The number here of a thread that /proc has under that one; 0: it has gone.
 std::uint32_t number_here(std::uint32_t in_proc) {
   char text[4096];
-  const std::string_view all = field_of(read_file(fmt::format("/proc/self/task/{}/status", in_proc), text, sizeof text), "\nNSpid:\t");
+  const std::string_view all =
+      field_of(read_file(fmt::format("/proc/self/task/{}/status", in_proc), text, sizeof text), "\nNSpid:\t");
   const std::string_view numbers = all.substr(0, all.find('\n'));
   std::uint32_t tid = 0;
   const std::size_t last = numbers.find_last_of('\t') + 1;  // from the outermost namespace to the thread's own
@@ -143,7 +150,8 @@ Status status_of(std::uint32_t in_proc) {
   return status;
 }
 
-// By a SIGTRAP that the runtime knows for its own (signal_path.cpp), should it arrive late. False: not yet (RLIMIT_SIGPENDING).
+// By a SIGTRAP that the runtime knows for its own (signal_path.cpp), should it arrive late. False: not yet
+// (RLIMIT_SIGPENDING).
 bool ask(std::uint32_t tid) {
   siginfo_t info{};
   info.si_code = SI_QUEUE;
@@ -156,20 +164,21 @@ bool ask(std::uint32_t tid) {
 
 }  // namespace
 
-bool is_only_thread() {
-  return other_threads().empty() && access("/proc/self/task", R_OK) == 0;
-}
+bool is_only_thread() { return other_threads().empty() && access("/proc/self/task", R_OK) == 0; }
 
 std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
   constexpr long kPatience = 2000, kQuiet = 250, kSettled = 2;  // milliseconds in which no thread came
   if (other_threads().empty()) {
     // Without /proc nobody can be listed.
     const bool is_alone = access("/proc/self/task", R_OK) == 0 || __libc_single_threaded != 0;
-    return is_alone ? std::nullopt : std::optional<std::string>("cannot list the threads of this process: /proc is not there");
+    return is_alone ? std::nullopt
+                    : std::optional<std::string>("cannot list the threads of this process: /proc is not there");
   }
-  std::atomic<std::uint64_t>* const arrived = g_arrived.load(std::memory_order_relaxed);  // the caller's lock: one at a time
+  std::atomic<std::uint64_t>* const arrived =
+      g_arrived.load(std::memory_order_relaxed);  // the caller's lock: one at a time
   if (arrived == nullptr) {
-    void* const bits = mmap(nullptr, kArrivedBytes + kBasesBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* const bits = mmap(nullptr, kArrivedBytes + kBasesBytes, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (bits == MAP_FAILED) return "no memory to list the threads of this process";
     g_arrived.store(static_cast<std::atomic<std::uint64_t>*>(bits), std::memory_order_release);  // pairs with hold()
   } else {
@@ -180,7 +189,8 @@ std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
   act.flags = SA_ONSTACK | SA_RESTART | trap::kRestorer;
   act.restorer = reinterpret_cast<std::uint64_t>(&trap::ubp_trap_restorer);
   act.mask = ~trap::kSynchronousSignals;  // SIGTRAP is blocked there, and a handler could meet an int3
-  if (sys::failed(sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&act), reinterpret_cast<long>(&old), 8))) {
+  if (sys::failed(
+          sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&act), reinterpret_cast<long>(&old), 8))) {
     return "the kernel refuses a SIGTRAP handler";
   }
   g_arrivals.store(0, std::memory_order_relaxed);  // nobody looks before the next line
@@ -213,7 +223,8 @@ std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
     if (quiet_for > kPatience && monotonic_ms() - latest > kPatience) {
       let_go();
       // A straggler meets this handler, which only returns.
-      if (g_arrivals.load(std::memory_order_acquire) == asked.size()) sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&old), 0, 8);
+      if (g_arrivals.load(std::memory_order_acquire) == asked.size())
+        sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&old), 0, 8);
       return fmt::format("thread {} {}; register the first probe before it does", *missing,
                          status_of_missing.blocks_trap ? "blocks SIGTRAP" : "does not run");
     }
@@ -222,10 +233,12 @@ std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
   // What clone makes without a TLS of its own runs on its maker's: seen here where libc's clone did not make it.
   std::vector<std::uint64_t> storage;
   const std::uint32_t known = std::min(g_arrivals.load(std::memory_order_relaxed), kMostBases);  // all have arrived
-  for (std::uint32_t i = 0; i < known; ++i) storage.push_back(bases()[i].load(std::memory_order_relaxed));  // has_arrived() acquired it
+  for (std::uint32_t i = 0; i < known; ++i)
+    storage.push_back(bases()[i].load(std::memory_order_relaxed));  // has_arrived() acquired it
   storage.push_back(trap::fs_base());
   std::sort(storage.begin(), storage.end());
-  if (std::adjacent_find(storage.begin(), storage.end()) != storage.end()) trap::g_process.shares_tls.store(true, std::memory_order_relaxed);  // they wait
+  if (std::adjacent_find(storage.begin(), storage.end()) != storage.end())
+    trap::g_process.shares_tls.store(true, std::memory_order_relaxed);  // they wait
   // The disposition that was, for take_over() to find.
   sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&old), 0, 8);
   return std::nullopt;

@@ -42,8 +42,8 @@ struct FreeBlock {
 };
 
 // Blocks up to 256 KiB come in classes, four to a power of two, cut from 1 MiB mappings and kept for reuse; larger
-// ones are mappings of their own, given back when released. (At load most blocks are some ten pages that are soon released:
-// to give those back and to fault the next ones in again took longer than to fill them.)
+// ones are mappings of their own, given back when released. (At load most blocks are some ten pages that are soon
+// released: to give those back and to fault the next ones in again took longer than to fill them.)
 constexpr std::size_t kMappingBytes = std::size_t{1} << 20;
 constexpr std::size_t kLargestPooled = std::size_t{256} << 10;
 // The pages that come next are asked for so many at a time: one system call costs less than a page fault for each.
@@ -59,7 +59,7 @@ std::byte* g_populated = nullptr;  // up to here there are pages
 
 void* map_pages(std::size_t bytes) {
   void* const pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (pages == MAP_FAILED) throw std::bad_alloc();  // the entry says so, and the program goes on
+  if (pages == MAP_FAILED) throw std::bad_alloc();      // the entry says so, and the program goes on
   g_bytes.fetch_add(bytes, std::memory_order_relaxed);  // a statistic, here and below
   return pages;
 }
@@ -116,7 +116,8 @@ void* take_pooled(std::size_t bytes, std::size_t& rounded) {
 
 void* allocate(std::size_t bytes) {
   std::size_t whole = bytes + kHeaderBytes;
-  const bool pooled = whole <= kLargestPooled && !g_pool_in_use.test_and_set(std::memory_order_acquire);  // pairs with clear
+  const bool pooled =
+      whole <= kLargestPooled && !g_pool_in_use.test_and_set(std::memory_order_acquire);  // pairs with clear
   void* block;
   if (pooled) {
     const PoolHeld held;
@@ -142,7 +143,7 @@ void release(void* memory) {
     FreeBlock*& list = g_free[class_of(header.bytes, rounded)];
     list = new (block) FreeBlock{list};
     g_pool_in_use.clear(std::memory_order_release);  // pairs with test_and_set
-  }  // else it stays: waiting could deadlock
+  }                                                  // else it stays: waiting could deadlock
 }
 
 }  // namespace

@@ -14,8 +14,8 @@ Uncancelled::~Uncancelled() noexcept(false) {
   pthread_setcancelstate(state_, &ignored);
 }
 
-// libc keeps whether a thread may be cancelled in a bit of what begins at %fs:0, and does not say where: the one byte that follows
-// what it is told. Source: glibc, nptl/descr.h (CANCELSTATE_BITMASK).
+// libc keeps whether a thread may be cancelled in a bit of what begins at %fs:0, and does not say where: the one byte
+// that follows what it is told. Source: glibc, nptl/descr.h (CANCELSTATE_BITMASK).
 std::int32_t find_cancel_state() {
   constexpr std::size_t kBytes = 2048;  // a struct pthread is longer
   constexpr std::uint8_t kDisabled = 1;
@@ -24,7 +24,8 @@ std::int32_t find_cancel_state() {
   std::array<std::uint8_t, kBytes> enabled, disabled;
   const auto read = [&](int state, std::array<std::uint8_t, kBytes>& into) {
     pthread_setcancelstate(state, &before);
-    for (std::size_t i = 0; i < kBytes; ++i) into[i] = __atomic_load_n(&thread[i], __ATOMIC_RELAXED);  // a byte is whole
+    for (std::size_t i = 0; i < kBytes; ++i)
+      into[i] = __atomic_load_n(&thread[i], __ATOMIC_RELAXED);  // a byte is whole
   };
   std::int32_t found = 0;
   int candidates = 0;

@@ -30,8 +30,7 @@ class EditDistance {
         const bool differ = text[line - 1] != wanted_[column - 1];
         std::size_t cost =
             std::min({above_[column] + 1, row_[column - 1] + 1, above_[column - 1] + (differ ? 1u : 0u)});
-        if (line > 1 && column > 1 && text[line - 1] == wanted_[column - 2] &&
-            text[line - 2] == wanted_[column - 1]) {
+        if (line > 1 && column > 1 && text[line - 1] == wanted_[column - 2] && text[line - 2] == wanted_[column - 1]) {
           cost = std::min(cost, before_[column - 2] + 1);
         }
         row_[column] = cost;

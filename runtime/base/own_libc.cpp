@@ -1,10 +1,10 @@
 // What libubp calls of libc, as code of its own: nobody probes it.
 //
 // While probes of libc are armed, libubp's own calls of it would trap like the program's: millions of times where an
-// instruction of memmove is probed. Linked into libubp alone, these hidden definitions are what its other rooms, and libstdc++
-// inside it, are bound to; the application's calls go where they always did. They are the string functions, and the system
-// calls, which here are no cancellation points either. What is not here (the dynamic linker's functions) may trap, and
-// is counted (TaskState::own_traps).
+// instruction of memmove is probed. Linked into libubp alone, these hidden definitions are what its other rooms, and
+// libstdc++ inside it, are bound to; the application's calls go where they always did. They are the string functions,
+// and the system calls, which here are no cancellation points either. What is not here (the dynamic linker's functions)
+// may trap, and is counted (TaskState::own_traps).
 //
 // Not under a sanitizer, which stands in front of these itself. Context: as the functions of the same names.
 #include <dlfcn.h>
@@ -115,7 +115,9 @@ constexpr int kHere = -100;  // AT_FDCWD
 #ifndef UBP_OWN_PREFIX  // tests/base compares them with libc's
 #define UBP_OWN_PREFIX ""
 #endif
-#define UBP_OWN(type, name, ...) extern "C" type ubp_own_##name(__VA_ARGS__) asm(UBP_OWN_PREFIX #name); type ubp_own_##name(__VA_ARGS__)
+#define UBP_OWN(type, name, ...)                                         \
+  extern "C" type ubp_own_##name(__VA_ARGS__) asm(UBP_OWN_PREFIX #name); \
+  type ubp_own_##name(__VA_ARGS__)
 
 UBP_OWN(void*, memmove, void* to, const void* from, std::size_t size) { return move(to, from, size); }
 UBP_OWN(void*, memcpy, void* to, const void* from, std::size_t size) { return move(to, from, size); }
@@ -163,9 +165,11 @@ UBP_OWN(void*, memmem, const void* memory, std::size_t size, const void* wanted,
   const auto *at = static_cast<const Byte*>(memory), *const bytes = static_cast<const Byte*>(wanted);
   if (wanted_size == 0) return const_cast<Byte*>(at);
   const std::size_t tail = wanted_size - 1;
-  const __m128i first = _mm_set1_epi8(static_cast<char>(bytes[0])), last = _mm_set1_epi8(static_cast<char>(bytes[tail]));
+  const __m128i first = _mm_set1_epi8(static_cast<char>(bytes[0])),
+                last = _mm_set1_epi8(static_cast<char>(bytes[tail]));
   for (; size >= kBlock + tail; size -= kBlock, at += kBlock) {
-    const __m128i both = _mm_and_si128(_mm_cmpeq_epi8(load<__m128i>(at), first), _mm_cmpeq_epi8(load<__m128i>(at + tail), last));
+    const __m128i both =
+        _mm_and_si128(_mm_cmpeq_epi8(load<__m128i>(at), first), _mm_cmpeq_epi8(load<__m128i>(at + tail), last));
     for (auto found = static_cast<unsigned>(_mm_movemask_epi8(both)); found != 0; found &= found - 1) {
       const Byte* const here = at + __builtin_ctz(found);
       if (compare(here, bytes, wanted_size) == 0) return const_cast<Byte*>(here);
@@ -195,7 +199,9 @@ UBP_OWN(std::size_t, strlen, const char* text) {
   const auto address = reinterpret_cast<std::uint64_t>(text);
   const auto* block = reinterpret_cast<const char*>(address & ~(kBlock - 1));
   const __m128i zero = _mm_setzero_si128();
-  const auto zeros = [&] { return static_cast<unsigned>(_mm_movemask_epi8(_mm_cmpeq_epi8(load<__m128i>(block), zero))); };
+  const auto zeros = [&] {
+    return static_cast<unsigned>(_mm_movemask_epi8(_mm_cmpeq_epi8(load<__m128i>(block), zero)));
+  };
   unsigned found = zeros() >> (address % kBlock);
   if (found != 0) return static_cast<std::size_t>(__builtin_ctz(found));
   do block += kBlock;
@@ -240,8 +246,8 @@ UBP_OWN(void*, mremap, void* address, std::size_t size, std::size_t wanted, int 
   va_start(list, flags);
   void* const target = va_arg(list, void*);  // read whether passed or not, as libc's does
   va_end(list);
-  return reinterpret_cast<void*>(result_of(
-      ubp::sys::call6(SYS_mremap, word(address), static_cast<long>(size), static_cast<long>(wanted), flags, word(target), 0)));
+  return reinterpret_cast<void*>(result_of(ubp::sys::call6(SYS_mremap, word(address), static_cast<long>(size),
+                                                           static_cast<long>(wanted), flags, word(target), 0)));
 }
 
 UBP_OWN(int, open64, const char* path, int flags, ...) {
@@ -274,7 +280,9 @@ UBP_OWN(long, pread64, int file, void* to, std::size_t size, long offset) {
 UBP_OWN(long, pwrite64, int file, const void* from, std::size_t size, long offset) {
   return result_of(ubp::sys::call4(SYS_pwrite64, file, word(from), static_cast<long>(size), offset));
 }
-UBP_OWN(int, fstat64, int file, void* status) { return static_cast<int>(result_of(ubp::sys::call4(SYS_fstat, file, word(status)))); }
+UBP_OWN(int, fstat64, int file, void* status) {
+  return static_cast<int>(result_of(ubp::sys::call4(SYS_fstat, file, word(status))));
+}
 UBP_OWN(int, access, const char* path, int mode) {
   return static_cast<int>(result_of(ubp::sys::call4(SYS_access, word(path), mode)));
 }
@@ -282,10 +290,12 @@ UBP_OWN(long, readlink, const char* path, char* to, std::size_t size) {
   return result_of(ubp::sys::call4(SYS_readlink, word(path), word(to), static_cast<long>(size)));
 }
 // Not through the vDSO, which reads the timestamp counter: a program may have made that a fault (PR_SET_TSC).
-UBP_OWN(int, clock_gettime, int clock, void* now) { return static_cast<int>(result_of(ubp::sys::call4(SYS_clock_gettime, clock, word(now)))); }
+UBP_OWN(int, clock_gettime, int clock, void* now) {
+  return static_cast<int>(result_of(ubp::sys::call4(SYS_clock_gettime, clock, word(now))));
+}
 UBP_OWN(int, getpid) { return static_cast<int>(ubp::sys::getpid()); }
-UBP_OWN(long, process_vm_readv, int process, const void* local, unsigned long locals, const void* remote, unsigned long remotes,
-        unsigned long flags) {
+UBP_OWN(long, process_vm_readv, int process, const void* local, unsigned long locals, const void* remote,
+        unsigned long remotes, unsigned long flags) {
   return result_of(ubp::sys::call6(SYS_process_vm_readv, process, word(local), static_cast<long>(locals), word(remote),
                                    static_cast<long>(remotes), static_cast<long>(flags)));
 }

@@ -7,9 +7,8 @@
 
 namespace ubp {
 
-// The length of the well-formed sequence that `text` begins with (1 to 4 bytes: no overlong form, no surrogate, nothing above
-// U+10FFFF); 0: there is none. text: not empty.
-// Source: Unicode 15.0, table 3-7.
+// The length of the well-formed sequence that `text` begins with (1 to 4 bytes: no overlong form, no surrogate, nothing
+// above U+10FFFF); 0: there is none. text: not empty. Source: Unicode 15.0, table 3-7.
 inline std::size_t utf8_length(std::string_view text) {
   const auto byte = [&](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
   const std::uint8_t lead = byte(0);

@@ -37,17 +37,22 @@ struct Modules {
       const std::uint64_t begin = info->dlpi_addr + header->p_vaddr, end = begin + header->p_memsz;
       const bool is_code = header->p_type == PT_LOAD && (header->p_flags & (PF_X | PF_W)) == PF_X;
       if (is_code) modules.code.push_back({begin, end});
-      if (header->p_type == PT_GNU_RELRO) modules.constant.push_back({begin & ~(kPage - 1), end & ~(kPage - 1)});  // as the loader does
+      if (header->p_type == PT_GNU_RELRO)
+        modules.constant.push_back({begin & ~(kPage - 1), end & ~(kPage - 1)});  // as the loader does
     }
     return 0;
   }
   static const Range* find(const std::vector<Range>& ranges, std::uint64_t address) {
-    const auto found = std::find_if(ranges.begin(), ranges.end(), [&](const Range& range) { return address - range.begin < range.end - range.begin; });
+    const auto found = std::find_if(ranges.begin(), ranges.end(), [&](const Range& range) {
+      return address - range.begin < range.end - range.begin;
+    });
     return found != ranges.end() ? &*found : nullptr;
   }
 };
 
-bool is_jump_indirect(const Instruction& instruction) { return instruction.route == Route::kSlot && instruction.ends_block; }
+bool is_jump_indirect(const Instruction& instruction) {
+  return instruction.route == Route::kSlot && instruction.ends_block;
+}
 bool is_call_indirect(const Instruction& instruction) {
   return instruction.route == Route::kEmulate && instruction.op.effect == Effect::kCallIndirect;
 }

@@ -1,5 +1,5 @@
-// A probepoint's consumers, as the trap path and detours run them. Plain data: its reader (run_consumers.cpp) is compiled without
-// vector registers.
+// A probepoint's consumers, as the trap path and detours run them. Plain data: its reader (run_consumers.cpp) is
+// compiled without vector registers.
 #pragma once
 
 #include <cstdint>
@@ -13,11 +13,12 @@ namespace ubp::runtime {
 struct Consumer {
   ubp_consumer function;
   void* data;
-  const Consumer* next;   // at the same probepoint; null: none
-  std::int64_t counter;   // bytes from TaskState::optimised to the counter of its hits; missed_offset further, of the missed ones
+  const Consumer* next;  // at the same probepoint; null: none
+  std::int64_t
+      counter;  // bytes from TaskState::optimised to the counter of its hits; missed_offset further, of the missed ones
   ubp_probe* probe;
-  std::uint32_t flags;    // UBP_PROBE_*
-  std::uint32_t point;    // index of the probepoint
+  std::uint32_t flags;  // UBP_PROBE_*
+  std::uint32_t point;  // index of the probepoint
 };
 
 // Consumer::counter of a counter.
@@ -29,11 +30,12 @@ inline std::uint32_t counter_of(const Consumer& consumer) {
   return static_cast<std::uint32_t>(consumer.counter / 8 + static_cast<std::int64_t>(trap::g_process.optimised_offset));
 }
 
-extern const Consumer** g_consumers;     // by probepoint: the first one; null: none
-extern std::int64_t g_errno_offset;      // of errno, from %fs:0
-extern std::int32_t g_cancel_offset;     // of the thread's cancellation state (cancellation.h); 0: not known
+extern const Consumer** g_consumers;  // by probepoint: the first one; null: none
+extern std::int64_t g_errno_offset;   // of errno, from %fs:0
+extern std::int32_t g_cancel_offset;  // of the thread's cancellation state (cancellation.h); 0: not known
 
-// Called by the trap path with the task marked (trap/consume.h). Detours do the same in machine code (runtime/jump/consumer_code.cpp).
+// Called by the trap path with the task marked (trap/consume.h). Detours do the same in machine code
+// (runtime/jump/consumer_code.cpp).
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed);
 // The consumer of a probe that records. What it drops it counts at the probe's counter, optimised_offset further.
 void record_hit(const ubp_context* context, void* data);
@@ -41,8 +43,8 @@ void record_hit(const ubp_context* context, void* data);
 }  // namespace ubp::runtime
 
 struct ubp_context {
-  ubp::trap::Context* registers;      // of a trap; null:
-  ubp::runtime::DetourSave* save;         // of a detour
+  ubp::trap::Context* registers;   // of a trap; null:
+  ubp::runtime::DetourSave* save;  // of a detour
   ubp::trap::TaskState* task;
   const ubp::runtime::Consumer* consumer;
 };

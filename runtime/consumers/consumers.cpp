@@ -92,7 +92,8 @@ ConsumerNeeds Consumers::needs(std::uint32_t index, const Consumer* added) {
     return all;
   }
   if (added != nullptr) all = needs_of(*added);
-  for (const Consumer* consumer = first; consumer != nullptr; consumer = consumer->next) all = all | needs_of(*consumer);
+  for (const Consumer* consumer = first; consumer != nullptr; consumer = consumer->next)
+    all = all | needs_of(*consumer);
   return all;
 }
 
@@ -104,7 +105,8 @@ void Consumers::start(std::uint32_t capacity, Callbacks callbacks) {
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   const auto thread = reinterpret_cast<std::uint64_t>(__builtin_thread_pointer());
-  g_errno_offset = static_cast<std::int64_t>(reinterpret_cast<std::uint64_t>(&errno) - thread);  // libc's TLS is there from the start
+  g_errno_offset = static_cast<std::int64_t>(reinterpret_cast<std::uint64_t>(&errno) -
+                                             thread);  // libc's TLS is there from the start
   g_cancel_offset = find_cancel_state();
   g_consumers = static_cast<const Consumer**>(memory);
   g_process.run_consumers = &run_consumers;
@@ -139,7 +141,7 @@ void Consumers::wait() {
   return;
 #endif
   if (retired_.empty()) return;
-  callbacks_.synchronise();  // detours mark their task without a fence
+  callbacks_.synchronise();                             // detours mark their task without a fence
   std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the one in trap/consume.h
   for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
     const trap::TaskState* const task = g_process.state(block);
@@ -148,8 +150,9 @@ void Consumers::wait() {
       has_left(task);
       continue;
     }
-    for (int turn = 0; task->consumer.load(std::memory_order_acquire) == mark; ++turn) {       // as above
-      if (turn % 16 == 15 && trap::is_dead(task->tid.load(std::memory_order_relaxed))) break;  // ended inside its consumer; only a number
+    for (int turn = 0; task->consumer.load(std::memory_order_acquire) == mark; ++turn) {  // as above
+      if (turn % 16 == 15 && trap::is_dead(task->tid.load(std::memory_order_relaxed)))
+        break;  // ended inside its consumer; only a number
       const timespec moment{0, turn < 4 ? 0 : 50'000};
       sys::call4(SYS_nanosleep, reinterpret_cast<long>(&moment), 0);
     }

@@ -1,5 +1,5 @@
-// Calling a hit's consumers, and what they see of it. Compiled without vector registers (meson.build): a consumer that says that it
-// touches none may call all this.
+// Calling a hit's consumers, and what they see of it. Compiled without vector registers (meson.build): a consumer that
+// says that it touches none may call all this.
 //
 // Context: the trap path, and consumers. Calls nothing but the consumers. Async-signal-safe: as they are.
 #include "runtime/consumers/consumer_list.h"
@@ -13,17 +13,23 @@ std::int32_t g_cancel_offset = 0;
 
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed) {
   std::uint64_t* const counters = task->optimised;  // a forked child's state is wiped
-  const Consumer* consumer = __atomic_load_n(&g_consumers[point], __ATOMIC_ACQUIRE);  // pairs with Consumers; null: taken out since the hit
-  const auto count_in = [](std::uint64_t& count) { __atomic_store_n(&count, count + 1, __ATOMIC_RELAXED); };  // the task's own; read by others at any time
+  const Consumer* consumer =
+      __atomic_load_n(&g_consumers[point], __ATOMIC_ACQUIRE);  // pairs with Consumers; null: taken out since the hit
+  const auto count_in = [](std::uint64_t& count) {
+    __atomic_store_n(&count, count + 1, __ATOMIC_RELAXED);
+  };             // the task's own; read by others at any time
   if (missed) {  // %fs may lead anywhere
-    for (; consumer != nullptr; consumer = consumer->next) count_in(counters[trap::g_process.missed_offset + consumer->counter / 8]);
+    for (; consumer != nullptr; consumer = consumer->next)
+      count_in(counters[trap::g_process.missed_offset + consumer->counter / 8]);
     return;
   }
   const auto thread = reinterpret_cast<std::uint64_t>(__builtin_thread_pointer());
   int& error = *reinterpret_cast<int*>(thread + static_cast<std::uint64_t>(g_errno_offset));
   const int before = error;
-  // No cancellation point in a consumer ends the thread. Relaxed: a bit on its own; other threads set others of the byte.
-  auto* const cancel = reinterpret_cast<std::uint8_t*>(thread + static_cast<std::uint64_t>(std::int64_t{g_cancel_offset}));
+  // No cancellation point in a consumer ends the thread. Relaxed: a bit on its own; other threads set others of the
+  // byte.
+  auto* const cancel =
+      reinterpret_cast<std::uint8_t*>(thread + static_cast<std::uint64_t>(std::int64_t{g_cancel_offset}));
   const bool disables = g_cancel_offset != 0 && (__atomic_load_n(cancel, __ATOMIC_RELAXED) & 1) == 0;
   if (disables) __atomic_fetch_or(cancel, 1, __ATOMIC_RELAXED);
   for (; consumer != nullptr; consumer = consumer->next) {
@@ -37,7 +43,8 @@ void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point
 
 void record_hit(const ubp_context* context, void*) {
   const Consumer& consumer = *context->consumer;
-  if (context->task->tid.load(std::memory_order_relaxed) == 0) return;  // a child that another consumer forked: the hit is its parent's
+  if (context->task->tid.load(std::memory_order_relaxed) == 0)
+    return;  // a child that another consumer forked: the hit is its parent's
   const std::uint32_t counter = counter_of(consumer);
   if (record::write(context->task, consumer.point, counter)) return;
   std::uint64_t& dropped = context->task->optimised[counter];
@@ -62,14 +69,19 @@ std::uint64_t value_of(const ubp_context& hit, unsigned id) {
 
 using namespace ubp::runtime;
 
-uint64_t ubp_context_ip(const ubp_context* context) { return ubp::trap::g_process.table.address_of(context->consumer->point); }
+uint64_t ubp_context_ip(const ubp_context* context) {
+  return ubp::trap::g_process.table.address_of(context->consumer->point);
+}
 
-uint64_t ubp_context_register(const ubp_context* context, ubp_register_id id) { return value_of(*context, static_cast<unsigned>(id)); }
+uint64_t ubp_context_register(const ubp_context* context, ubp_register_id id) {
+  return value_of(*context, static_cast<unsigned>(id));
+}
 
 uint64_t ubp_context_flags(const ubp_context* context) {
   if ((context->consumer->flags & UBP_PROBE_NO_REGISTERS) != 0) return 0;
   if (context->save == nullptr) return context->registers->eflags;
-  // The other flags are the thread's still: no function changes them for its caller (psABI, 3.2.1). A detour does clear the direction.
+  // The other flags are the thread's still: no function changes them for its caller (psABI, 3.2.1). A detour does clear
+  // the direction.
   std::uint64_t flags;
   asm volatile("pushfq; popq %0" : "=r"(flags)::"memory");
   const ubp::runtime::DetourInfo* const detour = ubp::trap::g_process.detours.of(context->consumer->point);

@@ -9,14 +9,15 @@
  *     ubp_probe_read(probe, &stats);                   stats.hits: exactly the calls of malloc since then
  *   }
  *
- * Every function returns a ubp_status: UBP_OK (0) or a negative code, after which nothing has changed unless its text says so.
- * Structures begin with their size, which the caller sets to sizeof: later versions append members, and older callers go on.
- * What a structure does not set is zero, and zero always means the default.
+ * Every function returns a ubp_status: UBP_OK (0) or a negative code, after which nothing has changed unless its text
+ * says so. Structures begin with their size, which the caller sets to sizeof: later versions append members, and older
+ * callers go on. What a structure does not set is zero, and zero always means the default.
  *
- * Unless its text says otherwise, every function: is thread-safe; is not async-signal-safe, though a call from a signal handler
- * that interrupted no other call of its thread works; returns UBP_E_IN_CONSUMER inside a consumer, UBP_E_NOT_ACTIVE before
- * ubp_init() and after ubp_shutdown(), and UBP_E_WRONG_PROCESS in a child made by vfork() or clone(CLONE_VM). A child made by
- * fork() has its parent's probes, with counts that start at zero, and may go on as its parent.
+ * Unless its text says otherwise, every function: is thread-safe; is not async-signal-safe, though a call from a signal
+ * handler that interrupted no other call of its thread works; returns UBP_E_IN_CONSUMER inside a consumer,
+ * UBP_E_NOT_ACTIVE before ubp_init() and after ubp_shutdown(), and UBP_E_WRONG_PROCESS in a child made by vfork() or
+ * clone(CLONE_VM). A child made by fork() has its parent's probes, with counts that start at zero, and may go on as its
+ * parent.
  *
  * This header is C99 and C++98. ubp.hpp beside it wraps it for C++17.
  */
@@ -76,14 +77,15 @@ typedef enum ubp_policy {
 /* Which probepoints are reached by a jump, without the kernel; see runtime/README.md, "The jump tier". */
 typedef enum ubp_optimize {
   UBP_OPTIMIZE_DEFAULT = 0,
-  UBP_OPTIMIZE_AUTO = 1,     /* function entries (the default) */
-  UBP_OPTIMIZE_ALWAYS = 2,   /* every probepoint that can have one */
-  UBP_OPTIMIZE_NEVER = 3     /* none: every hit is a trap */
+  UBP_OPTIMIZE_AUTO = 1,   /* function entries (the default) */
+  UBP_OPTIMIZE_ALWAYS = 2, /* every probepoint that can have one */
+  UBP_OPTIMIZE_NEVER = 3   /* none: every hit is a trap */
 } ubp_optimize;
 
 enum {
-  /* A thread that blocks SIGTRAP for good (it waits in sigwait(), or a sanitizer made it) does not stop the first registration.
-   * Such a thread must meet no probe: the kernel ends a program that executes an int3 while SIGTRAP is blocked. */
+  /* A thread that blocks SIGTRAP for good (it waits in sigwait(), or a sanitizer made it) does not stop the first
+   * registration. Such a thread must meet no probe: the kernel ends a program that executes an int3 while SIGTRAP is
+   * blocked. */
   UBP_CONFIG_LEAVE_BLOCKED_THREADS = 1u << 0
 };
 
@@ -112,30 +114,32 @@ typedef struct ubp_refusal {
 } ubp_refusal;
 
 /* A consumer: called once for every hit, in the thread that made it, before the instruction. context: the hit. data: as
- * registered. It runs on a stack of UBP's own of at least 32 KiB; errno and vector registers are saved around it; signals wait
- * until it returns. It may call what it likes but this interface's other functions and longjmp out; probes that it hits itself
- * count as missed. */
+ * registered. It runs on a stack of UBP's own of at least 32 KiB; errno and vector registers are saved around it;
+ * signals wait until it returns. It may call what it likes but this interface's other functions and longjmp out; probes
+ * that it hits itself count as missed. */
 typedef void (*ubp_consumer)(const ubp_context* context, void* data);
 
 enum {
-  UBP_PROBE_DISABLED = 1u << 0,      /* starts disabled */
-  UBP_PROBE_MODIFY = 1u << 1,        /* the consumer may use ubp_context_set_register() */
-  UBP_PROBE_NO_FP = 1u << 2,         /* the consumer and what it calls touch no x87, MMX or vector register (compiled with
-                                        -mgeneral-regs-only): a hit without a trap costs 5 ns instead of 40 and more. So it is
-                                        without this where libubp sees all of the code, and that it is so. They reach no
-                                        cancellation point either: without this, and UBP_PROBE_SSE_ONLY, none of theirs is one */
-  UBP_PROBE_PENDING = 1u << 3,       /* also in modules that are loaded later, as [missing=pending] on every item */
+  UBP_PROBE_DISABLED = 1u << 0, /* starts disabled */
+  UBP_PROBE_MODIFY = 1u << 1,   /* the consumer may use ubp_context_set_register() */
+  UBP_PROBE_NO_FP =
+      1u << 2,                 /* the consumer and what it calls touch no x87, MMX or vector register (compiled with
+                                  -mgeneral-regs-only): a hit without a trap costs 5 ns instead of 40 and more. So it is
+                                  without this where libubp sees all of the code, and that it is so. They reach no
+                                  cancellation point either: without this, and UBP_PROBE_SSE_ONLY, none of theirs is one */
+  UBP_PROBE_PENDING = 1u << 3, /* also in modules that are loaded later, as [missing=pending] on every item */
   UBP_PROBE_IGNORE_MISSING = 1u << 4, /* items that are not found are left out; ubp_probe_refusal() lists them */
-  UBP_PROBE_SSE_ONLY = 1u << 5,      /* of those registers it touches xmm0 to xmm15 alone, by no AVX instruction */
-  UBP_PROBE_NO_REGISTERS = 1u << 6,  /* the consumer reads no register, flags or argument of the hit: they read as 0 */
-  UBP_PROBE_RECORD = 1u << 7         /* no consumer: each hit is recorded with its time, for ubp_drain() */
+  UBP_PROBE_SSE_ONLY = 1u << 5,       /* of those registers it touches xmm0 to xmm15 alone, by no AVX instruction */
+  UBP_PROBE_NO_REGISTERS = 1u << 6,   /* the consumer reads no register, flags or argument of the hit: they read as 0 */
+  UBP_PROBE_RECORD = 1u << 7          /* no consumer: each hit is recorded with its time, for ubp_drain() */
 };
 
 /* One hit of a probe with UBP_PROBE_RECORD. */
 typedef struct ubp_record {
-  uint64_t time_ns;   /* on CLOCK_MONOTONIC's scale, from the processor's timestamp counter: to order what happened, and for
-                         distances; it may be off by what that counter drifts against the clock since the last ubp_drain() */
-  uint64_t address;   /* run-time address of the probed instruction */
+  uint64_t
+      time_ns; /* on CLOCK_MONOTONIC's scale, from the processor's timestamp counter: to order what happened, and for
+                  distances; it may be off by what that counter drifts against the clock since the last ubp_drain() */
+  uint64_t address; /* run-time address of the probed instruction */
   ubp_probe* probe;
   uint32_t thread_id; /* the kernel's, as gettid() */
   uint32_t reserved;
@@ -182,16 +186,16 @@ typedef struct ubp_stats {
 
 /* ---- The runtime ------------------------------------------------------------------------------------------------- */
 
-/* Makes the interface usable. Cheap: the first registration does the work, so that a program that registers nothing stays
- * as it was. Best called before threads are started: later, the first registration holds every thread for a moment, and
- * fails with UBP_E_SYSTEM where one blocks SIGTRAP for good.
- * config: NULL: defaults. Read once: where the runtime runs already (an earlier ubp_init(), or UBP_PROBES in the environment with
- * the library preloaded) its own settings stay. Returns UBP_OK also when called again; UBP_E_STRUCT_SIZE; UBP_E_INVALID;
- * UBP_E_IN_CONSUMER; UBP_E_WRONG_PROCESS; UBP_E_OTHER_RUNTIME. Context: any thread, constructors before main included. */
+/* Makes the interface usable. Cheap: the first registration does the work, so that a program that registers nothing
+ * stays as it was. Best called before threads are started: later, the first registration holds every thread for a
+ * moment, and fails with UBP_E_SYSTEM where one blocks SIGTRAP for good. config: NULL: defaults. Read once: where the
+ * runtime runs already (an earlier ubp_init(), or UBP_PROBES in the environment with the library preloaded) its own
+ * settings stay. Returns UBP_OK also when called again; UBP_E_STRUCT_SIZE; UBP_E_INVALID; UBP_E_IN_CONSUMER;
+ * UBP_E_WRONG_PROCESS; UBP_E_OTHER_RUNTIME. Context: any thread, constructors before main included. */
 ubp_status ubp_init(const ubp_config* config);
 
-/* Unregisters every probe of this interface (those of UBP_PROBES stay), waits for running consumers, and puts the text back
- * byte for byte. Idempotent; ubp_init() may follow. The handler of SIGTRAP stays: a trap may be on its way.
+/* Unregisters every probe of this interface (those of UBP_PROBES stay), waits for running consumers, and puts the text
+ * back byte for byte. Idempotent; ubp_init() may follow. The handler of SIGTRAP stays: a trap may be on its way.
  * Returns UBP_OK also when not active; UBP_E_SYSTEM: the text could not be written, and the probes stay;
  * UBP_E_IN_CONSUMER, UBP_E_BUSY, UBP_E_WRONG_PROCESS. */
 ubp_status ubp_shutdown(void);
@@ -206,73 +210,80 @@ const char* ubp_version(void);
  * Async-signal-safe, works always. */
 const char* ubp_status_string(ubp_status status);
 
-/* ---- Probes -------------------------------------------------------------------------------------------------------- */
+/* ---- Probes --------------------------------------------------------------------------------------------------------
+ */
 
 /* Registers what a specification names, in the language of UBP_PROBES (ubp-probes(7)): "libc:malloc; app:parse*".
  * spec: NUL-terminated. options: NULL: count, enabled. probe: receives the handle; NULL: the probe stays to the end.
  * refusal: NULL, or what the first mistake was.
  * When it returns, every call that begins later hits. A glob of which some matches are refused succeeds; see
  * ubp_probe_stats.refused.
- * Returns UBP_OK, UBP_E_SPEC, UBP_E_NOT_FOUND, UBP_E_REFUSED, UBP_E_NO_MEMORY, UBP_E_NO_ROOM, UBP_E_SYSTEM, UBP_E_INVALID,
- * UBP_E_STRUCT_SIZE, UBP_E_TRANSACTION, or the common ones. */
+ * Returns UBP_OK, UBP_E_SPEC, UBP_E_NOT_FOUND, UBP_E_REFUSED, UBP_E_NO_MEMORY, UBP_E_NO_ROOM, UBP_E_SYSTEM,
+ * UBP_E_INVALID, UBP_E_STRUCT_SIZE, UBP_E_TRANSACTION, or the common ones. */
 ubp_status ubp_register(const char* spec, const ubp_options* options, ubp_probe** probe, ubp_refusal* refusal);
 
 /* The same for one instruction at a run-time address, such as that of a function. It must lie in a loaded module's code
  * and be reached by decoding from its function's start. */
-ubp_status ubp_register_address(const void* address, const ubp_options* options, ubp_probe** probe, ubp_refusal* refusal);
+ubp_status ubp_register_address(const void* address, const ubp_options* options, ubp_probe** probe,
+                                ubp_refusal* refusal);
 
 /* The same for a function by name. module: its file's name, or that without version or suffix ("libc"); NULL: the
  * executable. symbol: as the symbol table has it, or demangled; no glob. offset: bytes from its entry. */
 ubp_status ubp_register_symbol(const char* module, const char* symbol, uint64_t offset, const ubp_options* options,
                                ubp_probe** probe, ubp_refusal* refusal);
 
-/* Takes a probe away and its handle with it. Returns only after its last running consumer has: its data may be freed then.
- * A hit on its way to a counting probe meanwhile may or may not be counted. In a transaction: at its commit.
- * Returns UBP_OK, UBP_E_STALE, UBP_E_SYSTEM (the text could not be written, and the probe stays), or the common ones. */
+/* Takes a probe away and its handle with it. Returns only after its last running consumer has: its data may be freed
+ * then. A hit on its way to a counting probe meanwhile may or may not be counted. In a transaction: at its commit.
+ * Returns UBP_OK, UBP_E_STALE, UBP_E_SYSTEM (the text could not be written, and the probe stays), or the common ones.
+ */
 ubp_status ubp_unregister(ubp_probe* probe);
 
-/* Hits count, and run the consumer, while the probe is enabled. Both return UBP_OK also when it is so already, and else as
- * ubp_unregister(), with UBP_E_NO_MEMORY; ubp_disable() also waits for running consumers. In a transaction: at its commit. */
+/* Hits count, and run the consumer, while the probe is enabled. Both return UBP_OK also when it is so already, and else
+ * as ubp_unregister(), with UBP_E_NO_MEMORY; ubp_disable() also waits for running consumers. In a transaction: at its
+ * commit. */
 ubp_status ubp_enable(ubp_probe* probe);
 ubp_status ubp_disable(ubp_probe* probe);
 
-/* Counts of one probe since it was registered, while it was enabled, over all threads. Hits of calls that have returned are in
- * it. Returns UBP_OK, UBP_E_STALE, UBP_E_INVALID, UBP_E_STRUCT_SIZE, or the common ones. */
+/* Counts of one probe since it was registered, while it was enabled, over all threads. Hits of calls that have returned
+ * are in it. Returns UBP_OK, UBP_E_STALE, UBP_E_INVALID, UBP_E_STRUCT_SIZE, or the common ones. */
 ubp_status ubp_probe_read(ubp_probe* probe, ubp_probe_stats* stats);
 
 /* The index-th of what the probe asked for and did not get: first items not found, then instructions refused.
- * Returns UBP_OK, UBP_E_NOT_FOUND past the last one, UBP_E_STALE, UBP_E_INVALID, UBP_E_STRUCT_SIZE, or the common ones. */
+ * Returns UBP_OK, UBP_E_NOT_FOUND past the last one, UBP_E_STALE, UBP_E_INVALID, UBP_E_STRUCT_SIZE, or the common ones.
+ */
 ubp_status ubp_probe_refusal(ubp_probe* probe, size_t index, ubp_refusal* refusal);
 
 /* Counts of the whole process. Returns as ubp_probe_read(). */
 ubp_status ubp_read(ubp_stats* stats);
 
-/* Takes the records of every thread and calls visit(record, data) for each, by time. A thread holds 65536 records; those that find no
- * room until somebody drains are dropped, and counted as such. The records of a probe that is unregistered are gone.
- * visit: not NULL; may call this interface; memory for all records is taken before the first call. Returns UBP_OK, also when there
- * were none; UBP_E_INVALID, UBP_E_NO_MEMORY, or the common ones. */
+/* Takes the records of every thread and calls visit(record, data) for each, by time. A thread holds 65536 records;
+ * those that find no room until somebody drains are dropped, and counted as such. The records of a probe that is
+ * unregistered are gone. visit: not NULL; may call this interface; memory for all records is taken before the first
+ * call. Returns UBP_OK, also when there were none; UBP_E_INVALID, UBP_E_NO_MEMORY, or the common ones. */
 ubp_status ubp_drain(ubp_record_visitor visit, void* data);
 
-/* Writes the report and the summary as they are now to UBP_OUTPUT and UBP_SUMMARY, where the environment asked for them in
- * files; at exit they are written again. Returns UBP_OK, also when there is nothing to write; UBP_E_SYSTEM: a file could
- * not be written, which has been said on standard error. */
+/* Writes the report and the summary as they are now to UBP_OUTPUT and UBP_SUMMARY, where the environment asked for them
+ * in files; at exit they are written again. Returns UBP_OK, also when there is nothing to write; UBP_E_SYSTEM: a file
+ * could not be written, which has been said on standard error. */
 ubp_status ubp_flush(void);
 
-/* ---- Transactions ---------------------------------------------------------------------------------------------------- */
+/* ---- Transactions
+ * ---------------------------------------------------------------------------------------------------- */
 
-/* From begin to commit, the calling thread's registrations and changes are prepared but not made; commit makes them all, with one
- * synchronisation of the threads, or none. Handles are valid at once. A call that fails dooms its transaction: only its end is
- * left. Other threads are not held up.
- * begin: UBP_OK, UBP_E_TRANSACTION (one is open), or the common ones. commit: UBP_OK; UBP_E_TRANSACTION: none is open, or
- * a call in it failed; UBP_E_SYSTEM. Unless UBP_OK, its registrations are gone and its changes not made. abort: UBP_OK,
- * UBP_E_TRANSACTION. */
+/* From begin to commit, the calling thread's registrations and changes are prepared but not made; commit makes them
+ * all, with one synchronisation of the threads, or none. Handles are valid at once. A call that fails dooms its
+ * transaction: only its end is left. Other threads are not held up. begin: UBP_OK, UBP_E_TRANSACTION (one is open), or
+ * the common ones. commit: UBP_OK; UBP_E_TRANSACTION: none is open, or a call in it failed; UBP_E_SYSTEM. Unless
+ * UBP_OK, its registrations are gone and its changes not made. abort: UBP_OK, UBP_E_TRANSACTION. */
 ubp_status ubp_transaction_begin(void);
 ubp_status ubp_transaction_commit(void);
 ubp_status ubp_transaction_abort(void);
 
-/* ---- Inside a consumer ----------------------------------------------------------------------------------------------- */
+/* ---- Inside a consumer
+ * ----------------------------------------------------------------------------------------------- */
 
-/* General registers in their encoding's order (SDM volume 2, table 2-2). UBP_RSP is its value before the instruction. */
+/* General registers in their encoding's order (SDM volume 2, table 2-2). UBP_RSP is its value before the instruction.
+ */
 typedef enum ubp_register_id {
   UBP_RAX,
   UBP_RCX,

@@ -17,7 +17,9 @@ namespace {
 constexpr std::size_t kTaskInSave = offsetof(DetourSave, context) + offsetof(ubp_context, task);
 constexpr std::size_t kConsumerInSave = offsetof(DetourSave, context) + offsetof(ubp_context, consumer);
 
-std::size_t in_save(int reg) { return offsetof(DetourSave, registers) + static_cast<std::size_t>(reg) * sizeof(std::uint64_t); }
+std::size_t in_save(int reg) {
+  return offsetof(DetourSave, registers) + static_cast<std::size_t>(reg) * sizeof(std::uint64_t);
+}
 
 }  // namespace
 
@@ -39,14 +41,14 @@ void DetourAssembler::xsave(const DetourConsumers& consumers, bool restores) {
   const int extension = restores ? 5 : 4;
   db(0x48);
   db(0x0f);
-  db(compacts ? 0xc7 : 0xae);              // xsave64, xsavec64 or xrstor64 of image(%rsp): SDM volume 2
+  db(compacts ? 0xc7 : 0xae);  // xsave64, xsavec64 or xrstor64 of image(%rsp): SDM volume 2
   db(0x84 | extension << 3);
   db(0x24);
   dd(offsetof(DetourSave, image));
 }
 
-// Saves what of vector and floating-point state the consumers may change, and sets MXCSR and x87 as a C function may expect them, as the
-// kernel does for handlers. The task is marked: no signal sees it.
+// Saves what of vector and floating-point state the consumers may change, and sets MXCSR and x87 as a C function may
+// expect them, as the kernel does for handlers. The task is marked: no signal sees it.
 void DetourAssembler::save_floating(const DetourConsumers& consumers) {
   const ConsumerNeeds& needs = consumers.needs;
   if (!needs.all_fp && !needs.xmm) return;
@@ -54,9 +56,11 @@ void DetourAssembler::save_floating(const DetourConsumers& consumers) {
   if (needs.all_fp) {
     xsave(consumers, false);
   } else {
-    for (int i = 0; i < 16; ++i) movaps(saved(offsetof(DetourSave, vectors) + 16 * static_cast<std::size_t>(i)), Xbyak::Xmm(i));
+    for (int i = 0; i < 16; ++i)
+      movaps(saved(offsetof(DetourSave, vectors) + 16 * static_cast<std::size_t>(i)), Xbyak::Xmm(i));
   }
-  constexpr std::uint32_t kDefault = 0x1f80, kMet = 0x3f;  // all exceptions masked, and none met; which were does not matter
+  constexpr std::uint32_t kDefault = 0x1f80,
+                          kMet = 0x3f;  // all exceptions masked, and none met; which were does not matter
   Label is_default;
   stmxcsr(saved(offsetof(DetourSave, mxcsr)));
   mov(eax, saved(offsetof(DetourSave, mxcsr)));
@@ -76,12 +80,13 @@ void DetourAssembler::restore_floating(const DetourConsumers& consumers) {
     return xsave(consumers, true);
   }
   if (!consumers.needs.xmm) return;
-  for (int i = 0; i < 16; ++i) movaps(Xbyak::Xmm(i), saved(offsetof(DetourSave, vectors) + 16 * static_cast<std::size_t>(i)));
+  for (int i = 0; i < 16; ++i)
+    movaps(Xbyak::Xmm(i), saved(offsetof(DetourSave, vectors) + 16 * static_cast<std::size_t>(i)));
   ldmxcsr(saved(offsetof(DetourSave, mxcsr)));  // cheaper than to look whether it is another
 }
 
-// Saves all, counts, marks the task, calls the consumers and restores all. It is on the task's own stack in between. The stack
-// pointer is kept in r15: through memory, it would tie each hit to the one before.
+// Saves all, counts, marks the task, calls the consumers and restores all. It is on the task's own stack in between.
+// The stack pointer is kept in r15: through memory, it would tie each hit to the one before.
 BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
   const Reg64 call_clobbered[] = {rdx, rsi, rdi, r8, r9, r10, r11};  // but rax and rcx
   const Reg64 call_kept[] = {rbx, rbp, r12, r13, r14};               // but r15 and rsp
@@ -147,7 +152,7 @@ BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
   leave_blank(Blank::kList);
   mov(rax, ptr[rax]);
   test(rax, rax);
-  jz(none, T_SHORT);                        // taken out since the hit
+  jz(none, T_SHORT);  // taken out since the hit
   L(next);
   mov(saved(kConsumerInSave), rax);
   mov(rdx, saved(offsetof(DetourSave, counters)));
@@ -166,7 +171,7 @@ BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
   Label is_same_error, was_disabled;
   mov(eax, saved(offsetof(DetourSave, error)));
   cmp(eax, thread(consumers.error));
-  je(is_same_error, T_SHORT);               // a store costs more
+  je(is_same_error, T_SHORT);  // a store costs more
   mov(thread(consumers.error), eax);
   L(is_same_error);
   if (disables) {
@@ -195,7 +200,7 @@ BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
     L(is_clear);
   }
   mov(rax, saved(offsetof(DetourSave, status)));
-  add(al, 0x7f);                            // sets OF as it was
+  add(al, 0x7f);  // sets OF as it was
   sahf();
   for (const Reg64& reg : call_clobbered) load(reg, rsp);
   if (needs.modifies) {
@@ -210,8 +215,8 @@ BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
   return finish_block();
 }
 
-// A signal was put off: an int3 calls its handler, and the hit goes on from there. If there is none any more, sets the thread's mask as
-// it was. rsi: the task's state.
+// A signal was put off: an int3 calls its handler, and the hit goes on from there. If there is none any more, sets the
+// thread's mask as it was. rsi: the task's state.
 BlockCode DetourAssembler::late(const BlockCode& first) {
   const std::uint16_t before = first.block.at(first.resume);
   start_block();
@@ -221,7 +226,7 @@ BlockCode DetourAssembler::late(const BlockCode& first) {
   int3();
   holds_no_longer(kDelivers);
   cmp(qword[rsi + offsetof(TaskState, has_deferred)], 0);
-  jne(deliver, T_SHORT);                    // another's SIGTRAP came in its way
+  jne(deliver, T_SHORT);  // another's SIGTRAP came in its way
   mov(eax, SYS_rt_sigprocmask);
   mov(edi, SIG_SETMASK);
   lea(rsi, saved(offsetof(DetourSave, mask)));

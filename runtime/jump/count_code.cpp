@@ -63,10 +63,11 @@ BlockCode DetourAssembler::count_by_segment() {
   return finish_block();
 }
 
-// Without a mark: what makes the record one is the store of the head. Where there is no room, the compare is by jrcxz too:
-// limit - head = limit + ~head + 1, by instructions that leave the flags alone.
+// Without a mark: what makes the record one is the store of the head. Where there is no room, the compare is by jrcxz
+// too: limit - head = limit + ~head + 1, by instructions that leave the flags alone.
 BlockCode DetourAssembler::record() {
-  static_assert(record::kRingRecords == 1 << 16 && sizeof(record::Record) == 3 * 8);  // movzx, and lea by three and by eight
+  static_assert(record::kRingRecords == 1 << 16 &&
+                sizeof(record::Record) == 3 * 8);  // movzx, and lea by three and by eight
   start_block();
   Label slow, full, done;
   slow_way(slow);
@@ -74,7 +75,7 @@ BlockCode DetourAssembler::record() {
   enter(slow);
   mov(rcx, thread(storage_.state));
   mov(rcx, ptr[rcx + offsetof(TaskState, ring)]);
-  jrcxz(slow);                              // it has no ring yet
+  jrcxz(slow);  // it has no ring yet
   spill(rax);
   spill(rdx);
   mov(rcx, thread(storage_.state));
@@ -87,7 +88,7 @@ BlockCode DetourAssembler::record() {
   lea(rcx, ptr[rcx + rax + 1]);
   jrcxz(full);
   not_(rax);
-  movzx(eax, ax);                           // the record's number in the ring
+  movzx(eax, ax);  // the record's number in the ring
   lea(rax, ptr[rax + rax * 2]);
   mov(rcx, thread(storage_.state));
   mov(edx, ptr[rcx + offsetof(TaskState, tid)]);

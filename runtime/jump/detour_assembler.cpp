@@ -28,7 +28,8 @@ void DetourAssembler::note(std::uint32_t now) {
   DetourBlock& block = code_.block;
   const auto here = static_cast<std::uint16_t>(getSize());
   const bool is_same_place = block.count != 0 && block.stages[block.count - 1].begin == here;
-  if (!is_same_place && block.count == kMostStages) throw std::length_error("a detour's block has more stages than there is room for");
+  if (!is_same_place && block.count == kMostStages)
+    throw std::length_error("a detour's block has more stages than there is room for");
   block.stages[is_same_place ? block.count - 1 : block.count++] = {here, static_cast<std::uint16_t>(now)};
 }
 
@@ -44,7 +45,9 @@ std::int32_t DetourAssembler::spilled_at(const Reg64& reg) const {
 namespace {
 
 Holds spilled(const Reg64& reg) {
-  return reg.getIdx() == Xbyak::Operand::RCX ? kRcxSpilled : reg.getIdx() == Xbyak::Operand::RAX ? kRaxSpilled : kRdxSpilled;
+  return reg.getIdx() == Xbyak::Operand::RCX   ? kRcxSpilled
+         : reg.getIdx() == Xbyak::Operand::RAX ? kRaxSpilled
+                                               : kRdxSpilled;
 }
 
 }  // namespace
@@ -64,12 +67,14 @@ void DetourAssembler::start_at(std::uint64_t address) {
   address_ = address;
 }
 
-void DetourAssembler::copy_of(const Instruction& instruction, std::uint64_t address, std::span<const std::uint8_t> code) {
+void DetourAssembler::copy_of(const Instruction& instruction, std::uint64_t address,
+                              std::span<const std::uint8_t> code) {
   using JumpIf = void (CodeGenerator::*)(const void*);
-  static constexpr JumpIf kJumpIf[16] = {&CodeGenerator::jo, &CodeGenerator::jno, &CodeGenerator::jb, &CodeGenerator::jae,
-                                         &CodeGenerator::je, &CodeGenerator::jne, &CodeGenerator::jbe, &CodeGenerator::ja,
-                                         &CodeGenerator::js, &CodeGenerator::jns, &CodeGenerator::jp, &CodeGenerator::jnp,
-                                         &CodeGenerator::jl, &CodeGenerator::jge, &CodeGenerator::jle, &CodeGenerator::jg};
+  static constexpr JumpIf kJumpIf[16] = {
+      &CodeGenerator::jo, &CodeGenerator::jno, &CodeGenerator::jb,  &CodeGenerator::jae,
+      &CodeGenerator::je, &CodeGenerator::jne, &CodeGenerator::jbe, &CodeGenerator::ja,
+      &CodeGenerator::js, &CodeGenerator::jns, &CodeGenerator::jp,  &CodeGenerator::jnp,
+      &CodeGenerator::jl, &CodeGenerator::jge, &CodeGenerator::jle, &CodeGenerator::jg};
   const std::uint64_t target = address + static_cast<std::uint64_t>(instruction.target);
   const std::uint32_t field = instruction.rip_disp_offset;
   if (instruction.route == decoder::Route::kSlot && field != 0) {
@@ -83,7 +88,8 @@ void DetourAssembler::copy_of(const Instruction& instruction, std::uint64_t addr
   switch (instruction.op.effect) {
     case Effect::kJump: return jump_to(target);
     case Effect::kJumpIf: return (this->*kJumpIf[instruction.op.condition])(known_as(target));
-    case Effect::kCall: {  // pushes the original return address, which stands behind the jump; aligned: RFLAGS.AC may be set
+    case Effect::kCall: {  // pushes the original return address, which stands behind the jump; aligned: RFLAGS.AC may
+                           // be set
       const auto gap = static_cast<std::uint32_t>(-(here() + kPushBytes + decoder::kJumpBytes) & 7);
       push(qword[rip + static_cast<int>(decoder::kJumpBytes + gap)]);
       jump_to(target);

@@ -1,13 +1,16 @@
-// The machine code of detours, as text that reads as assembler: Xbyak writes it, into a buffer that it cannot run past, and what holds
-// of a thread is noted while it does (table/detour_stages.h).
+// The machine code of detours, as text that reads as assembler: Xbyak writes it, into a buffer that it cannot run past,
+// and what holds of a thread is noted while it does (table/detour_stages.h).
 //
-// Blocks that many detours have are assembled once for each shape, with blanks for what differs; a detour is put together from them
-// and from the copies of the displaced instructions. Layouts of what the code reads and writes are the structs' own (offsetof).
+// Blocks that many detours have are assembled once for each shape, with blanks for what differs; a detour is put
+// together from them and from the copies of the displaced instructions. Layouts of what the code reads and writes are
+// the structs' own (offsetof).
 //
-// Context: normal. Thread-safe: no. Throws Xbyak::Error, a std::exception, where something does not fit. No memory but libubp's own.
+// Context: normal. Thread-safe: no. Throws Xbyak::Error, a std::exception, where something does not fit. No memory but
+// libubp's own.
 #pragma once
 
-// Else Xbyak brings <iostream>, for messages of its own, and that std::locale: a megabyte, and relocations for every process to work off.
+// Else Xbyak brings <iostream>, for messages of its own, and that std::locale: a megabyte, and relocations for every
+// process to work off.
 #ifndef NDEBUG
 #define NDEBUG
 #define UBP_HAS_ASSERT
@@ -31,14 +34,14 @@ namespace ubp::runtime {
 
 // What a block leaves blank, for each detour to fill in: the last four bytes of an instruction, or eight (kList).
 enum class Blank : std::uint8_t {
-  kCounter,   // bytes from where the task counts to the probepoint's counter
-  kInSegment, // likewise, from %gs:0
-  kDropped,   // likewise: to what a recorder drops
-  kList,      // where the pointer to the first consumer is
-  kPoint,     // the probepoint's index
-  kRecorder,  // the counter of the probe that records
-  kToLate,    // a jump's displacement to the late block,
-  kToResume,  // and back
+  kCounter,    // bytes from where the task counts to the probepoint's counter
+  kInSegment,  // likewise, from %gs:0
+  kDropped,    // likewise: to what a recorder drops
+  kList,       // where the pointer to the first consumer is
+  kPoint,      // the probepoint's index
+  kRecorder,   // the counter of the probe that records
+  kToLate,     // a jump's displacement to the late block,
+  kToResume,   // and back
 };
 
 // A block as it was assembled.
@@ -57,7 +60,8 @@ class DetourAssembler : public Xbyak::CodeGenerator {
  public:
   explicit DetourAssembler(const DetourStorage& storage) : CodeGenerator(sizeof buffer_, buffer_), storage_(storage) {}
 
-  // Counts: the slow way, and then what a hit enters. is_later: what comes from above enters it too, by a hop over the slow way.
+  // Counts: the slow way, and then what a hit enters. is_later: what comes from above enters it too, by a hop over the
+  // slow way.
   BlockCode count(bool is_later);
   // Counts in one instruction.
   BlockCode count_by_segment();
@@ -90,8 +94,8 @@ class DetourAssembler : public Xbyak::CodeGenerator {
   std::span<const std::uint8_t> written() const { return {buffer_, getSize()}; }
 
  private:
-  static constexpr std::uint32_t kHopBytes = 2, kPushBytes = 6;          // jmp rel8; push disp32(%rip)
-  static constexpr std::uint32_t kBlank = 0x7eeeeeee;                    // no shorter displacement or immediate will do
+  static constexpr std::uint32_t kHopBytes = 2, kPushBytes = 6;  // jmp rel8; push disp32(%rip)
+  static constexpr std::uint32_t kBlank = 0x7eeeeeee;            // no shorter displacement or immediate will do
   static constexpr std::uint64_t kBlankQuad = 0x7eeeeeee'eeeeeeee;
 
   // Appends bytes. (Xbyak's db() takes them one by one.)
@@ -134,8 +138,8 @@ class DetourAssembler : public Xbyak::CodeGenerator {
   const void* known_as(std::uint64_t target) const { return buffer_ + (target - address_); }
 
   DetourStorage storage_;
-  std::uint64_t address_ = 0;   // where the buffer's begin will run
-  BlockCode code_;              // the block being assembled
+  std::uint64_t address_ = 0;  // where the buffer's begin will run
+  BlockCode code_;             // the block being assembled
   std::uint32_t holds_ = 0;
   std::uint8_t buffer_[kMostDetourBytes];
 };

@@ -7,8 +7,8 @@
 
 namespace ubp::runtime {
 
-bool boundary_pattern(const DetourPlan& plan, std::uint32_t prefixes, std::uint32_t kept, std::span<const std::uint8_t> code,
-                      Pattern& pattern) {
+bool boundary_pattern(const DetourPlan& plan, std::uint32_t prefixes, std::uint32_t kept,
+                      std::span<const std::uint8_t> code, Pattern& pattern) {
   pattern = {};
   const auto fix = [&](std::uint32_t offset, std::uint8_t value) {
     if (offset <= prefixes) return false;  // a prefix's, or the opcode's
@@ -34,7 +34,8 @@ bool reaches(const DetourPlan& plan, std::uint64_t origin, std::uint64_t entry, 
     if (part.instruction.has_target) target += static_cast<std::uint64_t>(part.instruction.target);
     if (part.instruction.route == decoder::Route::kSlot && part.instruction.rip_disp_offset != 0) {
       const std::uint32_t field = xol::load32(&code[part.offset + part.instruction.rip_disp_offset]);
-      target = address + part.instruction.length + static_cast<std::uint64_t>(std::int64_t{static_cast<std::int32_t>(field)});
+      target = address + part.instruction.length +
+               static_cast<std::uint64_t>(std::int64_t{static_cast<std::int32_t>(field)});
     }
     return xol::in_reach(entry, 0, address, target);
   });

@@ -25,14 +25,14 @@ struct DetourPlan {
     bool by_segment = false;    // in one instruction: nobody reads the flags there
     std::uint32_t counter = 0;  // bytes from TaskState::fast to its counter
   };
-  std::vector<Part> parts;    // at most kMostParts; those of the window, and what follows
-  std::uint32_t length = 0;   // of the original instructions
+  std::vector<Part> parts;   // at most kMostParts; those of the window, and what follows
+  std::uint32_t length = 0;  // of the original instructions
 };
 
-// The pattern of a jump with so many prefixes over the parts: an int3 at every boundary before `kept`, and from there on the
-// bytes of `code`. False: there is none.
-bool boundary_pattern(const DetourPlan& plan, std::uint32_t prefixes, std::uint32_t kept, std::span<const std::uint8_t> code,
-                      Pattern& pattern);
+// The pattern of a jump with so many prefixes over the parts: an int3 at every boundary before `kept`, and from there
+// on the bytes of `code`. False: there is none.
+bool boundary_pattern(const DetourPlan& plan, std::uint32_t prefixes, std::uint32_t kept,
+                      std::span<const std::uint8_t> code, Pattern& pattern);
 
 // Whether all that the copies refer to is in reach of a detour there.
 bool reaches(const DetourPlan& plan, std::uint64_t origin, std::uint64_t entry, std::span<const std::uint8_t> code);
@@ -54,8 +54,8 @@ struct Floating {
 // How a detour calls its consumers, or records.
 struct DetourConsumers {
   ConsumerNeeds needs;
-  std::uint64_t list = 0;   // where the pointer to the first consumer is
-  bool is_inside = false;   // not at a function's entry, where the psABI says what state there is
+  std::uint64_t list = 0;  // where the pointer to the first consumer is
+  bool is_inside = false;  // not at a function's entry, where the psABI says what state there is
   // The same for all detours of a process:
   std::int32_t error = 0;   // of errno, from %fs:0
   std::int32_t cancel = 0;  // of the thread's cancellation state, likewise; 0: not known

@@ -18,7 +18,7 @@ std::uint64_t next_match(std::uint64_t x, Pattern pattern) {
     const std::uint64_t byte = std::uint64_t{0xff} << shift;
     if ((pattern.mask & byte) == 0 || (x & byte) == (pattern.value & byte)) continue;
     const std::uint64_t below = (std::uint64_t{1} << (shift + 8)) - 1;  // this byte and those below
-    if ((x & byte) > (pattern.value & byte)) {  // the free bits above count one up
+    if ((x & byte) > (pattern.value & byte)) {                          // the free bits above count one up
       x = ((x | pattern.mask | below) + 1);
       if (x >> 32 != 0) return kEnd;
     }
@@ -40,7 +40,8 @@ DetourSpace::Chunk* DetourSpace::find_chunk(std::uint64_t base) {
   if (!is_new) return found->second.get();
   constexpr std::uint64_t kBitmap = kChunkBytes / 8;
   if (chunks_made_ == kMostChunks || !reserve_(base)) return nullptr;
-  void* const bitmaps = mmap(nullptr, 2 * kBitmap, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const bitmaps =
+      mmap(nullptr, 2 * kBitmap, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (bitmaps == MAP_FAILED) return nullptr;
   ++chunks_made_;
   auto chunk = std::make_unique<Chunk>();
@@ -66,23 +67,27 @@ std::uint64_t DetourSpace::last_used(Chunk& chunk, std::uint64_t begin, std::uin
 }
 
 std::optional<std::uint64_t> DetourSpace::place(std::uint64_t from, Pattern pattern, DetourSize size, Extent code) {
-  const std::uint64_t reach = from - (pattern.value >> 31 != 0 ? std::uint64_t{1} << 32 : 0);  // entry = reach + displacement
+  const std::uint64_t reach =
+      from - (pattern.value >> 31 != 0 ? std::uint64_t{1} << 32 : 0);  // entry = reach + displacement
   const std::uint64_t begin = pattern.value & 0xff000000, end = begin + (std::uint64_t{1} << 24);
   const std::uint64_t home = begin + home_of(from) - from;
   if (const auto entry = search(reach, {home, end}, pattern, size, code)) return entry;
   return search(reach, {begin, home}, pattern, size, code);
 }
 
-// The first place with a displacement in `within`, but in no chunk that such detours have often been looked for in vain: without that
-// the time would grow by the square of their number.
-std::optional<std::uint64_t> DetourSpace::search(std::uint64_t reach, Extent within, Pattern pattern, DetourSize size, Extent code) {
+// The first place with a displacement in `within`, but in no chunk that such detours have often been looked for in
+// vain: without that the time would grow by the square of their number.
+std::optional<std::uint64_t> DetourSpace::search(std::uint64_t reach, Extent within, Pattern pattern, DetourSize size,
+                                                 Extent code) {
   const std::uint64_t need = size.head + size.code, first = reach + within.begin - size.head;
   const bool is_contiguous = (pattern.mask & 0xffffff) == 0;
   constexpr std::uint8_t kOften = 4;
   const std::uint32_t fixed = (pattern.mask & 0xff) / 0xff;
-  const bool is_dense = (pattern.mask & 0xffff00) == 0;  // it may lie anywhere in a chunk, or nearly so: one failure tells of others
+  const bool is_dense =
+      (pattern.mask & 0xffff00) == 0;  // it may lie anywhere in a chunk, or nearly so: one failure tells of others
   const std::uint32_t bucket = std::min<std::uint32_t>(static_cast<std::uint32_t>(need) / 64, kSizes - 1);
-  std::uint64_t relative = next_match(within.begin, pattern), begun = ~std::uint64_t{0};  // the chunk that is being searched from its begin
+  std::uint64_t relative = next_match(within.begin, pattern),
+                begun = ~std::uint64_t{0};  // the chunk that is being searched from its begin
   Chunk* searched = nullptr;
   while (relative < within.end) {
     const std::uint64_t begin = reach + relative - size.head, base = begin & ~(kChunkBytes - 1), offset = begin - base;
@@ -125,7 +130,8 @@ void DetourSpace::publish(DetourView& view, std::uint64_t head) {
   const std::uint64_t begin = head, base = begin & ~(kChunkBytes - 1);
   Chunk& chunk = *chunks_.at(base);
   const std::uint64_t offset = begin - base;
-  __atomic_fetch_or(&chunk.begins[offset / 64], std::uint64_t{1} << (offset % 64), __ATOMIC_RELEASE);  // before its jump is written
+  __atomic_fetch_or(&chunk.begins[offset / 64], std::uint64_t{1} << (offset % 64),
+                    __ATOMIC_RELEASE);  // before its jump is written
   if (chunk.is_shown) return;
   view.chunks[view.count] = {base, chunk.begins};
   __atomic_store_n(&view.count, view.count + 1, __ATOMIC_RELEASE);  // whoever counts it finds it whole

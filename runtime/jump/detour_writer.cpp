@@ -15,7 +15,8 @@ struct DetourWriter::Shape {
   std::uint32_t head_bytes() const { return static_cast<std::uint32_t>(sizeof(void*)) + first.block.entry; }
 };
 
-DetourWriter::DetourWriter(const DetourStorage& storage) : storage_(storage), assembler_(std::make_unique<DetourAssembler>(storage)) {
+DetourWriter::DetourWriter(const DetourStorage& storage)
+    : storage_(storage), assembler_(std::make_unique<DetourAssembler>(storage)) {
   later_ = std::make_unique<const BlockCode>(assembler_->count(true));
   by_segment_ = std::make_unique<const BlockCode>(assembler_->count_by_segment());
 }
@@ -31,7 +32,8 @@ const DetourWriter::Shape& DetourWriter::shape_of(const DetourPlan& plan, const 
   const bool calls = consumers != nullptr, by_segment = !calls && plan.parts.front().by_segment;
   const ConsumerNeeds needs = calls ? consumers->needs : ConsumerNeeds{};
   const bool records = needs.recorder != 0;
-  const unsigned key = bits({calls, by_segment, records, calls && consumers->is_inside, needs.reads, needs.modifies, needs.xmm, needs.all_fp});
+  const unsigned key = bits({calls, by_segment, records, calls && consumers->is_inside, needs.reads, needs.modifies,
+                             needs.xmm, needs.all_fp});
   std::unique_ptr<const Shape>& kept = shapes_[key];
   if (kept != nullptr) return *kept;
   auto shape = std::make_unique<Shape>();
@@ -61,8 +63,8 @@ DetourSize DetourWriter::size_of(const DetourPlan& plan, const DetourConsumers* 
   return {shape.head_bytes(), bytes};
 }
 
-void DetourWriter::write(std::span<std::uint8_t> out, DetourInfo& info, const DetourPlan& plan, std::span<const std::uint8_t> code,
-                         const DetourConsumers* consumers) {
+void DetourWriter::write(std::span<std::uint8_t> out, DetourInfo& info, const DetourPlan& plan,
+                         std::span<const std::uint8_t> code, const DetourConsumers* consumers) {
   const Shape& shape = shape_of(plan, consumers);
   DetourAssembler& assembler = *assembler_;
   const std::uint32_t head = shape.head_bytes();

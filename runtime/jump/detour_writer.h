@@ -1,4 +1,5 @@
-// Writes detours: puts together what the assembler makes of their blocks, once for each shape, and of the displaced instructions.
+// Writes detours: puts together what the assembler makes of their blocks, once for each shape, and of the displaced
+// instructions.
 //
 // Context: normal. Thread-safe: no. What DetourInfo::shape leads to lives as long as the writer.
 #pragma once
@@ -25,8 +26,9 @@ class DetourWriter {
   DetourSize size_of(const DetourPlan& plan, const DetourConsumers* consumers);
 
   // Writes the detour: what it stands for in `info`, whose entry, origin, point and jump_bytes are set, and its code.
-  // out: size_of() bytes, to run so that what follows the head is at info.entry; code: the original bytes, plan.length or jump_bytes,
-  // whichever is more; info stays where it is for ever. Throws std::exception where the size is another, or something out of reach.
+  // out: size_of() bytes, to run so that what follows the head is at info.entry; code: the original bytes, plan.length
+  // or jump_bytes, whichever is more; info stays where it is for ever. Throws std::exception where the size is another,
+  // or something out of reach.
   void write(std::span<std::uint8_t> out, DetourInfo& info, const DetourPlan& plan, std::span<const std::uint8_t> code,
              const DetourConsumers* consumers);
 

@@ -23,13 +23,15 @@ struct DetourJump {
     writer.write_jump({bytes, info->jump_bytes}, address, info->entry);
   }
   bool is_boundary(std::uint32_t offset) const {
-    return std::any_of(info->starts + 1, info->starts + info->count, [&](std::uint8_t start) { return start == offset; });
+    return std::any_of(info->starts + 1, info->starts + info->count,
+                       [&](std::uint8_t start) { return start == offset; });
   }
 };
 
 std::string_view tier_reason(Tier tier) {
-  static constexpr std::string_view kReasons[kTiers] = {"", "", kJumpTier, kJumpTier, "not-entry", "window-too-short", "instruction",
-                                                        "branch-target", "no-address", "budget", "neighbour", "consumer",    "unsupported"};
+  static constexpr std::string_view kReasons[kTiers] = {
+      "",           "",       kJumpTier,   kJumpTier,  "not-entry",  "window-too-short", "instruction", "branch-target",
+      "no-address", "budget", "neighbour", "consumer", "unsupported"};
   return kReasons[static_cast<std::size_t>(tier)];
 }
 
@@ -63,13 +65,16 @@ Tier Detours::reason(std::uint32_t index) const {
   const Tier now = tier(index);
   if (now == Tier::kCovered) {
     const std::uint32_t first = covered_by_.at(index);
-    return is_jump(first) ? Tier::kCovered : g_process.table.points[index].has_consumers ? Tier::kConsumer : reason(first);
+    return is_jump(first)                                ? Tier::kCovered
+           : g_process.table.points[index].has_consumers ? Tier::kConsumer
+                                                         : reason(first);
   }
   if (now != Tier::kReady) return now;
   if (is_stopped_) return Tier::kUnsupported;
   for (std::uint64_t back = 1; back < kMostJumpBytes; ++back) {  // it may lie in a jump that came later
     const std::uint32_t before = g_process.table.find(g_process.table.points[index].address - back);
-    if (before != kNotFound && is_jump(before) && back < g_process.detours.of(before)->jump_bytes) return Tier::kCovered;
+    if (before != kNotFound && is_jump(before) && back < g_process.detours.of(before)->jump_bytes)
+      return Tier::kCovered;
   }
   const bool has_consumers = g_process.table.points[index].has_consumers;
   const DetourInfo* const needed = chosen(index);
@@ -98,7 +103,8 @@ void for_each_over(std::uint64_t address, const Visit& visit) {
   for (std::uint64_t back = 1; back < kFurthest; ++back) {
     const std::uint32_t index = g_process.table.find(address - back);
     const DetourInfo* const info = index == kNotFound ? nullptr : g_process.detours.of(index);
-    if (info != nullptr && info->point == index && back < std::max(info->jump_bytes, info->length)) visit(index, *info, back);
+    if (info != nullptr && info->point == index && back < std::max(info->jump_bytes, info->length))
+      visit(index, *info, back);
   }
 }
 
@@ -159,15 +165,17 @@ void Detours::take_stale(std::uint64_t address, std::vector<std::uint32_t>& inde
 
 namespace {
 
-// Writes, of every jump's bytes behind the first, those that pick(jump, offset) gives a value for. Nothing to write is no
-// problem.
+// Writes, of every jump's bytes behind the first, those that pick(jump, offset) gives a value for. Nothing to write is
+// no problem.
 template <typename Pick>
-std::optional<std::string> write_bytes(std::span<const std::uint32_t> indexes, DetourWriter& writer, const Pick& pick, bool& has_written) {
+std::optional<std::string> write_bytes(std::span<const std::uint32_t> indexes, DetourWriter& writer, const Pick& pick,
+                                       bool& has_written) {
   std::vector<patch::Byte> bytes;
   for (const std::uint32_t index : indexes) {
     const Jump jump(index, writer);
     for (std::uint32_t offset = 0; offset < jump.info->jump_bytes; ++offset) {
-      if (const std::optional<std::uint8_t> value = pick(jump, offset)) bytes.push_back({jump.address + offset, *value});
+      if (const std::optional<std::uint8_t> value = pick(jump, offset))
+        bytes.push_back({jump.address + offset, *value});
     }
   }
   has_written = !bytes.empty();
@@ -198,7 +206,9 @@ std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexe
   const auto rest = [](const Jump& jump, std::uint32_t offset) -> Value {
     return offset != 0 && !jump.is_boundary(offset) ? Value(jump.bytes[offset]) : std::nullopt;
   };
-  const auto first = [](const Jump& jump, std::uint32_t offset) -> Value { return offset == 0 ? Value(jump.bytes[0]) : std::nullopt; };
+  const auto first = [](const Jump& jump, std::uint32_t offset) -> Value {
+    return offset == 0 ? Value(jump.bytes[0]) : std::nullopt;
+  };
   const auto whole = [](const Jump& jump, std::uint32_t offset) -> Value { return jump.bytes[offset]; };
   bool has_written = false;
   std::optional<std::string> denied;
@@ -213,7 +223,9 @@ std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexe
   }
   if (denied) {
     is_stopped_ = true;
-    write_bytes(indexes, *writer_, [&](const Jump& jump, std::uint32_t offset) { return original_at(jump, offset); }, has_written);
+    write_bytes(
+        indexes, *writer_, [&](const Jump& jump, std::uint32_t offset) { return original_at(jump, offset); },
+        has_written);
     return denied;
   }
   callbacks_.synchronise();
@@ -229,13 +241,19 @@ std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexe
 std::optional<std::string> Detours::remove(std::span<const std::uint32_t> indexes, bool is_alone) {
   if (indexes.empty()) return std::nullopt;
   for (const std::uint32_t index : indexes) set_active(index, false);
-  const auto first = [](const Jump&, std::uint32_t offset) -> Value { return offset == 0 ? Value(0xcc) : std::nullopt; };
+  const auto first = [](const Jump&, std::uint32_t offset) -> Value {
+    return offset == 0 ? Value(0xcc) : std::nullopt;
+  };
   const auto rest = [](const Jump& jump, std::uint32_t offset) -> Value {
     return offset != 0 && !jump.is_boundary(offset) ? Value(jump.info->original[offset]) : std::nullopt;
   };
-  const auto boundary = [&](const Jump& jump, std::uint32_t offset) { return jump.is_boundary(offset) ? original_at(jump, offset) : std::nullopt; };
+  const auto boundary = [&](const Jump& jump, std::uint32_t offset) {
+    return jump.is_boundary(offset) ? original_at(jump, offset) : std::nullopt;
+  };
   bool has_written = false;
-  const auto whole = [&](const Jump& jump, std::uint32_t offset) { return offset == 0 ? Value(0xcc) : original_at(jump, offset); };
+  const auto whole = [&](const Jump& jump, std::uint32_t offset) {
+    return offset == 0 ? Value(0xcc) : original_at(jump, offset);
+  };
   if (is_alone) {
     if (auto denied = write_bytes(indexes, *writer_, whole, has_written)) return denied;
   } else if (auto denied = write_bytes(indexes, *writer_, first, has_written)) {
@@ -280,7 +298,8 @@ std::vector<patch::Swap> Detours::restore(bool is_alone) {
     for (std::uint32_t offset = 0; offset < jump.info->jump_bytes; ++offset) {
       const std::uint64_t address = jump.address + offset;
       const std::uint32_t point = g_process.table.find(address);
-      const std::uint8_t original = point != kNotFound ? g_process.table.points[point].first_byte : jump.info->original[offset];
+      const std::uint8_t original =
+          point != kNotFound ? g_process.table.points[point].first_byte : jump.info->original[offset];
       const bool is_boundary = jump.is_boundary(offset);
       if (is_alone) {
         rest.push_back({address, jump.bytes[offset], original});

@@ -1,16 +1,16 @@
 // The jump tier: which probepoints have a detour, which of them are entered by a jump now, and why the others are not.
 //
-// A jump goes in behind the probepoint's int3, and comes out again before it, in steps between which every thread is made to
-// see what was written (synchronise), so that no thread ever runs a mixture:
+// A jump goes in behind the probepoint's int3, and comes out again before it, in steps between which every thread is
+// made to see what was written (synchronise), so that no thread ever runs a mixture:
 //
 //   in    int3 | int3 at every boundary in the window | the jump's other bytes | its first byte
-//   out   int3 at the first byte | the other bytes as they were | the boundaries as they were | (the first byte: Probepoints)
+//   out   int3 at the first byte | the other bytes as they were | the boundaries as they were
 //
-// A thread that stands at a boundary, or jumps there, meets an int3 at every one of these times, and the trap path sends it to
-// the instruction's copy in the detour. Detours are never freed or changed.
+// A thread that stands at a boundary, or jumps there, meets an int3 at every one of these times, and the trap path
+// sends it to the instruction's copy in the detour. Detours are never freed or changed.
 //
-// A detour counts every probepoint among its instructions. Those need no jump of their own, unless something branches to them
-// (Tier::kCovered); their int3s stay, for whoever comes another way.
+// A detour counts every probepoint among its instructions. Those need no jump of their own, unless something branches
+// to them (Tier::kCovered); their int3s stay, for whoever comes another way.
 //
 // Context: normal, under the registry's lock. Async-signal-safe: no. Thread-safe: no.
 #pragma once
@@ -29,10 +29,10 @@
 
 #include "decoder/flags.h"
 #include "decoder/window.h"
-#include "runtime/patch/swap.h"
-#include "runtime/plan/modules.h"
 #include "runtime/jump/detour_space.h"
 #include "runtime/jump/detour_writer.h"
+#include "runtime/patch/swap.h"
+#include "runtime/plan/modules.h"
 
 namespace ubp::runtime {
 
@@ -41,12 +41,12 @@ enum class Optimize : std::uint8_t { kNever, kAuto, kAlways };
 
 // What keeps a probepoint at its int3, if anything does.
 enum class Tier : std::uint8_t {
-  kUnseen,       // nobody asked
-  kReady,        // its detour waits
+  kUnseen,  // nobody asked
+  kReady,   // its detour waits
   kJump,
-  kCovered,      // counted in the detour of one before it, when that is a jump
-  kNotEntry,     // kAuto optimises entries only
-  kTooShort,     // as decoder::WindowProblem
+  kCovered,   // counted in the detour of one before it, when that is a jump
+  kNotEntry,  // kAuto optimises entries only
+  kTooShort,  // as decoder::WindowProblem
   kInstruction,
   kTarget,
   kNoAddress,    // no address for the detour fits the boundaries
@@ -61,13 +61,17 @@ inline constexpr std::size_t kTiers = 13;
 std::string_view tier_reason(Tier tier);
 inline constexpr std::string_view kJumpTier = "jump";
 
-inline constexpr std::uint32_t kMostDetourLength = 128;  // bytes that one stands for; beyond, a jump back costs nothing against the rest
+inline constexpr std::uint32_t kMostDetourLength =
+    128;  // bytes that one stands for; beyond, a jump back costs nothing against the rest
 
 // A function whose probepoints are to have detours.
 struct DetouredFunction {
   DetouredFunction(plan::Code bytes, std::uint64_t own_bytes, std::uint64_t at, decoder::CodeElsewhere others)
-      : storage(std::move(bytes)), code{storage, static_cast<std::uint32_t>(std::min<std::uint64_t>(own_bytes, storage.size()))},
-        targets(code), entry(at), elsewhere(std::move(others)) {}
+      : storage(std::move(bytes)),
+        code{storage, static_cast<std::uint32_t>(std::min<std::uint64_t>(own_bytes, storage.size()))},
+        targets(code),
+        entry(at),
+        elsewhere(std::move(others)) {}
   DetouredFunction(const DetouredFunction&) = delete;
   DetouredFunction& operator=(const DetouredFunction&) = delete;
 
@@ -85,9 +89,8 @@ struct DetourJump;  // detours.cpp
 class Detours {
  public:
   Detours();
-  // capacity: probepoints there can ever be. synchronise: makes every thread see what was written. is_armed: whether the
-  // probepoint's int3 is in.
-  // needs: what the consumers of a probepoint ask for.
+  // capacity: probepoints there can ever be. synchronise: makes every thread see what was written. is_armed: whether
+  // the probepoint's int3 is in. needs: what the consumers of a probepoint ask for.
   struct Callbacks {
     std::function<void()> synchronise;
     std::function<bool(std::uint32_t)> is_armed;
@@ -104,7 +107,8 @@ class Detours {
   // Makes the detour of a probepoint that has none. For those of one function, in the order of their addresses.
   void make(std::uint32_t index, DetouredFunction& function, std::uint32_t offset);
   // Makes the detour that a probepoint needs for consumers, where it has none that does.
-  void make_for_consumers(std::uint32_t index, DetouredFunction& function, std::uint32_t offset, const ConsumerNeeds& needs);
+  void make_for_consumers(std::uint32_t index, DetouredFunction& function, std::uint32_t offset,
+                          const ConsumerNeeds& needs);
   // Writes what was made.
   void flush();
 
@@ -112,7 +116,9 @@ class Detours {
   // Whether its jump leads to the detour that its consumers need now.
   bool is_chosen(std::uint32_t index) const;
   // Whether insert() would change anything.
-  bool is_ready(std::uint32_t index) const { return tier(index) == Tier::kReady && !is_stopped_ && reason(index) == Tier::kReady; }
+  bool is_ready(std::uint32_t index) const {
+    return tier(index) == Tier::kReady && !is_stopped_ && reason(index) == Tier::kReady;
+  }
   std::uint64_t jumps() const { return jumps_; }
   bool has_jumped() const { return has_jumped_; }  // some probepoint ever was a jump
   // The jumps whose detours execute the instruction at an address, but not as their first, are appended.
@@ -123,7 +129,8 @@ class Detours {
   void points_within(std::uint32_t index, std::vector<std::uint32_t>& indexes) const;
   // Of probepoints sorted by address, keeps the first of those whose jumps would overlap.
   void drop_overlapping(std::vector<std::uint32_t>& indexes);
-  // The probepoints whose detours execute the instruction at an address without counting it, are appended, to be made again.
+  // The probepoints whose detours execute the instruction at an address without counting it, are appended, to be made
+  // again.
   void take_stale(std::uint64_t address, std::vector<std::uint32_t>& indexes);
   // Whether some detour that counts it does so by %gs.
   bool counts_by_segment(std::uint32_t index) const;
@@ -136,8 +143,8 @@ class Detours {
   // was denied: then none of them is a jump. is_alone: no other thread runs, so that one step does.
   std::optional<std::string> insert(std::span<const std::uint32_t> indexes, bool is_alone);
   std::optional<std::string> remove(std::span<const std::uint32_t> indexes, bool is_alone);
-  // Takes every jump out of what is still its text (patch/swap.h), for good: the process ends. In the steps of remove(), but for the
-  // last: returns the int3s that are left of them. Denied: they stay.
+  // Takes every jump out of what is still its text (patch/swap.h), for good: the process ends. In the steps of
+  // remove(), but for the last: returns the int3s that are left of them. Denied: they stay.
   std::vector<patch::Swap> restore(bool is_alone);
   // The module is gone, and the text with it.
   void forget(std::uint32_t index);
@@ -154,8 +161,8 @@ class Detours {
   const DetourInfo* with_consumers(std::uint32_t index) const;
   const DetourInfo* chosen(std::uint32_t index) const;
   void choose(std::uint32_t index);
-  std::optional<std::uint64_t> find_place(std::uint64_t origin, std::uint32_t jump_bytes, const DetourPlan& plan, DetourSize size,
-                                          Pattern pattern, std::span<const std::uint8_t> code);
+  std::optional<std::uint64_t> find_place(std::uint64_t origin, std::uint32_t jump_bytes, const DetourPlan& plan,
+                                          DetourSize size, Pattern pattern, std::span<const std::uint8_t> code);
   void stage(std::uint64_t address, std::span<const std::uint8_t> bytes);
 
   static constexpr std::uint64_t kPage = sys::kPageBytes;
@@ -165,21 +172,21 @@ class Detours {
   bool is_stopped_ = false, has_jumped_ = false;
   std::uint64_t budget_ = 0;
   Callbacks callbacks_;
-  std::unique_ptr<DetourWriter> writer_;                       // null: no jump is ever made
+  std::unique_ptr<DetourWriter> writer_;  // null: no jump is ever made
   DetourSpace space_;
-  std::deque<DetourInfo> infos_;                               // never moved or freed: the trap path may look
+  std::deque<DetourInfo> infos_;  // never moved or freed: the trap path may look
   std::vector<Tier> tiers_;
   struct ForConsumers {
     ConsumerNeeds needs;
     const DetourInfo* info;
   };
   std::unordered_multimap<std::uint32_t, ForConsumers> for_consumers_;  // by probepoint
-  std::unordered_map<std::uint32_t, const DetourInfo*> counting_;  // of those: their other detour
-  std::unordered_map<std::uint32_t, std::uint32_t> covered_by_;     // of Tier::kCovered: whose detour
-  std::map<std::uint64_t, Page> pages_;                             // staged, by address
-  std::unordered_set<std::uint64_t> written_;                       // pages that ever were
-  std::vector<const DetourInfo*> made_;                        // staged
-  std::vector<std::uint32_t> newly_covered_;                        // likewise
+  std::unordered_map<std::uint32_t, const DetourInfo*> counting_;       // of those: their other detour
+  std::unordered_map<std::uint32_t, std::uint32_t> covered_by_;         // of Tier::kCovered: whose detour
+  std::map<std::uint64_t, Page> pages_;                                 // staged, by address
+  std::unordered_set<std::uint64_t> written_;                           // pages that ever were
+  std::vector<const DetourInfo*> made_;                                 // staged
+  std::vector<std::uint32_t> newly_covered_;                            // likewise
   std::uint64_t jumps_ = 0;
 };
 

@@ -8,8 +8,10 @@
 #include "runtime/table/detour_save.h"
 #include "runtime/trap/layout.h"
 
-static_assert(offsetof(ubp::runtime::DetourSave, mxcsr) == UBP_SAVE_MXCSR && offsetof(ubp::runtime::DetourSave, in_use) == UBP_SAVE_IN_USE);
-static_assert(offsetof(ubp::runtime::DetourSave, masks) == UBP_SAVE_MASKS && offsetof(ubp::runtime::DetourSave, vectors) == UBP_SAVE_VECTORS);
+static_assert(offsetof(ubp::runtime::DetourSave, mxcsr) == UBP_SAVE_MXCSR &&
+              offsetof(ubp::runtime::DetourSave, in_use) == UBP_SAVE_IN_USE);
+static_assert(offsetof(ubp::runtime::DetourSave, masks) == UBP_SAVE_MASKS &&
+              offsetof(ubp::runtime::DetourSave, vectors) == UBP_SAVE_VECTORS);
 static_assert(offsetof(ubp::runtime::DetourSave, image) == UBP_SAVE_IMAGE);
 
 extern "C" {
@@ -47,7 +49,8 @@ std::optional<Floating> find_floating() {
   std::uint64_t size = 512 + 64;
   for (unsigned component = 2; component < 63; ++component) {
     if ((floating.components >> component & 1) == 0 || __get_cpuid_count(0xd, component, &a, &b, &c, &d) == 0) continue;
-    size = std::max<std::uint64_t>(size, std::uint64_t{b} + a);  // the standard format's offset and size: the longer one
+    size =
+        std::max<std::uint64_t>(size, std::uint64_t{b} + a);  // the standard format's offset and size: the longer one
   }
   if (size > sizeof(DetourSave::image)) return std::nullopt;
   if (!can_move(floating.components)) return floating;

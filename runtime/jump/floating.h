@@ -9,8 +9,8 @@
 
 namespace ubp::runtime {
 
-// How: by floating.S, or by XSAVE where the processor does not say what is in use. Nothing: there is no way, or no room.
-// Source: SDM volume 1, chapter 13.
+// How: by floating.S, or by XSAVE where the processor does not say what is in use. Nothing: there is no way, or no
+// room. Source: SDM volume 1, chapter 13.
 std::optional<Floating> find_floating();
 
 }  // namespace ubp::runtime

@@ -42,8 +42,8 @@ std::int32_t thread_offset(const void* address) {
 
 constexpr std::uint64_t kLow = std::uint64_t{1} << 31;  // programs that are no PIE lie below
 
-// The highest bytes of a displacement that lead to where detours may lie, best first. A program at the bottom of the address
-// space keeps the room for its heap; above libraries is the stack.
+// The highest bytes of a displacement that lead to where detours may lie, best first. A program at the bottom of the
+// address space keeps the room for its heap; above libraries is the stack.
 std::span<const std::uint8_t> directions(std::uint64_t origin) {
   static constexpr std::uint8_t kDown[] = {0xcc, 0xc4, 0xd4, 0xdc, 0xe8}, kUp[] = {0x60, 0x50, 0x40, 0x30, 0x20};
   return origin < kLow ? std::span<const std::uint8_t>(kUp) : std::span<const std::uint8_t>(kDown);
@@ -86,8 +86,9 @@ void Detours::start(Optimize optimize, std::size_t capacity, Callbacks callbacks
   callbacks_ = std::move(callbacks);
   const std::uint64_t segment = g_process.segment_unread + g_process.optimised_offset * sizeof(std::uint64_t);
   const trap::Thread& thread = trap::t_thread;
-  const DetourStorage storage{thread_offset(&thread.state), thread_offset(&thread.spilled.rcx), thread_offset(&thread.spilled.rax),
-                              thread_offset(&thread.spilled.rdx), static_cast<std::int32_t>(segment)};
+  const DetourStorage storage{thread_offset(&thread.state), thread_offset(&thread.spilled.rcx),
+                              thread_offset(&thread.spilled.rax), thread_offset(&thread.spilled.rdx),
+                              static_cast<std::int32_t>(segment)};
   writer_ = std::make_unique<DetourWriter>(storage);
 }
 
@@ -111,10 +112,10 @@ void Detours::stage(std::uint64_t address, std::span<const std::uint8_t> bytes) 
 
 namespace {
 
-// What the detour of a jump is to execute and count: the window, which ends at `cut` or behind, then what follows as far as it
-// pays.
+// What the detour of a jump is to execute and count: the window, which ends at `cut` or behind, then what follows as
+// far as it pays.
 DetourPlan plan_detour(const DetouredFunction& function, std::uint32_t offset, const decoder::Straight& straight,
-                            std::uint32_t jump_bytes, std::uint32_t cut) {
+                       std::uint32_t jump_bytes, std::uint32_t cut) {
   const std::uint64_t origin = function.entry + offset;
   DetourPlan plan;
   std::size_t wanted = 0;  // parts that are needed, or worth having
@@ -135,8 +136,8 @@ DetourPlan plan_detour(const DetouredFunction& function, std::uint32_t offset, c
   return plan;
 }
 
-// Where the window of a jump may end, best first: before a call, which is best left where it is; behind the jump, if what is
-// there can all be moved; and before any instruction that is kept.
+// Where the window of a jump may end, best first: before a call, which is best left where it is; behind the jump, if
+// what is there can all be moved; and before any instruction that is kept.
 std::vector<std::uint32_t> cuts(const decoder::Straight& straight, std::uint32_t jump_bytes, bool can_cover) {
   std::vector<std::uint32_t> found;
   for (const decoder::Straight::Part& part : straight.parts) {
@@ -152,9 +153,11 @@ std::vector<std::uint32_t> cuts(const decoder::Straight& straight, std::uint32_t
 
 }  // namespace
 
-Tier Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset, const DetourConsumers* consumers) {
+Tier Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset,
+                    const DetourConsumers* consumers) {
   const std::uint64_t origin = function.entry + offset;
-  if (offset >= function.code.bytes.size()) return Tier::kTooShort;  // behind a restartable sequence the code is not read
+  if (offset >= function.code.bytes.size())
+    return Tier::kTooShort;  // behind a restartable sequence the code is not read
   const auto code = function.code.bytes.subspan(offset);
   Tier problem = Tier::kReady;  // the first one met
   const auto note = [&](Tier tier) { problem = problem == Tier::kReady ? tier : problem; };
@@ -201,7 +204,8 @@ std::optional<std::uint64_t> Detours::find_place(std::uint64_t origin, std::uint
   const auto try_highest = [&](std::uint8_t direction) -> std::optional<std::uint64_t> {
     const std::uint32_t highest = std::uint32_t{direction} << 24;
     const Pattern fixed{pattern.mask | kHighest, (pattern.value & ~kHighest) | highest};
-    const auto entry = space_.place(origin + jump_bytes, fixed, size, {origin, origin + std::max(jump_bytes, plan.length)});
+    const auto entry =
+        space_.place(origin + jump_bytes, fixed, size, {origin, origin + std::max(jump_bytes, plan.length)});
     return entry && reaches(plan, origin, *entry, code) ? entry : std::nullopt;
   };
   if ((pattern.mask & kHighest) != 0) {
@@ -220,8 +224,8 @@ void Detours::leave(std::uint32_t index) {
 
 void Detours::make(std::uint32_t index, DetouredFunction& function, std::uint32_t offset) {
   if (tier(index) != Tier::kUnseen && tier(index) != Tier::kNotEntry) return;
-  const bool is_covered =
-      offset < function.window_end || (offset < function.covered_end && !function.targets.lead_into(offset, offset + 1));
+  const bool is_covered = offset < function.window_end ||
+                          (offset < function.covered_end && !function.targets.lead_into(offset, offset + 1));
   if (is_covered) {
     set(index, Tier::kCovered);
     covered_by_[index] = function.latest;
@@ -237,7 +241,8 @@ void Detours::make(std::uint32_t index, DetouredFunction& function, std::uint32_
   if (pages_.size() >= kMostPages) flush();
 }
 
-void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function, std::uint32_t offset, const ConsumerNeeds& needs) {
+void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function, std::uint32_t offset,
+                                 const ConsumerNeeds& needs) {
   const auto [first, last] = for_consumers_.equal_range(index);
   const bool has_one = std::any_of(first, last, [&](const auto& made) {
     return made.second.needs.recorder == needs.recorder && made.second.needs.covers(needs);

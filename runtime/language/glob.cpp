@@ -20,8 +20,7 @@ class Matcher {
   // Matches `c` against the pattern character, escape or class at `at` (not a *).
   Step step(std::size_t at, unsigned char c) {
     switch (pattern_[at]) {
-      case '?':
-        return {at + 1, true};
+      case '?': return {at + 1, true};
       case '[': {
         if (at >= first_open_) break;
         const Step step = match_class(at, c);
@@ -29,8 +28,7 @@ class Matcher {
         first_open_ = at;
         break;
       }
-      default:
-        break;
+      default: break;
     }
     const unsigned char expected = take(at);
     return {at, expected == c};

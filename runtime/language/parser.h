@@ -68,9 +68,7 @@ class Parser {
   }
   std::string_view word_at(std::size_t offset) const;       // up to space, a separator or the end
   std::string_view character_at(std::size_t offset) const;  // one whole UTF-8 character
-  std::string_view slice(std::size_t begin, std::size_t end) const {
-    return text_.substr(begin, end - begin);
-  }
+  std::string_view slice(std::size_t begin, std::size_t end) const { return text_.substr(begin, end - begin); }
   Position position(std::size_t offset) const;  // offset: on the cursor's line
   bool fail(std::size_t offset, std::string message);
   bool fail_unsupported(std::size_t offset, std::string_view what);

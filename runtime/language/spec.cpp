@@ -44,17 +44,16 @@ Error bad_byte_error(std::string_view text, const BadByte& bad) {
 
 std::string_view kind_name(Kind kind) {
   switch (kind) {
-    case Kind::kEntry:
-      return "uprobe";
-    case Kind::kInsn:
-      return "insn";
+    case Kind::kEntry: return "uprobe";
+    case Kind::kInsn: return "insn";
   }
   return "unknown";
 }
 
 bool Parser::parse_list(std::vector<Item>& items, std::size_t most) {
   for (skip_blank(); !at_end(); skip_blank()) {
-    if (items.size() == most) return fail(offset_, fmt::format("more than {} probes in one specification; a glob names many", most));
+    if (items.size() == most)
+      return fail(offset_, fmt::format("more than {} probes in one specification; a glob names many", most));
     Item item;
     if (!parse_item(item) || !expect_item_end()) return false;
     items.push_back(std::move(item));
@@ -69,12 +68,10 @@ bool Parser::parse_item(Item& item) {
     item.exclude = true;
     ++offset_;
     skip_space();
-    if (at_end() || is_separator(peek()) || peek() == '#')
-      return fail(offset_, "expected a target after '!'");
+    if (at_end() || is_separator(peek()) || peek() == '#') return fail(offset_, "expected a target after '!'");
     if (peek() == '!') return fail(offset_, "unexpected second '!'");
   }
-  if (peek() == '@')
-    return fail_unsupported(offset_, fmt::format("file inclusion ({})", quote(word_at(offset_))));
+  if (peek() == '@') return fail_unsupported(offset_, fmt::format("file inclusion ({})", quote(word_at(offset_))));
   kind_given_ = false;
   if (!expect_no_name() || !parse_kind(item) || !parse_target(item) || !parse_options(item)) return false;
   item.text = slice(start, offset_);
@@ -117,7 +114,8 @@ bool Parser::parse_options(Item& item) {
   }
   constexpr std::string_view kPending = "[missing=pending]";
   if (slice(offset_, std::min(offset_ + kPending.size(), text_.size())) != kPending) {
-    return fail_unsupported(offset_, fmt::format("an option list other than {} ({})", kPending, quote(word_at(offset_))));
+    return fail_unsupported(offset_,
+                            fmt::format("an option list other than {} ({})", kPending, quote(word_at(offset_))));
   }
   if (item.exclude) return fail(offset_, "an exclusion has no options");
   item.pending = true;
@@ -131,17 +129,13 @@ bool Parser::expect_item_end() {
   skip_space();
   if (at_end() || is_separator(peek())) return true;
   switch (peek()) {
-    case '[':
-      return fail_unsupported(offset_, fmt::format("an option list ({})", quote(word_at(offset_))));
-    case '/':
-      return fail_unsupported(offset_, "a predicate (/.../)");
-    case '{':
-      return fail_unsupported(offset_, "an action ({...})");
+    case '[': return fail_unsupported(offset_, fmt::format("an option list ({})", quote(word_at(offset_))));
+    case '/': return fail_unsupported(offset_, "a predicate (/.../)");
+    case '{': return fail_unsupported(offset_, "an action ({...})");
     case '+':
       if (spaced) return fail(offset_, "unexpected '+'; write an offset without spaces: symbol+4");
       break;
-    case ',':
-      return fail(offset_, "unexpected ','; separate probes with ';'");
+    case ',': return fail(offset_, "unexpected ','; separate probes with ';'");
     case '#':
       if (!spaced) break;
       skip_comment();
@@ -150,8 +144,9 @@ bool Parser::expect_item_end() {
       if (spaced && (is_word(peek()) || peek() == '%' || peek() == '*' || peek() == '-')) {
         return fail(
             offset_,
-            fmt::format("unexpected {} after the target; separate probes with ';' (a capture is not supported yet by this version)",
-                        quote(word_at(offset_))));
+            fmt::format(
+                "unexpected {} after the target; separate probes with ';' (a capture is not supported yet by this version)",
+                quote(word_at(offset_))));
       }
   }
   return fail(offset_, fmt::format("unexpected {} after the target", quote(character_at(offset_))));
@@ -192,9 +187,7 @@ std::string_view Parser::character_at(std::size_t offset) const {
   return slice(offset, end);
 }
 
-Position Parser::position(std::size_t offset) const {
-  return {line_, static_cast<int>(offset - line_start_) + 1};
-}
+Position Parser::position(std::size_t offset) const { return {line_, static_cast<int>(offset - line_start_) + 1}; }
 
 bool Parser::fail(std::size_t offset, std::string message) {
   error_ = {position(offset), std::move(message)};

@@ -26,31 +26,31 @@ std::string_view kind_name(Kind kind);  // "uprobe", as reports print it
 
 // symbol-glob[@version][+offset]
 struct SymbolTarget {
-  std::string pattern;        // glob; when quoted, exact text first. With its @VERSION or @@VERSION
-  bool quoted = false;        // written in quotes: may hold spaces, colons and parentheses
-  std::uint64_t offset = 0;   // bytes from the function's entry
+  std::string pattern;       // glob; when quoted, exact text first. With its @VERSION or @@VERSION
+  bool quoted = false;       // written in quotes: may hold spaces, colons and parentheses
+  std::uint64_t offset = 0;  // bytes from the function's entry
 };
 
 // module:0xADDR or, for Kind::kInsn, module:0xA-0xB: ELF virtual addresses of the module
 struct AddressTarget {
   std::uint64_t address = 0;
-  std::uint64_t end = 0;      // one past the range; address + 1 for a single address
+  std::uint64_t end = 0;  // one past the range; address + 1 for a single address
 };
 
 struct Item {
-  std::string text;           // as typed, without surrounding space; reports show it
-  Position position{};        // of the item's first character
-  Position target_position{}; // of the symbol or address
-  bool exclude = false;       // "!item": removes what an earlier item matched
-  bool pending = false;       // [missing=pending]: also for modules that are loaded later
+  std::string text;            // as typed, without surrounding space; reports show it
+  Position position{};         // of the item's first character
+  Position target_position{};  // of the symbol or address
+  bool exclude = false;        // "!item": removes what an earlier item matched
+  bool pending = false;        // [missing=pending]: also for modules that are loaded later
   Kind kind = Kind::kEntry;
-  std::string module;         // basename glob; empty: the executable
+  std::string module;  // basename glob; empty: the executable
   std::variant<SymbolTarget, AddressTarget> target;
 };
 
 struct Error {
   Position position{};
-  std::string message;        // one line, no final full stop, e.g. "expected a symbol after ':'"
+  std::string message;  // one line, no final full stop, e.g. "expected a symbol after ':'"
 };
 
 // True when `text` holds a glob character (* ? [).

@@ -120,16 +120,23 @@ bool Parser::expect_one_colon(const Item& item, std::size_t module_at) {
     return fail(offset_ + comma, "unexpected ','; separate probes with ';'");
   }
   if (kind_given_ || at(module_at) == '"') {
-    return fail(second, fmt::format("unexpected ':' after {} (C++ scopes are written '::')",
-                                    quote(slice(offset_, second))));
+    return fail(second,
+                fmt::format("unexpected ':' after {} (C++ scopes are written '::')", quote(slice(offset_, second))));
   }
-  constexpr std::string_view kKernels[] = {"kprobe",   "kretprobe", "kfunc", "kretfunc",   "fentry",     "fexit", "tracepoint", "rawtracepoint",
-                                           "software", "hardware",  "iter",  "watchpoint", "profile",    "t",     "k",          "kr"};
+  constexpr std::string_view kKernels[] = {
+      "kprobe",   "kretprobe", "kfunc", "kretfunc",   "fentry",  "fexit", "tracepoint", "rawtracepoint",
+      "software", "hardware",  "iter",  "watchpoint", "profile", "t",     "k",          "kr"};
   if (std::find(std::begin(kKernels), std::end(kKernels), item.module) != std::end(kKernels)) {
-    return fail(module_at, fmt::format("probe kind {} is for the kernel's probes; UBP has its own process's: u, uprobe, insn", quote(item.module)));
+    return fail(module_at,
+                fmt::format("probe kind {} is for the kernel's probes; UBP has its own process's: u, uprobe, insn",
+                            quote(item.module)));
   }
-  return fail(second, fmt::format("unexpected ':' after {}; write module:symbol (the known kinds are u, uprobe and insn, and C++ scopes are "
-                                  "written '::')", quote(slice(module_at, second))));
+  return fail(
+      second,
+      fmt::format(
+          "unexpected ':' after {}; write module:symbol (the known kinds are u, uprobe and insn, and C++ scopes are "
+          "written '::')",
+          quote(slice(module_at, second))));
 }
 
 bool Parser::parse_symbol(Item& item) {
@@ -147,10 +154,12 @@ bool Parser::parse_symbol(Item& item) {
   return true;
 }
 
-// Whether the '/' at the cursor belongs to the symbol that began at `start`, and neither to a path ("./app") nor to a predicate.
+// Whether the '/' at the cursor belongs to the symbol that began at `start`, and neither to a path ("./app") nor to a
+// predicate.
 bool Parser::is_within_name(std::size_t start) const {
   const char next = at(offset_ + 1);
-  const bool goes_on = is_word(next) || is_unicode(next) || (next != '\0' && std::string_view(".*?[(").find(next) != std::string_view::npos);
+  const bool goes_on = is_word(next) || is_unicode(next) ||
+                       (next != '\0' && std::string_view(".*?[(").find(next) != std::string_view::npos);
   return goes_on && slice(start, offset_).find_first_not_of('.') != std::string_view::npos;
 }
 
@@ -158,8 +167,8 @@ bool Parser::is_within_name(std::size_t start) const {
 bool Parser::parse_name(const Item& item, std::string& pattern) {
   const std::size_t start = offset_;
   if (is_digit(peek())) {
-    return fail(start, fmt::format("{} is neither a symbol nor an address (addresses begin with 0x)",
-                                   quote(word_at(start))));
+    return fail(start,
+                fmt::format("{} is neither a symbol nor an address (addresses begin with 0x)", quote(word_at(start))));
   }
   std::vector<std::size_t> open;  // offsets of ( and < that are not closed yet
   // Between brackets a space belongs to the name: "f(int, char const*)".
@@ -168,7 +177,7 @@ bool Parser::parse_name(const Item& item, std::string& pattern) {
     if (c == ' ') {
       ++offset_;
     } else if (is_word(c) || is_unicode(c) ||
-        (c != '\0' && std::string_view(".$*?:~").find(c) != std::string_view::npos)) {
+               (c != '\0' && std::string_view(".$*?:~").find(c) != std::string_view::npos)) {
       ++offset_;
     } else if (c == '(' || c == '<') {
       open.push_back(offset_++);
@@ -179,11 +188,13 @@ bool Parser::parse_name(const Item& item, std::string& pattern) {
       ++offset_;
     } else if (c == '/' && is_within_name(start)) {  // Go's packages
       ++offset_;
-    } else if (c == '@' && open.empty() && offset_ != start && slice(start, offset_).find('@') == std::string_view::npos) {
+    } else if (c == '@' && open.empty() && offset_ != start &&
+               slice(start, offset_).find('@') == std::string_view::npos) {
       const std::size_t version = offset_ + (at(offset_ + 1) == '@' ? 2 : 1);
       std::size_t end = version;
       while (is_word(at(end)) || at(end) == '.' || at(end) == '-') ++end;
-      if (end == version || slice(offset_, end) == "@plt" || !(ends_word(end) || at(end) == '+' || at(end) == '[')) break;
+      if (end == version || slice(offset_, end) == "@plt" || !(ends_word(end) || at(end) == '+' || at(end) == '['))
+        break;
       offset_ = end;
     } else if (c == '\\' && !ends_word(offset_ + 1)) {
       offset_ += 1 + character_at(offset_ + 1).size();
@@ -201,8 +212,8 @@ bool Parser::parse_name(const Item& item, std::string& pattern) {
     }
   }
   if (!open.empty()) {
-    return fail(open.back(), fmt::format("{} is not closed (put an operator's name in quotes)",
-                                         quote(character_at(open.back()))));
+    return fail(open.back(),
+                fmt::format("{} is not closed (put an operator's name in quotes)", quote(character_at(open.back()))));
   }
   const bool stopped_well = ends_word(offset_) || peek() == '+' || peek() == '{' || peek() == '[';
   if (!stopped_well || offset_ == start) return fail_in_name(item, start);
@@ -218,23 +229,28 @@ bool Parser::fail_in_name(const Item& item, std::size_t start) {
   if (peek() == '@') {
     const std::string_view behind = word_at(offset_).substr(1);
     if (behind == "plt") {
-      return fail(offset_, fmt::format("{0}@plt leads to another module's function; probe that one (*:{0} is wherever it is defined)", before));
+      return fail(
+          offset_,
+          fmt::format("{0}@plt leads to another module's function; probe that one (*:{0} is wherever it is defined)",
+                      before));
     }
-    if (behind.find(':') != std::string_view::npos) return fail_unsupported(offset_, "a source line target (module@file:line)");
-    return fail(offset_, "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one");
+    if (behind.find(':') != std::string_view::npos)
+      return fail_unsupported(offset_, "a source line target (module@file:line)");
+    return fail(offset_,
+                "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one");
   }
   if (peek() == ',') return fail(offset_, "unexpected ','; separate probes with ';'");
-  if (peek() == '/' && !has_module && before.find_first_not_of('.') == std::string_view::npos) {  // "/usr/bin/x", "./app", "../app"
+  if (peek() == '/' && !has_module &&
+      before.find_first_not_of('.') == std::string_view::npos) {  // "/usr/bin/x", "./app", "../app"
     return fail(start, fmt::format("{} names a module but no symbol; write module:symbol", quote(word_at(start))));
   }
-  if (before.empty())
-    return fail(offset_, fmt::format("expected a symbol, found {}", quote(character_at(offset_))));
+  if (before.empty()) return fail(offset_, fmt::format("expected a symbol, found {}", quote(character_at(offset_))));
   const std::size_t slash = peek() == '/' ? before.size() : before.find('/');
-  if (slash != std::string_view::npos) return fail_unsupported(start + std::min(slash, before.find('/')), "a predicate (/.../)");
-  if (peek() == '-')
-    return fail(offset_, "unexpected '-'; an offset is written symbol+4 and is never negative");
-  return fail(offset_, fmt::format("unexpected {} in a symbol; put an unusual name in quotes",
-                                   quote(character_at(offset_))));
+  if (slash != std::string_view::npos)
+    return fail_unsupported(start + std::min(slash, before.find('/')), "a predicate (/.../)");
+  if (peek() == '-') return fail(offset_, "unexpected '-'; an offset is written symbol+4 and is never negative");
+  return fail(offset_,
+              fmt::format("unexpected {} in a symbol; put an unusual name in quotes", quote(character_at(offset_))));
 }
 
 // "...", with \" and \\ inside; on one line.
@@ -258,7 +274,8 @@ bool Parser::parse_address(const Item& item, AddressTarget& target) {
     return fail(start, "an address needs a module: write module:0xADDRESS");
   }
   if (!parse_number("address", target.address)) return false;
-  if (target.address == std::numeric_limits<std::uint64_t>::max()) return fail(start, "address 0xffffffffffffffff lies outside any text");
+  if (target.address == std::numeric_limits<std::uint64_t>::max())
+    return fail(start, "address 0xffffffffffffffff lies outside any text");
   target.end = target.address + 1;
   if (peek() == '-') {
     if (item.kind != Kind::kInsn) {
@@ -292,8 +309,7 @@ bool Parser::parse_number(std::string_view what, std::uint64_t& value) {
   const char* last = word.data() + word.size();
   const std::from_chars_result result = std::from_chars(first, last, value, hex ? 16 : 10);
   if (result.ec == std::errc::invalid_argument || result.ptr != last) {
-    return fail(start,
-                fmt::format("{} is not a number (decimal, or 0x and hexadecimal digits)", quote(word)));
+    return fail(start, fmt::format("{} is not a number (decimal, or 0x and hexadecimal digits)", quote(word)));
   }
   if (result.ec == std::errc::result_out_of_range) {
     return fail(start, fmt::format("{} {} does not fit in 64 bits", what, quote(word)));

@@ -12,9 +12,7 @@ namespace {
 
 constexpr std::size_t kQuotedBytes = 60;
 
-std::uint8_t byte_at(std::string_view text, std::size_t offset) {
-  return static_cast<std::uint8_t>(text[offset]);
-}
+std::uint8_t byte_at(std::string_view text, std::size_t offset) { return static_cast<std::uint8_t>(text[offset]); }
 
 // C0, DEL, and C1 (U+0080 to U+009F, which terminals obey too).
 bool is_control(std::string_view sequence) {

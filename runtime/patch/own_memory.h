@@ -6,8 +6,8 @@
 namespace ubp::patch {
 
 // /proc/self/mem, open from the first access for as long as the object lives, which is to be short: no forked child may
-// hold its parent's. Where it is denied, process_vm_readv reads what the program itself may read, and nothing is written.
-// Context: normal. Async-signal-safe: yes. Thread-safe: no. Source: proc(5), process_vm_readv(2).
+// hold its parent's. Where it is denied, process_vm_readv reads what the program itself may read, and nothing is
+// written. Context: normal. Async-signal-safe: yes. Thread-safe: no. Source: proc(5), process_vm_readv(2).
 class OwnMemory {
  public:
   OwnMemory() = default;

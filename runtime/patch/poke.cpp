@@ -24,10 +24,11 @@ struct Change {
   std::uint8_t before = 0;
 };
 
-// Calls write(address, bytes, size) for every run of neighbouring pages, with the text as it shall become, and notes what it was.
-// Returns how many of the changes were covered before the first failure.
+// Calls write(address, bytes, size) for every run of neighbouring pages, with the text as it shall become, and notes
+// what it was. Returns how many of the changes were covered before the first failure.
 template <typename Write>
-std::size_t for_each_run(const OwnMemory& memory, std::span<Change> changes, const Write& write, std::uint64_t max_run) {
+std::size_t for_each_run(const OwnMemory& memory, std::span<Change> changes, const Write& write,
+                         std::uint64_t max_run) {
   std::vector<std::uint8_t> text;
   const auto address_of = [&](std::size_t at) { return changes[at].byte.address; };
   std::size_t begin = 0;
@@ -69,7 +70,9 @@ bool replace_page(const OwnMemory& memory, std::uint64_t address, const std::uin
 }
 
 std::size_t write_all(const OwnMemory& memory, std::span<Change> changes) {
-  const auto write = [&](std::uint64_t address, const std::uint8_t* data, std::uint64_t size) { return memory.write(address, data, size); };
+  const auto write = [&](std::uint64_t address, const std::uint8_t* data, std::uint64_t size) {
+    return memory.write(address, data, size);
+  };
   const auto replace = [&](std::uint64_t address, const std::uint8_t* data, std::uint64_t size) {
     return replace_page(memory, address, data, size);
   };
@@ -79,7 +82,8 @@ std::size_t write_all(const OwnMemory& memory, std::span<Change> changes) {
 }
 
 std::string denied(int error) {
-  return std::string("cannot write program text: /proc/self/mem and mremap were both denied (") + std::strerror(error) + ")";
+  return std::string("cannot write program text: /proc/self/mem and mremap were both denied (") + std::strerror(error) +
+         ")";
 }
 
 }  // namespace
@@ -90,7 +94,9 @@ std::optional<std::string> write_pages(std::span<const Page> pages) {
   for (std::size_t begin = 0, end = 0; begin < pages.size(); begin = end) {
     run.clear();
     UBP_ASSERT(pages[begin].address % kPage == 0);
-    const auto follows = [&](const Page& page) { return page.address == pages[begin].address + run.size() && run.size() < kMaxRun; };
+    const auto follows = [&](const Page& page) {
+      return page.address == pages[begin].address + run.size() && run.size() < kMaxRun;
+    };
     for (end = begin; end < pages.size() && follows(pages[end]); ++end) {
       run.insert(run.end(), pages[end].bytes, pages[end].bytes + kPage);
     }

@@ -16,20 +16,20 @@
 namespace ubp::patch {
 
 struct Byte {
-  std::uint64_t address = 0;   // run-time address in mapped text
+  std::uint64_t address = 0;  // run-time address in mapped text
   std::uint8_t value = 0;
 };
 
 // Writes all bytes, batched by page: one system call per run of neighbouring pages.
-// bytes: sorted by address, no duplicates. memory: one that the caller has open already, if it has. Returns nothing when
-// all are written; else one line that says what was denied, and the text is as it was.
-// Context: load time, or with no other patching under way. Async-signal-safe: no (allocates). Thread-safe: no; threads
-// may run the text meanwhile: each sees an old or a new byte.
-// Source: proc(5), mremap(2); single-byte int3 patching needs no handshake (SDM volume 3, cross-modifying code).
+// bytes: sorted by address, no duplicates. memory: one that the caller has open already, if it has. Returns nothing
+// when all are written; else one line that says what was denied, and the text is as it was. Context: load time, or with
+// no other patching under way. Async-signal-safe: no (allocates). Thread-safe: no; threads may run the text meanwhile:
+// each sees an old or a new byte. Source: proc(5), mremap(2); single-byte int3 patching needs no handshake (SDM volume
+// 3, cross-modifying code).
 std::optional<std::string> write_text(std::span<const Byte> bytes, const OwnMemory& memory = OwnMemory());
 
-// The same for whole pages: one system call per run of neighbours. pages: in any order; neighbours that follow one another in
-// it make a run.
+// The same for whole pages: one system call per run of neighbours. pages: in any order; neighbours that follow one
+// another in it make a run.
 struct Page {
   std::uint64_t address;
   const std::uint8_t* bytes;  // kPageBytes

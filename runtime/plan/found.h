@@ -7,7 +7,7 @@ namespace ubp::plan {
 
 struct Plan::Found {
   std::uint32_t item = 0;
-  bool excludes = false;                 // only the addresses matter: nothing is refused or said
+  bool excludes = false;  // only the addresses matter: nothing is refused or said
   std::vector<Candidate> candidates;
   std::vector<Refused> refused;
   symbols::Readable readable;

@@ -1,5 +1,5 @@
-// Finding the gate's sites: from `syscall` bytes to the number right before them, or to the instructions before them, as
-// few as will do, and from there back to the number. See gate_sites.h.
+// Finding the gate's sites: from `syscall` bytes to the number right before them, or to the instructions before them,
+// as few as will do, and from there back to the number. See gate_sites.h.
 #include "runtime/plan/gate_sites.h"
 
 #include <emmintrin.h>
@@ -56,12 +56,14 @@ bool is_gated(std::uint32_t number, bool is_libc) {
 // Whether it may make a thread.
 bool is_clone(std::uint32_t number) { return number == SYS_clone || number == SYS_clone3; }
 
-// What libc and Go have behind a `syscall` whose result may be an error: cmp $-4095, %rax, or $-4096; where a vfork's child must not
-// touch the stack behind push %r12. In no other place are these bytes likely, so that it is an instruction, whatever function it is in.
+// What libc and Go have behind a `syscall` whose result may be an error: cmp $-4095, %rax, or $-4096; where a vfork's
+// child must not touch the stack behind push %r12. In no other place are these bytes likely, so that it is an
+// instruction, whatever function it is in.
 bool looks_for_error(const std::uint8_t* syscall, const std::uint8_t* end) {
   const std::uint8_t* at = syscall + 2;
   if (end - at >= 2 && at[0] == 0x41 && at[1] == 0x54) at += 2;
-  return end - at >= 6 && at[0] == 0x48 && at[1] == 0x3d && at[2] <= 1 && at[3] == 0xf0 && at[4] == 0xff && at[5] == 0xff;
+  return end - at >= 6 && at[0] == 0x48 && at[1] == 0x3d && at[2] <= 1 && at[3] == 0xf0 && at[4] == 0xff &&
+         at[5] == 0xff;
 }
 
 // A `syscall` right behind its number: that is an instruction, whatever function it is in.
@@ -70,8 +72,8 @@ xol::Displaced point_at(const symbols::Module& module, std::uint64_t address, co
   return {address + module.bias, instruction, syscall};
 }
 
-// The number that the instruction right before `syscall` loads. (libc's clone has no call frame information there.) A value
-// that is no system call's comes from bytes that are other instructions.
+// The number that the instruction right before `syscall` loads. (libc's clone has no call frame information there.) A
+// value that is no system call's comes from bytes that are other instructions.
 std::optional<std::uint32_t> number_before(const std::uint8_t* begin, const std::uint8_t* syscall) {
   constexpr std::uint32_t kMostNumber = 4095;
   for (const std::uint8_t length : {std::uint8_t{5}, std::uint8_t{7}}) {
@@ -85,15 +87,17 @@ enum class Verdict : std::uint8_t { kNoSite, kFree, kGated, kUnknown, kUndecided
 
 // What an instruction before the `syscall` says of its number; kUndecided: ask the one before it.
 Verdict ask(const std::uint8_t* code, const decoder::Instruction& instruction, bool is_libc) {
-  if (const auto number = loads_eax(code, instruction.length)) return is_gated(*number, is_libc) ? Verdict::kGated : Verdict::kFree;
+  if (const auto number = loads_eax(code, instruction.length))
+    return is_gated(*number, is_libc) ? Verdict::kGated : Verdict::kFree;
   const bool ends_line = instruction.ends_block || instruction.is_call || instruction.route == decoder::Route::kSystem;
   return ends_line || copies_to_eax(code, instruction.length) ? Verdict::kUnknown : Verdict::kUndecided;
 }
 
-// Judges the `syscall` bytes at code[site] by the instructions right before it, without decoding the function from its entry.
-// Where those begin is not known, but in code one begins within any 15 bytes: decoded from each of them, all ways that
-// are code at all soon run into one another, and from there on it does not matter which was right. kUndecided: they did not
-// meet, or the number is not said in so few instructions. kNoSite: the bytes are another instruction's.
+// Judges the `syscall` bytes at code[site] by the instructions right before it, without decoding the function from its
+// entry. Where those begin is not known, but in code one begins within any 15 bytes: decoded from each of them, all
+// ways that are code at all soon run into one another, and from there on it does not matter which was right.
+// kUndecided: they did not meet, or the number is not said in so few instructions. kNoSite: the bytes are another
+// instruction's.
 Verdict judge_nearby(std::span<const std::uint8_t> code, std::size_t site, bool is_libc) {
   constexpr std::size_t kWindow = 64, kWays = decoder::kMaxInstructionBytes;
   const bool from_entry = site < kWindow;
@@ -104,7 +108,8 @@ Verdict judge_nearby(std::span<const std::uint8_t> code, std::size_t site, bool 
   for (std::size_t way = 0; way < (from_entry ? 1 : kWays); ++way) ways[way] = static_cast<std::uint16_t>(1u << way);
   for (std::size_t at = 0; at < site - begin; ++at) {
     if ((ways[at] & alive) == 0) continue;
-    lengths[at] = decoder::length_of(code.subspan(begin + at, std::min(code.size() - begin - at, decoder::kMaxInstructionBytes)));
+    lengths[at] =
+        decoder::length_of(code.subspan(begin + at, std::min(code.size() - begin - at, decoder::kMaxInstructionBytes)));
     if (lengths[at] == 0) alive &= static_cast<std::uint16_t>(~ways[at]);
     ways[at + lengths[at]] |= ways[at];
   }
@@ -131,7 +136,8 @@ Verdict judge_by_walk(std::span<const std::uint8_t> code, std::uint64_t address,
   }
   const auto before = [](const Decoded& a, const Decoded& b) { return a.offset < b.offset; };
   std::sort(walk.reached.begin(), walk.reached.end(), before);
-  auto at = std::lower_bound(walk.reached.begin(), walk.reached.end(), Decoded{static_cast<std::uint32_t>(site), {}}, before);
+  auto at =
+      std::lower_bound(walk.reached.begin(), walk.reached.end(), Decoded{static_cast<std::uint32_t>(site), {}}, before);
   if (at == walk.reached.end() || at->offset != site) return Verdict::kNoSite;  // bytes of another instruction
   while (at-- != walk.reached.begin()) {
     const Verdict verdict = ask(code.data() + at->offset, at->instruction, is_libc);
@@ -148,7 +154,8 @@ bool sets_fs(const std::uint8_t* begin, const std::uint8_t* at, const std::uint8
 
 // The first `syscall` at or behind `at`, or what may be a wrfsbase: two bytes, or `end`.
 const std::uint8_t* next_site(const std::uint8_t* at, const std::uint8_t* end) {
-  const __m128i first = _mm_set1_epi8(0x0f), second = _mm_set1_epi8(0x05), other = _mm_set1_epi8(static_cast<char>(0xae));
+  const __m128i first = _mm_set1_epi8(0x0f), second = _mm_set1_epi8(0x05),
+                other = _mm_set1_epi8(static_cast<char>(0xae));
   for (constexpr std::ptrdiff_t kStep = sizeof first; end - at > kStep; at += kStep) {
     const __m128i is_first = _mm_cmpeq_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)), first);
     const __m128i behind = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at + 1));
@@ -202,7 +209,10 @@ GateSites find_gate_sites(const symbols::Module& module, const FunctionAt& funct
       if (number && is_clone(*number)) sites.clones.push_back(point_at(module, address, at));
       if (number && !is_gated(*number, is_libc)) continue;  // nearly all: a constant right before it
       auto function = functions.containing(address);
-      if (!function && (number || looks_for_error(at, end))) {  // libc's clone3 ends its call frame information here, which would be wrong in the child
+      if (!function &&
+          (number ||
+           looks_for_error(
+               at, end))) {  // libc's clone3 ends its call frame information here, which would be wrong in the child
         sites.unknown += number ? 0 : 1;
         add(address, at);
         continue;

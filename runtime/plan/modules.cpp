@@ -10,14 +10,18 @@ using symbols::Module;
 
 namespace {
 
-bool is_same(const Module& a, const Module& b) { return a.bias == b.bias && a.path == b.path && a.build_id == b.build_id; }
+bool is_same(const Module& a, const Module& b) {
+  return a.bias == b.bias && a.path == b.path && a.build_id == b.build_id;
+}
 
 }  // namespace
 
-std::span<const std::uint8_t> text_from(const Module& module, std::uint64_t address, std::uint64_t end, symbols::Readable& readable) {
+std::span<const std::uint8_t> text_from(const Module& module, std::uint64_t address, std::uint64_t end,
+                                        symbols::Readable& readable) {
   const symbols::Segment* segment = module.segment_at(address);
   if (segment == nullptr || !segment->executable || !segment->readable || end <= address) return {};
-  const std::uint64_t begin = module.bias + address, limit = module.bias + std::min(end, segment->address + segment->size);
+  const std::uint64_t begin = module.bias + address,
+                      limit = module.bias + std::min(end, segment->address + segment->size);
   return {reinterpret_cast<const std::uint8_t*>(begin), readable.end_of(begin, limit) - begin};
 }
 
@@ -83,7 +87,9 @@ const std::vector<CodeRange>& Modules::rseq_of(std::uint32_t module) const {
   return found->second;
 }
 
-bool Modules::is_in_rseq(std::uint32_t module, std::uint64_t address) const { return next_rseq(module, address, address + 1) == address; }
+bool Modules::is_in_rseq(std::uint32_t module, std::uint64_t address) const {
+  return next_rseq(module, address, address + 1) == address;
+}
 
 std::uint64_t Modules::next_rseq(std::uint32_t module, std::uint64_t begin, std::uint64_t end) const {
   for (const CodeRange& section : rseq_of(module)) {
@@ -92,7 +98,8 @@ std::uint64_t Modules::next_rseq(std::uint32_t module, std::uint64_t begin, std:
   return end;
 }
 
-Code Modules::code_from(std::uint32_t module, std::uint64_t address, std::uint64_t end, symbols::Readable& readable) const {
+Code Modules::code_from(std::uint32_t module, std::uint64_t address, std::uint64_t end,
+                        symbols::Readable& readable) const {
   const std::span<const std::uint8_t> text = text_from(modules_[module], address, end, readable);
   if (armed_.count == 0 || text.empty()) return Code(text);
   constexpr std::size_t kMost = std::size_t{1} << 20;  // of a function without a known end
@@ -107,20 +114,25 @@ Code Modules::code_from(std::uint32_t module, std::uint64_t address, std::uint64
   const bool has_jumps = detours_->infos != nullptr;
   const auto restore_jump = [&](std::ptrdiff_t at, std::uint32_t point) {
     const runtime::DetourInfo* const info = detours_->of(point);
-    for (std::ptrdiff_t offset = 0; info != nullptr && offset < info->jump_bytes; ++offset) restore(at + offset, info->original[offset]);
+    for (std::ptrdiff_t offset = 0; info != nullptr && offset < info->jump_bytes; ++offset)
+      restore(at + offset, info->original[offset]);
   };
   // A jump may begin before the text asked for, where there may be nothing to read.
   for (std::ptrdiff_t at = 1 - static_cast<std::ptrdiff_t>(runtime::kMostJumpBytes); has_jumps && at < 0; ++at) {
     const std::uint8_t* const byte = code.data() + at;
-    const bool is_on_its_page = ((reinterpret_cast<std::uint64_t>(byte) ^ reinterpret_cast<std::uint64_t>(code.data())) & ~(sys::kPageBytes - 1)) == 0;
+    const bool is_on_its_page =
+        ((reinterpret_cast<std::uint64_t>(byte) ^ reinterpret_cast<std::uint64_t>(code.data())) &
+         ~(sys::kPageBytes - 1)) == 0;
     if (is_on_its_page && !runtime::is_detour_jump(byte)) continue;
     const std::uint32_t point = armed_.find(reinterpret_cast<std::uint64_t>(byte));
-    const bool has_detour = point != runtime::kNotFound && detours_->of(point) != nullptr && sys::is_readable(reinterpret_cast<std::uint64_t>(byte));
+    const bool has_detour = point != runtime::kNotFound && detours_->of(point) != nullptr &&
+                            sys::is_readable(reinterpret_cast<std::uint64_t>(byte));
     if (has_detour && runtime::is_detour_jump(byte)) restore_jump(at, point);
   }
   for (std::ptrdiff_t at = 0; at < size; ++at) {
     const std::uint8_t* const byte = code.data() + at;
-    const bool is_jump = has_jumps && runtime::is_detour_jump(byte);  // or the first byte was one already: the same bytes
+    const bool is_jump =
+        has_jumps && runtime::is_detour_jump(byte);  // or the first byte was one already: the same bytes
     if (*byte != 0xcc && !is_jump) continue;
     const std::uint32_t point = armed_.find(reinterpret_cast<std::uint64_t>(byte));
     if (point == runtime::kNotFound) continue;

@@ -1,5 +1,6 @@
-// The modules of the process and what is known of each: functions, code as it was before any int3, restartable sequences.
-// One for the process, shared by all plans. A module keeps its number for ever; one that is gone may come back.
+// The modules of the process and what is known of each: functions, code as it was before any int3, restartable
+// sequences. One for the process, shared by all plans. A module keeps its number for ever; one that is gone may come
+// back.
 //
 // Context: normal, under the registry's lock. Async-signal-safe: no. Thread-safe: no.
 #pragma once
@@ -13,9 +14,9 @@
 
 #include "runtime/plan/rseq.h"
 #include "runtime/symbols/readable.h"
+#include "runtime/symbols/symbols.h"
 #include "runtime/table/detour_view.h"
 #include "runtime/table/table_view.h"
-#include "runtime/symbols/symbols.h"
 
 namespace ubp::plan {
 
@@ -36,8 +37,8 @@ class Code : public std::span<const std::uint8_t> {
   std::vector<std::uint8_t> copy_;
 };
 
-// The text as it is mapped, int3s included, from an ELF address to `end`, or to what the program has unmapped or may not
-// read; empty: none is mapped, readable and executable. readable: made for the work of which this is a part.
+// The text as it is mapped, int3s included, from an ELF address to `end`, or to what the program has unmapped or may
+// not read; empty: none is mapped, readable and executable. readable: made for the work of which this is a part.
 std::span<const std::uint8_t> text_from(const symbols::Module& module, std::uint64_t address, std::uint64_t end,
                                         symbols::Readable& readable);
 
@@ -53,7 +54,7 @@ class Modules {
     std::vector<std::uint32_t> come;  // new modules
     std::vector<std::uint32_t> back;  // ones that were here before, at the same place
     std::vector<std::uint32_t> gone;
-    std::size_t left_out = 0;         // of new ones, beyond kMaxModules
+    std::size_t left_out = 0;  // of new ones, beyond kMaxModules
   };
   // Asks the dynamic linker what is loaded now. just_mapped: what is new has not been relocated yet.
   Change refresh(bool just_mapped);

@@ -54,7 +54,8 @@ void Plan::add_module(std::uint32_t module, std::vector<Mistake>& mistakes) {
 std::vector<std::uint32_t> Plan::modules_matching(const language::Item& item) const {
   std::vector<std::uint32_t> matching;
   const bool by_glob = language::is_glob(item.module);
-  if (const auto* address = std::get_if<language::AddressTarget>(&item.target); address != nullptr && item.module.empty() && only_module_) {
+  if (const auto* address = std::get_if<language::AddressTarget>(&item.target);
+      address != nullptr && item.module.empty() && only_module_) {
     return {*only_module_};  // asked for by run-time address
   }
   for (std::uint32_t index = 0; index < modules_.all().size(); ++index) {
@@ -72,17 +73,22 @@ Mistake Plan::unknown_module(const language::Item& item) const {
   std::string names;
   for (std::uint32_t index = 0; index < modules_.all().size(); ++index) {
     const Module& module = modules_.all()[index];
-    if (modules_.is_present(index) && !module.is_runtime && !module.is_vdso && !is_runtimes_own(module)) names += (names.empty() ? "" : ", ") + module.name;
+    if (modules_.is_present(index) && !module.is_runtime && !module.is_vdso && !is_runtimes_own(module))
+      names += (names.empty() ? "" : ", ") + module.name;
   }
   std::string message = fmt::format("no module '{}' is loaded", item.module);
-  if (modules_.left_out() != 0) message += fmt::format(", or it is one of the {} beyond the {} that UBP can know", modules_.left_out(), kMaxModules);
+  if (modules_.left_out() != 0)
+    message +=
+        fmt::format(", or it is one of the {} beyond the {} that UBP can know", modules_.left_out(), kMaxModules);
   const auto* symbol = std::get_if<language::SymbolTarget>(&item.target);
   constexpr std::string_view kMerged[] = {"libpthread", "libdl", "librt", "libutil", "libanl"};
   const bool was_merged = std::any_of(std::begin(kMerged), std::end(kMerged), [&](std::string_view name) {
-    return item.module.starts_with(name) && (item.module.size() == name.size() || item.module[name.size()] == '.' || item.module[name.size()] == '*');
+    return item.module.starts_with(name) &&
+           (item.module.size() == name.size() || item.module[name.size()] == '.' || item.module[name.size()] == '*');
   });
   if (was_merged && symbol != nullptr) {
-    return {item.position, message, fmt::format("it is part of libc.so.6 since glibc 2.34: 'libc:{}'", symbol->pattern)};
+    return {item.position, message,
+            fmt::format("it is part of libc.so.6 since glibc 2.34: 'libc:{}'", symbol->pattern)};
   }
   return {item.position, message, fmt::format("loaded: {}", names)};
 }
@@ -91,12 +97,15 @@ Mistake Plan::unknown_module(const language::Item& item) const {
 std::string Plan::meant_module(const language::Item& item) const {
   const std::string& pattern = std::get<language::SymbolTarget>(item.target).pattern;
   const std::size_t colons = item.module.empty() ? pattern.find("::") : std::string::npos;
-  const std::string name = pattern.substr(0, colons), rest = colons != std::string::npos ? pattern.substr(colons + 2) : "";
+  const std::string name = pattern.substr(0, colons),
+                    rest = colons != std::string::npos ? pattern.substr(colons + 2) : "";
   if (!item.module.empty() || language::is_glob(name)) return {};
   for (std::uint32_t index = 0; index < modules_.all().size(); ++index) {
     const Module& module = modules_.all()[index];
-    if (module.is_runtime || module.is_vdso || !modules_.is_present(index) || !symbols::module_matches(module, name)) continue;
-    if (rest.empty()) return fmt::format("{} is a module: '{}:FUNCTION', or '{}:*' for all of it", module.name, name, name);
+    if (module.is_runtime || module.is_vdso || !modules_.is_present(index) || !symbols::module_matches(module, name))
+      continue;
+    if (rest.empty())
+      return fmt::format("{} is a module: '{}:FUNCTION', or '{}:*' for all of it", module.name, name, name);
     if (!modules_.table_of(index).match(rest, false).empty()) return fmt::format("did you mean '{}:{}'?", name, rest);
   }
   return {};
@@ -111,7 +120,8 @@ Mistake Plan::unknown_symbol(const language::Item& item, const std::vector<std::
   const symbols::VersionedName wanted(target.pattern);
   if (!wanted.version.empty() && !language::is_glob(wanted.name)) {
     for (const Function* function : table.match(wanted.name, target.quoted)) {
-      mistake.hint += fmt::format("{}'{}{}'", mistake.hint.empty() ? "there is " : ", ", wanted.name, table.version_of(*function));
+      mistake.hint +=
+          fmt::format("{}'{}{}'", mistake.hint.empty() ? "there is " : ", ", wanted.name, table.version_of(*function));
     }
     if (!mistake.hint.empty()) {
       const std::string_view kind = wanted.is_default ? "default version" : "version";
@@ -145,7 +155,8 @@ Mistake Plan::unknown_symbol(const language::Item& item, const std::vector<std::
                                 table.functions().size(), table.sources());
   if (modules.size() > 1) mistake.message += fmt::format(" nor in {} more modules", modules.size() - 1);
   std::string near;
-  for (const std::string& name : table.nearest(wanted.name)) near += fmt::format("{}'{}'", near.empty() ? "" : ", ", name);
+  for (const std::string& name : table.nearest(wanted.name))
+    near += fmt::format("{}'{}'", near.empty() ? "" : ", ", name);
   if (!near.empty()) mistake.hint = fmt::format("did you mean {}?", near);
   if (std::string meant = meant_module(item); !meant.empty()) mistake.hint = std::move(meant);
   return mistake;
@@ -157,11 +168,13 @@ std::optional<Mistake> Plan::find_symbol(const language::Item& item, const std::
   bool any = false;
   for (const std::uint32_t module : modules) {
     std::vector<const Function*> functions = modules_.table_of(module).match(target.pattern, target.quoted);
-    // Linked into the executable, the runtime is no part of the application: only a name that nothing else has means it.
+    // Linked into the executable, the runtime is no part of the application: only a name that nothing else has means
+    // it.
     const auto is_own = [&](const Function* function) {
       return modules_.is_own_text(function->address + modules_.all()[module].bias);
     };
-    if (is_glob_target(item) || !std::all_of(functions.begin(), functions.end(), is_own)) std::erase_if(functions, is_own);
+    if (is_glob_target(item) || !std::all_of(functions.begin(), functions.end(), is_own))
+      std::erase_if(functions, is_own);
     any |= !functions.empty();
     if (item.kind == language::Kind::kInsn) {
       add_functions(module, functions, 0, ~std::uint64_t{0}, found);
@@ -181,7 +194,8 @@ std::optional<Mistake> Plan::find_symbol(const language::Item& item, const std::
   if (any || item.exclude || (item.pending && only_module_)) return std::nullopt;
   Mistake mistake = unknown_symbol(item, modules);
   if (!item.pending) return mistake;
-  mistake.message += item.module.empty() ? "; without a module the executable is meant, and no other comes" : "; it waits for another module of that name";
+  mistake.message += item.module.empty() ? "; without a module the executable is meant, and no other comes"
+                                         : "; it waits for another module of that name";
   waiting_.push_back(std::move(mistake));
   return std::nullopt;
 }
@@ -194,9 +208,10 @@ std::optional<Mistake> Plan::find_address(const language::Item& item, const std:
     const bool inside = segment != nullptr && segment->executable && target.end - segment->address <= segment->size;
     if (!inside) {
       if (item.exclude) continue;
-      return Mistake{item.target_position,
-                     fmt::format("address 0x{:x} lies outside the text of {}", target.address, modules_.all()[module].name),
-                     "addresses are ELF virtual addresses, as nm and objdump print them"};
+      return Mistake{
+          item.target_position,
+          fmt::format("address 0x{:x} lies outside the text of {}", target.address, modules_.all()[module].name),
+          "addresses are ELF virtual addresses, as nm and objdump print them"};
     }
     const FunctionTable& table = modules_.table_of(module);
     if (item.kind != language::Kind::kInsn || target.end == target.address + 1) {
@@ -210,7 +225,8 @@ std::optional<Mistake> Plan::find_address(const language::Item& item, const std:
       if (!functions.empty() && functions.back()->address == function.address) continue;  // an alias
       if (function.address > covered) {
         refuse(module, nullptr, covered,
-               reason_text(Reason::kUnverified, decoder::Refusal::kNone, fmt::format("{} bytes", function.address - covered)),
+               reason_text(Reason::kUnverified, decoder::Refusal::kNone,
+                           fmt::format("{} bytes", function.address - covered)),
                found);
       }
       functions.push_back(&function);
@@ -218,7 +234,8 @@ std::optional<Mistake> Plan::find_address(const language::Item& item, const std:
     }
     if (covered < target.end) {
       refuse(module, nullptr, covered,
-             reason_text(Reason::kUnverified, decoder::Refusal::kNone, fmt::format("{} bytes", target.end - covered)), found);
+             reason_text(Reason::kUnverified, decoder::Refusal::kNone, fmt::format("{} bytes", target.end - covered)),
+             found);
     }
     add_functions(module, functions, target.address, target.end, found);
   }
@@ -229,7 +246,8 @@ void Plan::exclude(const Found& found) {
   std::vector<std::uint64_t> out;
   for (const Candidate& candidate : found.candidates) out.push_back(candidate.point.address);
   std::sort(out.begin(), out.end());
-  std::erase_if(candidates_, [&](const Candidate& c) { return std::binary_search(out.begin(), out.end(), c.point.address); });
+  std::erase_if(candidates_,
+                [&](const Candidate& c) { return std::binary_search(out.begin(), out.end(), c.point.address); });
   std::erase_if(refused_, [&](const Refused& refused) {
     return std::binary_search(out.begin(), out.end(), refused.address + modules_.all()[refused.module].bias);
   });
@@ -246,7 +264,8 @@ language::Item Plan::as_named(const language::Item& item) const {
   named.target = whole;
   try {
     const std::vector<std::uint32_t> executable = modules_matching(named);
-    const bool has_it = !executable.empty() && !modules_.table_of(executable.front()).match(whole.pattern, whole.quoted).empty();
+    const bool has_it =
+        !executable.empty() && !modules_.table_of(executable.front()).match(whole.pattern, whole.quoted).empty();
     return has_it ? named : item;
   } catch (const std::runtime_error&) {  // an unreadable file
     return item;
@@ -261,8 +280,9 @@ std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
   found.item = item_index;
   found.excludes = item.exclude;
   try {
-    const auto mistake = std::holds_alternative<language::SymbolTarget>(item.target) ? find_symbol(item, modules, found)
-                                                                                 : find_address(item, modules, found);
+    const auto mistake = std::holds_alternative<language::SymbolTarget>(item.target)
+                             ? find_symbol(item, modules, found)
+                             : find_address(item, modules, found);
     if (mistake) return mistake;
   } catch (const std::runtime_error& error) {  // an unreadable file
     return Mistake{item.position, error.what(), ""};
@@ -278,12 +298,15 @@ std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
   for (Refused& refused : found.refused) refused.named = named;
   if (named && !found.refused.empty() && found.refused.front().misplaced) {
     const Refused& first = found.refused.front();
-    mistake = Mistake{item.target_position,
-                      fmt::format("cannot probe {}:0x{:x}: {}", modules_.all()[first.module].name, first.address, first.reason), "", first};
+    mistake = Mistake{
+        item.target_position,
+        fmt::format("cannot probe {}:0x{:x}: {}", modules_.all()[first.module].name, first.address, first.reason), "",
+        first};
   }
   if (!found.candidates.empty() || !found.refused.empty()) matched_[item_index] = true;
   candidates_.insert(candidates_.end(), found.candidates.begin(), found.candidates.end());
-  refused_.insert(refused_.end(), std::make_move_iterator(found.refused.begin()), std::make_move_iterator(found.refused.end()));
+  refused_.insert(refused_.end(), std::make_move_iterator(found.refused.begin()),
+                  std::make_move_iterator(found.refused.end()));
   return mistake;
 }
 
@@ -317,7 +340,8 @@ void Plan::number_points() {
 std::string symbol_of(const Modules& modules, const Probe& probe) {
   const FunctionTable& table = modules.table_of(probe.module);
   const Function& function = table.functions()[probe.function];
-  const std::string name = symbols::demangle(function.name()) + (table.needs_version(function) ? table.version_of(function) : "");
+  const std::string name =
+      symbols::demangle(function.name()) + (table.needs_version(function) ? table.version_of(function) : "");
   return probe.offset == 0 ? name : fmt::format("{}+0x{:x}", name, probe.offset);
 }
 

@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "decoder/walk.h"
+#include "runtime/language/spec.h"
 #include "runtime/plan/modules.h"
 #include "runtime/plan/refusal.h"
-#include "runtime/language/spec.h"
 #include "runtime/symbols/symbols.h"
 #include "xol/displaced.h"
 
@@ -22,8 +22,8 @@ namespace ubp::plan {
 
 // One probe: an item at one address. Several may share a probepoint.
 struct Probe {
-  std::uint32_t point = 0;        // index into Plan::points()
-  std::uint32_t offset = 0;       // bytes from the function's entry
+  std::uint32_t point = 0;          // index into Plan::points()
+  std::uint32_t offset = 0;         // bytes from the function's entry
   std::uint64_t function : 28 = 0;  // index into the module's functions
   std::uint64_t item : 22 = 0;      // index into the items
   std::uint64_t module : 14 = 0;    // index into the modules
@@ -33,11 +33,11 @@ static_assert(language::kMaxItems == 1 << 22 && kMaxModules == 1 << 14);
 struct Refused {
   std::uint32_t item = 0;
   std::uint32_t module = 0;
-  std::uint64_t address = 0;      // ELF virtual address
-  std::string symbol;             // "f+0x3"; empty: no function is known there
+  std::uint64_t address = 0;  // ELF virtual address
+  std::string symbol;         // "f+0x3"; empty: no function is known there
   std::string reason;
-  bool misplaced = false;         // no instruction is known to start there
-  bool named = false;             // by an item that means this address, not by a glob or insn:
+  bool misplaced = false;  // no instruction is known to start there
+  bool named = false;      // by an item that means this address, not by a glob or insn:
 };
 
 // A mistake in the specification, with the place it was made. hint: a further line ("did you mean ...").
@@ -96,8 +96,10 @@ class Plan {
 
   std::vector<std::uint32_t> modules_matching(const language::Item& item) const;
   std::optional<Mistake> add_item(std::uint32_t item);
-  std::optional<Mistake> find_symbol(const language::Item& item, const std::vector<std::uint32_t>& modules, Found& found);
-  std::optional<Mistake> find_address(const language::Item& item, const std::vector<std::uint32_t>& modules, Found& found);
+  std::optional<Mistake> find_symbol(const language::Item& item, const std::vector<std::uint32_t>& modules,
+                                     Found& found);
+  std::optional<Mistake> find_address(const language::Item& item, const std::vector<std::uint32_t>& modules,
+                                      Found& found);
   void add_one(std::uint32_t module, const symbols::Function* function, std::uint64_t address, Found& found) const;
   void add_functions(std::uint32_t module, std::span<const symbols::Function* const> functions, std::uint64_t low,
                      std::uint64_t high, Found& found);
@@ -121,10 +123,10 @@ class Plan {
   std::vector<Probe> probes_;
   std::vector<xol::Displaced> points_;
   std::vector<Refused> refused_;
-  std::vector<bool> matched_;          // by item: it has found something
+  std::vector<bool> matched_;  // by item: it has found something
   std::vector<Mistake> waiting_;
   std::optional<std::uint32_t> only_module_;  // where resolving looks
-  std::uint32_t first_point_ = 0;      // number of points_[0]
+  std::uint32_t first_point_ = 0;             // number of points_[0]
   std::int64_t decode_ns_ = 0;
 };
 

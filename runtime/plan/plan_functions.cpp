@@ -15,14 +15,15 @@ using symbols::Module;
 std::optional<std::string> Plan::module_problem(std::uint32_t module) const {
   const Module& its = modules_.all()[module];
   if (its.is_runtime) return reason_text(Reason::kRuntime, decoder::Refusal::kNone, "");
-  if (its.has_text_relocations && !its.is_relocated) return reason_text(Reason::kTextRelocations, decoder::Refusal::kNone, "");
+  if (its.has_text_relocations && !its.is_relocated)
+    return reason_text(Reason::kTextRelocations, decoder::Refusal::kNone, "");
   if (its.is_vdso) return reason_text(Reason::kVdso, decoder::Refusal::kNone, "");
   return std::nullopt;
 }
 
 // Nothing when an instruction starts at the address; else the refusal.
-std::optional<std::string> Plan::boundary_problem(std::uint32_t module, const Function* function,
-                                                  std::uint64_t address, Found& found) const {
+std::optional<std::string> Plan::boundary_problem(std::uint32_t module, const Function* function, std::uint64_t address,
+                                                  Found& found) const {
   if (function == nullptr) return reason_text(Reason::kUnverified, decoder::Refusal::kNone, "no function there");
   const auto offset = static_cast<std::uint32_t>(address - function->address);
   if (offset == 0) return std::nullopt;
@@ -65,7 +66,8 @@ void Plan::add_decoded(std::uint32_t module, const Function& function, const dec
     return;
   }
   Probe probe;
-  probe.function = static_cast<std::uint32_t>(&function - modules_.table_of(module).functions().data()) & ((1U << 28) - 1);
+  probe.function =
+      static_cast<std::uint32_t>(&function - modules_.table_of(module).functions().data()) & ((1U << 28) - 1);
   probe.offset = decoded.offset;
   probe.item = found.item & (language::kMaxItems - 1);
   probe.module = module & (kMaxModules - 1);
@@ -117,10 +119,12 @@ void Plan::add_functions(std::uint32_t module, std::span<const Function* const> 
     const auto code = modules_.code_from(module, function->address, function->end, found.readable);
     // Where no table says how long it is, its entry alone is its for certain.
     const std::uint64_t own_end = function->size != 0 ? function->end : function->address + 1;
-    const std::uint64_t read_end = function->address + text_from(its, function->address, own_end, found.readable).size();
+    const std::uint64_t read_end =
+        function->address + text_from(its, function->address, own_end, found.readable).size();
     if (read_end < own_end && its.segment_at(read_end) != nullptr) {
       refuse(module, function, read_end,
-             reason_text(Reason::kUnreadable, decoder::Refusal::kNone, fmt::format("{} bytes", own_end - read_end)), found);
+             reason_text(Reason::kUnreadable, decoder::Refusal::kNone, fmt::format("{} bytes", own_end - read_end)),
+             found);
     }
     if (code.empty()) continue;
     decoder::Walk walk = decoder::walk_function(code, function->address);

@@ -34,7 +34,8 @@ std::string reason_text(Reason reason, decoder::Refusal instruction, std::string
       break;
     case Reason::kTextRelocations:
       code = "text-relocations";
-      sentence = "the dynamic linker has yet to write into this module's code; a module that is loaded at the start can be probed";
+      sentence =
+          "the dynamic linker has yet to write into this module's code; a module that is loaded at the start can be probed";
       break;
     case Reason::kUnreadable:
       code = "unreadable";
@@ -46,7 +47,8 @@ std::string reason_text(Reason reason, decoder::Refusal instruction, std::string
       break;
     case Reason::kNoRoom:
       code = "no-room";
-      sentence = "more probepoints than there is room for; UBP_MAX_PROBEPOINTS, or max_probepoints of ubp_init, makes more";
+      sentence =
+          "more probepoints than there is room for; UBP_MAX_PROBEPOINTS, or max_probepoints of ubp_init, makes more";
       break;
     case Reason::kOutOfReach:
       code = "out-of-reach";

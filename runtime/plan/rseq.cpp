@@ -31,7 +31,8 @@ bool has_signature(const symbols::Module& module) {
 bool read_descriptor(const symbols::Module& module, const std::uint8_t* at, CodeRange& section) {
   rseq_cs descriptor;
   std::memcpy(&descriptor, at, sizeof descriptor);
-  if (descriptor.version != 0 || descriptor.post_commit_offset == 0 || descriptor.post_commit_offset > kLongest) return false;
+  if (descriptor.version != 0 || descriptor.post_commit_offset == 0 || descriptor.post_commit_offset > kLongest)
+    return false;
   const std::uint64_t begin = descriptor.start_ip - module.bias, abort = descriptor.abort_ip - module.bias;
   if (!is_code(module, begin) || !is_code(module, abort) || !is_code(module, abort - sizeof kSignature)) return false;
   const std::uint8_t* const signature = module.bytes_at(abort - sizeof kSignature, sizeof kSignature);
@@ -51,7 +52,8 @@ std::vector<CodeRange> rseq_sections(const symbols::Module& module) {
     return sections;
   }
   for (const symbols::Segment& segment : module.segments) {
-    // A descriptor holds run-time addresses: where modules are relocated, only what the dynamic linker could write has some.
+    // A descriptor holds run-time addresses: where modules are relocated, only what the dynamic linker could write has
+    // some.
     const bool may_hold_any = segment.writable || module.bias == 0;
     if (segment.executable || !segment.readable || !may_hold_any) continue;
     const std::uint64_t begin = module.bias + segment.address;

@@ -1,5 +1,5 @@
-// Restartable sequences (rseq(2)): code that the kernel restarts from elsewhere whenever the thread is interrupted in it.
-// A trap there would abort it every time: it never reports and never commits. Load time only.
+// Restartable sequences (rseq(2)): code that the kernel restarts from elsewhere whenever the thread is interrupted in
+// it. A trap there would abort it every time: it never reports and never commits. Load time only.
 #pragma once
 
 #include <cstdint>

@@ -16,7 +16,9 @@ constexpr char kAfter[] =
     ": counts how often instructions of a program are executed, from inside it.\n"
     "Use: LD_PRELOAD=/path/to/libubp.so UBP_PROBES='libc:malloc; main' COMMAND    (UBP_OPTIONS=help=1 lists the variables)\n";
 
-void print(const char* text, std::size_t length) { ubp::sys::call4(SYS_write, 1, reinterpret_cast<long>(text), static_cast<long>(length)); }
+void print(const char* text, std::size_t length) {
+  ubp::sys::call4(SYS_write, 1, reinterpret_cast<long>(text), static_cast<long>(length));
+}
 
 }  // namespace
 

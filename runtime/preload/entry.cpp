@@ -1,4 +1,5 @@
-// The preload entry: what happens when libubp.so is loaded, when the process executes another program, and when it ends.
+// The preload entry: what happens when libubp.so is loaded, when the process executes another program, and when it
+// ends.
 //
 // Context: the constructor runs before main, in the only thread unless another library's constructor made one. Without
 // UBP_PROBES (or UBP_PROBES_FILE) it returns at once and the library stays inert.
@@ -94,8 +95,10 @@ void before_exec(const char* path) {
   if (is_told.exchange(true, std::memory_order_relaxed)) return;  // whoever is first
   const SignalsHeld quiet;
   try {
-    say(Level::kWarning, fmt::format("{} is replaced by {}: it leaves no report, and what replaces it runs unprobed (UBP_FOLLOW=exec probes it, too)",
-                                     g_loaded->program, path != nullptr ? path : "another program"));
+    say(Level::kWarning,
+        fmt::format(
+            "{} is replaced by {}: it leaves no report, and what replaces it runs unprobed (UBP_FOLLOW=exec probes it, too)",
+            g_loaded->program, path != nullptr ? path : "another program"));
   } catch (const std::bad_alloc&) {  // no memory to say so
   }
 }
@@ -115,20 +118,24 @@ bool load(const std::vector<OptionError>& errors, const Options& options) {
   auto* const process = new Loaded{options, program, {}, {}, fields, {}};
   g_loaded = process;
   at_quick_exit(&write_report);
-  const auto summary_error = process->summary.prepare("UBP_SUMMARY", options.summary, fields);  // first: it tells of the others
+  const auto summary_error =
+      process->summary.prepare("UBP_SUMMARY", options.summary, fields);  // first: it tells of the others
   if (!errors.empty()) {
     const std::string_view message = errors.front().message, name = message.substr(0, message.find(':'));
     const bool names_one = name.size() < message.size() && name.starts_with("UBP_");
     process->output.prepare("UBP_OUTPUT", options.output, fields);  // it tells of them, too
-    keep_error("an option cannot be used", names_one ? name : "the environment", names_one ? message.substr(name.size() + 2) : message, "");
+    keep_error("an option cannot be used", names_one ? name : "the environment",
+               names_one ? message.substr(name.size() + 2) : message, "");
     say(Level::kError, std::string(message) + "; nothing is probed");
     return false;
   }
   auto problem = process->output.prepare("UBP_OUTPUT", options.output, fields);
   if (problem) keep_error("a file cannot be written", "UBP_OUTPUT", *problem, "");
   if (!problem) problem = summary_error;
-  if (!problem && process->output.is_set() && process->summary.is_set() && process->output.path(fields) == process->summary.path(fields)) {
-    problem = fmt::format("UBP_SUMMARY: '{}' is where UBP_OUTPUT goes (choose another path)", process->summary.path(fields));
+  if (!problem && process->output.is_set() && process->summary.is_set() &&
+      process->output.path(fields) == process->summary.path(fields)) {
+    problem =
+        fmt::format("UBP_SUMMARY: '{}' is where UBP_OUTPUT goes (choose another path)", process->summary.path(fields));
     keep_error("a file cannot be written", "UBP_SUMMARY", *problem, "");
   }
   if (problem) {
@@ -148,7 +155,8 @@ __attribute__((constructor)) void on_load(int argc, char** argv) {
   if (!is_addressed()) return;
   const KeptFloating floating;
   char** const block = argv + argc + 1;
-  if (getauxval(AT_SECURE) != 0) return hide_from_children(block);  // a privileged program: its caller has no say, nor in its children
+  if (getauxval(AT_SECURE) != 0)
+    return hide_from_children(block);  // a privileged program: its caller has no say, nor in its children
   std::vector<OptionError> errors;
   const Options options = read_options(environ, errors);
   report::set_level(options.log);

@@ -86,7 +86,8 @@ bool is_preloaded() {
 
 namespace {
 
-// What stands for an entry: itself, another, or an empty string where it goes. is_kept: of a variable's name. wanted: libubp in LD_PRELOAD.
+// What stands for an entry: itself, another, or an empty string where it goes. is_kept: of a variable's name. wanted:
+// libubp in LD_PRELOAD.
 template <typename IsKept>
 char* replacement(char* entry, const IsKept& is_kept, std::string_view wanted) {
   const std::string_view text = entry, name = name_of(text);
@@ -119,7 +120,9 @@ void replace_environment(char** block, const IsKept& is_kept, std::string_view w
 
 void hide_from_children(char** block) try {
   const std::vector<std::string>& own = option_names();
-  const auto is_kept = [&](std::string_view name) { return name != kFirstVariable && std::find(own.begin(), own.end(), name) == own.end(); };
+  const auto is_kept = [&](std::string_view name) {
+    return name != kFirstVariable && std::find(own.begin(), own.end(), name) == own.end();
+  };
   replace_environment(block, is_kept, "", nullptr);
 } catch (const std::bad_alloc&) {
   // they find it as it is
@@ -129,7 +132,9 @@ void announce_to_children(char** block, const std::string& first) {
   const std::string_view own = own_file();
   const std::string file = absolute(own);
   char* const more = (new std::string(std::string(kFirstVariable) + '=' + first))->data();
-  replace_environment(block, [](std::string_view name) { return name != kFirstVariable; }, file.empty() ? own : std::string_view(file), more);
+  replace_environment(
+      block, [](std::string_view name) { return name != kFirstVariable; }, file.empty() ? own : std::string_view(file),
+      more);
 }
 
 }  // namespace ubp::runtime

@@ -46,7 +46,8 @@ bool write_files(report::Summary summary, bool to_stream, int pid) {
   bool good = true;
   const auto check = [&](const std::optional<std::string>& error) {
     if (!error) return;
-    const std::string_view without_advice = std::string_view(*error).substr(0, error->rfind(" ("));  // it would come too late for the child
+    const std::string_view without_advice =
+        std::string_view(*error).substr(0, error->rfind(" ("));  // it would come too late for the child
     const std::string noted = fmt::format("{} (pid {}): {}", process.fields.program, pid, without_advice);
     if (good && !note_in_family(Note::kUnwritten, noted)) say(Level::kError, *error);
     good = false;
@@ -73,18 +74,19 @@ void wait_until(const Done& done) {
   }
 }
 
-// Another thread makes the report already: the process must not end before it is made, but it does end. This thread, interrupted
-// in making it, does not wait.
+// Another thread makes the report already: the process must not end before it is made, but it does end. This thread,
+// interrupted in making it, does not wait.
 void wait_for_report(std::uint32_t pid) {
   constexpr long kNoSuchProcess = -3;  // -ESRCH
   wait_until([pid] {
-    if (g_reported_pid.load(std::memory_order_acquire) == pid) return true;  // pairs with make_report()
+    if (g_reported_pid.load(std::memory_order_acquire) == pid) return true;           // pairs with make_report()
     const std::uint32_t thread = g_reporting_thread.load(std::memory_order_relaxed);  // 0: not yet known
     return thread == sys::gettid() || (thread != 0 && sys::call4(SYS_tgkill, pid, thread, 0) == kNoSuchProcess);
   });
 }
 
-// A signal that another thread has got ends the process: without UBP, this thread would not come to end it with a status.
+// A signal that another thread has got ends the process: without UBP, this thread would not come to end it with a
+// status.
 void wait_for_death() {
   if (g_dying_pid.load(std::memory_order_relaxed) == reporting_pid()) wait_until([] { return false; });
 }
@@ -109,7 +111,8 @@ bool make_report(bool is_death) {
     const SignalsHeld quiet;
     std::optional<Uncancelled> uncancelled;
     if (!is_death) uncancelled.emplace();
-    write_files(end(g_loaded->program, g_loaded->summary.is_set(), is_death ? nullptr : &quiet, is_restored), true, static_cast<int>(pid));
+    write_files(end(g_loaded->program, g_loaded->summary.is_set(), is_death ? nullptr : &quiet, is_restored), true,
+                static_cast<int>(pid));
     if (const std::string mail = mail_of_family(); !mail.empty()) report::error_stream().write(mail);
     for (const Note note : {Note::kUnmatched, Note::kUnwritten}) {
       if (const std::string told = told_by_family(note); !told.empty()) say(Level::kWarning, told);
@@ -143,14 +146,15 @@ namespace {
 
 // ---- The report of a process that a signal is ending (trap/death.h)
 //
-// Made in a handler that has interrupted anything: libubp has its own memory and takes no lock of libc's or the dynamic linker's, and
-// the interface's only for so long. The interrupted stack may be small, or used up: there is one for this alone.
+// Made in a handler that has interrupted anything: libubp has its own memory and takes no lock of libc's or the dynamic
+// linker's, and the interface's only for so long. The interrupted stack may be small, or used up: there is one for this
+// alone.
 constexpr std::uint64_t kDeathStackBytes = std::uint64_t{256} << 10;
 std::uint64_t g_death_stack = 0;
 bool g_death_restored = false;
 
-// Behind begin_report(), on that stack. It is the thread's alternate signal stack too, from here to the return from the handler:
-// what a trap would find instead, the handler's frame may lie on.
+// Behind begin_report(), on that stack. It is the thread's alternate signal stack too, from here to the return from the
+// handler: what a trap would find instead, the handler's frame may lie on.
 void report_on_own_stack() {
   const std::uint64_t stack[3] = {g_death_stack, 0, kDeathStackBytes};
   sys::call4(SYS_sigaltstack, reinterpret_cast<long>(stack), 0);
@@ -172,16 +176,16 @@ bool report_death() {
       "mov %0, %%rsp"
       : "+r"(stack)
       : "r"(function)
-      : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
-        "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "cc", "memory");
+      : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5",
+        "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "cc", "memory");
   return g_death_restored;
 }
 
 }  // namespace
 
 void prepare_death() {
-  void* const stack =
-      mmap(nullptr, kDeathStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+  void* const stack = mmap(nullptr, kDeathStackBytes, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   if (stack == MAP_FAILED) return;
   g_death_stack = reinterpret_cast<std::uint64_t>(stack);
   trap::g_process.report_death = &report_death;

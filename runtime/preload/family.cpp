@@ -46,7 +46,8 @@ struct First {
 First g_first;
 Page* g_page = nullptr;  // null: none could be had
 bool g_was_executed = false;
-report::ErrorStream::Source g_page_file;  // which file the first's page is in: the program may have closed the descriptor
+report::ErrorStream::Source
+    g_page_file;  // which file the first's page is in: the program may have closed the descriptor
 
 // "12:104:64769:1234:105": pid, descriptor, device, inode, descriptor.
 bool parse(std::string_view text, First& first) {
@@ -65,7 +66,9 @@ bool parse(std::string_view text, First& first) {
   return first.pid != 0;
 }
 
-std::string descriptor_path(std::uint32_t pid, int descriptor) { return fmt::format("/proc/{}/fd/{}", pid, descriptor); }
+std::string descriptor_path(std::uint32_t pid, int descriptor) {
+  return fmt::format("/proc/{}/fd/{}", pid, descriptor);
+}
 
 Page* map_page(int descriptor) {
   const int flags = descriptor < 0 ? MAP_SHARED | MAP_ANONYMOUS : MAP_SHARED;
@@ -79,7 +82,8 @@ Page* open_page(const First& first, int& file) {
   file = open(descriptor_path(first.pid, first.page).c_str(), O_RDWR | O_APPEND | O_CLOEXEC);
   if (file < 0) return nullptr;
   struct stat status {};
-  Page* page = fstat(file, &status) == 0 && static_cast<std::size_t>(status.st_size) >= kPageBytes ? map_page(file) : nullptr;
+  Page* page =
+      fstat(file, &status) == 0 && static_cast<std::size_t>(status.st_size) >= kPageBytes ? map_page(file) : nullptr;
   if (page != nullptr && page->magic == kMagic) return page;
   if (page != nullptr) munmap(page, kPageBytes);
   close(file);
@@ -93,13 +97,14 @@ report::ErrorStream::Source source_of(int descriptor) {
   return {descriptor, status.st_dev, status.st_ino};
 }
 
-// The first one's standard error; or its mailbox, which it empties at its end, where that is a regular file, in which whoever has the
-// same open would write over what is appended. `mailbox` is taken.
+// The first one's standard error; or its mailbox, which it empties at its end, where that is a regular file, in which
+// whoever has the same open would write over what is appended. `mailbox` is taken.
 report::ErrorStream::Source errors_of(const First& first, int mailbox) {
   constexpr int kFlags = O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
   struct stat status {};
   const auto is_it = [&](int descriptor) {
-    return fstat(descriptor, &status) == 0 && status.st_dev == first.errors.device && status.st_ino == first.errors.inode;
+    return fstat(descriptor, &status) == 0 && status.st_dev == first.errors.device &&
+           status.st_ino == first.errors.inode;
   };
   int stream = -1;
   if (!is_it(STDERR_FILENO) && first.errors.descriptor >= 0) {
@@ -142,7 +147,8 @@ std::string first_of_family() {
     g_page_file = source_of(file);
     g_first.page = file >= 0 ? fcntl(file, F_DUPFD_CLOEXEC, kLowestDescriptor) : -1;
     if (file >= 0) close(file);
-    Page* const shared = g_first.page >= 0 && ftruncate(g_first.page, kPageBytes) == 0 ? map_page(g_first.page) : nullptr;
+    Page* const shared =
+        g_first.page >= 0 && ftruncate(g_first.page, kPageBytes) == 0 ? map_page(g_first.page) : nullptr;
     if (shared != nullptr && g_page != nullptr) {
       std::memcpy(static_cast<void*>(shared), g_page, sizeof *g_page);  // nobody has it yet: load time
       munmap(g_page, kPageBytes);
@@ -162,7 +168,8 @@ std::uint32_t files_owner(bool claim) {
   if (g_page == nullptr) return g_first.pid;
   std::uint32_t owner = 0;
   const std::uint32_t pid = sys::getpid();
-  if (claim && g_page->owner.compare_exchange_strong(owner, pid, std::memory_order_relaxed)) return pid;  // a number, no more
+  if (claim && g_page->owner.compare_exchange_strong(owner, pid, std::memory_order_relaxed))
+    return pid;  // a number, no more
   return claim ? owner : g_page->owner.load(std::memory_order_relaxed);
 }
 
@@ -183,10 +190,14 @@ std::uint32_t unfollowed() { return g_page != nullptr ? g_page->unfollowed.load(
 
 std::string mail_of_family() {
   const report::ErrorStream::Source file = source_of(g_first.page);
-  if (!is_first_of_family() || file.descriptor < 0 || file.device != g_page_file.device || file.inode != g_page_file.inode) return {};
+  if (!is_first_of_family() || file.descriptor < 0 || file.device != g_page_file.device ||
+      file.inode != g_page_file.inode)
+    return {};
   const off_t end = lseek(file.descriptor, 0, SEEK_END);
   std::string text(end > static_cast<off_t>(kPageBytes) ? static_cast<std::size_t>(end) - kPageBytes : 0, '\0');
-  if (!text.empty() && pread(file.descriptor, text.data(), text.size(), kPageBytes) != static_cast<ssize_t>(text.size())) return {};
+  if (!text.empty() &&
+      pread(file.descriptor, text.data(), text.size(), kPageBytes) != static_cast<ssize_t>(text.size()))
+    return {};
   return text;
 }
 
@@ -196,11 +207,14 @@ std::string told_by_family(Note note) {
   const Noted& noted = g_page->noted[static_cast<std::size_t>(note)];
   const std::uint32_t count = noted.count.load(std::memory_order_relaxed);
   if (count == 0) return {};
-  const std::string_view text(noted.text, std::min<std::size_t>(noted.length.load(std::memory_order_acquire), sizeof noted.text));
+  const std::string_view text(noted.text,
+                              std::min<std::size_t>(noted.length.load(std::memory_order_acquire), sizeof noted.text));
   if (note == Note::kUnwritten) {
-    return fmt::format("{} of its children could not write {}, first {}", count, count == 1 ? "its report" : "their reports", text);
+    return fmt::format("{} of its children could not write {}, first {}", count,
+                       count == 1 ? "its report" : "their reports", text);
   }
-  return fmt::format("{} of {} executed programs lack what is to be probed, first {}", count, g_page->executed.load(std::memory_order_relaxed), text);
+  return fmt::format("{} of {} executed programs lack what is to be probed, first {}", count,
+                     g_page->executed.load(std::memory_order_relaxed), text);
 }
 
 }  // namespace ubp::runtime

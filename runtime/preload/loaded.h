@@ -14,12 +14,12 @@ namespace ubp::runtime {
 // Made once at load, never destroyed: threads and exit handlers may outlive any destructor.
 struct Loaded {
   Options options;
-  std::string program;          // the path of the program's file
-  report::OutputFile output;    // UBP_OUTPUT
-  report::OutputFile summary;   // UBP_SUMMARY
-  report::PathFields fields;    // what their names are made of
+  std::string program;                   // the path of the program's file
+  report::OutputFile output;             // UBP_OUTPUT
+  report::OutputFile summary;            // UBP_SUMMARY
+  report::PathFields fields;             // what their names are made of
   std::optional<report::Failure> error;  // why nothing is probed
-  bool passes_on = false;  // nothing is, but what this program executes may have it
+  bool passes_on = false;                // nothing is, but what this program executes may have it
 };
 // Null: libubp is inert in this process.
 extern Loaded* g_loaded;

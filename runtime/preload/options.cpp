@@ -126,7 +126,8 @@ SetResult set_max_probepoints(Options& options, std::string_view value) {
 }
 
 SetResult set_xol(Options& options, std::string_view value) {
-  for (const xol::Policy policy : {xol::Policy::kThread, xol::Policy::kProbepoint, xol::Policy::kSteal, xol::Policy::kAdaptive}) {
+  for (const xol::Policy policy :
+       {xol::Policy::kThread, xol::Policy::kProbepoint, xol::Policy::kSteal, xol::Policy::kAdaptive}) {
     if (value != xol::policy_name(policy)) continue;
     options.policy = policy;
     return std::nullopt;
@@ -204,8 +205,7 @@ constexpr Variable kVariables[] = {
      set_probes_file},
     {"UBP_OUTPUT", "path", "standard error",
      "where the text goes; %p process id, %t start time, %n program, %h host, %% a percent sign", set_output},
-    {"UBP_SUMMARY", "path", "none", "also write the summary there as JSON, with the same % escapes",
-     set_summary},
+    {"UBP_SUMMARY", "path", "none", "also write the summary there as JSON, with the same % escapes", set_summary},
     {"UBP_XOL", "thread|probepoint|steal|adaptive", "thread",
      "where displaced instructions run: thread gives each thread its own slots, probepoint each probepoint one for ever, "
      "steal shares a fixed pool, adaptive is thread until a probepoint has been refilled often and gets one for ever",
@@ -228,8 +228,7 @@ constexpr Variable kVariables[] = {
      "which children are probed too; fork is always on, exec keeps UBP in the environment of executed "
      "programs",
      set_follow},
-    {"UBP_LOG", "debug|info|warning|error|off", "warning", "the lowest level of message that is printed",
-     set_log},
+    {"UBP_LOG", "debug|info|warning|error|off", "warning", "the lowest level of message that is printed", set_log},
     {"UBP_OPTIONS", "help=1", "none", "help=1 prints this list", set_options},
 };
 
@@ -302,10 +301,9 @@ Options read_options(char** environment, std::vector<OptionError>& errors) {
   Options options;
   const std::vector<Assignment> assignments = ubp_assignments(environment);
   for (const Variable& variable : kVariables) {
-    const auto found =
-        std::find_if(assignments.begin(), assignments.end(), [&variable](const Assignment& assignment) {
-          return assignment.name == variable.name;  // the first of several, as getenv
-        });
+    const auto found = std::find_if(assignments.begin(), assignments.end(), [&variable](const Assignment& assignment) {
+      return assignment.name == variable.name;  // the first of several, as getenv
+    });
     if (found == assignments.end()) continue;
     if (const SetResult wrong = variable.set(options, found->value)) {
       errors.push_back({fmt::format("{}: {}", variable.name, *wrong)});
@@ -323,8 +321,7 @@ Options read_options(char** environment, std::vector<OptionError>& errors) {
 std::string options_help() {
   std::string help = "ubp: environment variables\n";
   for (const Variable& variable : kVariables) {
-    help +=
-        fmt::format("ubp:   {}={}  (default: {})\n", variable.name, variable.values, variable.default_value);
+    help += fmt::format("ubp:   {}={}  (default: {})\n", variable.name, variable.values, variable.default_value);
     help += wrap(variable.meaning, "ubp:       ", 85);
   }
   return help;

@@ -16,25 +16,25 @@ namespace ubp::runtime {
 enum class Missing : std::uint8_t { kNothing, kError, kWarn, kIgnore, kPending };
 
 struct Options {
-  std::string probes;          // UBP_PROBES (then UBP_PROBES_FILE's content after it, separated by a newline)
-  bool has_probes = false;     // one of the two was set; false: the library is inert
-  std::string output;          // UBP_OUTPUT; empty: standard error
-  std::string summary;         // UBP_SUMMARY; empty: none
-  std::uint32_t slots = 64;    // UBP_SLOTS: 1..4096
+  std::string probes;        // UBP_PROBES (then UBP_PROBES_FILE's content after it, separated by a newline)
+  bool has_probes = false;   // one of the two was set; false: the library is inert
+  std::string output;        // UBP_OUTPUT; empty: standard error
+  std::string summary;       // UBP_SUMMARY; empty: none
+  std::uint32_t slots = 64;  // UBP_SLOTS: 1..4096
   xol::Policy policy = xol::Policy::kThread;  // UBP_XOL
   std::uint32_t max_probepoints = 0;          // UBP_MAX_PROBEPOINTS: 1..16777216; 0: 65,536 more than there are at load
-  Optimize optimize = Optimize::kAuto;      // UBP_OPTIMIZE=auto|always|never
-  Missing missing = Missing::kNothing;      // UBP_MISSING=error|warn|ignore|pending
+  Optimize optimize = Optimize::kAuto;        // UBP_OPTIMIZE=auto|always|never
+  Missing missing = Missing::kNothing;        // UBP_MISSING=error|warn|ignore|pending
   report::Level log = report::Level::kWarning;  // UBP_LOG
-  bool follow_exec = false;    // UBP_FOLLOW=fork,exec: "exec" keeps UBP's variables and LD_PRELOAD for children
-  bool help = false;           // UBP_OPTIONS=help=1
+  bool follow_exec = false;  // UBP_FOLLOW=fork,exec: "exec" keeps UBP's variables and LD_PRELOAD for children
+  bool help = false;         // UBP_OPTIONS=help=1
 };
 
 // What UBP tells itself across exec (family.h); not the user's to set.
 inline constexpr std::string_view kFirstVariable = "UBP_FIRST";
 
 struct OptionError {
-  std::string message;         // one line: "UBP_SLOTS: '0' is not a number from 1 to 4096"
+  std::string message;  // one line: "UBP_SLOTS: '0' is not a number from 1 to 4096"
 };
 
 // Reads the environment. environment: a NULL-terminated array of "NAME=value" (environ).

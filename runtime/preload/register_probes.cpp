@@ -53,8 +53,9 @@ void say_refusals(const Shortfall& missed, bool says_mistakes) {
   if (missed.refused == 0) return;
   const Problem& first = missed.first;
   say(missed.is_exact ? Level::kWarning : Level::kInfo,
-      fmt::format("{} of {} probes refused, first {}: {}; the report lists all", missed.refused, missed.refused + missed.probes,
-                  place_of(first.module, first.symbol, first.elf_address), first.message));
+      fmt::format("{} of {} probes refused, first {}: {}; the report lists all", missed.refused,
+                  missed.refused + missed.probes, place_of(first.module, first.symbol, first.elf_address),
+                  first.message));
 }
 
 }  // namespace
@@ -78,13 +79,15 @@ bool register_probes(const Options& options) {
   if (status != UBP_OK) {
     if (!is_said) give_up();
     const bool names_place = problem.line == 0 && problem.module[0] != '\0';
-    const std::string where = names_place ? place_of(problem.module, problem.symbol, problem.elf_address) : position_of(problem.line, problem.column);
+    const std::string where = names_place ? place_of(problem.module, problem.symbol, problem.elf_address)
+                                          : position_of(problem.line, problem.column);
     const std::string why = problem.message[0] != '\0' ? problem.message : ubp_status_string(status);
     keep_error(ubp_status_string(status), where, why, problem.hint);
     if (is_said) return false;
     g_loaded->passes_on = status == UBP_E_NOT_FOUND && options.missing == Missing::kNothing;
     if (is_noted(where, why)) return false;
-    const std::string_view so = g_loaded->passes_on ? "; nothing is probed, unless what this program executes has it" : "; nothing is probed";
+    const std::string_view so =
+        g_loaded->passes_on ? "; nothing is probed, unless what this program executes has it" : "; nothing is probed";
     if (names_place) {
       say(Level::kError, fmt::format("{}: no probe could be armed, first {}: {}{}", position_of(0, 0), where, why, so));
     } else {

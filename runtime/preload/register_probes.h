@@ -5,8 +5,8 @@
 
 namespace ubp::runtime {
 
-// Registers UBP_PROBES and arms its probes. Returns false, after saying why, when the specification is bad or nothing of
-// it can be probed: nothing is armed then. Context: load time, behind join_family(), with g_loaded set.
+// Registers UBP_PROBES and arms its probes. Returns false, after saying why, when the specification is bad or nothing
+// of it can be probed: nothing is armed then. Context: load time, behind join_family(), with g_loaded set.
 bool register_probes(const Options& options);
 
 }  // namespace ubp::runtime

@@ -57,7 +57,8 @@ void read(bool takes, const std::function<void(const Record&)>& visit) {
     if (ring == 0) continue;
     const std::uint64_t head = __atomic_load_n(&task->ring_head, __ATOMIC_ACQUIRE);  // pairs with write()
     UBP_ASSERT(head - task->ring_tail <= kRingRecords);
-    for (std::uint64_t at = task->ring_tail; at != head; ++at) visit(reinterpret_cast<const Record*>(ring)[at % kRingRecords]);
+    for (std::uint64_t at = task->ring_tail; at != head; ++at)
+      visit(reinterpret_cast<const Record*>(ring)[at % kRingRecords]);
     if (!takes) continue;
     task->ring_tail = head;
     __atomic_store_n(&task->ring_limit, head + kRingRecords, __ATOMIC_RELEASE);  // pairs with write()
@@ -66,7 +67,9 @@ void read(bool takes, const std::function<void(const Record&)>& visit) {
 
 Clock::Clock() {
   const Moment end = now();
-  ns_per_tick_ = end.ticks > g_start.ticks ? static_cast<double>(end.ns - g_start.ns) / static_cast<double>(end.ticks - g_start.ticks) : 0;
+  ns_per_tick_ = end.ticks > g_start.ticks
+                     ? static_cast<double>(end.ns - g_start.ns) / static_cast<double>(end.ticks - g_start.ticks)
+                     : 0;
 }
 
 std::uint64_t Clock::nanoseconds(std::uint64_t time) const {

@@ -1,11 +1,11 @@
 // What probes record: a ring for each task, which it alone writes, and whoever drains reads.
 //
-// Invariant: `ring_head` counts the records that the task has ever written, `ring_tail` those that were taken; what lies between
-// stands in the ring. A record's bytes are stored before the head moves over it, which alone makes it one: whoever is interrupted
-// before has recorded nothing. A record that finds no room is counted as dropped.
+// Invariant: `ring_head` counts the records that the task has ever written, `ring_tail` those that were taken; what
+// lies between stands in the ring. A record's bytes are stored before the head moves over it, which alone makes it one:
+// whoever is interrupted before has recorded nothing. A record that finds no room is counted as dropped.
 //
-// Inline part: in consumers (run_consumers.cpp), and as machine code in detours (runtime/jump/count_code.cpp). Async-signal-safe, no libc.
-// rings.cpp: normal context, under the registry's lock.
+// Inline part: in consumers (run_consumers.cpp), and as machine code in detours (runtime/jump/count_code.cpp).
+// Async-signal-safe, no libc. rings.cpp: normal context, under the registry's lock.
 #pragma once
 
 #include <x86gprintrin.h>
@@ -32,7 +32,8 @@ inline constexpr std::uint64_t kRingBytes = kRingRecords * sizeof(Record);
 // Gives the task its ring. False: memory is denied.
 [[gnu::always_inline]] inline bool open_ring(trap::TaskState* task) {
   // Behind a system call filter of the program's own, nothing new is asked of the kernel.
-  const bool may_ask = !trap::g_process.is_sandboxed.load(std::memory_order_relaxed);  // set by this thread, or just now by another
+  const bool may_ask =
+      !trap::g_process.is_sandboxed.load(std::memory_order_relaxed);  // set by this thread, or just now by another
   if (trap::g_process.rings == 0 || !may_ask) return false;
   const std::uint64_t at = trap::g_process.rings + task->block * kRingBytes;
   if (sys::failed(sys::call4(SYS_mprotect, static_cast<long>(at), kRingBytes, PROT_READ | PROT_WRITE))) return false;
@@ -45,10 +46,11 @@ inline constexpr std::uint64_t kRingBytes = kRingRecords * sizeof(Record);
 [[gnu::always_inline]] inline bool write(trap::TaskState* task, std::uint32_t point, std::uint32_t counter) {
   if (task->ring == 0 && !open_ring(task)) return false;  // or the timestamp counter is forbidden
   const std::uint64_t head = task->ring_head;
-  if (head == __atomic_load_n(&task->ring_limit, __ATOMIC_ACQUIRE)) return false;  // pairs with read(): what stood there was read
+  if (head == __atomic_load_n(&task->ring_limit, __ATOMIC_ACQUIRE))
+    return false;  // pairs with read(): what stood there was read
   auto& record = reinterpret_cast<Record*>(task->ring)[head % kRingRecords];
   record = {__rdtsc(), point, counter, task->tid.load(std::memory_order_relaxed), 0};  // its own
-  __atomic_store_n(&task->ring_head, head + 1, __ATOMIC_RELEASE);  // pairs with read()
+  __atomic_store_n(&task->ring_head, head + 1, __ATOMIC_RELEASE);                      // pairs with read()
   return true;
 }
 

@@ -2,8 +2,8 @@
 // constructors run; when it goes, its probepoints are forgotten and their counts kept.
 //
 // Context: normal, inside the application's dlopen or dlclose, in place of the empty function that the dynamic linker
-// calls for debuggers (r_brk, link.h) with its own lock held; or at the start of a registration. What is called here is no
-// hit of the application's.
+// calls for debuggers (r_brk, link.h) with its own lock held; or at the start of a registration. What is called here is
+// no hit of the application's.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -24,13 +24,15 @@ void Registry::modules_changed(bool just_mapped) {
     return;
   }
   const plan::Modules::Change change = modules_->refresh(just_mapped);
-  if (change.left_out != 0) say(Level::kWarning, fmt::format("{} modules are not probed: too many were loaded", change.left_out));
+  if (change.left_out != 0)
+    say(Level::kWarning, fmt::format("{} modules are not probed: too many were loaded", change.left_out));
   if (!probepoints_.is_started()) return;
   for (const std::uint32_t module : change.gone) probepoints_.retire_module(module, modules_->all()[module]);
   for (const std::uint32_t module : change.back) {
     const symbols::Module& its = modules_->all()[module];
     if (its.has_text_relocations && !its.is_relocated) {
-      say(Level::kWarning, fmt::format("{}, which is back, is not probed: the dynamic linker has yet to write into its code", its.path));
+      say(Level::kWarning,
+          fmt::format("{}, which is back, is not probed: the dynamic linker has yet to write into its code", its.path));
       continue;
     }
     if (const auto denied = probepoints_.revive_module(module)) say(Level::kWarning, *denied);
@@ -50,14 +52,16 @@ void Registry::arm_module(std::uint64_t id, Registration& registration, std::uin
   plan.add_module(module, mistakes);
   for (const plan::Mistake& mistake : mistakes) {
     const char* const source = registration.request.is_environment ? "UBP_PROBES" : "a pending probe";
-    say(Level::kWarning, fmt::format("{}:{}:{}: {}", source, mistake.position.line, mistake.position.column, mistake.message));
+    say(Level::kWarning,
+        fmt::format("{}:{}:{}: {}", source, mistake.position.line, mistake.position.column, mistake.message));
   }
   const std::size_t wanted = plan.points().size(), room = probepoints_.room();
   const std::size_t runs = registration.runs.size();
   take(id, registration);
   if (wanted > room) {
-    say(Level::kWarning, fmt::format("{} of {} probepoints in {} are refused: there is room for {} (UBP_MAX_PROBEPOINTS makes more)",
-                                     registration.refused.size() - refused, wanted, modules_->all()[module].name, room));
+    say(Level::kWarning,
+        fmt::format("{} of {} probepoints in {} are refused: there is room for {} (UBP_MAX_PROBEPOINTS makes more)",
+                    registration.refused.size() - refused, wanted, modules_->all()[module].name, room));
   }
   if (registration.points == first) return;
   if (!registration.base.empty()) registration.base.resize(registration.points);

@@ -58,20 +58,25 @@ Problem Registry::problem_of(const plan::Mistake& mistake) const {
 Problem Registry::problem_of(const plan::Refused& refused) const {
   const symbols::Module& module = modules_->all()[refused.module];
   const ubp_status status = refused.reason.starts_with("no-room") ? UBP_E_NO_ROOM : UBP_E_REFUSED;
-  return {status, {0, 0},       refused.address + module.bias, refused.address, module.name, refused.symbol, refused.reason,
-          "",     refused.named};
+  return {status,          {0, 0},      refused.address + module.bias,
+          refused.address, module.name, refused.symbol,
+          refused.reason,  "",          refused.named};
 }
 
 std::optional<std::string> Registry::start(std::size_t probepoints, bool has_pending) {
   if (probepoints_.is_started()) return std::nullopt;
   ProbepointsConfig config = config_;
   const std::size_t needed = probepoints + (has_pending ? kLatePoints : kSparePoints);
-  config.consumers = static_cast<std::uint32_t>(std::min<std::size_t>(kMostConsumers, std::max<std::size_t>(needed, config.probepoints)));
-  config.probepoints = static_cast<std::uint32_t>(config.probepoints == 0 ? needed : std::max<std::size_t>(probepoints, config.probepoints));
+  config.consumers = static_cast<std::uint32_t>(
+      std::min<std::size_t>(kMostConsumers, std::max<std::size_t>(needed, config.probepoints)));
+  config.probepoints = static_cast<std::uint32_t>(
+      config.probepoints == 0 ? needed : std::max<std::size_t>(probepoints, config.probepoints));
   if (auto denied = probepoints_.start(config, *modules_)) return denied;
   next_counter_ = probepoints_.first_consumer_counter();
   end_of_counters_ = next_counter_ + config.consumers;
-  consumers_.start(next_counter_, {[this](std::uint32_t index, bool has_consumers) { probepoints_.set_consumers(index, has_consumers); },
+  consumers_.start(next_counter_, {[this](std::uint32_t index, bool has_consumers) {
+                                     probepoints_.set_consumers(index, has_consumers);
+                                   },
                                    [this] {
                                      if (probepoints_.detours().has_jumped()) probepoints_.synchronise();
                                    }});
@@ -83,12 +88,14 @@ std::optional<std::uint64_t> Registry::prepare(std::vector<language::Item> items
                                                Problem& problem) {
   std::optional<std::uint64_t> id;
   // The modules' text and tables are read where they are mapped.
-  symbols::while_modules_stay([&] { id = prepare_beside_modules(std::move(items), module, request, progress, problem); });
+  symbols::while_modules_stay(
+      [&] { id = prepare_beside_modules(std::move(items), module, request, progress, problem); });
   return id;
 }
 
 std::optional<std::uint64_t> Registry::prepare_beside_modules(std::vector<language::Item> items,
-                                                              std::optional<std::uint32_t> module, const Request& request,
+                                                              std::optional<std::uint32_t> module,
+                                                              const Request& request,
                                                               const std::function<void(std::size_t)>& progress,
                                                               Problem& problem) {
   Stopwatch watch;
@@ -97,7 +104,14 @@ std::optional<std::uint64_t> Registry::prepare_beside_modules(std::vector<langua
   registration.request = request;
   modules_changed(false);
   if (module && !modules_->is_present(*module)) {
-    problem = {UBP_E_NOT_FOUND, {0, 0}, 0, 0, "", "", fmt::format("{} has just been unloaded", modules_->all()[*module].path), ""};
+    problem = {UBP_E_NOT_FOUND,
+               {0, 0},
+               0,
+               0,
+               "",
+               "",
+               fmt::format("{} has just been unloaded", modules_->all()[*module].path),
+               ""};
     return std::nullopt;
   }
   registration.plan = std::make_unique<plan::Plan>(*modules_, std::move(items), module);
@@ -138,8 +152,12 @@ void Registry::take(std::uint64_t id, Registration& registration) {
   Runs runs = probepoints_.add(plan, *modules_, registration.request.consumer != nullptr ? &consumer : nullptr);
   if (const auto unwatched = probepoints_.take_unwatched(); !unwatched.empty()) {
     const symbols::Module& first = modules_->all()[modules_->module_at(unwatched.front()).value_or(0)];
-    report::say(report::Level::kWarning, fmt::format("{} system calls of the program cannot be watched, first {}:0x{:x}: a thread that blocks SIGTRAP there "
-                                                     "dies at its next probe", unwatched.size(), first.name, unwatched.front() - first.bias));
+    report::say(
+        report::Level::kWarning,
+        fmt::format(
+            "{} system calls of the program cannot be watched, first {}:0x{:x}: a thread that blocks SIGTRAP there "
+            "dies at its next probe",
+            unwatched.size(), first.name, unwatched.front() - first.bias));
   }
   append(registration.runs, runs);
   registration.points = plan.first_point() + static_cast<std::uint32_t>(plan.points().size());
@@ -165,7 +183,7 @@ bool Registry::give_counter(Registration& registration, Problem& problem) {
     return false;
   }
   has_consumers_ = true;
-  leave_segment();  // what they hit is to be missed
+  leave_segment();                              // what they hit is to be missed
   if (records) registration.since = __rdtsc();  // a program may have made it a fault
   if (records) recorders_.insert_or_assign(registration.counter, next_id_);
   registration.counter_base = counter(registration.counter);
@@ -180,8 +198,13 @@ void Registry::take_counter(Registration& registration) {
 }
 
 Consumer Registry::consumer_of(std::uint64_t id, const Registration& registration) const {
-  return {registration.request.consumer, registration.request.data, nullptr, from_optimised(registration.counter), handle_of(id),
-          registration.request.flags, 0};
+  return {registration.request.consumer,
+          registration.request.data,
+          nullptr,
+          from_optimised(registration.counter),
+          handle_of(id),
+          registration.request.flags,
+          0};
 }
 
 std::optional<std::string> Registry::apply(std::span<const Operation> operations) {
@@ -246,8 +269,8 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
 }
 
 std::optional<std::string> Registry::rest() {
-  const bool is_used =
-      std::any_of(registrations_.begin(), registrations_.end(), [](const auto& entry) { return entry.second->is_enabled; });
+  const bool is_used = std::any_of(registrations_.begin(), registrations_.end(),
+                                   [](const auto& entry) { return entry.second->is_enabled; });
   return is_used ? std::nullopt : probepoints_.disarm_own();
 }
 
@@ -268,8 +291,9 @@ Registry::Count Registry::counter(std::uint32_t index) const {
   Count count;
   for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
     const std::uint64_t* const counters = g_process.counters_of(block);
-    count.recorded += __atomic_load_n(&counters[index], __ATOMIC_RELAXED);                          // its owner may still count
-    const std::uint64_t third = __atomic_load_n(&counters[index + g_process.optimised_offset], __ATOMIC_RELAXED);  // as above
+    count.recorded += __atomic_load_n(&counters[index], __ATOMIC_RELAXED);  // its owner may still count
+    const std::uint64_t third =
+        __atomic_load_n(&counters[index + g_process.optimised_offset], __ATOMIC_RELAXED);  // as above
     (index < g_process.table.count ? count.recorded : count.dropped) += third;
     count.missed += __atomic_load_n(&counters[index + g_process.missed_offset], __ATOMIC_RELAXED);  // as above
   }
@@ -329,7 +353,8 @@ Registry::Count Registry::total(const Registration& registration, const Standing
     return count;
   }
   Count sum;
-  const std::vector<Count> now = registration.is_enabled ? counts(registration.runs) : std::vector<Count>(registration.points);
+  const std::vector<Count> now =
+      registration.is_enabled ? counts(registration.runs) : std::vector<Count>(registration.points);
   for (std::uint32_t point = 0; point < now.size(); ++point) sum += count_at(registration, point, now[point]);
   return sum;
 }
@@ -341,9 +366,9 @@ Registry::Registration* Registry::recorder_of(const record::Record& record, std:
   id = its->first;
   Registration& registration = *its->second;
   // Else it is an earlier probe's, whose counter it had; or of one that was on its way when that probe went.
-  const bool is_its = record.time >= registration.since && std::any_of(registration.runs.begin(), registration.runs.end(), [&](const Run& run) {
-    return record.point - run.first_index < run.count;
-  });
+  const bool is_its = record.time >= registration.since &&
+                      std::any_of(registration.runs.begin(), registration.runs.end(),
+                                  [&](const Run& run) { return record.point - run.first_index < run.count; });
   return is_its ? &registration : nullptr;
 }
 
@@ -371,7 +396,8 @@ std::vector<ubp_record> Registry::drain() {
     records.push_back({clock.nanoseconds(record.time), probepoints_.last_address(record.point), handle_of(id),
                        record.task & ~(trap::kGuest | trap::kOtherNamespace), 0});
   });
-  std::stable_sort(records.begin(), records.end(), [](const ubp_record& a, const ubp_record& b) { return a.time_ns < b.time_ns; });
+  std::stable_sort(records.begin(), records.end(),
+                   [](const ubp_record& a, const ubp_record& b) { return a.time_ns < b.time_ns; });
   return records;
 }
 

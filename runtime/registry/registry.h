@@ -1,5 +1,5 @@
-// The probes of this process: what was asked for, what became of it, what was counted. One for the process; behind the C
-// interface (api.cpp), through which the preload entry registers UBP_PROBES too.
+// The probes of this process: what was asked for, what became of it, what was counted. One for the process; behind the
+// C interface (api.cpp), through which the preload entry registers UBP_PROBES too.
 //
 // Every change is a list of operations that take effect together: an int3 goes in after the consumers it leads to, and
 // consumers go after the int3s that lead to them.
@@ -18,8 +18,8 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/consumers/consumers.h"
 #include "runtime/arm/probepoints.h"
+#include "runtime/consumers/consumers.h"
 #include "runtime/include/ubp.h"
 #include "runtime/record/rings.h"
 #include "runtime/report/summary.h"
@@ -38,7 +38,7 @@ struct Problem {
 };
 
 struct Request {
-  std::uint32_t flags = 0;  // UBP_PROBE_*
+  std::uint32_t flags = 0;          // UBP_PROBE_*
   ubp_consumer consumer = nullptr;  // also of a probe that records
   void* data = nullptr;
   bool is_environment = false;  // UBP_PROBES: lives until the process ends
@@ -59,8 +59,9 @@ class Registry {
 
   // Resolves items and prepares their probepoints; nothing is armed. Returns the new probe's id, or what is wrong: then
   // nothing has changed. module: see plan::Plan. progress(n): called now and then with the number found so far.
-  std::optional<std::uint64_t> prepare(std::vector<language::Item> items, std::optional<std::uint32_t> module, const Request& request,
-                                       const std::function<void(std::size_t)>& progress, Problem& problem);
+  std::optional<std::uint64_t> prepare(std::vector<language::Item> items, std::optional<std::uint32_t> module,
+                                       const Request& request, const std::function<void(std::size_t)>& progress,
+                                       Problem& problem);
   // Makes all of the operations, or none: then the probes that they register are gone. Unknown ids are left out.
   std::optional<std::string> apply(std::span<const Operation> operations);
 
@@ -85,8 +86,8 @@ class Registry {
   std::vector<std::uint64_t> ids(bool of_environment) const;
   bool is_armed() const { return probepoints_.is_own_armed(); }
 
-  // The dynamic linker has mapped or unmapped modules: arms the pending probes in new ones, forgets those of modules that
-  // are gone. just_mapped: called by the linker itself, before what is new is relocated.
+  // The dynamic linker has mapped or unmapped modules: arms the pending probes in new ones, forgets those of modules
+  // that are gone. just_mapped: called by the linker itself, before what is new is relocated.
   void modules_changed(bool just_mapped);
   // Takes the runtime's own int3s out, when no probe is left.
   std::optional<std::string> rest();
@@ -109,7 +110,9 @@ class Registry {
     Count& operator+=(const Count& other) {
       return recorded += other.recorded, missed += other.missed, dropped += other.dropped, *this;
     }
-    Count operator-(const Count& other) const { return {recorded - other.recorded, missed - other.missed, dropped - other.dropped}; }
+    Count operator-(const Count& other) const {
+      return {recorded - other.recorded, missed - other.missed, dropped - other.dropped};
+    }
     bool operator==(const Count&) const = default;
   };
   struct Registration {
@@ -123,10 +126,11 @@ class Registry {
     Request request;
     std::uint32_t counter = 0;  // the consumer's, and what it held when it was given; 0: none
     Count counter_base;
-    std::uint64_t since = 0, drained = 0;  // of one that records: the timestamp when it was made; records that were taken
+    std::uint64_t since = 0,
+                  drained = 0;  // of one that records: the timestamp when it was made; records that were taken
     bool records() const { return counter != 0 && (request.flags & UBP_PROBE_RECORD) != 0; }
     bool is_enabled = false;
-    std::vector<Count> base, done;                               // by point: counters when enabled, hits before; empty: zeros
+    std::vector<Count> base, done;  // by point: counters when enabled, hits before; empty: zeros
     std::int64_t resolve_ns = 0, decode_ns = 0, prepare_ns = 0;  // what it took
   };
 
@@ -137,8 +141,9 @@ class Registry {
   Standing standing() const;
 
   // prepare(), while no thread can unload a module.
-  std::optional<std::uint64_t> prepare_beside_modules(std::vector<language::Item> items, std::optional<std::uint32_t> module,
-                                                      const Request& request, const std::function<void(std::size_t)>& progress,
+  std::optional<std::uint64_t> prepare_beside_modules(std::vector<language::Item> items,
+                                                      std::optional<std::uint32_t> module, const Request& request,
+                                                      const std::function<void(std::size_t)>& progress,
                                                       Problem& problem);
   std::optional<Problem> judge(plan::Plan& plan, Registration& registration, std::vector<plan::Mistake> mistakes) const;
   Problem problem_of(const plan::Mistake& mistake) const;
@@ -151,7 +156,8 @@ class Registry {
   void note_base(Registration& registration, const Runs& runs, std::uint32_t point) const;
   void note_done(Registration& registration) const;
   Count total(const Registration& registration, const Standing& standing) const;
-  report::OptimisedStats optimised_stats(const Probepoints::Standing& standing, const std::vector<std::uint64_t>& hits) const;
+  report::OptimisedStats optimised_stats(const Probepoints::Standing& standing,
+                                         const std::vector<std::uint64_t>& hits) const;
   Count count_at(const Registration& registration, std::uint32_t point, const Count& now) const;
   Consumer consumer_of(std::uint64_t id, const Registration& registration) const;
   bool give_counter(Registration& registration, Problem& problem);

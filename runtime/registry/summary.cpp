@@ -45,7 +45,8 @@ std::vector<std::string> aliases_of(const plan::Modules& modules, const plan::Pr
   const symbols::Function& own = functions[probe.function];
   const auto [first, last] = std::ranges::equal_range(functions, own.address, {}, &symbols::Function::address);
   for (auto other = first; other != last; ++other) {
-    if (other->has_symbol() && other->symbol() != own.symbol() && (names.empty() || names.back() != other->symbol())) names.emplace_back(other->symbol());
+    if (other->has_symbol() && other->symbol() != own.symbol() && (names.empty() || names.back() != other->symbol()))
+      names.emplace_back(other->symbol());
   }
   return names;
 }
@@ -108,7 +109,8 @@ std::vector<Problem> Registry::waiting(std::uint64_t id) const {
   return found;
 }
 
-report::OptimisedStats Registry::optimised_stats(const Probepoints::Standing& standing, const std::vector<std::uint64_t>& hits) const {
+report::OptimisedStats Registry::optimised_stats(const Probepoints::Standing& standing,
+                                                 const std::vector<std::uint64_t>& hits) const {
   report::OptimisedStats stats;
   if (!probepoints_.is_started() || probepoints_.detours().mode() == Optimize::kNever) return stats;
   stats.hits = std::accumulate(hits.begin(), hits.end(), std::uint64_t{0});
@@ -122,7 +124,8 @@ report::OptimisedStats Registry::optimised_stats(const Probepoints::Standing& st
   return stats;
 }
 
-report::Summary Registry::summary(const std::string& program, const Probepoints::Standing& standing, bool lists_all) const {
+report::Summary Registry::summary(const std::string& program, const Probepoints::Standing& standing,
+                                  bool lists_all) const {
   report::Summary summary;
   summary.version = kVersion;
   summary.program = program;
@@ -137,7 +140,8 @@ report::Summary Registry::summary(const std::string& program, const Probepoints:
   const std::vector<std::uint64_t> optimised =
       probepoints_.detours().mode() != Optimize::kNever ? read_counters(Counted::kOptimised) : none;
   for (std::size_t index = 0; index < recorded.size(); ++index) {
-    (probepoints_.is_own(static_cast<std::uint32_t>(index)) ? summary.traps.runtime : summary.traps.hits) += recorded[index] + missed[index];
+    (probepoints_.is_own(static_cast<std::uint32_t>(index)) ? summary.traps.runtime : summary.traps.hits) +=
+        recorded[index] + missed[index];
   }
   summary.traps.runtime += read_own_traps();
   summary.traps.cost_ns = measure_hit_ns();
@@ -158,7 +162,8 @@ report::Summary Registry::summary(const std::string& program, const Probepoints:
     totals.refused += registration->refused.size();
     totals.probes_requested += registration->refused.size() + registration->probes.size();
     totals.pending += pending_of(registration->plan);
-    const std::uint64_t dropped = registration->records() ? (counter(registration->counter) - registration->counter_base).dropped : 0;
+    const std::uint64_t dropped =
+        registration->records() ? (counter(registration->counter) - registration->counter_base).dropped : 0;
     totals.dropped += dropped;
     totals.recorded -= dropped;  // its probepoints' hits, below
     if (!leaves_out) summary.probes.reserve(summary.probes.size() + registration->probes.size());
@@ -170,7 +175,8 @@ report::Summary Registry::summary(const std::string& program, const Probepoints:
     for (const std::uint32_t module : searched) {
       if (auto part = coverage_of(*modules_, module)) summary.coverage.push_back(std::move(*part));
     }
-    std::map<std::tuple<std::string, std::uint32_t, std::uint64_t>, std::size_t> late_rows;  // path, item, address -> row
+    std::map<std::tuple<std::string, std::uint32_t, std::uint64_t>, std::size_t>
+        late_rows;  // path, item, address -> row
     for (const plan::Probe& probe : registration->probes) {
       const std::uint32_t index = index_of(registration->runs, probe.point);
       const Count count = count_at(*registration, probe.point, {recorded[index], missed[index], 0});
@@ -204,15 +210,16 @@ report::Summary Registry::summary(const std::string& program, const Probepoints:
 std::string Registry::costs(std::uint64_t id) const {
   const auto ms = [](std::int64_t ns) { return static_cast<double>(ns) / 1e6; };
   const Registration& registration = *registrations_.at(id);
-  const std::uint64_t bytes =
-      arena_bytes() + probepoints_.table_bytes() + registration.points * (sizeof(std::uint64_t) + sizeof(std::uint16_t));
+  const std::uint64_t bytes = arena_bytes() + probepoints_.table_bytes() +
+                              registration.points * (sizeof(std::uint64_t) + sizeof(std::uint16_t));
   std::string text = fmt::format(
       "{} probepoints: resolve {:.2f} ms, decode {:.2f} ms, slots and table {:.2f} ms, arm {:.2f} ms; {:.1f} bytes a probepoint "
       "(one counting thread)",
-      registration.points, ms(registration.resolve_ns), ms(registration.decode_ns), ms(registration.prepare_ns), ms(arm_ns_),
-      static_cast<double>(bytes) / std::max(registration.points, 1U));
+      registration.points, ms(registration.resolve_ns), ms(registration.decode_ns), ms(registration.prepare_ns),
+      ms(arm_ns_), static_cast<double>(bytes) / std::max(registration.points, 1U));
   const report::OptimisedStats optimised = optimised_stats(probepoints_.standing(), {});
-  if (probepoints_.detours().mode() != Optimize::kNever) text += fmt::format("; {} reached by jumps", optimised.probepoints);
+  if (probepoints_.detours().mode() != Optimize::kNever)
+    text += fmt::format("; {} reached by jumps", optimised.probepoints);
   for (const auto& [reason, count] : optimised.left) text += fmt::format(", {} {}", count, reason);
   return text;
 }

@@ -20,8 +20,8 @@ namespace {
 constexpr int kFirstFree = 3;
 constexpr int kPatienceMs = 5000;
 
-// Blocks one signal that write(2) raises in the writing thread, and takes back what our own write raised. By system calls: what
-// libubp has for libc's functions may have to look libc's up, and wait for the dynamic linker's lock.
+// Blocks one signal that write(2) raises in the writing thread, and takes back what our own write raised. By system
+// calls: what libubp has for libc's functions may have to look libc's up, and wait for the dynamic linker's lock.
 class WriteSignalGuard {
  public:
   explicit WriteSignalGuard(int signal) : set_(std::uint64_t{1} << (signal - 1)) {
@@ -53,8 +53,9 @@ class WriteSignalGuard {
   std::uint64_t before_ = 0;
 };
 
-constexpr std::size_t kPiece = 512;  // what a pipe, a terminal or a socket takes at once when it says it takes any: PIPE_BUF is more
-std::int64_t g_deadline_ms = 0;      // 0: none
+constexpr std::size_t kPiece =
+    512;  // what a pipe, a terminal or a socket takes at once when it says it takes any: PIPE_BUF is more
+std::int64_t g_deadline_ms = 0;  // 0: none
 
 // Returns 0 when fd takes bytes again, or an errno.
 int wait_writable(int fd) {

@@ -29,8 +29,8 @@ class Descriptor {
 // end its process. Returns 0 or an errno (ETIMEDOUT: nobody read).
 int write_all(int fd, std::string_view text);
 
-// From here on no more than five seconds are spent waiting for readers, all calls of write_all() together, and nothing is written
-// in one piece that they might keep waiting longer. For a process that a signal is ending.
+// From here on no more than five seconds are spent waiting for readers, all calls of write_all() together, and nothing
+// is written in one piece that they might keep waiting longer. For a process that a signal is ending.
 void bound_writes();
 
 }  // namespace ubp::report

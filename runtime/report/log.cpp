@@ -71,16 +71,11 @@ class ErrorSink final : public spdlog::sinks::sink {
 
 spdlog::level::level_enum to_spdlog(Level level) {
   switch (level) {
-    case Level::kDebug:
-      return spdlog::level::debug;
-    case Level::kInfo:
-      return spdlog::level::info;
-    case Level::kWarning:
-      return spdlog::level::warn;
-    case Level::kError:
-      return spdlog::level::err;
-    case Level::kOff:
-      break;
+    case Level::kDebug: return spdlog::level::debug;
+    case Level::kInfo: return spdlog::level::info;
+    case Level::kWarning: return spdlog::level::warn;
+    case Level::kError: return spdlog::level::err;
+    case Level::kOff: break;
   }
   return spdlog::level::off;
 }
@@ -125,9 +120,11 @@ void ErrorStream::replace(const Source& source) {
   is_known_ = source.inode != 0;
   struct stat status {};
   // Descriptor 2 may have been free: then it is this very one.
-  const bool is_own = source.descriptor != STDERR_FILENO && ::fstat(STDERR_FILENO, &status) == 0 && status.st_dev == source.device && status.st_ino == source.inode;
+  const bool is_own = source.descriptor != STDERR_FILENO && ::fstat(STDERR_FILENO, &status) == 0 &&
+                      status.st_dev == source.device && status.st_ino == source.inode;
   if (source.descriptor >= 0) {
-    source_.descriptor = is_ours(source.descriptor) && !is_own ? ::fcntl(source.descriptor, F_DUPFD_CLOEXEC, kLowest) : -1;
+    source_.descriptor =
+        is_ours(source.descriptor) && !is_own ? ::fcntl(source.descriptor, F_DUPFD_CLOEXEC, kLowest) : -1;
     ::close(source.descriptor);
   }
   if (is_own) source_.descriptor = ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, kLowest);
@@ -157,7 +154,7 @@ void tell_asserts(const ErrorStream& stream) {
 }
 
 ErrorStream& process_stream() {
-  static ErrorStream& instance = [] () -> ErrorStream& {
+  static ErrorStream& instance = []() -> ErrorStream& {
     auto& made = *new ErrorStream();
     tell_asserts(made);
     return made;

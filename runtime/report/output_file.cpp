@@ -70,8 +70,8 @@ std::optional<std::string_view> refuse_kind(mode_t mode) {
 
 bool is_stream(mode_t mode) { return S_ISCHR(mode) || S_ISFIFO(mode); }
 
-// What stands in a directory that others may write to, and is neither this user's nor root's nor the directory's owner's, another user
-// may have put there: the kernel's fs.protected_symlinks has the same rule for links.
+// What stands in a directory that others may write to, and is neither this user's nor root's nor the directory's
+// owner's, another user may have put there: the kernel's fs.protected_symlinks has the same rule for links.
 bool may_be_planted(const struct stat& directory, const struct stat& entry) {
   const bool is_sticky = (directory.st_mode & S_ISVTX) != 0;
   const bool is_shared = (directory.st_mode & S_IWOTH) != 0 || (is_sticky && (directory.st_mode & S_IWGRP) != 0);
@@ -81,8 +81,9 @@ bool may_be_planted(const struct stat& directory, const struct stat& entry) {
 
 constexpr std::string_view kPlanted = "it belongs to another user, who may have put it there";
 
-// Opens a directory (O_PATH) component by component, making what is missing with mode 0700; links are followed, but none that another
-// user may have put there, nor a directory of his. Returns the descriptor; -1 and an error line in `problem`.
+// Opens a directory (O_PATH) component by component, making what is missing with mode 0700; links are followed, but
+// none that another user may have put there, nor a directory of his. Returns the descriptor; -1 and an error line in
+// `problem`.
 int open_directory(const std::string& directory, std::optional<std::string>& problem) {
   constexpr int kFlags = O_PATH | O_CLOEXEC;
   constexpr int kMostLinks = 40;  // as the kernel
@@ -105,7 +106,8 @@ int open_directory(const std::string& directory, std::optional<std::string>& pro
     done += '/' + name;
     int next = ::openat(here, name.c_str(), kFlags | O_NOFOLLOW);
     if (next < 0 && errno == ENOENT) {
-      if (::mkdirat(here, name.c_str(), 0700) != 0 && errno != EEXIST) return fail("cannot make the directory", reason_of(errno));
+      if (::mkdirat(here, name.c_str(), 0700) != 0 && errno != EEXIST)
+        return fail("cannot make the directory", reason_of(errno));
       next = ::openat(here, name.c_str(), kFlags | O_NOFOLLOW);
     }
     const struct stat parent = status;
@@ -119,7 +121,10 @@ int open_directory(const std::string& directory, std::optional<std::string>& pro
     const bool is_link = S_ISLNK(status.st_mode);
     const ssize_t length = is_link && !is_planted ? ::readlinkat(next, "", target, sizeof target - 1) : 0;
     if (is_planted || length < 0 || (!is_link && !S_ISDIR(status.st_mode)) || (is_link && ++links > kMostLinks)) {
-      const std::string why = is_planted ? std::string(kPlanted) : reason_of(length < 0 ? errno : is_link ? ELOOP : ENOTDIR);
+      const std::string why = is_planted ? std::string(kPlanted)
+                                         : reason_of(length < 0 ? errno
+                                                     : is_link  ? ELOOP
+                                                                : ENOTDIR);
       ::close(next);
       return fail("cannot write in", why);
     }
@@ -143,7 +148,9 @@ int open_directory(const std::string& directory, std::optional<std::string>& pro
 }
 
 // A reader of another user's would get what is written; root's are trusted.
-bool is_foreign(const struct stat& status) { return S_ISFIFO(status.st_mode) && status.st_uid != ::geteuid() && status.st_uid != 0; }
+bool is_foreign(const struct stat& status) {
+  return S_ISFIFO(status.st_mode) && status.st_uid != ::geteuid() && status.st_uid != 0;
+}
 
 // The file at target without following a link: its status, with mode 0 when there is none; or an error line.
 std::optional<std::string> look_at(const Target& target, int directory, const std::string& path, struct stat& status) {
@@ -164,8 +171,7 @@ std::string random_name() {
     random = static_cast<std::uint64_t>(runtime::monotonic_ns()) << 32 ^ static_cast<std::uint64_t>(::getpid());
   }
   char digits[16];
-  return ".ubp-" + std::string(digits, std::to_chars(digits, digits + sizeof digits, random, 16).ptr) +
-         ".tmp";
+  return ".ubp-" + std::string(digits, std::to_chars(digits, digits + sizeof digits, random, 16).ptr) + ".tmp";
 }
 
 // Signals wait as long as it lives: one that ends the process would leave half a file behind.
@@ -173,7 +179,8 @@ class SignalsWait {
  public:
   SignalsWait() {
     const std::uint64_t all = ~(std::uint64_t{1} << (SIGTRAP - 1));  // the runtime's own
-    sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, reinterpret_cast<long>(&all), reinterpret_cast<long>(&before_), sizeof all);
+    sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, reinterpret_cast<long>(&all), reinterpret_cast<long>(&before_),
+               sizeof all);
   }
   ~SignalsWait() { sys::set_signal_mask(before_); }
   SignalsWait(const SignalsWait&) = delete;
@@ -190,15 +197,15 @@ mode_t mode_after(const struct stat& before) {
   return before.st_uid == ::geteuid() ? before.st_mode & kReadWrite : before.st_mode & kPrivate;
 }
 
-// Fills a new file and gives it the target's name. before: what has it now. Returns 0 or an errno; nothing is left behind then.
+// Fills a new file and gives it the target's name. before: what has it now. Returns 0 or an errno; nothing is left
+// behind then.
 int replace_file(int directory, const Target& target, const struct stat& before, std::string_view content) {
   const SignalsWait no_signal_ends_this;
   std::string name;
   int made = -1;
   for (int attempt = 0; attempt < kNameAttempts && made < 0; ++attempt) {
     name = random_name();
-    made = ::openat(directory, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY,
-                    0600);
+    made = ::openat(directory, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0600);
     if (made < 0 && errno != EEXIST) return errno;
   }
   if (made < 0) return errno;
@@ -206,7 +213,7 @@ int replace_file(int directory, const Target& target, const struct stat& before,
   mode_t mode = mode_after(before);
   constexpr mode_t kGroup = 0070;
   const bool has_group = (mode & kGroup) != 0 && ::fchown(file.get(), static_cast<uid_t>(-1), before.st_gid) == 0;
-  if (!has_group) mode &= ~kGroup;  // of another group
+  if (!has_group) mode &= ~kGroup;                          // of another group
   int error = ::fchmod(file.get(), mode) == 0 ? 0 : errno;  // a umask may have taken bits away
   if (error == 0) error = write_all(file.get(), content);
   const int close_error = file.close();
@@ -277,8 +284,7 @@ std::optional<std::string> write_to(const std::string& path, std::string_view co
   const int error = is_stream(status.st_mode) ? write_stream(directory.get(), target, content)
                                               : replace_file(directory.get(), target, status, content);
   if (error == 0) return std::nullopt;
-  if (error == ENXIO)
-    return failure("cannot write", path, "nobody reads this FIFO", "start its reader first");
+  if (error == ENXIO) return failure("cannot write", path, "nobody reads this FIFO", "start its reader first");
   return failure("cannot write", path, reason_of(error));
 }
 
@@ -296,8 +302,7 @@ std::optional<std::string> absolute_pattern(std::string_view pattern) {
 
 }  // namespace
 
-std::optional<std::string> expand_path(std::string_view pattern, const PathFields& fields,
-                                       std::string& error) {
+std::optional<std::string> expand_path(std::string_view pattern, const PathFields& fields, std::string& error) {
   std::string out;
   for (std::size_t i = 0; i < pattern.size(); ++i) {
     if (pattern[i] != '%') {
@@ -305,21 +310,11 @@ std::optional<std::string> expand_path(std::string_view pattern, const PathField
       continue;
     }
     switch (++i < pattern.size() ? pattern[i] : '\0') {
-      case 'p':
-        out += std::to_string(fields.pid);
-        break;
-      case 'n':
-        out += component(fields.program);
-        break;
-      case 't':
-        out += std::to_string(fields.start);
-        break;
-      case 'h':
-        out += component(fields.host);
-        break;
-      case '%':
-        out += '%';
-        break;
+      case 'p': out += std::to_string(fields.pid); break;
+      case 'n': out += component(fields.program); break;
+      case 't': out += std::to_string(fields.start); break;
+      case 'h': out += component(fields.host); break;
+      case '%': out += '%'; break;
       default:
         error = "unknown escape '";
         error += pattern.substr(i - 1, 2);
@@ -341,15 +336,16 @@ std::optional<std::string> OutputFile::prepare(std::string_view variable, std::s
   if (!expand_path(pattern, fields, error)) return variable_ + error;
   const auto absolute = absolute_pattern(pattern);
   if (!absolute) {
-    return variable_ +
-           failure("no working directory to put", pattern, reason_of(errno), "use an absolute path");
+    return variable_ + failure("no working directory to put", pattern, reason_of(errno), "use an absolute path");
   }
   if (auto problem = check_place(*expand_path(*absolute, fields, error))) return variable_ + *problem;
   pattern_ = *absolute;
   owner_ = fields.pid;
   const std::string directory = split(pattern_).directory;
   const std::size_t varies = process_escape(directory);
-  base_ = *expand_path(varies == directory.npos ? directory : directory.substr(0, directory.rfind('/', varies)), fields, error) + '/';
+  base_ = *expand_path(varies == directory.npos ? directory : directory.substr(0, directory.rfind('/', varies)), fields,
+                       error) +
+          '/';
   root_ = place_of("/");
   place_ = place_of(base_);
   return std::nullopt;
@@ -363,15 +359,15 @@ OutputFile::Place OutputFile::place_of(const std::string& directory) {
 std::string OutputFile::path(const PathFields& fields) const {
   std::string error;
   std::string path = expand_path(pattern_, fields, error).value_or("");
-  if (is_set() && fields.pid != owner_ && !names_process(pattern_))
-    path += '.' + std::to_string(fields.pid);
+  if (is_set() && fields.pid != owner_ && !names_process(pattern_)) path += '.' + std::to_string(fields.pid);
   return path;
 }
 
 std::optional<std::string> OutputFile::write(std::string_view content, const PathFields& fields) const {
   if (!is_set()) return std::nullopt;
   if (place_of("/") != root_ && place_of(base_) != place_) {
-    return variable_ + failure("cannot write", path(fields), "the process has another root directory by now", "leave it out for standard error");
+    return variable_ + failure("cannot write", path(fields), "the process has another root directory by now",
+                               "leave it out for standard error");
   }
   if (auto problem = write_to(path(fields), content)) return variable_ + *problem;
   return std::nullopt;

@@ -19,21 +19,20 @@ struct PathFields {       // what the % escapes stand for
 
 // Expands %p %n %t %h %% in a pattern. Returns nothing and sets error ("unknown escape '%x' ...") for any
 // other. A '/' inside the program's or the host's name becomes '_'.
-std::optional<std::string> expand_path(std::string_view pattern, const PathFields& fields,
-                                       std::string& error);
+std::optional<std::string> expand_path(std::string_view pattern, const PathFields& fields, std::string& error);
 
 // A place to write once, at exit. Made at load so that mistakes are told at load.
 // Context: load time and exit. Async-signal-safe: no (allocates). Thread-safe: no.
 class OutputFile {
  public:
   // Checks the escapes, that the directory exists or can be made (0700) and is writable, and that the target
-  // is no directory, symbolic link, socket or block device, nor another user's FIFO. Links among the directories are followed, as
-  // everywhere else, but not what another user may have put into a directory that all may write to. variable: "UBP_OUTPUT" or "UBP_SUMMARY", for messages. pattern: as the user typed it;
-  // made absolute against the present working directory. Returns an error line ("UBP_OUTPUT: cannot write in
+  // is no directory, symbolic link, socket or block device, nor another user's FIFO. Links among the directories are
+  // followed, as everywhere else, but not what another user may have put into a directory that all may write to.
+  // variable: "UBP_OUTPUT" or "UBP_SUMMARY", for messages. pattern: as the user typed it; made absolute against the
+  // present working directory. Returns an error line ("UBP_OUTPUT: cannot write in
   // '/x': Permission denied (choose another path)") or nothing. After an error, and for an empty pattern,
   // is_set() is false.
-  std::optional<std::string> prepare(std::string_view variable, std::string_view pattern,
-                                     const PathFields& fields);
+  std::optional<std::string> prepare(std::string_view variable, std::string_view pattern, const PathFields& fields);
 
   // Writes the whole content: to a new 0600 file (O_EXCL, O_NOFOLLOW, random name) beside the target, then
   // renamed over it. An existing character device or FIFO is written to instead, never waiting for a reader
@@ -42,7 +41,8 @@ class OutputFile {
   // found, and makes none. Returns an error line or nothing; does nothing when !is_set().
   std::optional<std::string> write(std::string_view content, const PathFields& fields) const;
 
-  // The process that writes under the very name, the others adding their ids where the pattern has no %p. The one at prepare().
+  // The process that writes under the very name, the others adding their ids where the pattern has no %p. The one at
+  // prepare().
   void set_owner(int pid) { owner_ = pid; }
 
   bool is_set() const { return !pattern_.empty(); }
@@ -59,8 +59,8 @@ class OutputFile {
   std::string variable_;  // "UBP_OUTPUT: "
   std::string pattern_;   // absolute, escapes still in
   int owner_ = 0;
-  std::string base_;      // the directories before the first one that %p names
-  Place root_, place_;    // of "/" and of base_
+  std::string base_;    // the directories before the first one that %p names
+  Place root_, place_;  // of "/" and of base_
 };
 
 }  // namespace ubp::report

@@ -49,18 +49,18 @@ class ErrorStream {
 // The process's ErrorStream: taken at the first call (call it first thing at load), never destroyed.
 const ErrorStream& error_stream();
 
-// Gives the duplicate back: in a forked child, since a daemon must not hold its starter's pipe open, and where the report
-// goes to a file, since the application must meet no descriptor of UBP's. What is still
-// to be said goes to descriptor 2 while that is the same file. Async-signal-safe: yes.
+// Gives the duplicate back: in a forked child, since a daemon must not hold its starter's pipe open, and where the
+// report goes to a file, since the application must meet no descriptor of UBP's. What is still to be said goes to
+// descriptor 2 while that is the same file. Async-signal-safe: yes.
 void release_error_duplicate();
 
-// What is said goes to another process's standard error from here on: to this descriptor of it, or to descriptor 2 if that is the same
-// file; else nowhere.
+// What is said goes to another process's standard error from here on: to this descriptor of it, or to descriptor 2 if
+// that is the same file; else nowhere.
 void redirect_errors(const ErrorStream::Source& source);
 
 // Sets the lowest level that say() prints. Default kWarning.
 void set_level(Level level);
-bool says(Level level);  // whether say() prints it
+bool says(Level level);                                   // whether say() prints it
 std::optional<Level> parse_level(std::string_view text);  // debug info warn warning error off
 
 // Prints "ubp: <level>: <text>" as one line on standard error through spdlog with a sink on ErrorStream.
@@ -68,8 +68,8 @@ std::optional<Level> parse_level(std::string_view text);  // debug info warn war
 // Context: load time and exit. Async-signal-safe: no. Thread-safe: yes.
 void say(Level level, std::string_view text);
 
-// "ubp: <text>" on one line of a terminal that is overwritten; nothing when standard error is no terminal, nothing in the first
-// 0.3 s, then at most ten times a second. Load time only.
+// "ubp: <text>" on one line of a terminal that is overwritten; nothing when standard error is no terminal, nothing in
+// the first 0.3 s, then at most ten times a second. Load time only.
 class Progress {
  public:
   Progress();

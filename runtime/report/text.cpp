@@ -30,9 +30,9 @@
 namespace ubp::report {
 namespace {
 
-constexpr std::size_t kGroup = 3, kNamed = 3;     // so many refusals of one reason share a line, which names the first of them
-constexpr std::size_t kMaxNameColumn =
-    48;  // longer names push their own line's last column out, not everyone's
+constexpr std::size_t kGroup = 3,
+                      kNamed = 3;  // so many refusals of one reason share a line, which names the first of them
+constexpr std::size_t kMaxNameColumn = 48;  // longer names push their own line's last column out, not everyone's
 
 std::string decimal(std::uint64_t value) { return std::to_string(value); }
 
@@ -52,8 +52,8 @@ std::string count_of(std::uint64_t value, std::string_view noun) {
 std::string share(std::uint64_t part, std::uint64_t whole, std::string_view noun) {
   const double tenths = whole == 0 ? 0.0 : 1000.0 * static_cast<double>(part) / static_cast<double>(whole);
   const auto rounded = static_cast<std::uint64_t>(tenths + 0.5);
-  return decimal(part) + " of " + count_of(whole, noun) + " (" + decimal(rounded / 10) + '.' +
-         decimal(rounded % 10) + " %)";
+  return decimal(part) + " of " + count_of(whole, noun) + " (" + decimal(rounded / 10) + '.' + decimal(rounded % 10) +
+         " %)";
 }
 
 void append_line(std::string& out, std::string_view text) {
@@ -76,10 +76,12 @@ std::string shortened(std::string text) {
   return text += kCut;
 }
 
-// Those of one reason, which are often many and harmless, in one line; but for who wants to know (UBP_LOG=info), and UBP_SUMMARY.
+// Those of one reason, which are often many and harmless, in one line; but for who wants to know (UBP_LOG=info), and
+// UBP_SUMMARY.
 void append_refusals(std::string& out, const std::vector<RefusalRow>& refusals) {
   const bool lists_all = says(Level::kInfo);
-  std::vector<std::pair<std::string_view, std::vector<const RefusalRow*>>> groups;  // by code, in the order of their first
+  std::vector<std::pair<std::string_view, std::vector<const RefusalRow*>>>
+      groups;  // by code, in the order of their first
   for (const RefusalRow& row : refusals) {
     const std::string_view reason = row.reason, code = reason.substr(0, reason.find(':'));
     auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& known) { return known.first == code; });
@@ -99,7 +101,8 @@ void append_refusals(std::string& out, const std::vector<RefusalRow>& refusals) 
     }
     leaves_out = true;
     std::string text = "  refused  " + decimal(rows.size()) + ' ' + rows.front()->reason + ": ";
-    for (std::size_t i = 0; i < kNamed; ++i) text += shortened(place(rows[i]->module, rows[i]->symbol, rows[i]->address)) + ", ";
+    for (std::size_t i = 0; i < kNamed; ++i)
+      text += shortened(place(rows[i]->module, rows[i]->symbol, rows[i]->address)) + ", ";
     append_line(out, text + "...");
   }
   if (leaves_out) append_line(out, "  refused  all of them in UBP_SUMMARY, and here with UBP_LOG=info");
@@ -110,18 +113,17 @@ void append_block(std::string& out, const Summary& summary) {
   const XolStats& xol = summary.xol;
   append_line(out, summary.program + " (pid " + std::to_string(summary.pid) + "), UBP " + summary.version);
   append_line(out, "probes     " + decimal(totals.probes_requested) + " requested, " +
-                       count_of(totals.probepoints_armed, "probepoint") + " armed, " +
-                       decimal(totals.pending) + " pending, " + decimal(totals.refused) + " refused");
+                       count_of(totals.probepoints_armed, "probepoint") + " armed, " + decimal(totals.pending) +
+                       " pending, " + decimal(totals.refused) + " refused");
   append_refusals(out, summary.refusals);
   append_line(out, "hits       " + decimal(totals.hits) + " = " + decimal(totals.recorded) + " recorded + " +
                        decimal(totals.filtered) + " filtered + " + decimal(totals.missed) + " missed + " +
                        decimal(totals.dropped) + " dropped");
   append_line(out, "slots      " + xol.policy + ": " + decimal(xol.hits) + " hits, " + decimal(xol.misses) +
-                       " misses, " + decimal(xol.refills) + " refills, " + decimal(xol.evictions) +
-                       " evictions (" + decimal(xol.slots_per_thread) + " a thread, " +
-                       count_of(xol.threads_seen, "thread") + ", " + count_of(xol.area_bytes, "byte") + ')');
-  append_line(out, "optimised  " +
-                       share(summary.optimised.probepoints, totals.probepoints_armed, "probepoint") + ", " +
+                       " misses, " + decimal(xol.refills) + " refills, " + decimal(xol.evictions) + " evictions (" +
+                       decimal(xol.slots_per_thread) + " a thread, " + count_of(xol.threads_seen, "thread") + ", " +
+                       count_of(xol.area_bytes, "byte") + ')');
+  append_line(out, "optimised  " + share(summary.optimised.probepoints, totals.probepoints_armed, "probepoint") + ", " +
                        share(summary.optimised.hits, totals.hits, "hit"));
   if (xol.taken_out != 0) {
     append_line(out, "missed     more tasks than states: " + count_of(xol.taken_out, "hit") +
@@ -134,16 +136,19 @@ void append_block(std::string& out, const Summary& summary) {
   const Traps& traps = summary.traps;
   if (traps.cost_ns > 0) {
     const double seconds = static_cast<double>(traps.hits + traps.runtime) * traps.cost_ns / 1e9;
-    append_line(out, fmt::format("overhead   about {:.3f} s: {} of hits and {} of UBP's own, {:.2f} us each, measured at exit", seconds,
-                                 count_of(traps.hits, "trap"), traps.runtime, traps.cost_ns / 1e3));
+    append_line(
+        out, fmt::format("overhead   about {:.3f} s: {} of hits and {} of UBP's own, {:.2f} us each, measured at exit",
+                         seconds, count_of(traps.hits, "trap"), traps.runtime, traps.cost_ns / 1e3));
   }
   for (const Coverage& part : summary.coverage) {
     const std::uint64_t tenths = part.known_bytes * 1000 / std::max<std::uint64_t>(part.code_bytes, 1);
-    append_line(out, "coverage   " + decimal(tenths / 10) + '.' + decimal(tenths % 10) + " % of the code of " + part.module + " is in its " +
-                         count_of(part.functions, "known function") + " (" + part.sources + "): the others cannot be named");
+    append_line(out, "coverage   " + decimal(tenths / 10) + '.' + decimal(tenths % 10) + " % of the code of " +
+                         part.module + " is in its " + count_of(part.functions, "known function") + " (" +
+                         part.sources + "): the others cannot be named");
   }
   if (summary.unfollowed != 0) {
-    append_line(out, "executed   " + count_of(summary.unfollowed, "program") + " by its children, unprobed (UBP_FOLLOW=exec probes them, too)");
+    append_line(out, "executed   " + count_of(summary.unfollowed, "program") +
+                         " by its children, unprobed (UBP_FOLLOW=exec probes them, too)");
   }
   append_line(out, "output     " + (summary.output_path.empty() ? "standard error" : summary.output_path));
 }

@@ -1,5 +1,5 @@
-// sigaltstack(): the application's alternate stack is its own to set and read, while the kernel is told of UBP's once the
-// thread has hit a probe (trap/frame.h).
+// sigaltstack(): the application's alternate stack is its own to set and read, while the kernel is told of UBP's once
+// the thread has hit a probe (trap/frame.h).
 //
 // The pointers are the application's: the kernel is asked whether they are good.
 //

@@ -234,9 +234,10 @@ bool take_over() {
   }
   const std::uint64_t trap = bit_of(SIGTRAP);
   std::uint64_t mask = 0;
-  sys::call4(SYS_rt_sigprocmask, SIG_UNBLOCK, reinterpret_cast<long>(&trap), reinterpret_cast<long>(&mask), kSigsetBytes);
+  sys::call4(SYS_rt_sigprocmask, SIG_UNBLOCK, reinterpret_cast<long>(&trap), reinterpret_cast<long>(&mask),
+             kSigsetBytes);
   trap::t_thread.app_trap.is_blocked = (mask & trap) != 0;  // inherited through exec
-  g_active.store(true, std::memory_order_release);  // pairs with the wrappers' acquire loads
+  g_active.store(true, std::memory_order_release);          // pairs with the wrappers' acquire loads
   return true;
 }
 
@@ -255,10 +256,10 @@ UBP_EXPORT int __sigaction(int signal, const struct sigaction* act, struct sigac
   return wrapped_sigaction(signal, act, old);
 }
 
-#define UBP_SIGNAL_FUNCTION(name)                                              \
-  extern "C" SignalHandler name(int, SignalHandler) noexcept;                  \
-  UBP_EXPORT SignalHandler name(int signal, SignalHandler handler) noexcept {  \
-    return wrapped_signal(UBP_REAL(name), signal, handler);                    \
+#define UBP_SIGNAL_FUNCTION(name)                                             \
+  extern "C" SignalHandler name(int, SignalHandler) noexcept;                 \
+  UBP_EXPORT SignalHandler name(int signal, SignalHandler handler) noexcept { \
+    return wrapped_signal(UBP_REAL(name), signal, handler);                   \
   }
 UBP_SIGNAL_FUNCTION(signal)
 UBP_SIGNAL_FUNCTION(bsd_signal)
@@ -275,7 +276,8 @@ UBP_EXPORT SignalHandler sigset(int signal, SignalHandler disposition) noexcept 
     errno = EINVAL;
     return SIG_ERR;
   }
-  struct sigaction act {}, old{};
+  struct sigaction act {
+  }, old{};
   act.sa_handler = disposition;
   const bool holds = disposition == SIG_HOLD;
   if (wrapped_sigaction(signal, holds ? nullptr : &act, &old) != 0) return SIG_ERR;
@@ -293,7 +295,8 @@ UBP_EXPORT int clone(int (*function)(void*), void* stack, int flags, void* argum
   void* const child_tid = va_arg(list, void*);
   va_end(list);
   if ((flags & CLONE_VM) != 0 && (flags & CLONE_VFORK) == 0) {
-    if ((flags & CLONE_SETTLS) == 0) ubp::trap::g_process.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
+    if ((flags & CLONE_SETTLS) == 0)
+      ubp::trap::g_process.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
     if ((flags & CLONE_SETTLS) != 0) {
       ubp::trap::leave_storage();
     } else if (ubp::trap::g_process.before_sharing_tls != nullptr) {

@@ -1,10 +1,12 @@
-// Interposed libc functions that set, lend or read a signal mask: SIGTRAP is never blocked in the kernel, and is blocked
-// for the application when it says so (trap::Thread::app_trap).
+// Interposed libc functions that set, lend or read a signal mask: SIGTRAP is never blocked in the kernel, and is
+// blocked for the application when it says so (trap::Thread::app_trap).
 //
-// Where libc's own system calls pass the gate (trap/gate.h), sigprocmask and pthread_sigmask are kept there, and nothing
-// is left to do here. A mask lent for the time of one call (sigsuspend, ppoll, ...) reaches the kernel without SIGTRAP.
+// Where libc's own system calls pass the gate (trap/gate.h), sigprocmask and pthread_sigmask are kept there, and
+// nothing is left to do here. A mask lent for the time of one call (sigsuspend, ppoll, ...) reaches the kernel without
+// SIGTRAP.
 //
-// The pointers are the application's, and may be bad: a set is read as the kernel reads it, 8 bytes and only where it could.
+// The pointers are the application's, and may be bad: a set is read as the kernel reads it, 8 bytes and only where it
+// could.
 //
 // Context: any, handlers included.
 #include <errno.h>
@@ -80,7 +82,8 @@ int with_lent_mask(const sigset_t* mask, const Call& call) {
 // Takes a pending SIGTRAP that the caller waits for. Returns whether there was one.
 bool take_pending(const sigset_t* set) {
   sigset_t awaited;
-  if (!is_active() || !t_thread.app_trap.is_pending || !read_set(set, awaited) || sigismember(&awaited, SIGTRAP) != 1) return false;
+  if (!is_active() || !t_thread.app_trap.is_pending || !read_set(set, awaited) || sigismember(&awaited, SIGTRAP) != 1)
+    return false;
   t_thread.app_trap.is_pending = false;
   return true;
 }
@@ -91,13 +94,14 @@ int wrapped_wait(const sigset_t* set, siginfo_t* info, const Wait& wait) {
   if (!take_pending(set)) return wait();
   if (info == nullptr) return SIGTRAP;
   const iovec from{&t_thread.app_trap.info, sizeof *info}, to{info, sizeof *info};
-  const long written = sys::call6(SYS_process_vm_writev, sys::getpid(), reinterpret_cast<long>(&from), 1, reinterpret_cast<long>(&to), 1, 0);
+  const long written = sys::call6(SYS_process_vm_writev, sys::getpid(), reinterpret_cast<long>(&from), 1,
+                                  reinterpret_cast<long>(&to), 1, 0);
   if (written == -EFAULT) {
     errno = EFAULT;  // it is taken all the same
     return -1;
   }
   if (sys::failed(written)) *info = t_thread.app_trap.info;  // the call is denied
-  if (info->si_code == SI_TKILL) info->si_code = SI_USER;  // as libc's sigtimedwait shows it
+  if (info->si_code == SI_TKILL) info->si_code = SI_USER;    // as libc's sigtimedwait shows it
   return SIGTRAP;
 }
 
@@ -142,17 +146,21 @@ UBP_EXPORT int ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const s
 }
 extern "C" int __ppoll_chk(pollfd*, nfds_t, const timespec*, const sigset_t*, std::size_t);
 UBP_EXPORT int __ppoll_chk(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask, std::size_t size) {
-  return with_lent_mask(mask, [=](const sigset_t* lent) { return UBP_REAL(__ppoll_chk)(fds, count, timeout, lent, size); });
+  return with_lent_mask(mask,
+                        [=](const sigset_t* lent) { return UBP_REAL(__ppoll_chk)(fds, count, timeout, lent, size); });
 }
-UBP_EXPORT int pselect(int count, fd_set* reads, fd_set* writes, fd_set* excepts, const timespec* timeout, const sigset_t* mask) {
+UBP_EXPORT int pselect(int count, fd_set* reads, fd_set* writes, fd_set* excepts, const timespec* timeout,
+                       const sigset_t* mask) {
   return with_lent_mask(
       mask, [=](const sigset_t* lent) { return UBP_REAL(pselect)(count, reads, writes, excepts, timeout, lent); });
 }
 UBP_EXPORT int epoll_pwait(int epoll, epoll_event* events, int most, int timeout, const sigset_t* mask) {
-  return with_lent_mask(mask, [=](const sigset_t* lent) { return UBP_REAL(epoll_pwait)(epoll, events, most, timeout, lent); });
+  return with_lent_mask(
+      mask, [=](const sigset_t* lent) { return UBP_REAL(epoll_pwait)(epoll, events, most, timeout, lent); });
 }
 UBP_EXPORT int epoll_pwait2(int epoll, epoll_event* events, int most, const timespec* timeout, const sigset_t* mask) {
-  return with_lent_mask(mask, [=](const sigset_t* lent) { return UBP_REAL(epoll_pwait2)(epoll, events, most, timeout, lent); });
+  return with_lent_mask(
+      mask, [=](const sigset_t* lent) { return UBP_REAL(epoll_pwait2)(epoll, events, most, timeout, lent); });
 }
 
 UBP_EXPORT int sigpending(sigset_t* set) noexcept {

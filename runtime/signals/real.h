@@ -24,9 +24,11 @@ Function* next_symbol(std::atomic<Function*>& cache, const char* name) {
   Function* function = cache.load(std::memory_order_relaxed);  // any thread finds the same value
   if (function == nullptr) {
     function = reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
-    // Behind libc, where the program itself does not name libubp, nothing comes next; nobody's calls come here then but libubp's own.
+    // Behind libc, where the program itself does not name libubp, nothing comes next; nobody's calls come here then but
+    // libubp's own.
     if (function == nullptr) {
-      if (void* const libc = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD)) function = reinterpret_cast<Function*>(dlsym(libc, name));
+      if (void* const libc = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD))
+        function = reinterpret_cast<Function*>(dlsym(libc, name));
     }
     cache.store(function, std::memory_order_relaxed);
   }
@@ -34,11 +36,11 @@ Function* next_symbol(std::atomic<Function*>& cache, const char* name) {
 }
 
 // libc's own definition of an interposed function.
-#define UBP_REAL(name)                                        \
-  [] {                                                        \
-    static constinit std::atomic<decltype(&::name)> cache{};  \
-    using Type = std::remove_pointer_t<decltype(&::name)>;    \
-    return ::ubp::signals::next_symbol<Type>(cache, #name);   \
+#define UBP_REAL(name)                                       \
+  [] {                                                       \
+    static constinit std::atomic<decltype(&::name)> cache{}; \
+    using Type = std::remove_pointer_t<decltype(&::name)>;   \
+    return ::ubp::signals::next_symbol<Type>(cache, #name);  \
   }()
 
 }  // namespace ubp::signals

@@ -1,6 +1,6 @@
-// prctl(), arch_prctl() and syscall(), which stand before libc's to see a program give itself a system call filter: from then on UBP
-// asks nothing new of the kernel (trap::Process::is_sandboxed), which might end the program for it. libseccomp uses both. And to
-// see a program take %gs for itself (trap/segment.h), or set %fs (trap/tls.h).
+// prctl(), arch_prctl() and syscall(), which stand before libc's to see a program give itself a system call filter:
+// from then on UBP asks nothing new of the kernel (trap::Process::is_sandboxed), which might end the program for it.
+// libseccomp uses both. And to see a program take %gs for itself (trap/segment.h), or set %fs (trap/tls.h).
 //
 // Context: any, handlers included. Async-signal-safe: yes.
 #include <linux/audit.h>
@@ -34,7 +34,9 @@ std::uint32_t answer(const sock_filter* program, std::uint32_t size, std::uint32
     const sock_filter& step = program[at];
     switch (step.code) {
       case BPF_LD | BPF_W | BPF_ABS:
-        value = step.k == offsetof(seccomp_data, nr) ? number : step.k == offsetof(seccomp_data, arch) ? AUDIT_ARCH_X86_64 : 0;
+        value = step.k == offsetof(seccomp_data, nr)     ? number
+                : step.k == offsetof(seccomp_data, arch) ? AUDIT_ARCH_X86_64
+                                                         : 0;
         break;
       case BPF_ALU | BPF_AND | BPF_K: value &= step.k; break;
       case BPF_JMP | BPF_JA: at += step.k; break;
@@ -49,12 +51,15 @@ std::uint32_t answer(const sock_filter* program, std::uint32_t size, std::uint32
   return SECCOMP_RET_ALLOW;
 }
 
-// A report at the end asks the kernel for what the program need not have allowed: where that would end it, no report is made.
+// A report at the end asks the kernel for what the program need not have allowed: where that would end it, no report is
+// made.
 void note_filter(std::uint64_t address) {
-  constexpr std::uint32_t kAsked[] = {SYS_getpid, SYS_gettid,   SYS_rt_sigprocmask, SYS_openat,     SYS_read,   SYS_write,  SYS_close,        SYS_fstat,
-                                      SYS_access, SYS_pread64, SYS_pwrite64,       SYS_getdents64, SYS_mmap,   SYS_munmap, SYS_clock_gettime};
+  constexpr std::uint32_t kAsked[] = {SYS_getpid,   SYS_gettid,     SYS_rt_sigprocmask, SYS_openat, SYS_read,
+                                      SYS_write,    SYS_close,      SYS_fstat,          SYS_access, SYS_pread64,
+                                      SYS_pwrite64, SYS_getdents64, SYS_mmap,           SYS_munmap, SYS_clock_gettime};
   const auto* const filter = reinterpret_cast<const sock_fprog*>(address);
-  if (!sys::is_readable(address) || !sys::is_readable(address + offsetof(sock_fprog, filter))) return;  // the kernel says what is wrong
+  if (!sys::is_readable(address) || !sys::is_readable(address + offsetof(sock_fprog, filter)))
+    return;  // the kernel says what is wrong
   if (filter->len == 0 || filter->len > BPF_MAXINSNS) return;
   const auto first = reinterpret_cast<std::uint64_t>(filter->filter);
   for (std::uint64_t step = 0; step < filter->len; ++step) {
@@ -62,13 +67,16 @@ void note_filter(std::uint64_t address) {
   }
   for (const std::uint32_t number : kAsked) {
     const std::uint32_t said = answer(filter->filter, filter->len, number);
-    if (said == SECCOMP_RET_KILL_PROCESS || said == SECCOMP_RET_KILL_THREAD || said == SECCOMP_RET_TRAP) g_forbids_report.store(true, std::memory_order_relaxed);
+    if (said == SECCOMP_RET_KILL_PROCESS || said == SECCOMP_RET_KILL_THREAD || said == SECCOMP_RET_TRAP)
+      g_forbids_report.store(true, std::memory_order_relaxed);
   }
 }
 
 }  // namespace
 
-bool forbids_report() { return g_forbids_report.load(std::memory_order_relaxed); }  // set by this thread, or just now by another
+bool forbids_report() {
+  return g_forbids_report.load(std::memory_order_relaxed);
+}  // set by this thread, or just now by another
 
 }  // namespace ubp::signals
 
@@ -118,8 +126,10 @@ UBP_EXPORT int arch_prctl(int code, unsigned long address) noexcept {
 }
 
 extern "C" {
-// Returns libc's syscall(). Called by the one below, which leaves its stack to it: a vfork's child returns from it first.
-__attribute__((visibility("hidden"), used)) void* ubp_real_syscall(long number, unsigned long first, unsigned long second, unsigned long third) {
+// Returns libc's syscall(). Called by the one below, which leaves its stack to it: a vfork's child returns from it
+// first.
+__attribute__((visibility("hidden"), used)) void* ubp_real_syscall(long number, unsigned long first,
+                                                                   unsigned long second, unsigned long third) {
   note(number, first, second, third);
   return reinterpret_cast<void*>(UBP_REAL(syscall));
 }

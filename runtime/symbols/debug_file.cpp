@@ -34,8 +34,7 @@ std::optional<std::uint32_t> file_crc(const std::string& path) {
   std::uint32_t crc = 0xFFFFFFFFu;
   ssize_t count = 0;
   while ((count = read(fd, buffer.data(), buffer.size())) > 0) {
-    for (ssize_t i = 0; i < count; ++i)
-      crc = (crc >> 8) ^ kCrcTable[(crc ^ buffer[static_cast<std::size_t>(i)]) & 255];
+    for (ssize_t i = 0; i < count; ++i) crc = (crc >> 8) ^ kCrcTable[(crc ^ buffer[static_cast<std::size_t>(i)]) & 255];
   }
   ::close(fd);
   if (count < 0) return std::nullopt;

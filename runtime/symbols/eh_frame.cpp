@@ -1,8 +1,8 @@
-// Reading .eh_frame. See eh_frame.h. (Not through libdw: opening it, with liblzma and libbz2, cost every start of a probed
-// program more than all else about symbols.)
+// Reading .eh_frame. See eh_frame.h. (Not through libdw: opening it, with liblzma and libbz2, cost every start of a
+// probed program more than all else about symbols.)
 //
-// Sources: Linux Standard Base Core 5.0, "Exception Frames" and "DWARF Exception Header Encoding"; DWARF 5, 6.4.1, 7.4 and
-// 7.6; the augmentations 'S' and "eh": GCC, libgcc/unwind-dw2.c.
+// Sources: Linux Standard Base Core 5.0, "Exception Frames" and "DWARF Exception Header Encoding"; DWARF 5, 6.4.1, 7.4
+// and 7.6; the augmentations 'S' and "eh": GCC, libgcc/unwind-dw2.c.
 #include "runtime/symbols/eh_frame.h"
 
 #include <dwarf.h>
@@ -61,18 +61,12 @@ class Bytes {
     switch (encoding & kFormatMask) {
       case DW_EH_PE_absptr:
       case DW_EH_PE_udata8:
-      case DW_EH_PE_sdata8:
-        return read<std::uint64_t>();
-      case DW_EH_PE_udata4:
-        return read<std::uint32_t>();
-      case DW_EH_PE_sdata4:
-        return read<std::int32_t>();
-      case DW_EH_PE_udata2:
-        return read<std::uint16_t>();
-      case DW_EH_PE_sdata2:
-        return read<std::int16_t>();
-      default:
-        return std::nullopt;
+      case DW_EH_PE_sdata8: return read<std::uint64_t>();
+      case DW_EH_PE_udata4: return read<std::uint32_t>();
+      case DW_EH_PE_sdata4: return read<std::int32_t>();
+      case DW_EH_PE_udata2: return read<std::uint16_t>();
+      case DW_EH_PE_sdata2: return read<std::int16_t>();
+      default: return std::nullopt;
     }
   }
 
@@ -89,11 +83,11 @@ std::uint8_t address_encoding(Bytes cie) {
   std::string_view augmentation = *text;
   if (augmentation.empty()) return DW_EH_PE_absptr;
   if (augmentation.front() != 'z' || augmentation.find('S') != std::string_view::npos) return DW_EH_PE_omit;
-  if (*version == 4 && !cie.skip(2)) return DW_EH_PE_omit;       // the sizes of addresses and of segment selectors
+  if (*version == 4 && !cie.skip(2)) return DW_EH_PE_omit;  // the sizes of addresses and of segment selectors
   if (!cie.skip_leb128() || !cie.skip_leb128()) return DW_EH_PE_omit;  // the alignment factors
-  const bool is_byte = *version == 1;                            // the register of the return address
+  const bool is_byte = *version == 1;                                  // the register of the return address
   if (is_byte ? !cie.skip(1) : !cie.skip_leb128()) return DW_EH_PE_omit;
-  if (!cie.skip_leb128()) return DW_EH_PE_omit;                  // how long the data is that follows
+  if (!cie.skip_leb128()) return DW_EH_PE_omit;  // how long the data is that follows
   for (const char what : augmentation.substr(1)) {
     if (what == 'B' || what == 'G') continue;  // no data
     if (what != 'L' && what != 'P' && what != 'R') return DW_EH_PE_omit;
@@ -107,8 +101,8 @@ std::uint8_t address_encoding(Bytes cie) {
   return DW_EH_PE_absptr;
 }
 
-// std::nullopt when the encoding is another one than the compilers', or the entry too short for it. fde: what follows its
-// CIE pointer, which begins at the ELF address.
+// std::nullopt when the encoding is another one than the compilers', or the entry too short for it. fde: what follows
+// its CIE pointer, which begins at the ELF address.
 std::optional<CodeRange> range_of(Bytes fde, std::uint64_t address, std::uint8_t encoding) {
   const std::uint8_t how = encoding & static_cast<std::uint8_t>(~kFormatMask);
   if (how != DW_EH_PE_absptr && how != DW_EH_PE_pcrel) return std::nullopt;
@@ -118,7 +112,8 @@ std::optional<CodeRange> range_of(Bytes fde, std::uint64_t address, std::uint8_t
   return CodeRange{how == DW_EH_PE_pcrel ? *start + address : *start, *size};
 }
 
-// The encodings of the CIEs that came by. They come in the order of their offsets, and an FDE has nearly always the last one.
+// The encodings of the CIEs that came by. They come in the order of their offsets, and an FDE has nearly always the
+// last one.
 class Encodings {
  public:
   void add(std::uint64_t cie, std::uint8_t encoding) { all_.emplace_back(cie, encoding); }

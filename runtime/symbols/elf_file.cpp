@@ -1,6 +1,7 @@
 // ELF files: headers, sections, symbols, notes. The contract is in elf_file.h.
 //
-// Source: gABI, "ELF Header" (the numbers that do not fit its fields stand in the first section header), "Sections", "Program Header".
+// Source: gABI, "ELF Header" (the numbers that do not fit its fields stand in the first section header), "Sections",
+// "Program Header".
 #include "runtime/symbols/elf_file.h"
 
 #include <fcntl.h>
@@ -23,8 +24,7 @@ namespace {
 constexpr std::size_t kFirst = 1024;
 
 int open_regular_file(const std::string& path, std::uint64_t& size) {
-  const int fd =
-      ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // O_NONBLOCK: do not wait on a FIFO
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // O_NONBLOCK: do not wait on a FIFO
   if (fd < 0) throw std::runtime_error(std::strerror(errno));
   struct stat status {};
   if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
@@ -103,7 +103,8 @@ void ElfFile::read_headers() {
   const std::uint8_t* const first = at(0, std::min<std::uint64_t>(size_, kFirst));
   if (first != nullptr) std::memcpy(&header, first, std::min<std::uint64_t>(size_, sizeof header));
   if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) throw std::runtime_error("not an ELF file");
-  if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_ident[EI_DATA] != ELFDATA2LSB || header.e_machine != EM_X86_64) {
+  if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_ident[EI_DATA] != ELFDATA2LSB ||
+      header.e_machine != EM_X86_64) {
     throw std::runtime_error("not an x86-64 ELF file");
   }
   std::uint64_t sections = header.e_shnum, programs = header.e_phnum, names = header.e_shstrndx;
@@ -118,7 +119,9 @@ void ElfFile::read_headers() {
   if (names < sections_.size()) names_ = content(sections_[names]);
 }
 
-bool ElfFile::is_called(const Elf64_Shdr& section, std::string_view name) const { return text_at(names_, section.sh_name) == name; }
+bool ElfFile::is_called(const Elf64_Shdr& section, std::string_view name) const {
+  return text_at(names_, section.sh_name) == name;
+}
 
 // No bytes: it has none, or they are not all there.
 SectionBytes ElfFile::content(const Elf64_Shdr& section) const {
@@ -128,14 +131,18 @@ SectionBytes ElfFile::content(const Elf64_Shdr& section) const {
 }
 
 std::optional<std::vector<Symbol>> ElfFile::symbols(std::uint32_t section_type) const {
-  const auto section = std::find_if(sections_.begin(), sections_.end(), [&](const Elf64_Shdr& it) { return it.sh_type == section_type; });
+  const auto section = std::find_if(sections_.begin(), sections_.end(),
+                                    [&](const Elf64_Shdr& it) { return it.sh_type == section_type; });
   if (section == sections_.end() || section->sh_size == 0) return std::nullopt;
   const SectionBytes table = content(*section);
   if (table.bytes == nullptr) throw std::runtime_error("damaged: a symbol table lies outside the file");
-  const SectionBytes names = section->sh_link < sections_.size() ? content(sections_[section->sh_link]) : SectionBytes{};
+  const SectionBytes names =
+      section->sh_link < sections_.size() ? content(sections_[section->sh_link]) : SectionBytes{};
   std::vector<Symbol> symbols;
   symbols.reserve(table.size / sizeof(Elf64_Sym));
-  const auto add = [&](const Elf64_Sym& entry, std::string_view name, std::uint32_t index) { symbols.push_back({entry, name, index}); };
+  const auto add = [&](const Elf64_Sym& entry, std::string_view name, std::uint32_t index) {
+    symbols.push_back({entry, name, index});
+  };
   if (!visit_symbols(table, names, add)) return std::nullopt;
   return symbols;
 }
@@ -190,7 +197,8 @@ std::optional<SectionBytes> ElfFile::section(std::string_view name) const {
 }
 
 SectionBytes ElfFile::section(std::uint32_t type) const {
-  const auto section = std::find_if(sections_.begin(), sections_.end(), [&](const Elf64_Shdr& it) { return it.sh_type == type; });
+  const auto section =
+      std::find_if(sections_.begin(), sections_.end(), [&](const Elf64_Shdr& it) { return it.sh_type == type; });
   return section == sections_.end() ? SectionBytes{} : content(*section);
 }
 

@@ -1,10 +1,11 @@
 // One ELF file, or an ELF image in memory: its sections, symbols and notes.
 //
-// elf_file.cpp reads them; debug_file.cpp finds the separate file with a stripped one's symbols. No library does this: one would be
-// opened in the application, take its memory from the application's malloc, and stand in its list of modules.
+// elf_file.cpp reads them; debug_file.cpp finds the separate file with a stripped one's symbols. No library does this:
+// one would be opened in the application, take its memory from the application's malloc, and stand in its list of
+// modules.
 //
-// Context: load time. Everything read from a file is untrusted: offsets and sizes are checked before use, and what is read is a copy,
-// so that a file that is cut short meanwhile is no fault.
+// Context: load time. Everything read from a file is untrusted: offsets and sizes are checked before use, and what is
+// read is a copy, so that a file that is cut short meanwhile is no fault.
 #pragma once
 
 #include <elf.h>
@@ -24,7 +25,7 @@ namespace ubp::symbols {
 
 struct Symbol {
   Elf64_Sym entry{};
-  std::string_view name;  // with its @VERSION where the table has it so; valid as long as the ElfFile
+  std::string_view name;    // with its @VERSION where the table has it so; valid as long as the ElfFile
   std::uint32_t index = 0;  // in the table
 };
 
@@ -42,7 +43,8 @@ inline std::string_view text_at(const SectionBytes& strings, std::size_t offset)
   return {text, strnlen(text, strings.size - offset)};
 }
 
-// Calls visit(entry, name, index) for every symbol of a table but the first, which is reserved. Returns false when there is none.
+// Calls visit(entry, name, index) for every symbol of a table but the first, which is reserved. Returns false when
+// there is none.
 template <typename Visit>
 bool visit_symbols(const SectionBytes& table, const SectionBytes& names, const Visit& visit) {
   const std::size_t count = table.size / sizeof(Elf64_Sym);
@@ -79,8 +81,8 @@ class ElfFile {
   ElfFile& operator=(ElfFile&&) = delete;
   ~ElfFile();
 
-  // section_type: SHT_SYMTAB or SHT_DYNSYM. std::nullopt when the file has no such section with content; throws as open() when its
-  // content lies outside the file.
+  // section_type: SHT_SYMTAB or SHT_DYNSYM. std::nullopt when the file has no such section with content; throws as
+  // open() when its content lies outside the file.
   std::optional<std::vector<Symbol>> symbols(std::uint32_t section_type) const;
   std::vector<Segment> segments() const;  // PT_LOAD, in order
   std::string build_id() const;           // hexadecimal; empty when there is none

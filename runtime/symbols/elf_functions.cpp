@@ -1,7 +1,7 @@
 // FunctionTable: the functions of a module, from .symtab, .dynsym, the separate debug file and .eh_frame.
 //
-// load() gathers names that still point into the ELF files or into the mapped image, ranks them, adds what only .eh_frame
-// knows, and then copies what is left.
+// load() gathers names that still point into the ELF files or into the mapped image, ranks them, adds what only
+// .eh_frame knows, and then copies what is left.
 //
 // Context: load time.
 #include <dlfcn.h>
@@ -37,18 +37,13 @@ struct Candidate {
 
 Binding binding_of(const Elf64_Sym& symbol) {
   switch (ELF64_ST_BIND(symbol.st_info)) {
-    case STB_LOCAL:
-      return Binding::kLocal;
-    case STB_WEAK:
-      return Binding::kWeak;
-    default:
-      return Binding::kGlobal;  // STB_GLOBAL, STB_GNU_UNIQUE
+    case STB_LOCAL: return Binding::kLocal;
+    case STB_WEAK: return Binding::kWeak;
+    default: return Binding::kGlobal;  // STB_GLOBAL, STB_GNU_UNIQUE
   }
 }
 
-std::size_t leading_underscores(std::string_view name) {
-  return std::min(name.find_first_not_of('_'), name.size());
-}
+std::size_t leading_underscores(std::string_view name) { return std::min(name.find_first_not_of('_'), name.size()); }
 
 bool in_executable_segment(const Module& module, std::uint64_t elf_address) {
   const Segment* segment = module.segment_at(elf_address);
@@ -57,8 +52,7 @@ bool in_executable_segment(const Module& module, std::uint64_t elf_address) {
 
 bool in_executable_segment(const Module& module, const CodeRange& range) {
   const Segment* segment = module.segment_at(range.address);
-  return segment != nullptr && segment->executable &&
-         range.size <= segment->size - (range.address - segment->address);
+  return segment != nullptr && segment->executable && range.size <= segment->size - (range.address - segment->address);
 }
 
 // Asks IFUNC resolvers which implementation this process uses, once per resolver.
@@ -93,7 +87,8 @@ class Collector {
   Versions versions;
 
   // numbers: .dynsym's .gnu.version.
-  void add_table(const std::optional<std::vector<Symbol>>& symbols, std::string_view source, const SectionBytes& numbers = {}) {
+  void add_table(const std::optional<std::vector<Symbol>>& symbols, std::string_view source,
+                 const SectionBytes& numbers = {}) {
     if (!symbols) return;
     add_source(source);
     for (const Symbol& symbol : *symbols) add(symbol.entry, symbol.name, versions.of_symbol(numbers, symbol.index));
@@ -169,13 +164,15 @@ void sort_by_address(std::vector<Candidate>& functions) {
   }
 }
 
-// One entry per name and version of those at one address, in the order that the header promises; returns where they end.
+// One entry per name and version of those at one address, in the order that the header promises; returns where they
+// end.
 Candidate* rank_aliases(Candidate* first, Candidate* last) {
   if (last - first == 1) return last;
   // A name that one table has a version for, and another has not, is one.
   std::sort(first, last, [](const Candidate& a, const Candidate& b) {
     const bool has_a = a.version != 0, has_b = b.version != 0;
-    return std::tie(a.name, has_b, a.version, b.binding, b.size) < std::tie(b.name, has_a, b.version, a.binding, a.size);
+    return std::tie(a.name, has_b, a.version, b.binding, b.size) <
+           std::tie(b.name, has_a, b.version, a.binding, a.size);
   });
   last = std::unique(first, last, [](const Candidate& a, const Candidate& b) {
     return a.name == b.name && (a.version == b.version || b.version == 0);
@@ -186,7 +183,7 @@ Candidate* rank_aliases(Candidate* first, Candidate* last) {
     const std::size_t b_underscores = leading_underscores(b.name);
     if (a_underscores != b_underscores) return a_underscores < b_underscores;
     if (a.name.size() != b.name.size()) return a.name.size() < b.name.size();  // free before cfree
-    return std::tie(a.name, a.version) < std::tie(b.name, b.version);           // and the default version before others
+    return std::tie(a.name, a.version) < std::tie(b.name, b.version);          // and the default version before others
   });
   return last;
 }
@@ -360,9 +357,9 @@ const Function* FunctionTable::containing(std::uint64_t elf_address) const {
     reach_.reserve(functions_.size());
     for (const Function& function : functions_) reach_.push_back(reach = std::max(reach, function.end));
   }
-  const auto after = std::upper_bound(
-      functions_.begin(), functions_.end(), elf_address,
-      [](std::uint64_t address, const Function& function) { return address < function.address; });
+  const auto after =
+      std::upper_bound(functions_.begin(), functions_.end(), elf_address,
+                       [](std::uint64_t address, const Function& function) { return address < function.address; });
   // The function that begins nearest below wins; one that begins earlier may reach over it and its padding.
   std::size_t last = static_cast<std::size_t>(after - functions_.begin());
   while (last != 0 && reach_[last - 1] > elf_address) {
@@ -379,9 +376,8 @@ const Function* FunctionTable::containing(std::uint64_t elf_address) const {
 FunctionTable::Other FunctionTable::other(std::string_view name) const {
   if (!is_sorted_) std::sort(others_.begin(), others_.end());
   is_sorted_ = true;
-  const auto found =
-      std::lower_bound(others_.begin(), others_.end(), name,
-                       [](const auto& entry, std::string_view wanted) { return entry.first < wanted; });
+  const auto found = std::lower_bound(others_.begin(), others_.end(), name,
+                                      [](const auto& entry, std::string_view wanted) { return entry.first < wanted; });
   return found != others_.end() && found->first == name ? found->second : Other::kAbsent;
 }
 

@@ -15,7 +15,8 @@ namespace {
 std::optional<SectionBytes> mapped(const Module& module, const Elf64_Shdr& section) {
   const Segment* const segment = module.segment_at(section.sh_addr);
   const std::uint8_t* const bytes = module.bytes_at(section.sh_addr, section.sh_size);
-  if ((section.sh_flags & SHF_ALLOC) == 0 || section.sh_size == 0 || bytes == nullptr || segment->writable) return std::nullopt;
+  if ((section.sh_flags & SHF_ALLOC) == 0 || section.sh_size == 0 || bytes == nullptr || segment->writable)
+    return std::nullopt;
   const std::uint64_t before = section.sh_addr - segment->address;
   if (before > segment->file_size || section.sh_size > segment->file_size - before) return std::nullopt;
   return SectionBytes{bytes, section.sh_size, section.sh_addr};

@@ -11,13 +11,15 @@
 
 namespace ubp::symbols {
 
-std::string Function::name() const { return has_symbol() ? std::string(symbol()) : std::string(AddressName(address).text()); }
+std::string Function::name() const {
+  return has_symbol() ? std::string(symbol()) : std::string(AddressName(address).text());
+}
 
 std::string demangle(std::string name) {
   if (!is_mangled(name)) return name;
   int status = 0;
-  const std::unique_ptr<char, decltype(&std::free)> text(
-      abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status), &std::free);
+  const std::unique_ptr<char, decltype(&std::free)> text(abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status),
+                                                         &std::free);
   if (status == 0 && text != nullptr) name = text.get();
   return name;
 }
@@ -46,7 +48,8 @@ std::string FunctionTable::version_of(const Function& function) const {
 bool FunctionTable::has_version(const Function& function, const VersionedName& wanted) const {
   if (wanted.version.empty()) return true;
   const bool is_default = (function.version & kNotDefault) == 0;
-  return function.version != 0 && versions_[function.version & ~kNotDefault] == wanted.version && (is_default || !wanted.is_default);
+  return function.version != 0 && versions_[function.version & ~kNotDefault] == wanted.version &&
+         (is_default || !wanted.is_default);
 }
 
 bool FunctionTable::needs_version(const Function& function) const {
@@ -56,7 +59,8 @@ bool FunctionTable::needs_version(const Function& function) const {
     for (const Function& other : functions_) {
       if (other.version != 0) versioned.push_back(&other);
     }
-    std::stable_sort(versioned.begin(), versioned.end(), [](const Function* a, const Function* b) { return a->symbol() < b->symbol(); });
+    std::stable_sort(versioned.begin(), versioned.end(),
+                     [](const Function* a, const Function* b) { return a->symbol() < b->symbol(); });
     ambiguous_.emplace();
     for (std::size_t i = 1; i < versioned.size(); ++i) {
       const Function &a = *versioned[i - 1], &b = *versioned[i];
@@ -93,7 +97,8 @@ std::vector<const Function*> FunctionTable::match(std::string_view versioned, bo
           return names(forms.full) || names(forms.call) || names(forms.bare);
         };
         matched = fits(demangled(i));
-        if (const std::string simple = matched ? std::string() : simplified(demangled(i)); !simple.empty()) matched = fits(simple);
+        if (const std::string simple = matched ? std::string() : simplified(demangled(i)); !simple.empty())
+          matched = fits(simple);
       }
       if (matched) matches.push_back(&function);
     }

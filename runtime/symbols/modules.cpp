@@ -1,8 +1,8 @@
 // The modules of this process, as the dynamic linker lists them, and what a user may call them.
 //
 // Context: load time. Reads the mapped images only; the files are elf_functions.cpp's business.
-// (No file streams and no std::filesystem: with them libstdc++'s locales come into libubp.so, whose tables the dynamic linker
-// would relocate in every process.)
+// (No file streams and no std::filesystem: with them libstdc++'s locales come into libubp.so, whose tables the dynamic
+// linker would relocate in every process.)
 #include <elf.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -103,10 +103,11 @@ std::string mapped_build_id(const Module& module, const dl_phdr_info& info) {
 // Source: the gABI's dynamic section.
 bool has_text_relocations(const Module& module, const dl_phdr_info& info) {
   for (const ElfW(Phdr)* header = info.dlpi_phdr; header != info.dlpi_phdr + info.dlpi_phnum; ++header) {
-    const std::uint8_t* const bytes = header->p_type == PT_DYNAMIC ? module.bytes_at(header->p_vaddr, header->p_memsz) : nullptr;
+    const std::uint8_t* const bytes =
+        header->p_type == PT_DYNAMIC ? module.bytes_at(header->p_vaddr, header->p_memsz) : nullptr;
     if (bytes == nullptr) continue;
     const auto* const entries = reinterpret_cast<const ElfW(Dyn)*>(bytes);
-    return std::any_of(entries, entries + header->p_memsz / sizeof *entries, [](const ElfW(Dyn)& entry) {
+    return std::any_of(entries, entries + header->p_memsz / sizeof *entries, [](const ElfW(Dyn) & entry) {
       return entry.d_tag == DT_TEXTREL || (entry.d_tag == DT_FLAGS && (entry.d_un.d_val & DF_TEXTREL) != 0);
     });
   }
@@ -170,7 +171,8 @@ const std::uint8_t* Module::bytes_at(std::uint64_t elf_address, std::uint64_t si
 
 const std::uint8_t* Module::bytes_at(std::uint64_t elf_address, std::uint64_t size, Readable& readable) const {
   const Segment* segment = segment_at(elf_address);
-  if (segment == nullptr || !segment->readable || size > segment->size - (elf_address - segment->address)) return nullptr;
+  if (segment == nullptr || !segment->readable || size > segment->size - (elf_address - segment->address))
+    return nullptr;
   const std::uint64_t begin = bias + elf_address;
   return readable.end_of(begin, begin + size) == begin + size ? reinterpret_cast<const std::uint8_t*>(begin) : nullptr;
 }

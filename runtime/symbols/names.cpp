@@ -16,8 +16,7 @@ std::size_t trailing_operator(std::string_view text) {
   const std::size_t at = text.rfind(kOperator);
   if (at == std::string_view::npos) return at;
   const std::string_view symbol = text.substr(at + kOperator.size());
-  const bool only_symbols =
-      !symbol.empty() && symbol.find_first_not_of(kOperatorSymbols) == std::string_view::npos;
+  const bool only_symbols = !symbol.empty() && symbol.find_first_not_of(kOperatorSymbols) == std::string_view::npos;
   return only_symbols ? at : std::string_view::npos;
 }
 

@@ -19,7 +19,8 @@ class AddressName {
  public:
   explicit AddressName(std::uint64_t address) {
     kAddressName.copy(text_, kAddressName.size());
-    size_ = static_cast<std::size_t>(std::to_chars(text_ + kAddressName.size(), std::end(text_), address, 16).ptr - text_);
+    size_ =
+        static_cast<std::size_t>(std::to_chars(text_ + kAddressName.size(), std::end(text_), address, 16).ptr - text_);
   }
   std::string_view text() const { return {text_, size_}; }
 
@@ -39,7 +40,8 @@ struct NameForms {
 // form, since somebody who asks for f does not mean a part of it.
 NameForms forms_of(std::string_view demangled);
 
-// A name as people write it: "std::string" for std::__cxx11::basic_string<char, ...>, ">>" for "> >". Empty: it is as it is.
+// A name as people write it: "std::string" for std::__cxx11::basic_string<char, ...>, ">>" for "> >". Empty: it is as
+// it is.
 std::string simplified(std::string_view name);
 
 }  // namespace ubp::symbols

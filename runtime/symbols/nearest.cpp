@@ -65,8 +65,7 @@ std::vector<std::string> FunctionTable::nearest(std::string_view name) const {
   std::vector<std::string> names;
   for (const Suggestion& suggestion : found) {
     if (names.size() == kSuggestions) break;
-    if (std::find(names.begin(), names.end(), suggestion.name) == names.end())
-      names.emplace_back(suggestion.name);
+    if (std::find(names.begin(), names.end(), suggestion.name) == names.end()) names.emplace_back(suggestion.name);
   }
   return names;
 }

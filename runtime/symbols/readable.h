@@ -27,11 +27,12 @@ class Readable {
  private:
   static constexpr std::uint64_t kPage = 4096;
 
-  // One call for many pages, which are about to be read: it maps them, too. Source: madvise(2), since Linux 5.14; an older
-  // kernel says EINVAL, and is asked page by page.
+  // One call for many pages, which are about to be read: it maps them, too. Source: madvise(2), since Linux 5.14; an
+  // older kernel says EINVAL, and is asked page by page.
   static bool is_whole(std::uint64_t begin, std::uint64_t end) {
     constexpr long kPopulateRead = 22;  // MADV_POPULATE_READ
-    return !sys::failed(sys::call4(SYS_madvise, static_cast<long>(begin), static_cast<long>(end - begin), kPopulateRead));
+    return !sys::failed(
+        sys::call4(SYS_madvise, static_cast<long>(begin), static_cast<long>(end - begin), kPopulateRead));
   }
 
   std::uint64_t low_ = 0, high_ = 0;  // pages that can be read

@@ -1,8 +1,8 @@
 // What is loaded in this process and which functions it has. Load time only.
 //
-// modules.cpp asks the dynamic linker; elf_functions.cpp gathers functions: mapped_file.cpp reads .dynsym and .eh_frame where
-// they are mapped, and elf_file.cpp .symtab and separate debug files where there are such; match.cpp picks functions by glob;
-// nearest.cpp finds what a misspelt name may have meant; versions.cpp reads the versions of symbols.
+// modules.cpp asks the dynamic linker; elf_functions.cpp gathers functions: mapped_file.cpp reads .dynsym and .eh_frame
+// where they are mapped, and elf_file.cpp .symtab and separate debug files where there are such; match.cpp picks
+// functions by glob; nearest.cpp finds what a misspelt name may have meant; versions.cpp reads the versions of symbols.
 #pragma once
 
 #include <cstddef>
@@ -18,9 +18,9 @@ namespace ubp::symbols {
 
 class Readable;
 
-struct Segment {              // one PT_LOAD
-  std::uint64_t address = 0;  // ELF virtual address
-  std::uint64_t size = 0;     // bytes in memory
+struct Segment {                // one PT_LOAD
+  std::uint64_t address = 0;    // ELF virtual address
+  std::uint64_t size = 0;       // bytes in memory
   std::uint64_t file_size = 0;  // of them from the file; zeros follow
   bool executable = false;
   bool writable = false;
@@ -35,11 +35,11 @@ struct Module {
   std::uint64_t bias = 0;  // run-time address = ELF virtual address + bias
   std::vector<Segment> segments;
   std::uint64_t unwind_index = 0;  // ELF address of .eh_frame_hdr; 0: none
-  std::string build_id;        // of the mapped image, in hexadecimal; empty when it carries none
-  bool is_executable = false;  // the main program
-  bool is_runtime = false;     // libubp itself
+  std::string build_id;            // of the mapped image, in hexadecimal; empty when it carries none
+  bool is_executable = false;      // the main program
+  bool is_runtime = false;         // libubp itself
   bool is_vdso = false;
-  bool is_relocated = true;    // false: just mapped; its code must not run yet, its data not be believed
+  bool is_relocated = true;           // false: just mapped; its code must not run yet, its data not be believed
   bool has_text_relocations = false;  // the dynamic linker writes into its code, too, when it relocates it
 
   std::uint64_t low() const;  // lowest and one-past-highest run-time address of all segments
@@ -80,7 +80,8 @@ class Function {
   Binding binding;
   std::uint16_t version = 0;  // of the symbol, to FunctionTable; 0: none
 
-  Function(std::uint64_t at, std::uint64_t bytes, Binding bound, std::string_view symbol, std::uint16_t symbol_version = 0)
+  Function(std::uint64_t at, std::uint64_t bytes, Binding bound, std::string_view symbol,
+           std::uint16_t symbol_version = 0)
       : address(at),
         size(bytes),
         binding(bound),

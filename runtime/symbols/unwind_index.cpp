@@ -25,9 +25,12 @@ UnwindIndex::UnwindIndex(const Module& module) : module_(module) {
   const std::uint8_t* header = segment == nullptr ? nullptr : module.bytes_at(module.unwind_index, kHeader);
   if (header == nullptr) return;
   const std::uint64_t room = segment->address + segment->size - module.unwind_index;
-  if (header[0] != 1 || header[1] != kPcRelativeSdata4 || header[2] != kUdata4 || header[3] != kIndexRelativeSdata4) return;
+  if (header[0] != 1 || header[1] != kPcRelativeSdata4 || header[2] != kUdata4 || header[3] != kIndexRelativeSdata4)
+    return;
   const auto count = load<std::uint32_t>(header + 8);
-  if (count > (room - kHeader) / sizeof(Entry) || module.bytes_at(module.unwind_index, kHeader + count * sizeof(Entry)) == nullptr) return;
+  if (count > (room - kHeader) / sizeof(Entry) ||
+      module.bytes_at(module.unwind_index, kHeader + count * sizeof(Entry)) == nullptr)
+    return;
   entries_ = reinterpret_cast<const Entry*>(header + kHeader);
   count_ = count;
 }
@@ -35,7 +38,8 @@ UnwindIndex::UnwindIndex(const Module& module) : module_(module) {
 std::optional<Extent> UnwindIndex::containing(std::uint64_t address) const {
   const auto wanted = static_cast<std::int64_t>(address - module_.unwind_index);
   const Entry* const end = entries_ + count_;
-  const Entry* found = std::upper_bound(entries_, end, wanted, [](std::int64_t at, const Entry& entry) { return at < entry.begin; });
+  const Entry* found =
+      std::upper_bound(entries_, end, wanted, [](std::int64_t at, const Entry& entry) { return at < entry.begin; });
   if (found == entries_) return std::nullopt;
   --found;
   // A description: length, distance to its CIE, where it begins relative to that field, how many bytes.

@@ -1,4 +1,5 @@
-// Function boundaries from the mapped image alone: the sorted index (.eh_frame_hdr) that unwinders use. No file is read.
+// Function boundaries from the mapped image alone: the sorted index (.eh_frame_hdr) that unwinders use. No file is
+// read.
 //
 // Source: Linux Standard Base core specification, "Exception Frames"; DWARF 5, 6.4.1.
 #pragma once
@@ -24,7 +25,7 @@ class UnwindIndex {
   std::optional<Extent> containing(std::uint64_t address) const;
 
  private:
-  struct Entry {            // both relative to the index's own start
+  struct Entry {  // both relative to the index's own start
     std::int32_t begin;
     std::int32_t description;
   };

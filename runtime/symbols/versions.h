@@ -1,4 +1,5 @@
-// The versions of a module's symbols. Source: gABI's GNU extensions, "Symbol Versioning" (.gnu.version, .gnu.version_d).
+// The versions of a module's symbols. Source: gABI's GNU extensions, "Symbol Versioning" (.gnu.version,
+// .gnu.version_d).
 //
 // Context: load time. The bytes are untrusted.
 #pragma once

@@ -18,20 +18,20 @@ struct DetourSave {
   std::uint32_t cancel;         // the thread's cancellation state
   std::uint64_t rflags;         // not at a function's entry: for the direction flag
   std::uint32_t mxcsr;
-  std::uint32_t in_use;         // XINUSE, of what runtime/jump/floating.S saves
-  std::uint64_t mask;           // the thread's signal mask, when signals were put off (trap/consume.h)
+  std::uint32_t in_use;  // XINUSE, of what runtime/jump/floating.S saves
+  std::uint64_t mask;    // the thread's signal mask, when signals were put off (trap/consume.h)
   // What consumers are passed: consumers/consumer_list.h. Only the last word changes: the consumer that runs.
   std::uint64_t context[4];
-  std::uint64_t counters;       // where the task's detours count; it never changes
+  std::uint64_t counters;  // where the task's detours count; it never changes
   alignas(64) std::uint64_t masks[8];
-  std::uint8_t vectors[2048];            // xmm, ymm or zmm, one behind the other
-  std::uint8_t image[4672];              // FXSAVE's, and XSAVE's; its header is never written but by XSAVE, and begins as zeros
+  std::uint8_t vectors[2048];  // xmm, ymm or zmm, one behind the other
+  std::uint8_t image[4672];    // FXSAVE's, and XSAVE's; its header is never written but by XSAVE, and begins as zeros
 };
 // The third: the task's state.
 inline constexpr std::size_t kContextTask = 2, kContextConsumer = 3;
 inline constexpr std::uint64_t kDetourSaveBytes = 8192;  // room for it, whole pages
-// It begins so far into the first one: a processor takes addresses that are alike in their low 12 bits for the same at first, and
-// much else begins with its page.
+// It begins so far into the first one: a processor takes addresses that are alike in their low 12 bits for the same at
+// first, and much else begins with its page.
 inline constexpr std::uint64_t kDetourSaveSkew = 1088;
 // Where it is, for a stack pointer that is at its begin or a word or two below.
 [[gnu::always_inline]] inline std::uint64_t detour_save_at(std::uint64_t rsp) {
@@ -45,7 +45,8 @@ inline constexpr std::uint64_t kDirectionFlag = 0x400;
   constexpr std::uint64_t kInAh = 0xd5, kOverflow = 0x800;  // SF ZF AF PF CF: SDM volume 2, LAHF
   return (flags & ~(kInAh | kOverflow)) | (status >> 8 & kInAh) | ((status & 1) != 0 ? kOverflow : 0);
 }
-static_assert(kDetourSaveSkew + sizeof(DetourSave) <= kDetourSaveBytes && (kDetourSaveSkew + offsetof(DetourSave, image)) % 64 == 0);
+static_assert(kDetourSaveSkew + sizeof(DetourSave) <= kDetourSaveBytes &&
+              (kDetourSaveSkew + offsetof(DetourSave, image)) % 64 == 0);
 
 // What a task's mark holds while a detour runs consumers; above it, a number that changes from hit to hit.
 inline constexpr std::uint8_t kDetourMark = 5;

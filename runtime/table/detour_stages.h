@@ -1,8 +1,8 @@
-// What holds of a thread inside a detour, by where it stands: the stages that the assembler notes while it writes the code
-// (runtime/jump/detour_assembler.h), and that whoever finds a thread there reads.
+// What holds of a thread inside a detour, by where it stands: the stages that the assembler notes while it writes the
+// code (runtime/jump/detour_assembler.h), and that whoever finds a thread there reads.
 //
-// A detour consists of blocks: one before each instruction's copy that counts, one behind the copies. A block's stages are the same for
-// every detour that has it, so they are kept once, not for each detour.
+// A detour consists of blocks: one before each instruction's copy that counts, one behind the copies. A block's stages
+// are the same for every detour that has it, so they are kept once, not for each detour.
 //
 // Inline and free of libc: compiled into the trap path. Plain data, written once, before anybody can be inside.
 #pragma once
@@ -13,7 +13,7 @@ namespace ubp::runtime {
 
 // A set of these holds at a stage.
 enum Holds : std::uint16_t {
-  kRcxSpilled = 1 << 0,      // the register's own value is in the thread's storage (trap::Spilled)
+  kRcxSpilled = 1 << 0,  // the register's own value is in the thread's storage (trap::Spilled)
   kRaxSpilled = 1 << 1,
   kRdxSpilled = 1 << 2,
   kRaxSaved = 1 << 3,        // rax's is in the DetourSave
@@ -49,8 +49,8 @@ struct DetourBlock {
 
 // The blocks of detours that are alike.
 struct DetourShape {
-  DetourBlock first;   // before the first instruction's copy
-  DetourBlock late;    // behind all copies; no bytes: there is none
+  DetourBlock first;                        // before the first instruction's copy
+  DetourBlock late;                         // behind all copies; no bytes: there is none
   const DetourBlock* later = nullptr;       // before another one's that is counted,
   const DetourBlock* by_segment = nullptr;  // and in one instruction
   bool is_for_consumers = false;            // it calls them, or records

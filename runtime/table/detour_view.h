@@ -18,12 +18,15 @@ struct DetourChunk {
 };
 
 // Whether what stands at a place may be a jump to a detour (DetourWriter::write_jump).
-[[gnu::always_inline]] inline bool is_detour_jump(const std::uint8_t* text) { return text[0] == 0xe9 || text[0] == 0x3e; }
+[[gnu::always_inline]] inline bool is_detour_jump(const std::uint8_t* text) {
+  return text[0] == 0xe9 || text[0] == 0x3e;
+}
 
 struct DetourView {
   DetourChunk chunks[kMostChunks];
   std::uint32_t count = 0;
-  const DetourInfo** infos = nullptr;     // by probepoint: its latest detour, or the one that covers it; null: none was made
+  const DetourInfo** infos =
+      nullptr;  // by probepoint: its latest detour, or the one that covers it; null: none was made
 
   [[gnu::always_inline]] inline const DetourChunk* chunk_of(std::uint64_t address) const {
     const std::uint32_t chunks_made = __atomic_load_n(&count, __ATOMIC_ACQUIRE);  // pairs with DetourSpace
@@ -38,7 +41,9 @@ struct DetourView {
     if (chunk == nullptr) return nullptr;
     constexpr std::uint64_t kBits = 64, kFurthest = kMostDetourBytes / kBits;  // words back
     std::uint64_t last = address - chunk->base, word = last / kBits;
-    const auto load = [&]() __attribute__((always_inline)) { return __atomic_load_n(&chunk->begins[word], __ATOMIC_RELAXED); };  // whoever is inside sees its own
+    const auto load = [&]() __attribute__((always_inline)) {
+      return __atomic_load_n(&chunk->begins[word], __ATOMIC_RELAXED);
+    };                                                          // whoever is inside sees its own
     std::uint64_t bits = load() << (kBits - 1 - last % kBits);  // the bytes up to `last`, that one highest
     for (std::uint64_t words = 0; bits == 0; ++words) {
       if (word == 0 || words == kFurthest) return nullptr;
@@ -57,7 +62,8 @@ struct DetourView {
   [[gnu::always_inline]] inline std::uint64_t covered_copy(std::uint32_t point, std::uint64_t address) const {
     const DetourInfo* const info = of(point);
     std::uint32_t part = 0;
-    if (info == nullptr || info->origin == address || __atomic_load_n(&info->is_active, __ATOMIC_RELAXED) == 0) return 0;
+    if (info == nullptr || info->origin == address || __atomic_load_n(&info->is_active, __ATOMIC_RELAXED) == 0)
+      return 0;
     return info->find_part(address - info->origin, part) ? info->entry + info->copies[part] : 0;
   }
 };

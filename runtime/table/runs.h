@@ -15,7 +15,8 @@ using Runs = std::vector<Run>;
 
 // The table's index of a plan's point.
 inline std::uint32_t index_of(const Runs& runs, std::uint32_t point) {
-  auto run = std::upper_bound(runs.begin(), runs.end(), point, [](std::uint32_t p, const Run& r) { return p < r.first_point; });
+  auto run = std::upper_bound(runs.begin(), runs.end(), point,
+                              [](std::uint32_t p, const Run& r) { return p < r.first_point; });
   --run;
   return run->first_index + (point - run->first_point);
 }

@@ -41,7 +41,8 @@ std::size_t Table::bytes() const { return count_ * sizeof(xol::Displaced) + buck
 
 void Table::make_room(std::size_t more) {
   constexpr std::uint64_t kFewest = 1024;
-  const std::uint64_t wanted = std::bit_ceil(std::max<std::uint64_t>((count_ + more) * 5 / 3 + 1, kFewest));  // 30 to 60 % are taken
+  const std::uint64_t wanted =
+      std::bit_ceil(std::max<std::uint64_t>((count_ + more) * 5 / 3 + 1, kFewest));  // 30 to 60 % are taken
   if (buckets_ != nullptr && wanted <= buckets_->mask + 1) return;
   const std::size_t bytes = sizeof(Buckets) + wanted * sizeof(std::uint32_t);
   auto* const made = static_cast<Buckets*>(reserve(bytes));

@@ -1,15 +1,15 @@
-// The probe table: address -> probepoint, for the trap path. A probepoint that was ever armed stays: a late trap still finds
-// its displaced instruction.
+// The probe table: address -> probepoint, for the trap path. A probepoint that was ever armed stays: a late trap still
+// finds its displaced instruction.
 //
 // Open addressing, linear probing, at most three quarters full: a lookup reads two or three cache lines however many
 // probepoints there are, takes no lock and never waits.
 //
-// Synchronization protocol. One writer at a time (the caller's lock); readers at any time, in the trap path. The probepoints never
-// move: room for later ones is reserved when the table is made. The buckets are as many as there is need for, since each page of
-// them is touched soon: more make a new array, which is published when it holds all that the old one does; the old one stays,
-// for readers that are in it. A probepoint is written whole before its bucket is (release; x86 readers need no more than the
-// dependency), and before its int3 is armed through the kernel. A probepoint that goes keeps its bucket and loses its address,
-// in one store of the word that holds it.
+// Synchronization protocol. One writer at a time (the caller's lock); readers at any time, in the trap path. The
+// probepoints never move: room for later ones is reserved when the table is made. The buckets are as many as there is
+// need for, since each page of them is touched soon: more make a new array, which is published when it holds all that
+// the old one does; the old one stays, for readers that are in it. A probepoint is written whole before its bucket is
+// (release; x86 readers need no more than the dependency), and before its int3 is armed through the kernel. A
+// probepoint that goes keeps its bucket and loses its address, in one store of the word that holds it.
 //
 // Context: normal. What the trap path reads of it: table_view.h.
 #pragma once

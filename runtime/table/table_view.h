@@ -26,9 +26,15 @@ class Bucket {
     const std::uint64_t mixed = address * 0x9e3779b97f4a7c15u;
     return {mixed >> 20, static_cast<std::uint32_t>(mixed >> (64 - kTagBits))};
   }
-  [[gnu::always_inline]] static inline std::uint32_t make(std::uint32_t tag, std::uint32_t index) { return tag << kNumberBits | (index + 1); }
-  [[gnu::always_inline]] static inline bool may_be(std::uint32_t bucket, std::uint32_t tag) { return bucket >> kNumberBits == tag; }
-  [[gnu::always_inline]] static inline std::uint32_t index(std::uint32_t bucket) { return (bucket & ((1U << kNumberBits) - 1)) - 1; }
+  [[gnu::always_inline]] static inline std::uint32_t make(std::uint32_t tag, std::uint32_t index) {
+    return tag << kNumberBits | (index + 1);
+  }
+  [[gnu::always_inline]] static inline bool may_be(std::uint32_t bucket, std::uint32_t tag) {
+    return bucket >> kNumberBits == tag;
+  }
+  [[gnu::always_inline]] static inline std::uint32_t index(std::uint32_t bucket) {
+    return (bucket & ((1U << kNumberBits) - 1)) - 1;
+  }
 };
 
 struct Buckets {
@@ -38,8 +44,8 @@ struct Buckets {
 
 struct TableView {
   const xol::Displaced* points = nullptr;
-  const Buckets* const* present = nullptr; // where the address of the present ones is
-  std::uint32_t count = 0;                 // points, those without address included
+  const Buckets* const* present = nullptr;  // where the address of the present ones is
+  std::uint32_t count = 0;                  // points, those without address included
 
   // The index of the probepoint at exactly this address, or kNotFound.
   [[gnu::always_inline]] inline std::uint32_t find(std::uint64_t address) const {
@@ -49,12 +55,14 @@ struct TableView {
     for (std::uint64_t at = hash.place & all->mask;; at = (at + 1) & all->mask) {
       const std::uint32_t bucket = __atomic_load_n(&all->buckets[at], __ATOMIC_ACQUIRE);  // pairs with add()
       if (bucket == 0) return kNotFound;
-      if (Bucket::may_be(bucket, hash.tag) && points[Bucket::index(bucket)].address == address) return Bucket::index(bucket);
+      if (Bucket::may_be(bucket, hash.tag) && points[Bucket::index(bucket)].address == address)
+        return Bucket::index(bucket);
     }
   }
   // The address of a probepoint, which may go at any time (retire()); 0: it has.
   [[gnu::always_inline]] inline std::uint64_t address_of(std::uint32_t index) const {
-    return __atomic_load_n(reinterpret_cast<const std::uint64_t*>(&points[index]), __ATOMIC_RELAXED) & xol::kAddressMask;  // one word
+    return __atomic_load_n(reinterpret_cast<const std::uint64_t*>(&points[index]), __ATOMIC_RELAXED) &
+           xol::kAddressMask;  // one word
   }
 };
 

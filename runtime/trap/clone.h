@@ -1,13 +1,13 @@
-// clone3 with CLONE_CLEAR_SIGHAND: the child loses every handler, SIGTRAP's with them, and its next int3 kills it. libc since
-// glibc 2.38 starts the children of posix_spawn, system and popen so.
+// clone3 with CLONE_CLEAR_SIGHAND: the child loses every handler, SIGTRAP's with them, and its next int3 kills it. libc
+// since glibc 2.38 starts the children of posix_spawn, system and popen so.
 //
-// The kernel is given a copy of the arguments without that flag, and the child resets the handlers by itself, all but the
-// runtime's: the call is made in the gate's permanent slot, from where parent and child come back by an int3 (slot_image.h).
-// Until then all signals are blocked, so that no handler runs in the child that it should not have.
+// The kernel is given a copy of the arguments without that flag, and the child resets the handlers by itself, all but
+// the runtime's: the call is made in the gate's permanent slot, from where parent and child come back by an int3
+// (slot_image.h). Until then all signals are blocked, so that no handler runs in the child that it should not have.
 //
-// What is copied lies in the thread's storage: a vfork child finds it there as its parent does, and a forked one has its own.
-// A child on its maker's memory that its maker does not wait for could find it used again: refused with ENOSYS, as by a kernel
-// that has no clone3.
+// What is copied lies in the thread's storage: a vfork child finds it there as its parent does, and a forked one has
+// its own. A child on its maker's memory that its maker does not wait for could find it used again: refused with
+// ENOSYS, as by a kernel that has no clone3.
 //
 // Inline and free of libc: compiled into the trap path (pass_clone: the pending range; finish_clone: the uncounted).
 // Source: clone(2); uapi/linux/sched.h.
@@ -44,7 +44,8 @@ inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kT
   Cloning* const clonings = this_thread().clonings;
   while (next < kMostClonings && clonings[next].rest != 0) ++next;
   // A task without libc's storage may share what it has, or its child find it wiped.
-  const bool is_lost = next == kMostClonings || (flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM || thread_in_storage() == nullptr;
+  const bool is_lost =
+      next == kMostClonings || (flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM || thread_in_storage() == nullptr;
   if (is_lost) return refuse(kNoSuchCall);
   Cloning* const cloning = &clonings[next];
   sys::set_signal_mask(kAllSignals);
@@ -66,7 +67,8 @@ inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kT
     KernelSigaction present{};
     sys::call4(SYS_rt_sigaction, static_cast<long>(signal), 0, reinterpret_cast<long>(&present), 8);
     const bool is_trap = signal == SIGTRAP;
-    const std::uint64_t handler = is_trap ? g_handlers.handler[SIGTRAP].load(std::memory_order_relaxed) : present.handler;  // not called
+    const std::uint64_t handler =
+        is_trap ? g_handlers.handler[SIGTRAP].load(std::memory_order_relaxed) : present.handler;  // not called
     if (handler > 1) change_disposition(signal, &reset, nullptr);
   }
 }
@@ -84,7 +86,7 @@ inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kT
   uc->r11 = uc->eflags;  // as SYSCALL leaves it
   uc->rcx = point.next();
   if (is_child && (cloning->args[0] & CLONE_VM) != 0) return;  // its parent comes back for it
-  const std::uint64_t rest = cloning->rest;  // vfork children's that died, too
+  const std::uint64_t rest = cloning->rest;                    // vfork children's that died, too
   for (std::uint64_t entry = 0; entry < rest; ++entry) cloning[entry].rest = 0;
 }
 

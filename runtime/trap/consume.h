@@ -1,21 +1,23 @@
 // Running the consumers of a hit, in the thread that made it.
 //
-// Invariant: a hit's consumers run once, to their end, and no handler of the application's runs meanwhile. A hit under way
-// may be abandoned and taken up again (translate.h), which a callback must not be: while a task is marked, a signal is kept
-// with every signal blocked in the interrupted context, and its handler called when the consumers have run (ubp_trap_foreign), before
-// those of signals that came later. The signals of faults, and abort(), are not put off: they are the callback's own.
-// Nor is libc's SIGSETXID, for which another thread waits: its handler looks at no context, and returns to where it was.
-// A hit that a callback makes is missed: counted, told to the consumers' accounts, and displaced as any other.
+// Invariant: a hit's consumers run once, to their end, and no handler of the application's runs meanwhile. A hit under
+// way may be abandoned and taken up again (translate.h), which a callback must not be: while a task is marked, a signal
+// is kept with every signal blocked in the interrupted context, and its handler called when the consumers have run
+// (ubp_trap_foreign), before those of signals that came later. The signals of faults, and abort(), are not put off:
+// they are the callback's own. Nor is libc's SIGSETXID, for which another thread waits: its handler looks at no
+// context, and returns to where it was. A hit that a callback makes is missed: counted, told to the consumers'
+// accounts, and displaced as any other.
 //
-// Synchronization protocol (with consumers/consumers.cpp). The task marks itself, fences, and reads the list of consumers; whoever takes
-// a consumer out changes the list, fences, and waits until every task it finds marked has moved on. So a task either sees the
-// new list or is waited for. Detours do not fence: whoever waits makes every thread do so.
+// Synchronization protocol (with consumers/consumers.cpp). The task marks itself, fences, and reads the list of
+// consumers; whoever takes a consumer out changes the list, fences, and waits until every task it finds marked has
+// moved on. So a task either sees the new list or is waited for. Detours do not fence: whoever waits makes every thread
+// do so.
 //
-// The mark holds how often the probepoint was hit, so that the next hit's is another. (The same may come at another probepoint:
-// once for each. The wait is then longer, not endless.)
+// The mark holds how often the probepoint was hit, so that the next hit's is another. (The same may come at another
+// probepoint: once for each. The wait is then longer, not endless.)
 //
-// Inline and free of libc: compiled into the trap path (the pending range; defer(): the entering range). The callbacks run
-// on the stack the frame lies on: UBP's own (frame.h), of which they have at least 32 KiB.
+// Inline and free of libc: compiled into the trap path (the pending range; defer(): the entering range). The callbacks
+// run on the stack the frame lies on: UBP's own (frame.h), of which they have at least 32 KiB.
 #pragma once
 
 #include "runtime/trap/death.h"
@@ -39,7 +41,7 @@ namespace ubp::trap {
 // A signal was put off, and its handler is not called from here.
 [[gnu::always_inline]] inline void give_up_deferred(TaskState* task) {
   if (__atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) == 0) return;  // its own
-  __atomic_store_n(&task->has_deferred, 0, __ATOMIC_RELAXED);  // its own
+  __atomic_store_n(&task->has_deferred, 0, __ATOMIC_RELAXED);               // its own
   send_again(task->deferred);
 }
 
@@ -80,7 +82,7 @@ namespace ubp::trap {
   end_consuming(task);
   std::atomic_signal_fence(std::memory_order_seq_cst);  // from here on a signal finds no mark, and is not put off
   while (__atomic_load_n(&task->has_deferred, __ATOMIC_RELAXED) != 0) {  // its own
-    next.is_mask_current = false;       // rt_sigreturn unblocks what was
+    next.is_mask_current = false;                                        // rt_sigreturn unblocks what was
     ubp_trap_deliver(0, task);  // goes on here if there is no handler any more, or another's SIGTRAP came in the way
   }
   send_pending_trap();
@@ -94,8 +96,9 @@ namespace ubp::trap {
   const auto signal = static_cast<std::uint64_t>(info->si_signo);
   const bool is_death =
       ends_process(signal) && g_handlers.handler[signal].load(std::memory_order_acquire) == 0;  // pairs with sigaction
-  const bool is_synchronous = (kSynchronousSignals >> (signal - 1) & 1) != 0;  // also when it was sent: it cannot be held back
-  if (is_synchronous || is_death || signal == SIGABRT) return false;    // abort() does not wait
+  const bool is_synchronous =
+      (kSynchronousSignals >> (signal - 1) & 1) != 0;                 // also when it was sent: it cannot be held back
+  if (is_synchronous || is_death || signal == SIGABRT) return false;  // abort() does not wait
   if (signal == kSetxid) return false;
   TaskState* const task = consuming_task(uc->rsp);
   if (task == nullptr) return false;
@@ -104,7 +107,7 @@ namespace ubp::trap {
     reinterpret_cast<runtime::DetourSave*>(task->consumer_stack)->mask = uc->mask;  // for a detour's end
     copy_bytes(&task->deferred, info, sizeof *info);
     __atomic_store_n(&task->has_deferred, 1, __ATOMIC_RELAXED);  // its own
-  } else {  // the kernel had put its frame on that of another
+  } else {                                                       // the kernel had put its frame on that of another
     send_again(*info);
   }
   uc->mask |= kHoldable;

@@ -1,9 +1,11 @@
-// Dying of a signal as the program would without UBP: at its true RIP, over its own bytes; but the report is made before.
+// Dying of a signal as the program would without UBP: at its true RIP, over its own bytes; but the report is made
+// before.
 //
 // A signal whose default ends the process is not left to the kernel: ubp_signal_entry stands before it (the guard), and
-// when the application's disposition is the default, the frame shows the original context, the report is made, every int3 is taken
-// out, the kernel's default is restored, and the thread goes back to where it stood: a fault happens again there, natively;
-// another signal is sent again and takes effect there. No handler of the application's runs meanwhile: all signals are blocked.
+// when the application's disposition is the default, the frame shows the original context, the report is made, every
+// int3 is taken out, the kernel's default is restored, and the thread goes back to where it stood: a fault happens
+// again there, natively; another signal is sent again and takes effect there. No handler of the application's runs
+// meanwhile: all signals are blocked.
 //
 // Inline and free of libc: compiled into the trap path. Source: signal(7), rt_sigqueueinfo(2).
 #pragma once
@@ -13,15 +15,18 @@
 
 namespace ubp::trap {
 
-// Replaces a probepoint's jump, or its int3, through an open /proc/self/mem; leaves alone what is neither any more (or not mapped).
+// Replaces a probepoint's jump, or its int3, through an open /proc/self/mem; leaves alone what is neither any more (or
+// not mapped).
 [[gnu::always_inline]] inline bool restore_jump(long fd, std::uint32_t index) {
   const runtime::DetourInfo* const info = g_process.detours.of(index);
-  if (info == nullptr || info->point != index || __atomic_load_n(&info->is_active, __ATOMIC_RELAXED) == 0) return true;  // the byte decides
+  if (info == nullptr || info->point != index || __atomic_load_n(&info->is_active, __ATOMIC_RELAXED) == 0)
+    return true;  // the byte decides
   const auto offset = static_cast<long>(g_process.table.points[index].address);
   std::uint8_t byte = 0;
   if (sys::call4(SYS_pread64, fd, reinterpret_cast<long>(&byte), 1, offset) != 1) return false;
   if (!runtime::is_detour_jump(&byte)) return true;
-  return sys::call4(SYS_pwrite64, fd, reinterpret_cast<long>(info->original), info->jump_bytes, offset) == info->jump_bytes;
+  return sys::call4(SYS_pwrite64, fd, reinterpret_cast<long>(info->original), info->jump_bytes, offset) ==
+         info->jump_bytes;
 }
 [[gnu::always_inline]] inline bool restore_byte(long fd, std::uint32_t index) {
   const xol::Displaced& point = g_process.table.points[index];
@@ -41,7 +46,8 @@ namespace ubp::trap {
 [[gnu::always_inline]] inline void restore_text() {
   const long fd = open_memory();
   if (sys::failed(fd)) return;  // the core then shows the int3s
-  for (std::uint32_t point = 0; point < g_process.table.count; ++point) restore_jump(fd, point);  // first: int3s are among their bytes
+  for (std::uint32_t point = 0; point < g_process.table.count; ++point)
+    restore_jump(fd, point);  // first: int3s are among their bytes
   for (std::uint32_t point = 0; point < g_process.table.count; ++point) restore_byte(fd, point);
   sys::call4(SYS_close, fd);
 }

@@ -18,19 +18,19 @@ namespace ubp::trap {
 
 // What g_handlers holds of one signal.
 struct Noted {
-  std::uint64_t handler = 0;   // a function, or 0 where it was SIG_DFL
-  bool on_stack = false;       // SA_ONSTACK
-  bool takes_info = false;     // SA_SIGINFO: the kernel is always asked for it
-  bool masks_trap = false;     // its sa_mask held SIGTRAP
+  std::uint64_t handler = 0;  // a function, or 0 where it was SIG_DFL
+  bool on_stack = false;      // SA_ONSTACK
+  bool takes_info = false;    // SA_SIGINFO: the kernel is always asked for it
+  bool masks_trap = false;    // its sa_mask held SIGTRAP
 };
 
 // One change of a disposition, or a look at it, under way.
 struct DispositionChange {
   std::uint64_t signal = 0;
-  bool is_kept = false;        // g_handlers is to keep what is set: not a vfork child's, nor of what is no signal
-  bool is_noted = false;       // it does already
-  Noted before;                // what it held
-  KernelSigaction kernel{};    // what the kernel is to be told
+  bool is_kept = false;      // g_handlers is to keep what is set: not a vfork child's, nor of what is no signal
+  bool is_noted = false;     // it does already
+  Noted before;              // what it held
+  KernelSigaction kernel{};  // what the kernel is to be told
 };
 
 [[gnu::always_inline]] inline std::uint64_t entry_address() {

@@ -1,15 +1,15 @@
 // Where signal frames lie, and moving one.
 //
 // The kernel's alternate stack of a task that has hit a probe is UBP's own (adopt_stack), so that no hit needs room on
-// the application's stack, however small or full. The application's alternate stack is virtual: Thread::app_stack is what
-// sigaltstack() reads back (signals/altstack.cpp), and a handler of its that the kernel has started on UBP's stack is
-// moved to where it would run without UBP, frame and all, before its first instruction (translate.h).
+// the application's stack, however small or full. The application's alternate stack is virtual: Thread::app_stack is
+// what sigaltstack() reads back (signals/altstack.cpp), and a handler of its that the kernel has started on UBP's stack
+// is moved to where it would run without UBP, frame and all, before its first instruction (translate.h).
 //
 //   frame    | pretcode 8 | ucontext 304 | siginfo 128 | up to 63 bytes | XSAVE image |     <- stack top
 //
-// So UBP's stack is empty whenever application code runs. Threads of Go take the stack that the kernel has for their own,
-// by system calls of their own, and run handlers on stacks too small for a frame: in a process with Go code the kernel's
-// stacks are left alone (Process::keeps_stacks).
+// So UBP's stack is empty whenever application code runs. Threads of Go take the stack that the kernel has for their
+// own, by system calls of their own, and run handlers on stacks too small for a frame: in a process with Go code the
+// kernel's stacks are left alone (Process::keeps_stacks).
 //
 // Inline and free of libc: compiled into the trap path. Source: arch/x86/kernel/signal_64.c, sigaltstack(2).
 #pragma once
@@ -51,8 +51,8 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
 }
 
 // Copies the frame to below `target`, as the kernel would have laid it out there. Leaves the original as it is, so
-// that whoever interrupts can do it again. May fault, when that stack is used up. Returns the new ucontext; nullptr: the
-// application's alternate stack is used up, which the kernel answers with SIGSEGV.
+// that whoever interrupts can do it again. May fault, when that stack is used up. Returns the new ucontext; nullptr:
+// the application's alternate stack is used up, which the kernel answers with SIGSEGV.
 [[gnu::always_inline]] inline Context* move_frame(const Context* uc, std::uint64_t target) {
   const std::uint32_t image = fp_bytes(uc);
   const std::uint64_t fp = (target - image) & ~std::uint64_t{63};
@@ -68,9 +68,9 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
   return to;
 }
 
-// Gives the hit's task UBP's stack for its signal frames from the next one on. Returns nullptr when it has it, or cannot
-// have it now; else a frame, on that stack, whose return installs it: the int3 then traps again. (On the frame the
-// kernel made it would be too late: sigaltstack refuses while the stack pointer is on the present one, and since
+// Gives the hit's task UBP's stack for its signal frames from the next one on. Returns nullptr when it has it, or
+// cannot have it now; else a frame, on that stack, whose return installs it: the int3 then traps again. (On the frame
+// the kernel made it would be too late: sigaltstack refuses while the stack pointer is on the present one, and since
 // Linux 6.12 rt_sigreturn looks at its own.)
 [[gnu::always_inline]] inline Context* adopt_stack(const Context* uc, TaskState* task) {
 #ifdef UBP_TEST_NO_OWN_STACK  // tests/preload/stack_test.cpp: frames lie where the application's settings put them
@@ -78,10 +78,12 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
 #endif
   constexpr std::uint64_t kMostTries = 16;  // whatever refuses it will go on doing so
   const std::uint64_t own = g_process.stack_of(task->block);
-  if (uc->stack_base == own || g_process.keeps_stacks) [[likely]] return nullptr;
+  if (uc->stack_base == own || g_process.keeps_stacks) [[likely]]
+    return nullptr;
   const bool is_disabled = (uc->stack_flags & SS_DISABLE) != 0;
   const AppStack present{uc->stack_base, is_disabled ? 0 : uc->stack_size};
-  if ((uc->stack_flags & kAutodisarm) != 0 || is_on(present, uc->rsp) || task->stack_tries >= kMostTries) return nullptr;
+  if ((uc->stack_flags & kAutodisarm) != 0 || is_on(present, uc->rsp) || task->stack_tries >= kMostTries)
+    return nullptr;
   if (!g_process.is_own_stack(uc->stack_base)) this_thread().app_stack = present;  // else: inherited through fork
   ++task->stack_tries;
   task->signal_stack = own;

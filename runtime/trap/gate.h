@@ -35,7 +35,8 @@ namespace ubp::trap {
   if (&bit == &this_thread().app_trap.is_blocked) send_pending_trap();
 }
 
-inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadAddress = static_cast<std::uint64_t>(-14);
+inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22),
+                               kBadAddress = static_cast<std::uint64_t>(-14);
 
 // rt_sigprocmask(how, set, old, size) on the mask that rt_sigreturn will restore. Pointers are the application's, and
 // libraries ask this very call whether they are good: the kernel answers that.
@@ -71,7 +72,8 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
 }
 
 // The same for SIGTRAP: the kernel is asked only whether old is good.
-[[gnu::always_inline]] inline std::uint64_t change_trap(const KernelSigaction* act, KernelSigaction* old, bool is_member) {
+[[gnu::always_inline]] inline std::uint64_t change_trap(const KernelSigaction* act, KernelSigaction* old,
+                                                        bool is_member) {
   const long result = sys::call4(SYS_rt_sigaction, SIGTRAP, 0, reinterpret_cast<long>(old), 8);
   if (!is_made(result, old)) return static_cast<std::uint64_t>(result);
   if (old != nullptr && !sys::failed(result)) {
@@ -116,7 +118,8 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
     const long readable = sys::call4(SYS_rt_sigaction, 0, reinterpret_cast<long>(act), 0, 8);
     if (static_cast<std::uint64_t>(readable) == kBadAddress) return kBadAddress;
   }
-  const auto signal = static_cast<std::uint32_t>(uc->rdi);  // an int to the kernel, whatever the register's upper half holds
+  const auto signal =
+      static_cast<std::uint32_t>(uc->rdi);  // an int to the kernel, whatever the register's upper half holds
   return change_disposition(signal, act, reinterpret_cast<KernelSigaction*>(uc->rdx));
 }
 
@@ -129,13 +132,15 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
   return static_cast<std::uint64_t>(result);
 }
 
-// exit_group of the program's own: the thread goes on in the function that makes the report and ends the process, on a stack that has
-// room for it, and with libc's TLS. Returns where; 0: the call is made.
+// exit_group of the program's own: the thread goes on in the function that makes the report and ends the process, on a
+// stack that has room for it, and with libc's TLS. Returns where; 0: the call is made.
 [[gnu::always_inline]] inline std::uint64_t leave_process(Context* uc) {
   constexpr long kStackBytes = 256 << 10;
-  const bool may_report = g_process.on_exit != nullptr && !sys::is_set(g_process.is_sandboxed);  // nothing new is asked of the kernel
-  if (!may_report || !sys::is_process(g_process.pid)) return 0;  // a vfork child ends alone
-  const long stack = sys::call6(SYS_mmap, 0, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  const bool may_report =
+      g_process.on_exit != nullptr && !sys::is_set(g_process.is_sandboxed);  // nothing new is asked of the kernel
+  if (!may_report || !sys::is_process(g_process.pid)) return 0;              // a vfork child ends alone
+  const long stack =
+      sys::call6(SYS_mmap, 0, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (sys::failed(stack)) return 0;
   Storage storage(true);  // the loading thread has left its own too, or comes to no more use of it
   storage.keep();
@@ -152,7 +157,8 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22), kBadA
   const std::uint64_t number = uc->rax;
   const bool is_exec = number == SYS_execve || number == SYS_execveat;
   if (is_exec ? !blocked_bit() : number != SYS_rt_sigprocmask && number != SYS_rt_sigaction) return false;
-  if (number == SYS_rt_sigaction && uc->r8 == UBP_ENTRY_MARK) return false;  // another copy of UBP (signals/interpose.cpp)
+  if (number == SYS_rt_sigaction && uc->r8 == UBP_ENTRY_MARK)
+    return false;  // another copy of UBP (signals/interpose.cpp)
   sys::set_signal_mask(kAllSignals);
   uc->rax = is_exec ? gated_exec(uc) : number == SYS_rt_sigprocmask ? gated_mask(uc) : gated_sigaction(uc);
   uc->r11 = uc->eflags;  // as SYSCALL leaves it

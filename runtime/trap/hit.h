@@ -23,21 +23,22 @@ enum Consumed : std::uint8_t { kNotConsumed, kConsumed, kMissed };
 
 // The hit under way: how the thread goes on. Lies at uc + UBP_CONT_OFFSET.
 struct Continuation {
-  std::uint64_t origin;                 // the probepoint; kLeftSlot: where the thread goes on
-  std::uint64_t rip, rsp, rcx;          // where the thread goes on, and with what
+  std::uint64_t origin;         // the probepoint; kLeftSlot: where the thread goes on
+  std::uint64_t rip, rsp, rcx;  // where the thread goes on, and with what
   std::uint64_t store_address, store_value;
-  std::uint64_t returns_in_user_mode;   // 1: by XRSTOR and IRETQ; 0: by rt_sigreturn
-  std::uint64_t scratch;                // where the store goes when there is none to make
+  std::uint64_t returns_in_user_mode;  // 1: by XRSTOR and IRETQ; 0: by rt_sigreturn
+  std::uint64_t scratch;               // where the store goes when there is none to make
   TaskState* task;
-  std::uint64_t copy;                   // in a detour, of the instruction at origin: where it is executed; 0: elsewhere
-  std::uint32_t index;                  // kHit: of the probepoint
-  TrapKind kind;                        // kHit, kLeftSlot, kAtBoundary
-  Consumed consumed;                    // have the hit's consumers run?
-  bool is_mask_current;                 // the frame's mask is the thread's present one
-  bool is_emulated;                     // after the store the displaced instruction has been executed
+  std::uint64_t copy;    // in a detour, of the instruction at origin: where it is executed; 0: elsewhere
+  std::uint32_t index;   // kHit: of the probepoint
+  TrapKind kind;         // kHit, kLeftSlot, kAtBoundary
+  Consumed consumed;     // have the hit's consumers run?
+  bool is_mask_current;  // the frame's mask is the thread's present one
+  bool is_emulated;      // after the store the displaced instruction has been executed
 };
 static_assert(offsetof(Continuation, rip) == UBP_CONT_RIP && offsetof(Continuation, rsp) == UBP_CONT_RSP);
-static_assert(offsetof(Continuation, rcx) == UBP_CONT_RCX && offsetof(Continuation, returns_in_user_mode) == UBP_CONT_IN_USER_MODE);
+static_assert(offsetof(Continuation, rcx) == UBP_CONT_RCX &&
+              offsetof(Continuation, returns_in_user_mode) == UBP_CONT_IN_USER_MODE);
 static_assert(offsetof(Continuation, store_address) == UBP_CONT_STORE_ADDRESS);
 static_assert(offsetof(Continuation, store_value) == UBP_CONT_STORE_VALUE);
 static_assert(sizeof(Continuation) == -UBP_CONT_OFFSET - 8);
@@ -62,13 +63,14 @@ static_assert(sizeof(Continuation) == -UBP_CONT_OFFSET - 8);
   return 0;
 }
 
-// The system call that a thread has just been made by, when RIP is where it has not yet its own %gs (segment.h); null elsewhere. The
-// maker passes there too, but not with rax 0.
+// The system call that a thread has just been made by, when RIP is where it has not yet its own %gs (segment.h); null
+// elsewhere. The maker passes there too, but not with rax 0.
 [[gnu::always_inline]] inline const xol::Displaced* born_at(std::uint64_t rip, std::uint64_t rax) {
   for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
     const PermanentSlots& permanent = g_process.permanent[area];
     const std::uint64_t offset = (rip - permanent.base) % xol::kSlotBytes;
-    const bool is_there = rip - permanent.base < permanent.used && offset > xol::kBirthOffset && offset <= xol::kBirthTrap + 1;
+    const bool is_there =
+        rip - permanent.base < permanent.used && offset > xol::kBirthOffset && offset <= xol::kBirthTrap + 1;
     if (!is_there || rax != 0) continue;
     const std::uint32_t index = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(rip - offset)));
     return index != runtime::kNotFound ? &g_process.table.points[index] : nullptr;
@@ -91,13 +93,13 @@ static_assert(sizeof(Continuation) == -UBP_CONT_OFFSET - 8);
 
 // An int3 of the jump tier's.
 struct Detoured {
-  std::uint64_t origin = 0;              // the original address it stands for
-  std::uint64_t copy = 0;                // its instruction's copy in the detour
+  std::uint64_t origin = 0;                  // the original address it stands for
+  std::uint64_t copy = 0;                    // its instruction's copy in the detour
   std::uint32_t point = runtime::kNotFound;  // at a detour's own int3: the probepoint that is hit
 };
 
-// Finds what the int3 that ends at `rip` stands for, when it is no probepoint's own: the slow way of a detour, or a boundary
-// in a window.
+// Finds what the int3 that ends at `rip` stands for, when it is no probepoint's own: the slow way of a detour, or a
+// boundary in a window.
 [[gnu::always_inline]] inline bool find_detoured(std::uint64_t rip, Detoured& found) {
   const runtime::DetourView& detours = g_process.detours;
   if (detours.infos == nullptr) return false;

@@ -10,7 +10,8 @@
 // UBP's own words lie below the frame, at fixed distances from uc, so that whoever interrupts the trap path finds them:
 //
 //   uc-8    pretcode
-//   uc-96   Continuation (88): within the 128 bytes below rsp = uc, which the kernel leaves alone (red zone), so that it
+//   uc-96   Continuation (88): within the 128 bytes below rsp = uc, which the kernel leaves alone (red zone), so that
+//           it
 //           survives a signal just before rt_sigreturn
 //   uc-184  the five words IRETQ loads
 //   uc-192  stack top for the C++ part (16-byte aligned)

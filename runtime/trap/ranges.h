@@ -15,8 +15,10 @@ namespace ubp::trap {
 
 // The C++ sections of the trap path; the linker makes the symbols from the section names.
 extern "C" {
-extern const char __start_ubp_trap_uncounted[], __stop_ubp_trap_uncounted[], __start_ubp_trap_pending[], __stop_ubp_trap_pending[];
-extern const char __start_ubp_trap_resuming[], __stop_ubp_trap_resuming[], __start_ubp_trap_entering[], __stop_ubp_trap_entering[];
+extern const char __start_ubp_trap_uncounted[], __stop_ubp_trap_uncounted[], __start_ubp_trap_pending[],
+    __stop_ubp_trap_pending[];
+extern const char __start_ubp_trap_resuming[], __stop_ubp_trap_resuming[], __start_ubp_trap_entering[],
+    __stop_ubp_trap_entering[];
 extern const char __start_ubp_trap_outside[], __stop_ubp_trap_outside[], __start_ubp_trap_asm[], __stop_ubp_trap_asm[];
 }
 
@@ -53,12 +55,13 @@ enum class Range : std::uint8_t { kOutside, kUncounted, kPending, kStored, kResu
   std::uint64_t frame = uc->r15;
   if (uc->rip == address_of(&ubp_trap_entry) || uc->rip == address_of(&ubp_signal_entry)) frame = uc->rdx;
   if (uc->rip == address_of(&ubp_resume_restorer)) frame = uc->rsp;
-  if (uc->rip == address_of(&ubp_trap_iret)) frame = uc->rsp - static_cast<std::uint64_t>(std::int64_t{UBP_IRET_OFFSET});
+  if (uc->rip == address_of(&ubp_trap_iret))
+    frame = uc->rsp - static_cast<std::uint64_t>(std::int64_t{UBP_IRET_OFFSET});
   return reinterpret_cast<Context*>(frame);
 }
 
-// Blocks every signal but SIGTRAP, whose handler is the runtime's; returns the mask that was. (A debugger's single step or
-// watchpoint while SIGTRAP is blocked would make the kernel reset the handler.)
+// Blocks every signal but SIGTRAP, whose handler is the runtime's; returns the mask that was. (A debugger's single step
+// or watchpoint while SIGTRAP is blocked would make the kernel reset the handler.)
 [[gnu::always_inline]] inline std::uint64_t block_all() { return sys::set_signal_mask(kAllSignals & ~kTrapBit); }
 
 }  // namespace ubp::trap

@@ -1,20 +1,23 @@
 // Counting in one instruction: where a task's %gs leads.
 //
-// A detour that counts by `incq %gs:counter` (runtime/table/detour.h) needs each task's %gs base to lead to counters of its own, from before it
-// runs probed code until it is gone. x86-64 Linux and libc leave %gs to the program. The displacement is such that a task whose base
-// is 0, as the kernel makes a process, counts in a mapping that nobody reads (Process::segment_unread): so does a task that is inside
-// the runtime (SlowLane), and one for which there were no counters.
+// A detour that counts by `incq %gs:counter` (runtime/table/detour.h) needs each task's %gs base to lead to counters of
+// its own, from before it runs probed code until it is gone. x86-64 Linux and libc leave %gs to the program. The
+// displacement is such that a task whose base is 0, as the kernel makes a process, counts in a mapping that nobody
+// reads (Process::segment_unread): so does a task that is inside the runtime (SlowLane), and one for which there were
+// no counters.
 //
-//   a thread is made     its %gs base is its maker's: it traps before it returns from the system call (xol/slot_image.h), and gets its own
+//   a thread is made     its %gs base is its maker's: it traps before it returns from the system call
+//                        (xol/slot_image.h), and gets its own
 //   fork                 the child goes on in its parent's block, which it finds wiped, and claims that one (task.h)
 //   vfork, posix_spawn   the child counts for its parent, which waits
-//   the program sets it  the interposed arch_prctl() and syscall() see it first: the process leaves this way of counting, for good
+//   the program sets it  the interposed arch_prctl() and syscall() see it first: the process leaves this way of
+//                        counting, for good
 //
-// It is left too where consumers come (what they hit is to be missed), before a system call filter where setting the base takes a
-// system call, and never entered where there are other threads already.
+// It is left too where consumers come (what they hit is to be missed), before a system call filter where setting the
+// base takes a system call, and never entered where there are other threads already.
 //
-// Inline and free of libc: compiled into the trap path. Context: any. Async-signal-safe: yes. Source: arch_prctl(2), Documentation/
-// arch/x86/x86_64/fsgs.rst; SDM volume 2, WRGSBASE.
+// Inline and free of libc: compiled into the trap path. Context: any. Async-signal-safe: yes. Source: arch_prctl(2),
+// Documentation/ arch/x86/x86_64/fsgs.rst; SDM volume 2, WRGSBASE.
 #pragma once
 
 #include "runtime/trap/tls.h"
@@ -32,19 +35,22 @@ inline constexpr long kSetGs = 0x1001, kGetGs = 0x1004;  // asm/prctl.h: ARCH_SE
 }
 
 [[gnu::always_inline]] inline bool counts_by_segment() {
-  return __atomic_load_n(&g_process.counts_by_segment, __ATOMIC_ACQUIRE);  // pairs with Probepoints, which has made the mapping
+  return __atomic_load_n(&g_process.counts_by_segment,
+                         __ATOMIC_ACQUIRE);  // pairs with Probepoints, which has made the mapping
 }
 
 // A program may have put something else where the TLS was (wrfsbase): only a state's address is followed.
 [[gnu::always_inline]] inline bool is_state(const TaskState* task) {
-  const std::uint64_t offset = reinterpret_cast<std::uint64_t>(task) - reinterpret_cast<std::uint64_t>(g_process.states);
+  const std::uint64_t offset =
+      reinterpret_cast<std::uint64_t>(task) - reinterpret_cast<std::uint64_t>(g_process.states);
   return offset < g_process.layout.blocks * g_process.state_bytes && offset % g_process.state_bytes == 0;
 }
 
 // The block of a state, also of one that a forked child finds wiped.
 [[gnu::always_inline]] inline std::uint32_t block_of(const TaskState* task) {
-  return static_cast<std::uint32_t>((reinterpret_cast<std::uint64_t>(task) - reinterpret_cast<std::uint64_t>(g_process.states)) /
-                                    g_process.state_bytes);
+  return static_cast<std::uint32_t>(
+      (reinterpret_cast<std::uint64_t>(task) - reinterpret_cast<std::uint64_t>(g_process.states)) /
+      g_process.state_bytes);
 }
 
 // Lets the running task, whose state this is, count in its own block.
@@ -58,8 +64,8 @@ inline constexpr long kSetGs = 0x1001, kGetGs = 0x1004;  // asm/prctl.h: ARCH_SE
 
 // In libc's storage only.
 //
-// Keeps the thread's detours from counting by themselves, as long as it lives: the breakpoint tier sees every hit, but for those of
-// detours that count in one instruction, which are counted nowhere. Nests.
+// Keeps the thread's detours from counting by themselves, as long as it lives: the breakpoint tier sees every hit, but
+// for those of detours that count in one instruction, which are counted nowhere. Nests.
 class SlowLane {
  public:
   [[gnu::always_inline]] SlowLane() : task_(t_thread.state), fast_(task_->fast), was_away_(t_thread.is_away) {
@@ -69,7 +75,8 @@ class SlowLane {
   }
   [[gnu::always_inline]] ~SlowLane() { leave(); }
   [[gnu::always_inline]] void leave() {
-    if (fast_ != nullptr && task_->tid.load(std::memory_order_relaxed) != 0) task_->fast = fast_;  // its own; 0: a forked child, wiped
+    if (fast_ != nullptr && task_->tid.load(std::memory_order_relaxed) != 0)
+      task_->fast = fast_;  // its own; 0: a forked child, wiped
     if (was_away_) return;
     was_away_ = true;
     t_thread.is_away = false;

@@ -1,9 +1,9 @@
-// The trap path's signals: what an application handler is shown, what it leaves behind, and SIGTRAPs that are not the runtime's.
-// The ranges resuming and entering.
+// The trap path's signals: what an application handler is shown, what it leaves behind, and SIGTRAPs that are not the
+// runtime's. The ranges resuming and entering.
 //
 // Context: signal handlers in application threads. Rules, enforced by tests/checks/link_check: no libc, no allocation,
-// no lock, no C++ runtime; every function in the section of its range (ranges.h); r15 is left alone (-ffixed-r15); general
-// registers only.
+// no lock, no C++ runtime; every function in the section of its range (ranges.h); r15 is left alone (-ffixed-r15);
+// general registers only.
 #include "runtime/trap/consume.h"
 #include "runtime/trap/death.h"
 #include "runtime/trap/gate.h"
@@ -24,11 +24,11 @@ namespace {
   return false;
 }
 
-// A filter of the program's (SECCOMP_RET_TRAP) has raised SIGSYS for a system call of the runtime's own. The program's handler knows
-// nothing of that, and the trap path, begun again behind it, would make the same call for ever: the call has failed, and the runtime does
-// without.
+// A filter of the program's (SECCOMP_RET_TRAP) has raised SIGSYS for a system call of the runtime's own. The program's
+// handler knows nothing of that, and the trap path, begun again behind it, would make the same call for ever: the call
+// has failed, and the runtime does without.
 [[gnu::always_inline]] inline bool refused_call(const siginfo_t* info, Context* uc) {
-  constexpr int kSeccomp = 1;                        // SYS_SECCOMP, uapi/asm-generic/siginfo.h
+  constexpr int kSeccomp = 1;                                // SYS_SECCOMP, uapi/asm-generic/siginfo.h
   constexpr std::uint64_t kNoSuchCall = ~std::uint64_t{37};  // -ENOSYS
   if (info->si_signo != SIGSYS || info->si_code != kSeccomp) return false;
   const std::uint64_t call = reinterpret_cast<std::uint64_t>(info->si_addr);  // si_call_addr has its place
@@ -53,12 +53,13 @@ struct Prepared {
   return detour != nullptr && runtime::detour_position(*detour, uc->rip - 1).is(runtime::kDelivers);
 }
 
-// The consumers of a hit have run: calls the handler of the signal that was put off, as the kernel would have in the hit's own context.
-// handler 0: there is none any more, and the thread goes on where it trapped.
+// The consumers of a hit have run: calls the handler of the signal that was put off, as the kernel would have in the
+// hit's own context. handler 0: there is none any more, and the thread goes on where it trapped.
 [[gnu::always_inline]] inline Prepared deliver(Context* uc, TaskState* task) {
   const siginfo_t& info = task->deferred;
   const auto signal = static_cast<std::uint64_t>(info.si_signo) & 127;
-  const std::uint64_t handler = g_handlers.handler[signal % 65].load(std::memory_order_acquire);  // pairs with sigaction
+  const std::uint64_t handler =
+      g_handlers.handler[signal % 65].load(std::memory_order_acquire);  // pairs with sigaction
   if (handler <= 1) {
     give_up_deferred(task);  // the kernel knows what becomes of it
     return {0, uc};
@@ -81,8 +82,8 @@ struct Prepared {
   return {handler, settled};
 }
 
-// A system call that lends a mask (io_uring_enter, ppoll where libc's is not called) ends in EINTR, and the handler begins under that
-// mask: SIGTRAP may be blocked. So it may where another handler was about to begin.
+// A system call that lends a mask (io_uring_enter, ppoll where libc's is not called) ends in EINTR, and the handler
+// begins under that mask: SIGTRAP may be blocked. So it may where another handler was about to begin.
 [[gnu::always_inline]] inline bool begins_in_lent_mask(const Context* uc) {
   constexpr auto kInterrupted = static_cast<std::uint64_t>(-4);  // -EINTR
   return uc->rax == kInterrupted || (uc->mask & kTrapBit) != 0;
@@ -101,9 +102,9 @@ struct Prepared {
 
 extern "C" {
 
-// Range: resuming. The handler of a signal, not of the instruction's own fault, has sent the thread elsewhere before the instruction of a
-// hit that was counted. Maybe it comes back (asynchronous preemption), and hits again: the hit is no longer counted, or, where its
-// consumers have run, remembered.
+// Range: resuming. The handler of a signal, not of the instruction's own fault, has sent the thread elsewhere before
+// the instruction of a hit that was counted. Maybe it comes back (asynchronous preemption), and hits again: the hit is
+// no longer counted, or, where its consumers have run, remembered.
 UBP_RANGE(resuming) void ubp_trap_moved(Context* uc, TaskState* task, std::uint32_t index) {
   const std::uint64_t origin = uc->reserved[0];
   if (is_fault(uc->info())) return;
@@ -130,7 +131,8 @@ UBP_RANGE(resuming) int ubp_trap_resume(Context* uc) {
   const std::uint32_t index = g_process.table.find(origin);
   TaskState* task = current_task(uc->rsp, uc->stack_base);
   if (index == runtime::kNotFound || task == nullptr) return 0;
-  if (task->has_deferred != 0 && !is_consuming(task)) give_up_deferred(task);  // the signal of a fault came before its delivery
+  if (task->has_deferred != 0 && !is_consuming(task))
+    give_up_deferred(task);  // the signal of a fault came before its delivery
   if (uc->rip != origin) {
     ubp_trap_moved(uc, task, index);
     return 0;
@@ -148,8 +150,10 @@ UBP_RANGE(resuming) int ubp_trap_resume(Context* uc) {
 
 // Range: entering. Shows the handler the original context; handler 0: there is none, return from the frame.
 UBP_RANGE(entering) Prepared ubp_signal_prepare(siginfo_t* info, Context* uc) {
-  if (const xol::Displaced* const made_by = born_at(uc->rip, uc->rax)) [[unlikely]] give_birth(uc, *made_by);
-  if (refused_call(info, uc) || defer(info, uc)) [[unlikely]] return {0, uc};
+  if (const xol::Displaced* const made_by = born_at(uc->rip, uc->rax)) [[unlikely]]
+    give_birth(uc, *made_by);
+  if (refused_call(info, uc) || defer(info, uc)) [[unlikely]]
+    return {0, uc};
   const auto signal = static_cast<std::uint64_t>(info->si_signo);
   // One that was sent, in the gate, where SIGTRAP is blocked: it comes when the gate sets the thread's mask.
   if (signal == SIGSYS && info->si_code <= 0 && (uc->mask & kTrapBit) != 0) [[unlikely]] {
@@ -161,29 +165,33 @@ UBP_RANGE(entering) Prepared ubp_signal_prepare(siginfo_t* info, Context* uc) {
     return {g_handlers.handler[kSetxid].load(std::memory_order_acquire), uc};  // pairs with sigaction
   }
   // The stack that a handler's frame belongs on is used up: the kernel kills by SIGSEGV then.
-  const auto overflow = [](Context* frame) __attribute__((always_inline)) -> Prepared {
+  const auto overflow = [](Context * frame) __attribute__((always_inline))->Prepared {
     while (range_of(frame->rip) == Range::kEntering) frame = interrupted_frame(frame);
     translate(frame, nullptr);
     frame->info()->si_signo = SIGSEGV;
     die(frame, SIGSEGV, true);
     return {0, frame};
   };
-  if (range_of(uc->rip) == Range::kEntering && is_fault(info)) [[unlikely]] return overflow(uc);
+  if (range_of(uc->rip) == Range::kEntering && is_fault(info)) [[unlikely]]
+    return overflow(uc);
   if (is_in_ubp(uc->rip) || g_process.is_own_stack(reinterpret_cast<std::uint64_t>(uc))) [[unlikely]] {
     const std::uint64_t before = block_all();
     Context* const settled = settle(uc);
     if (settled == nullptr) return overflow(uc);
     uc = settled;
     if (g_process.policy == xol::Policy::kSteal) [[unlikely]] {  // its context is in no slot any more
-      if (TaskState* task = current_task(uc->rsp, uc->stack_base)) task->held.store(0, std::memory_order_release);  // pairs with is_held
+      if (TaskState* task = current_task(uc->rsp, uc->stack_base))
+        task->held.store(0, std::memory_order_release);  // pairs with is_held
     }
     sys::set_signal_mask(before);
   }
-  const std::uint64_t handler = g_handlers.handler[signal % 65].load(std::memory_order_acquire);  // pairs with sigaction
+  const std::uint64_t handler =
+      g_handlers.handler[signal % 65].load(std::memory_order_acquire);  // pairs with sigaction
   if (handler > 1) {
     const bool may_be_blocked = begins_in_lent_mask(uc);
     expect_return(uc);
-    if (may_be_blocked) [[unlikely]] keep_trap_unblocked();
+    if (may_be_blocked) [[unlikely]]
+      keep_trap_unblocked();
     return {handler, uc};
   }
   if (handler == 0 && ends_process(signal)) die(uc, signal, !is_fault(info));
@@ -193,12 +201,14 @@ UBP_RANGE(entering) Prepared ubp_signal_prepare(siginfo_t* info, Context* uc) {
 // Outside the ranges. A SIGTRAP that no probepoint caused: what the application's disposition makes of it. handler 0:
 // nothing to call, return from the frame.
 UBP_RANGE(outside) Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) {
-  // The kernel keeps one SIGTRAP pending: an int3 that is executed then has none of its own. No instruction begins behind the
-  // first byte of a longer one: the int3 is executed again. (After one of a single byte, it cannot be told.)
+  // The kernel keeps one SIGTRAP pending: an int3 that is executed then has none of its own. No instruction begins
+  // behind the first byte of a longer one: the int3 is executed again. (After one of a single byte, it cannot be told.)
   constexpr std::uint64_t kBreakpoint = 3;
-  const std::uint32_t merged = info->si_code == SI_KERNEL || uc->trapno != kBreakpoint ? runtime::kNotFound : g_process.table.find(uc->rip - 1);
+  const std::uint32_t merged =
+      info->si_code == SI_KERNEL || uc->trapno != kBreakpoint ? runtime::kNotFound : g_process.table.find(uc->rip - 1);
   if (merged != runtime::kNotFound && g_process.table.points[merged].length > 1) --uc->rip;
-  const bool is_own = info->si_code == SI_QUEUE && reinterpret_cast<std::uint64_t>(info->si_value.sival_ptr) == UBP_ENTRY_MARK;
+  const bool is_own =
+      info->si_code == SI_QUEUE && reinterpret_cast<std::uint64_t>(info->si_value.sival_ptr) == UBP_ENTRY_MARK;
   if (is_own) return {0, uc};  // arm/threads.cpp asked, and no longer waits
   // A step inside a detour: the program sees one only where an instruction of its own has been executed.
   if (info->si_code == TRAP_TRACE && (is_before_copies(uc->rip) || consuming_task(uc->rsp) != nullptr)) return {0, uc};
@@ -220,7 +230,8 @@ UBP_RANGE(outside) Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) {
   }
   if (handler > 1 && !is_blocked) {
     const std::uint64_t flags = g_handlers.trap_flags.load(std::memory_order_relaxed);  // set with the handler
-    if ((flags & SA_RESETHAND) != 0) g_handlers.handler[SIGTRAP].store(0, std::memory_order_release);  // pairs with above
+    if ((flags & SA_RESETHAND) != 0)
+      g_handlers.handler[SIGTRAP].store(0, std::memory_order_release);  // pairs with above
     sys::set_signal_mask(before | (g_handlers.trap_mask.load(std::memory_order_relaxed) & ~kTrapBit));  // as its flags
     if (const std::uint64_t target = frame_target(uc, SIGTRAP)) {
       Context* const moved = move_frame(uc, target);

@@ -11,7 +11,8 @@ namespace ubp::trap {
 inline constexpr std::uint8_t kEarned = 4;  // refills after which a probepoint gets a slot of its own (policy adaptive)
 
 // The thread's own slot, refilled if need be.
-[[gnu::always_inline]] inline std::uint64_t own_slot(TaskState* task, std::uint32_t index, const xol::Displaced& point) {
+[[gnu::always_inline]] inline std::uint64_t own_slot(TaskState* task, std::uint32_t index,
+                                                     const xol::Displaced& point) {
   xol::SlotCache cache = g_process.cache(task, point.area);
   const xol::Area& area = g_process.areas[point.area];
   const std::uint64_t block = task->block * g_process.layout.block_bytes;
@@ -26,7 +27,8 @@ inline constexpr std::uint8_t kEarned = 4;  // refills after which a probepoint 
 }
 
 // The address of the probepoint's write-once slot; gives it one. 0: the budget is spent.
-[[gnu::always_inline]] inline std::uint64_t give_once(TaskState* task, std::uint32_t index, const xol::Displaced& point) {
+[[gnu::always_inline]] inline std::uint64_t give_once(TaskState* task, std::uint32_t index,
+                                                      const xol::Displaced& point) {
   const xol::SharedSlots& shared = g_process.shared[point.area];
   const xol::Area& area = g_process.areas[point.area];
   const std::uint64_t base = g_process.layout.shared_offset;
@@ -44,13 +46,15 @@ inline constexpr std::uint8_t kEarned = 4;  // refills after which a probepoint 
   for (std::uint32_t block = 0; block < used && block < g_process.layout.blocks; ++block) {
     const TaskState* task = g_process.state(block);
     // Sequentially consistent, as the store that enters: one of the two sees the other.
-    if (task->held.load(std::memory_order_seq_cst) == mark && !is_dead(task->tid.load(std::memory_order_relaxed))) return true;
+    if (task->held.load(std::memory_order_seq_cst) == mark && !is_dead(task->tid.load(std::memory_order_relaxed)))
+      return true;
   }
   return false;
 }
 
 // A slot of the process's pool, stolen if need be.
-[[gnu::always_inline]] inline std::uint64_t pool_slot(TaskState* task, std::uint32_t index, const xol::Displaced& point) {
+[[gnu::always_inline]] inline std::uint64_t pool_slot(TaskState* task, std::uint32_t index,
+                                                      const xol::Displaced& point) {
   const xol::SharedSlots& shared = g_process.shared[point.area];
   const xol::Area& area = g_process.areas[point.area];
   task->held.store(0, std::memory_order_release);  // the task is here, and in no slot; pairs with is_held
@@ -58,7 +62,7 @@ inline constexpr std::uint8_t kEarned = 4;  // refills after which a probepoint 
   for (;;) {
     std::uint32_t slot = shared.pool_find(g_process.geometry, index);
     if (slot != xol::kNoSlot) {
-      task->held.store(mark_of(slot), std::memory_order_seq_cst);  // pairs with is_held
+      task->held.store(mark_of(slot), std::memory_order_seq_cst);              // pairs with is_held
       if (shared.points[slot].load(std::memory_order_seq_cst) == index + 1) {  // pairs with pool_take's exchange
         ++task->slot_hits;
         return area.rx + g_process.layout.shared_offset + slot * xol::kSlotBytes;
@@ -75,11 +79,13 @@ inline constexpr std::uint8_t kEarned = 4;  // refills after which a probepoint 
     std::uint64_t was_held = 0;
     std::uint32_t was = 0;
     slot = shared.pool_take(
-        g_process.geometry, index, static_cast<std::uint32_t>(task->turn++), [&](std::uint32_t s) { return is_held(mark_of(s)); }, was);
+        g_process.geometry, index, static_cast<std::uint32_t>(task->turn++),
+        [&](std::uint32_t s) { return is_held(mark_of(s)); }, was);
     if (slot != xol::kNoSlot) {
       UBP_ASSERT(slot < shared.slots);
       const std::uint64_t offset = g_process.layout.shared_offset + slot * xol::kSlotBytes;
-      xol::write_pool_slot(reinterpret_cast<std::uint8_t*>(area.rw + offset), xol::SlotAddress{area.rx + offset}, point);
+      xol::write_pool_slot(reinterpret_cast<std::uint8_t*>(area.rw + offset), xol::SlotAddress{area.rx + offset},
+                           point);
       was_held = mark_of(slot);
       task->held.store(was_held, std::memory_order_seq_cst);  // before anybody can take it: pairs with is_held
       shared.pool_give(slot, index);
@@ -97,7 +103,8 @@ inline constexpr std::uint8_t kEarned = 4;  // refills after which a probepoint 
 
 // The address of a slot that holds the probepoint's instruction, as far as the thread's own slots decide it; 0: they do
 // not. Policy thread always decides here.
-[[gnu::always_inline]] inline std::uint64_t thread_slot(TaskState* task, std::uint32_t index, const xol::Displaced& point) {
+[[gnu::always_inline]] inline std::uint64_t thread_slot(TaskState* task, std::uint32_t index,
+                                                        const xol::Displaced& point) {
   const xol::Policy policy = g_process.policy;
   if (policy != xol::Policy::kThread && policy != xol::Policy::kAdaptive) return 0;
   const std::uint32_t slot = g_process.cache(task, point.area).find(index);
@@ -111,7 +118,8 @@ inline constexpr std::uint8_t kEarned = 4;  // refills after which a probepoint 
 }
 
 // The same for the other policies, and for what policy adaptive does about a miss.
-[[gnu::always_inline]] inline std::uint64_t shared_slot(TaskState* task, std::uint32_t index, const xol::Displaced& point) {
+[[gnu::always_inline]] inline std::uint64_t shared_slot(TaskState* task, std::uint32_t index,
+                                                        const xol::Displaced& point) {
   if (g_process.policy == xol::Policy::kSteal) return pool_slot(task, index, point);
   const std::uint32_t once = g_process.shared[point.area].find(index);
   if (once != xol::kNoSlot) {
@@ -121,7 +129,8 @@ inline constexpr std::uint8_t kEarned = 4;  // refills after which a probepoint 
   ++task->misses;
   std::uint8_t& heat = g_process.heat[index % kHeatEntries];
   // Threads may lose each other's counts here: it is a measure of heat, not an account.
-  const bool earns = g_process.policy == xol::Policy::kProbepoint || __atomic_load_n(&heat, __ATOMIC_RELAXED) >= kEarned;
+  const bool earns =
+      g_process.policy == xol::Policy::kProbepoint || __atomic_load_n(&heat, __ATOMIC_RELAXED) >= kEarned;
   if (earns) {
     if (const std::uint64_t given = give_once(task, index, point)) return given;
   } else {

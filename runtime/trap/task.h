@@ -76,7 +76,8 @@ inline constexpr std::uint64_t kVerifyGap = 65536;  // how far outside the verif
   return sys::call4(SYS_tkill, static_cast<long>(key & ~kGuest), 0) == kNoSuchProcess;
 }
 
-// Makes the pages of a block accessible: its state, counters and stack, its slots in both views of every area. Idempotent.
+// Makes the pages of a block accessible: its state, counters and stack, its slots in both views of every area.
+// Idempotent.
 [[gnu::always_inline]] inline bool open_block(std::uint32_t block) {
   const auto open = [](std::uint64_t address, std::uint64_t bytes) __attribute__((always_inline)) {
     const std::uint64_t low = address & ~(xol::kPageBytes - 1);
@@ -108,7 +109,7 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
     return task;
   }
   g_process.threads_seen->fetch_add(1, std::memory_order_relaxed);  // a statistic
-  const auto take_over = [&](std::uint32_t block) __attribute__((always_inline)) -> TaskState* {
+  const auto take_over = [&](std::uint32_t block) __attribute__((always_inline))->TaskState* {
     TaskState* task = g_process.state(block);
     std::uint32_t owner = task->tid.load(std::memory_order_acquire);  // pairs with the owner's stores
     if (!is_dead(owner) || !sys::exchange_if(task->tid, owner, who.key, __ATOMIC_ACQ_REL)) return nullptr;
@@ -152,12 +153,12 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
 
 // The state of the task that trapped with this stack pointer; nullptr when it can have none.
 //
-// A thread's state (Thread::state) belongs to the thread whose TLS it is. A guest never stores it and never verifies a stack for its owner; it
-// looks its own state up at every hit. A guest whose maker waits for it (vfork, posix_spawn) needs none, and passes for its maker:
-// alone of all guests it inherits the maker's signal stack.
+// A thread's state (Thread::state) belongs to the thread whose TLS it is. A guest never stores it and never verifies a
+// stack for its owner; it looks its own state up at every hit. A guest whose maker waits for it (vfork, posix_spawn)
+// needs none, and passes for its maker: alone of all guests it inherits the maker's signal stack.
 //
-// known_task: without asking the kernel; nullptr when that does not do. current_task: for certain. signal_stack: where the kernel
-// puts the task's signal frames; 0: on no stack of their own, or it is not known.
+// known_task: without asking the kernel; nullptr when that does not do. current_task: for certain. signal_stack: where
+// the kernel puts the task's signal frames; 0: on no stack of their own, or it is not known.
 [[gnu::always_inline]] inline TaskState* known_task(std::uint64_t rsp) {
   TaskState* const task = this_thread().state;
   return is_state(task) && is_verified(task, rsp) ? task : nullptr;
@@ -181,7 +182,8 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
     if (signal_stack != 0) task->signal_stack = signal_stack;
     return task;
   }
-  const bool is_orphan = !has_state || task->tid.load(std::memory_order_relaxed) == 0;  // fresh TLS, or a forked child's
+  const bool is_orphan =
+      !has_state || task->tid.load(std::memory_order_relaxed) == 0;  // fresh TLS, or a forked child's
   const Identity who = identify(tid);
   // Source: kernel/fork.c, sas_ss_reset.
   if (!who.is_member && !is_orphan && signal_stack != 0 && signal_stack == task->signal_stack) return task;

@@ -1,9 +1,11 @@
-// What the runtime keeps for the running thread, wherever %fs leads. A program may set that to anything, by arch_prctl, wrfsbase, or a
-// clone of its own (Go's runtime has no use for libc's storage): nothing is read or written there before it is seen to be libc's.
+// What the runtime keeps for the running thread, wherever %fs leads. A program may set that to anything, by arch_prctl,
+// wrfsbase, or a clone of its own (Go's runtime has no use for libc's storage): nothing is read or written there before
+// it is seen to be libc's.
 //
-// A task that has left libc's storage is found among the states by its number, which it cannot move; what is kept for it is where it
-// was, or, if that is gone or never was, in its state. Its consumers are C functions, which need libc's storage: they do not run.
-// Detours cannot look where %fs leads: a program that is seen to set it has none (leave_storage()).
+// A task that has left libc's storage is found among the states by its number, which it cannot move; what is kept for
+// it is where it was, or, if that is gone or never was, in its state. Its consumers are C functions, which need libc's
+// storage: they do not run. Detours cannot look where %fs leads: a program that is seen to set it has none
+// (leave_storage()).
 //
 // Inline and free of libc: compiled into the trap path. Context: any. Async-signal-safe: yes.
 // Source: psABI 3.4.2 (thread-local storage); arch_prctl(2); SDM volume 2, RDFSBASE.
@@ -25,7 +27,9 @@ inline constexpr long kSetFs = 0x1002, kGetFs = 0x1003;  // asm/prctl.h: ARCH_SE
   }
   return base;
 }
-[[gnu::always_inline]] inline void set_fs_base(std::uint64_t base) { sys::call4(SYS_arch_prctl, kSetFs, static_cast<long>(base)); }
+[[gnu::always_inline]] inline void set_fs_base(std::uint64_t base) {
+  sys::call4(SYS_arch_prctl, kSetFs, static_cast<long>(base));
+}
 
 // Where t_thread lies from %fs.
 [[gnu::always_inline]] inline std::uint64_t thread_offset() {
@@ -60,16 +64,17 @@ extern std::uint64_t g_known_bases[kKnownBases];
 // Who runs here. A member is a thread of the process that was loaded (or forked); a guest is another process that
 // shares its memory: a vfork child, or what clone(CLONE_VM) without CLONE_THREAD made.
 struct Identity {
-  std::uint32_t key;        // names the task among the states: its tid; guests are marked, since tids of another
-                            // pid namespace may be those of members
+  std::uint32_t key;  // names the task among the states: its tid; guests are marked, since tids of another
+                      // pid namespace may be those of members
   bool is_member;
-  bool may_ask;             // after other tasks by their numbers
+  bool may_ask;  // after other tasks by their numbers
 };
 inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000;
 
 [[gnu::always_inline]] inline Identity identify(std::uint32_t tid) {
   if (sys::is_process(g_process.pid)) return {tid, true, true};
-  // The parent of a task in a new pid namespace has no number there; and one that is made there has another parent, or process 1.
+  // The parent of a task in a new pid namespace has no number there; and one that is made there has another parent, or
+  // process 1.
   const long parent = sys::call4(SYS_getppid, 0);
   const bool is_here = parent == static_cast<long>(g_process.pid) && parent != 1;
   return {tid | kGuest | (parent == 0 ? kOtherNamespace : 0), false, is_here};
@@ -98,21 +103,25 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
 
 // What is kept for the running thread. g_nobody: nothing is, and what is written there is lost.
 [[gnu::always_inline]] inline Thread& this_thread() {
-  if (Thread* const thread = thread_in_storage()) [[likely]] return *thread;
+  if (Thread* const thread = thread_in_storage()) [[likely]]
+    return *thread;
   TaskState* const task = state_elsewhere();
   if (task == nullptr) return g_nobody;
   Thread* const storage = storage_of(task);
   return storage != nullptr ? *storage : task->own;
 }
 
-// Gives the thread libc's storage for a while: its own, or else that of the thread that has loaded libubp, where that may do.
+// Gives the thread libc's storage for a while: its own, or else that of the thread that has loaded libubp, where that
+// may do.
 class Storage {
  public:
   [[gnu::always_inline]] explicit Storage(bool may_borrow) {
     if (thread_in_storage() != nullptr) return;
     const TaskState* const task = state_elsewhere();
     const Thread* const own = task != nullptr ? storage_of(task) : nullptr;
-    const std::uint64_t base = own != nullptr ? reinterpret_cast<std::uint64_t>(own) - thread_offset() : may_borrow ? g_process.loading_tls : 0;
+    const std::uint64_t base = own != nullptr ? reinterpret_cast<std::uint64_t>(own) - thread_offset()
+                               : may_borrow   ? g_process.loading_tls
+                                              : 0;
     is_there_ = base != 0;
     if (!is_there_) return;
     was_ = fs_base();
@@ -135,7 +144,8 @@ class Storage {
 // %fs is about to be set by the program: from now on no detour is to use what it leads to.
 [[gnu::always_inline]] inline void leave_storage() {
   if (thread_in_storage() == nullptr) return;  // it has before
-  if (__atomic_exchange_n(reinterpret_cast<bool*>(&ubp_moves_fs), true, __ATOMIC_ACQ_REL)) return;  // pairs with Machine::start
+  if (__atomic_exchange_n(reinterpret_cast<bool*>(&ubp_moves_fs), true, __ATOMIC_ACQ_REL))
+    return;  // pairs with Machine::start
   if (g_process.before_sharing_tls != nullptr) g_process.before_sharing_tls();
 }
 

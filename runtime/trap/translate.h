@@ -14,7 +14,8 @@ namespace ubp::trap {
 
 // Whether the signal comes from the instruction at RIP, which repeats it.
 [[gnu::always_inline]] inline bool is_fault(const siginfo_t* info) {
-  constexpr std::uint64_t kFaults = (1u << (SIGSEGV - 1)) | (1u << (SIGBUS - 1)) | (1u << (SIGFPE - 1)) | (1u << (SIGILL - 1));
+  constexpr std::uint64_t kFaults =
+      (1u << (SIGSEGV - 1)) | (1u << (SIGBUS - 1)) | (1u << (SIGFPE - 1)) | (1u << (SIGILL - 1));
   return info->si_code > 0 && (kFaults >> (info->si_signo - 1) & 1) != 0;
 }
 
@@ -64,8 +65,8 @@ namespace ubp::trap {
 // SIGILL and SIGFPE report the address of the instruction; it must be the original one. A SIGSEGV or SIGBUS may too.
 [[gnu::always_inline]] inline void fix_fault_address(siginfo_t* info, std::uint64_t slot, std::uint64_t original) {
   // ... and a SIGSYS names the address behind the system call, in the same place (si_call_addr).
-  const bool fault = info->si_signo == SIGSYS || info->si_signo == SIGILL || info->si_signo == SIGFPE || info->si_signo == SIGSEGV ||
-                     info->si_signo == SIGBUS;
+  const bool fault = info->si_signo == SIGSYS || info->si_signo == SIGILL || info->si_signo == SIGFPE ||
+                     info->si_signo == SIGSEGV || info->si_signo == SIGBUS;
   if (fault && info->si_code > 0 && reinterpret_cast<std::uint64_t>(info->si_addr) == slot) {
     info->si_addr = reinterpret_cast<void*>(original);
   }
@@ -120,7 +121,8 @@ namespace ubp::trap {
   return false;
 }
 
-// What a detour has saved around its consumers. Registers that calls keep have their values, but for what consumers changed.
+// What a detour has saved around its consumers. Registers that calls keep have their values, but for what consumers
+// changed.
 [[gnu::always_inline]] inline void restore_saved(Context* uc, const runtime::DetourSave& save, bool has_kept) {
   constexpr std::uint32_t kKept = 1u << 3 | 1u << 5 | 7u << 12;  // rbx, rbp, r12, r13, r14
   for (std::uint32_t reg = 0; reg < 16; ++reg) {
@@ -129,8 +131,8 @@ namespace ubp::trap {
   uc->eflags = runtime::with_status(uc->eflags, save.status);
 }
 
-// RIP in a detour: false when it is not. What the detour has spilled is in the thread's storage, since nothing of its own runs
-// between the detour and this.
+// RIP in a detour: false when it is not. What the detour has spilled is in the thread's storage, since nothing of its
+// own runs between the detour and this.
 [[gnu::always_inline]] inline bool translate_detour(Context* uc, siginfo_t* info) {
   const runtime::DetourInfo* const detour = g_process.detours.around(uc->rip);
   if (detour == nullptr) return false;
@@ -175,14 +177,15 @@ namespace ubp::trap {
 // Gives the thread that a system call has just made its own state and %gs, and sends it on.
 [[gnu::always_inline]] inline void give_birth(Context* uc, const xol::Displaced& made_by) {
   if (current_task(uc->rsp) == nullptr) {
-    set_gs_base(0);  // or it would count in its maker's block
+    set_gs_base(0);                                                     // or it would count in its maker's block
     g_process.uncounted_tasks.fetch_add(1, std::memory_order_relaxed);  // a statistic
   }
   uc->rcx = made_by.next();
   set_rip(uc, made_by.next());
 }
 
-// A handler has returned: what it left of SIGTRAP in the mask is the application's, and must not reach the kernel. May be done again.
+// A handler has returned: what it left of SIGTRAP in the mask is the application's, and must not reach the kernel. May
+// be done again.
 [[gnu::always_inline]] inline void note_mask(Context* frame) {
   if (frame->reserved[2] == 0) this_thread().app_trap.is_blocked = (frame->mask & kTrapBit) != 0;
   asm volatile("" ::: "memory");
@@ -191,11 +194,13 @@ namespace ubp::trap {
   frame->mask &= ~kTrapBit;
 }
 
-// A hit was interrupted before it was counted. To begin it again takes a trap, for which a timer may leave no time: it is counted here,
-// where that is simple, and goes on when the handler has returned. Consumers run where the trap puts them.
+// A hit was interrupted before it was counted. To begin it again takes a trap, for which a timer may leave no time: it
+// is counted here, where that is simple, and goes on when the handler has returned. Consumers run where the trap puts
+// them.
 [[gnu::always_inline]] inline bool count_early(Context* frame, const Context* hit, std::uint32_t point) {
   TaskState* const task = known_task(hit->rsp);
-  if (task == nullptr || this_thread().in_runtime || task->consumer.load(std::memory_order_relaxed) != 0) return false;  // its own
+  if (task == nullptr || this_thread().in_runtime || task->consumer.load(std::memory_order_relaxed) != 0)
+    return false;  // its own
   const std::uint64_t origin = hit->rip - 1;
   const bool is_simple = hit->stack_base == g_process.stack_of(task->block) && task->moved_origin != origin &&
                          !g_process.table.points[point].has_consumers && !g_process.table.points[point].is_hook;
@@ -272,8 +277,8 @@ namespace ubp::trap {
   }
 }
 
-// The last word before a handler runs: it returns to the resuming range, which looks at the mask that it leaves behind, and it finds
-// the application's SIGTRAP in the one it is shown. Not where a shadow stack holds the return address.
+// The last word before a handler runs: it returns to the resuming range, which looks at the mask that it leaves behind,
+// and it finds the application's SIGTRAP in the one it is shown. Not where a shadow stack holds the return address.
 [[gnu::always_inline]] inline void expect_return(Context* frame) {
   if (has_shadow_stack()) return;
   if (frame->return_address() != address_of(&ubp_resume_restorer)) {
@@ -289,7 +294,8 @@ namespace ubp::trap {
 }
 
 // The context in which the kernel starts the handler whose frame is `inner`.
-[[gnu::always_inline]] inline void start_handler(Context* uc, Context* inner, std::uint64_t handler, std::uint64_t signal) {
+[[gnu::always_inline]] inline void start_handler(Context* uc, Context* inner, std::uint64_t handler,
+                                                 std::uint64_t signal) {
   uc->rdi = signal;
   uc->rsi = reinterpret_cast<std::uint64_t>(inner->info());
   uc->rdx = reinterpret_cast<std::uint64_t>(inner);
@@ -304,8 +310,8 @@ namespace ubp::trap {
 // The kernel delivers several signals at once, and a signal may interrupt the preparation of another: the handler that
 // was about to run then shows as interrupted. Its frame is prepared here in its stead, and it as interrupted at its own
 // first instruction; innermost first, because every further handler may refill slots and use the stack.
-// Signals must be blocked. Everything can be done again from the start by whoever interrupts later. nullptr: the application's
-// alternate stack has no room for all of them.
+// Signals must be blocked. Everything can be done again from the start by whoever interrupts later. nullptr: the
+// application's alternate stack has no room for all of them.
 [[gnu::always_inline]] inline Context* settle(Context* uc) {
   constexpr int kDeepest = 96;  // more than the stack has room for (arm/process_memory.cpp)
   Context* frames[kDeepest];
@@ -319,7 +325,8 @@ namespace ubp::trap {
   translate(frame, frame->info());
   for (;;) {
     const auto signal = static_cast<std::uint64_t>(frame->info()->si_signo) & 127;
-    const std::uint64_t handler = g_handlers.handler[signal % 65].load(std::memory_order_acquire);  // pairs with sigaction
+    const std::uint64_t handler =
+        g_handlers.handler[signal % 65].load(std::memory_order_acquire);  // pairs with sigaction
     const std::uint64_t target = handler > 1 ? frame_target(frame, signal) : 0;
     if (target != 0) frame = move_frame(frame, target);
     if (depth == 0 || frame == nullptr) return frame;

@@ -1,8 +1,8 @@
 // The trap path's state, and what the rest of the runtime calls of it. Outside the ranges.
 //
 // Context: signal handlers in application threads. Rules, enforced by tests/checks/link_check: no libc, no allocation,
-// no lock, no C++ runtime; every function in the section of its range (ranges.h); r15 is left alone (-ffixed-r15); general
-// registers only.
+// no lock, no C++ runtime; every function in the section of its range (ranges.h); r15 is left alone (-ffixed-r15);
+// general registers only.
 #include "runtime/trap/gate.h"
 #include "runtime/trap/task.h"
 #include "runtime/trap/translate.h"
@@ -15,8 +15,22 @@ constinit AppHandlers g_handlers;
 namespace {
 constinit TaskState g_no_state{};  // of threads that have none
 }
-thread_local constinit Thread t_thread __attribute__((tls_model("initial-exec"))) = {.app_trap = {}, .mark = kThreadMark, .state = &g_no_state, .spilled = {}, .app_stack = {}, .is_away = false, .in_runtime = false, .clonings = {}};
-constinit Thread g_nobody = {.app_trap = {}, .mark = 0, .state = &g_no_state, .spilled = {}, .app_stack = {}, .is_away = false, .in_runtime = false, .clonings = {}};
+thread_local constinit Thread t_thread __attribute__((tls_model("initial-exec"))) = {.app_trap = {},
+                                                                                     .mark = kThreadMark,
+                                                                                     .state = &g_no_state,
+                                                                                     .spilled = {},
+                                                                                     .app_stack = {},
+                                                                                     .is_away = false,
+                                                                                     .in_runtime = false,
+                                                                                     .clonings = {}};
+constinit Thread g_nobody = {.app_trap = {},
+                             .mark = 0,
+                             .state = &g_no_state,
+                             .spilled = {},
+                             .app_stack = {},
+                             .is_away = false,
+                             .in_runtime = false,
+                             .clonings = {}};
 constinit std::uint64_t g_known_bases[kKnownBases]{};
 
 extern "C" {
@@ -37,8 +51,10 @@ UBP_RANGE(outside) void ubp_trap_adopt_main(std::uint64_t stack_low, std::uint64
 
 // Outside the ranges: called at load. The linker may put the sections in any order, but puts them together.
 UBP_RANGE(outside) void ubp_trap_text(std::uint64_t* low, std::uint64_t* high) {
-  const char* const begins[] = {__start_ubp_trap_uncounted, __start_ubp_trap_pending, __start_ubp_trap_resuming, __start_ubp_trap_outside, __start_ubp_trap_asm, __start_ubp_trap_entering};
-  const char* const ends[] = {__stop_ubp_trap_uncounted, __stop_ubp_trap_pending, __stop_ubp_trap_resuming, __stop_ubp_trap_outside, __stop_ubp_trap_asm, __stop_ubp_trap_entering};
+  const char* const begins[] = {__start_ubp_trap_uncounted, __start_ubp_trap_pending, __start_ubp_trap_resuming,
+                                __start_ubp_trap_outside,   __start_ubp_trap_asm,     __start_ubp_trap_entering};
+  const char* const ends[] = {__stop_ubp_trap_uncounted, __stop_ubp_trap_pending, __stop_ubp_trap_resuming,
+                              __stop_ubp_trap_outside,   __stop_ubp_trap_asm,     __stop_ubp_trap_entering};
   *low = ~std::uint64_t{0};
   *high = 0;
   for (int i = 0; i < 6; ++i) {

@@ -1,9 +1,9 @@
-// The trap path: everything between an int3 and the displaced instruction. The ranges uncounted and pending; signals and
-// application handlers: signal_path.cpp.
+// The trap path: everything between an int3 and the displaced instruction. The ranges uncounted and pending; signals
+// and application handlers: signal_path.cpp.
 //
 // Context: signal handlers in application threads. Rules, enforced by tests/checks/link_check: no libc, no allocation,
-// no lock, no C++ runtime; every function in the section of its range (ranges.h); r15 is left alone (-ffixed-r15); general
-// registers only.
+// no lock, no C++ runtime; every function in the section of its range (ranges.h); r15 is left alone (-ffixed-r15);
+// general registers only.
 #include "runtime/trap/clone.h"
 #include "runtime/trap/consume.h"
 #include "runtime/trap/death.h"
@@ -18,8 +18,8 @@ namespace {
 
 inline constexpr std::uint64_t kRetry = 1;
 
-// The thread gets no state: out of memory, or more tasks than blocks. A probepoint that needs a slot of the thread's is taken out,
-// so that the program goes on as if it had never been armed.
+// The thread gets no state: out of memory, or more tasks than blocks. A probepoint that needs a slot of the thread's is
+// taken out, so that the program goes on as if it had never been armed.
 [[gnu::always_inline]] inline bool take_out(std::uint32_t point) {
   const long fd = open_memory();
   if (sys::failed(fd)) return false;
@@ -39,7 +39,8 @@ inline constexpr std::uint64_t kRetry = 1;
 [[gnu::always_inline]] inline bool can_return_fast(const Context* uc) {
   constexpr std::uint64_t kTrapFlag = 0x100, kNestedTask = 0x4000;
   constexpr std::uint16_t kUserCode = 0x33, kUserStack = 0x2b;
-  if (!g_process.fast_return || (uc->eflags & (kTrapFlag | kNestedTask)) != 0 || (uc->stack_flags & kAutodisarm) != 0) return false;
+  if (!g_process.fast_return || (uc->eflags & (kTrapFlag | kNestedTask)) != 0 || (uc->stack_flags & kAutodisarm) != 0)
+    return false;
   if (uc->cs != kUserCode || uc->ss != kUserStack) return false;
   if (uc->fpstate == nullptr || fp_word(uc, 464) != kFpMagic1) return false;
   if (has_shadow_stack()) return false;
@@ -76,10 +77,15 @@ inline constexpr std::uint64_t kRetry = 1;
   const auto* const words = reinterpret_cast<const std::uint64_t*>(uc->rdi);
   const bool by_words = uc->rax == SYS_clone3;
   const std::uint64_t flags = by_words ? words[0] : uc->rdi;
-  if ((flags & CLONE_SETTLS) == 0) g_process.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
+  if ((flags & CLONE_SETTLS) == 0)
+    g_process.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
   const bool brings_own = (flags & CLONE_SETTLS) != 0;
-  const std::uint64_t own = !brings_own ? 0 : !by_words ? uc->r8 : sys::is_readable(uc->rdi + kTls * 8) ? words[kTls] : 0;
-  const bool is_libcs = brings_own && is_marked(reinterpret_cast<const Thread*>(own + thread_offset()));  // libc has made it before
+  const std::uint64_t own = !brings_own                            ? 0
+                            : !by_words                            ? uc->r8
+                            : sys::is_readable(uc->rdi + kTls * 8) ? words[kTls]
+                                                                   : 0;
+  const bool is_libcs =
+      brings_own && is_marked(reinterpret_cast<const Thread*>(own + thread_offset()));  // libc has made it before
   if (is_libcs || g_process.before_sharing_tls == nullptr || !g_process.is_own_stack(address_of(uc))) return;
   const std::uint64_t before = block_all();
   if (brings_own) {
@@ -99,12 +105,14 @@ struct Decision {
   Context* frame;
 };
 
-// Which counter a hit of the task's counts in, and whether its consumers are to run. 0: it is no hit, but the runtime's own.
+// Which counter a hit of the task's counts in, and whether its consumers are to run. 0: it is no hit, but the runtime's
+// own.
 [[gnu::always_inline]] inline std::uint64_t* counter_of(Continuation& next, const Context* uc, const Thread* storage) {
   TaskState* const task = next.task;
   const Thread& thread = storage != nullptr ? *storage : this_thread();
   next.consumed = kConsumed;
-  if (thread.in_runtime) [[unlikely]] return &task->own_traps;
+  if (thread.in_runtime) [[unlikely]]
+    return &task->own_traps;
   next.consumed = kNotConsumed;
   std::uint64_t* const counter = task->counters + next.index;
   if (is_consuming(task)) [[unlikely]] {
@@ -136,14 +144,15 @@ extern "C" {
 UBP_RANGE(uncounted) TaskState* ubp_trap_find_task(const Context* uc) { return current_task(uc->rsp, uc->stack_base); }
 UBP_RANGE(uncounted) void ubp_trap_find_other(const Context* uc, Trap& trap) { trap = other_trap_of(uc); }
 UBP_RANGE(pending) void ubp_trap_consume(Context* uc) { consume(uc); }
-// A probepoint that still traps has been hit often: may it have a jump? With all signals blocked, so that none can abandon what
-// goes on in there.
+// A probepoint that still traps has been hit often: may it have a jump? With all signals blocked, so that none can
+// abandon what goes on in there.
 UBP_RANGE(pending) void ubp_trap_promote(Context* uc) {
   const Continuation& next = continuation(uc);
   // Its in_runtime will be set: whoever shares it would count nothing meanwhile.
   const bool is_alone = !sys::is_set(g_process.shares_tls);  // set by this thread before it shares
   const Thread* const thread = thread_in_storage();
-  const bool can = is_alone && thread != nullptr && !thread->in_runtime && next.consumed != kMissed && g_process.is_own_stack(address_of(uc));
+  const bool can = is_alone && thread != nullptr && !thread->in_runtime && next.consumed != kMissed &&
+                   g_process.is_own_stack(address_of(uc));
   if (!can) return;
 #ifndef UBP_TEST_NO_SANDBOX  // tests/preload/environment_test.cpp: a program's filter is not minded
   if (sys::is_set(g_process.is_sandboxed)) return;  // set by this thread, or just now by another
@@ -153,13 +162,16 @@ UBP_RANGE(pending) void ubp_trap_promote(Context* uc) {
   sys::set_signal_mask(before);
 }
 UBP_RANGE(pending) bool ubp_trap_makes_thread(const Context* uc) { return counts_by_segment() && makes_thread(uc); }
-// A program is about to be executed. Signals are blocked as in ubp_trap_promote; one that comes behind has it told again.
+// A program is about to be executed. Signals are blocked as in ubp_trap_promote; one that comes behind has it told
+// again.
 UBP_RANGE(pending) void ubp_trap_tell_exec(const Context* uc) {
-  const bool can = g_process.before_exec != nullptr && !sys::is_set(g_process.is_sandboxed) && g_process.is_own_stack(address_of(uc));
+  const bool can = g_process.before_exec != nullptr && !sys::is_set(g_process.is_sandboxed) &&
+                   g_process.is_own_stack(address_of(uc));
   if (!can || this_thread().in_runtime) return;
   const std::uint64_t before = block_all();
   const Storage storage(false);
-  if (storage.is_there()) g_process.before_exec(uc->rax == SYS_execve ? reinterpret_cast<const char*>(uc->rdi) : nullptr);
+  if (storage.is_there())
+    g_process.before_exec(uc->rax == SYS_execve ? reinterpret_cast<const char*>(uc->rdi) : nullptr);
   sys::set_signal_mask(before);
 }
 // The program is about to set %fs. Signals are blocked as in ubp_trap_promote.
@@ -177,8 +189,8 @@ UBP_RANGE(pending) std::uint64_t ubp_trap_gate(Context* uc, const xol::Displaced
   if (uc->rax == SYS_clone3) return pass_clone(uc, point);
   return pass_gate(uc, point) ? point.next() : 0;
 }
-// The thread goes on without a hit: it was counted when it entered the slot or the detour, or it has jumped into a window.
-// is_mask_current: see Continuation.
+// The thread goes on without a hit: it was counted when it entered the slot or the detour, or it has jumped into a
+// window. is_mask_current: see Continuation.
 UBP_RANGE(uncounted) Decision ubp_trap_go_on(Context* uc, const Trap& trap, TaskState* task, bool is_mask_current) {
   Continuation& next = continuation(uc);
   next.origin = trap.origin;
@@ -214,22 +226,30 @@ UBP_RANGE(uncounted) Decision ubp_trap_without_state(Context* uc, Trap& trap) {
   if (trap.copy != 0) trap.kind = TrapKind::kAtBoundary;  // the jump stays: it is not so easily taken out
   return ubp_trap_go_on(uc, trap, nullptr, true);
 }
-UBP_RANGE(pending) std::uint64_t ubp_trap_shared_slot(TaskState* task, std::uint32_t index, const xol::Displaced& point) {
+UBP_RANGE(pending)
+std::uint64_t ubp_trap_shared_slot(TaskState* task, std::uint32_t index, const xol::Displaced& point) {
   return shared_slot(task, index, point);
 }
 
-// Range: uncounted. Returns the counter to increment, or none when the trap is not a probepoint's, or kRetry and a frame
-// to return from: the thread goes on at the probepoint, which was taken out, or hits it again.
+// Range: uncounted. Returns the counter to increment, or none when the trap is not a probepoint's, or kRetry and a
+// frame to return from: the thread goes on at the probepoint, which was taken out, or hits it again.
 UBP_RANGE(uncounted) Decision ubp_trap_decide(Context* uc) {
   Trap trap{TrapKind::kHit, g_process.table.find(uc->rip - 1), uc->rip - 1};
-  if (trap.index == runtime::kNotFound) [[unlikely]] ubp_trap_find_other(uc, trap);
-  if (trap.kind == TrapKind::kForeign) [[unlikely]] return {0, uc};
-  if (trap.kind >= TrapKind::kCloned) [[unlikely]] return ubp_trap_begin(uc, trap.kind);
+  if (trap.index == runtime::kNotFound) [[unlikely]]
+    ubp_trap_find_other(uc, trap);
+  if (trap.kind == TrapKind::kForeign) [[unlikely]]
+    return {0, uc};
+  if (trap.kind >= TrapKind::kCloned) [[unlikely]]
+    return ubp_trap_begin(uc, trap.kind);
   TaskState* task = known_task(uc->rsp);
-  if (task == nullptr) [[unlikely]] task = ubp_trap_find_task(uc);
-  if (trap.kind != TrapKind::kHit) [[unlikely]] return ubp_trap_go_on(uc, trap, task, true);
-  if (task == nullptr) [[unlikely]] return ubp_trap_without_state(uc, trap);
-  if (Context* frame = adopt_stack(uc, task)) [[unlikely]] return {kRetry, frame};
+  if (task == nullptr) [[unlikely]]
+    task = ubp_trap_find_task(uc);
+  if (trap.kind != TrapKind::kHit) [[unlikely]]
+    return ubp_trap_go_on(uc, trap, task, true);
+  if (task == nullptr) [[unlikely]]
+    return ubp_trap_without_state(uc, trap);
+  if (Context* frame = adopt_stack(uc, task)) [[unlikely]]
+    return {kRetry, frame};
   Continuation& next = continuation(uc);
   next.origin = trap.origin;
   next.index = trap.index;
@@ -239,9 +259,11 @@ UBP_RANGE(uncounted) Decision ubp_trap_decide(Context* uc) {
   next.is_mask_current = true;
   const Thread* const storage = thread_in_storage();
   std::uint64_t* const counter = counter_of(next, uc, storage);
-  // In a detour, a consumer runs on the task's own stack: the next trap's frame must not come where the application's are.
+  // In a detour, a consumer runs on the task's own stack: the next trap's frame must not come where the application's
+  // are.
   const bool has_stack = uc->stack_base == g_process.stack_of(task->block);
-  const bool may_count_alone = trap.copy != 0 && next.consumed == kNotConsumed && storage != nullptr && task == storage->state && has_stack && task->moved_origin == 0;
+  const bool may_count_alone = trap.copy != 0 && next.consumed == kNotConsumed && storage != nullptr &&
+                               task == storage->state && has_stack && task->moved_origin == 0;
   if (may_count_alone && !sys::is_set(g_process.shares_tls)) {  // set by this thread before it shares
     task->fast = task->optimised;
   }
@@ -281,13 +303,16 @@ UBP_RANGE(uncounted) Decision ubp_trap_decide(Context* uc) {
 [[gnu::always_inline]] inline void displace_hit(Continuation& next, Context* uc) {
   const xol::Displaced& point = g_process.table.points[next.index];
   if (point.is_hook && !this_thread().in_runtime) [[unlikely]] {
-    return go_on_at(next, g_process.on_modules_changed);  // the linker has called an empty function: it calls ours instead
+    return go_on_at(next,
+                    g_process.on_modules_changed);  // the linker has called an empty function: it calls ours instead
   }
   if (next.copy == 0) next.copy = g_process.detours.covered_copy(next.index, next.origin);
-  if (next.copy != 0) [[unlikely]] return go_on_at(next, next.copy);
+  if (next.copy != 0) [[unlikely]]
+    return go_on_at(next, next.copy);
   const std::uint64_t count = next.task != nullptr ? next.task->counters[next.index] : 0;
   const bool is_hot = count >= kHot && (count & (count - 1)) == 0;  // again and again, ever more rarely
-  if (is_hot && g_process.promote != nullptr) [[unlikely]] ubp_trap_promote(uc);
+  if (is_hot && g_process.promote != nullptr) [[unlikely]]
+    ubp_trap_promote(uc);
   switch (point.route) {
     case decoder::Route::kEmulate: return emulate(next, uc, point);
     case decoder::Route::kSystem: return call_system(next, uc, point);

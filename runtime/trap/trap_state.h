@@ -9,11 +9,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "runtime/table/detour_save.h"
+#include "runtime/table/detour_view.h"
 #include "runtime/table/table_view.h"
 #include "runtime/trap/layout.h"
 #include "xol/area.h"
-#include "runtime/table/detour_save.h"
-#include "runtime/table/detour_view.h"
 #include "xol/shared_slots.h"
 #include "xol/slot_cache.h"
 
@@ -31,9 +31,9 @@ struct Context {
   std::uint16_t cs, gs, fs, ss;
   std::uint64_t err, trapno, oldmask, cr2;
   std::uint8_t* fpstate;
-  std::uint64_t reserved[8];      // ignored by rt_sigreturn, and not what they were at the start. Of a handler's frame (translate.h):
-                                  // [0]: the probepoint whose hit goes on; 0: none does; [1]: Consumed; [2]: note_mask() has been here;
-                                  // [3]: the stack pointer of that hit
+  std::uint64_t reserved[8];  // ignored by rt_sigreturn, and not what they were at the start. Of a handler's frame
+                              // (translate.h): [0]: the probepoint whose hit goes on; 0: none does; [1]: Consumed; [2]:
+                              // note_mask() has been here; [3]: the stack pointer of that hit
   std::uint64_t mask;
 
   // A general register by its number (0 rax, 1 rcx, ... 15 r15).
@@ -41,8 +41,10 @@ struct Context {
   siginfo_t* info() { return reinterpret_cast<siginfo_t*>(reinterpret_cast<std::uint8_t*>(this) + UBP_UC_SIGINFO); }
   std::uint64_t& return_address() { return *(reinterpret_cast<std::uint64_t*>(this) - 1); }
 };
-static_assert(offsetof(Context, rdi) == offsetof(Context, r8) + 8 * 8 && offsetof(Context, rsp) == offsetof(Context, r8) + 15 * 8);
-static_assert(offsetof(Context, rax) == offsetof(Context, r8) + 13 * 8 && offsetof(Context, rbx) == offsetof(Context, r8) + 11 * 8);
+static_assert(offsetof(Context, rdi) == offsetof(Context, r8) + 8 * 8 &&
+              offsetof(Context, rsp) == offsetof(Context, r8) + 15 * 8);
+static_assert(offsetof(Context, rax) == offsetof(Context, r8) + 13 * 8 &&
+              offsetof(Context, rbx) == offsetof(Context, r8) + 11 * 8);
 static_assert(offsetof(Context, r8) == UBP_UC_R8 && offsetof(Context, r15) == UBP_UC_R15);
 static_assert(offsetof(Context, rcx) == UBP_UC_RCX && offsetof(Context, rip) == UBP_UC_RIP);
 static_assert(offsetof(Context, cs) == UBP_UC_CS && offsetof(Context, ss) == UBP_UC_SS);
@@ -66,33 +68,34 @@ struct AppStack {
 }
 // The thread's SIGTRAP as the application set it: the mask bit, and one that arrived while it was blocked.
 struct AppTrap {
-  bool is_blocked;            // the first: trap_entry.S
+  bool is_blocked;  // the first: trap_entry.S
   bool is_pending;
-  bool in_wrapper;            // libc's sigaction is called by the interposed one, which translates the answer itself
-  bool guest_is_blocked;      // the mask bit of a vfork child that runs on this TLS,
-  std::uint32_t guest;        // whose tid this is
+  bool in_wrapper;        // libc's sigaction is called by the interposed one, which translates the answer itself
+  bool guest_is_blocked;  // the mask bit of a vfork child that runs on this TLS,
+  std::uint32_t guest;    // whose tid this is
   siginfo_t info;
 };
 
-// A clone3 under way whose arguments the gate has changed (clone.h). What the kernel is given comes first: rdi points to it.
+// A clone3 under way whose arguments the gate has changed (clone.h). What the kernel is given comes first: rdi points
+// to it.
 inline constexpr std::uint64_t kMostCloneWords = 16;  // struct clone_args has 11; newer kernels may add some
 struct Cloning {
   std::uint64_t args[kMostCloneWords];
-  std::uint64_t rdi;          // the application's pointer
-  std::uint64_t mask;         // the thread's signal mask
-  std::uint64_t rest;         // how many there are from this one on; 0: it is free
+  std::uint64_t rdi;   // the application's pointer
+  std::uint64_t mask;  // the thread's signal mask
+  std::uint64_t rest;  // how many there are from this one on; 0: it is free
 };
 inline constexpr std::uint64_t kMostClonings = 4;  // one within another: what a vfork child starts, on its parent's TLS
 
 // What is kept for a thread, in its TLS (t_thread), or in its state where it has none of libc's (tls.h).
 struct Thread {
-  AppTrap app_trap;           // the first: trap_entry.S
-  std::uint64_t mark;         // kThreadMark wherever libc has made this TLS
-  TaskState* state;           // the thread's, or one that counts nothing: detours read it as it is
+  AppTrap app_trap;    // the first: trap_entry.S
+  std::uint64_t mark;  // kThreadMark wherever libc has made this TLS
+  TaskState* state;    // the thread's, or one that counts nothing: detours read it as it is
   Spilled spilled;
   AppStack app_stack;
-  bool is_away;               // detours of this thread are not to count (segment.h)
-  bool in_runtime;            // it runs libubp's own code at load and exit: what that calls is no hit of the application's
+  bool is_away;     // detours of this thread are not to count (segment.h)
+  bool in_runtime;  // it runs libubp's own code at load and exit: what that calls is no hit of the application's
   Cloning clonings[kMostClonings];
 };
 inline constexpr std::uint64_t kThreadMark = 0x534c545f50425521;
@@ -100,34 +103,34 @@ inline constexpr std::uint64_t kThreadMark = 0x534c545f50425521;
 // One task: a thread, or a process made by clone(CLONE_VM) that shares its parent's TLS. Lives in memory that a
 // forked child finds wiped (MADV_WIPEONFORK), so that a child never takes itself for its parent.
 struct TaskState {
-  std::atomic<std::uint32_t> tid;   // owner; 0: never used
-  std::uint32_t block;              // its block in every XOL area
+  std::atomic<std::uint32_t> tid;  // owner; 0: never used
+  std::uint32_t block;             // its block in every XOL area
   // Stack addresses at which this state's owner has been verified with gettid: a hit whose RSP lies in
   // [verified_low, verified_low + verified_bytes) skips the call. Small and contiguous, so that a task which borrows
   // this task's TLS (clone(CLONE_VM) without CLONE_SETTLS) and runs on another stack is told apart.
   std::uint64_t verified_low, verified_bytes;
-  std::uint64_t* counters;          // hits by probepoint index, then the missed ones, then those through detours
-  std::uint64_t* optimised;         // counters + Process::optimised_offset
-  // Where detours count: optimised. 0: they leave the hit to the breakpoint tier, because the task has none yet (also a forked
-  // child's, whose states are wiped), is inside the runtime, or shares its TLS.
+  std::uint64_t* counters;   // hits by probepoint index, then the missed ones, then those through detours
+  std::uint64_t* optimised;  // counters + Process::optimised_offset
+  // Where detours count: optimised. 0: they leave the hit to the breakpoint tier, because the task has none yet (also a
+  // forked child's, whose states are wiped), is inside the runtime, or shares its TLS.
   std::uint64_t* fast;
-  std::uint64_t stack_tries;        // to put its signal frames on UBP's stack (frame.h)
+  std::uint64_t stack_tries;  // to put its signal frames on UBP's stack (frame.h)
   std::uint64_t slot_hits, misses, refills, evictions;
   std::atomic<std::uint64_t> held;  // policy steal: the pool's slot that the task may be in, area << 32 | slot, plus 1
   std::uint64_t turn;               // policy steal: where it looks for a slot next
   std::atomic<std::uint64_t> consumer;  // not 0 while the task runs consumers (consume.h)
-  std::uint64_t consumer_frame;     // the ucontext of the hit whose consumers it runs, unless a detour does
-  std::uint64_t has_deferred;       // a signal arrived meanwhile: `deferred`; 0 at other times
-  std::uint64_t consumer_stack;     // where detours run consumers: below its DetourSave
+  std::uint64_t consumer_frame;         // the ucontext of the hit whose consumers it runs, unless a detour does
+  std::uint64_t has_deferred;           // a signal arrived meanwhile: `deferred`; 0 at other times
+  std::uint64_t consumer_stack;         // where detours run consumers: below its DetourSave
   std::uint64_t ring, ring_head, ring_tail, ring_limit;  // what it records (record/rings.h); 0: it has not yet
-  std::uint64_t own_traps;          // of libubp's own code, at probepoints in libc: no hits, but they cost as much
-  // A hit whose consumers have run, when a handler sent the thread elsewhere before its instruction: if it comes back, it is the same
-  // hit. 0: there is none.
+  std::uint64_t own_traps;  // of libubp's own code, at probepoints in libc: no hits, but they cost as much
+  // A hit whose consumers have run, when a handler sent the thread elsewhere before its instruction: if it comes back,
+  // it is the same hit. 0: there is none.
   std::uint64_t moved_origin, moved_rsp;
   siginfo_t deferred;
-  Thread* storage;                  // the task's, in libc's storage; null: it has come with another
-  Thread own;                       // and then this is (tls.h)
-  std::uint64_t signal_stack;       // where the kernel puts its signal frames, as it was seen last (task.h); 0: not known
+  Thread* storage;             // the task's, in libc's storage; null: it has come with another
+  Thread own;                  // and then this is (tls.h)
+  std::uint64_t signal_stack;  // where the kernel puts its signal frames, as it was seen last (task.h); 0: not known
   // Then, per area: geometry.slots tags and geometry.sets hands (see caches()).
 };
 
@@ -144,36 +147,40 @@ struct KernelSigaction {
 
 // Verdicts on SIGTRAP the application asked for, and every other handler of its.
 struct AppHandlers {
-  std::atomic<std::uint64_t> handler[65];   // what ubp_signal_entry calls; SIGTRAP's is its virtual disposition
-  std::atomic<std::uint64_t> masks_trap;    // bit (signal - 1): the application's sa_mask held SIGTRAP
-  std::atomic<std::uint64_t> on_stack;      // the same: the application asked for SA_ONSTACK
-  std::atomic<std::uint64_t> takes_info;    // the same: for SA_SIGINFO
+  std::atomic<std::uint64_t> handler[65];  // what ubp_signal_entry calls; SIGTRAP's is its virtual disposition
+  std::atomic<std::uint64_t> masks_trap;   // bit (signal - 1): the application's sa_mask held SIGTRAP
+  std::atomic<std::uint64_t> on_stack;     // the same: the application asked for SA_ONSTACK
+  std::atomic<std::uint64_t> takes_info;   // the same: for SA_SIGINFO
   std::atomic<std::uint64_t> trap_flags, trap_mask;  // SIGTRAP's virtual sa_flags and sa_mask
 };
 
-// The signals whose default is a core dump, and those that end the process without one; SIGTRAP is neither here, nor the two that
-// libc uses within itself.
+// The signals whose default is a core dump, and those that end the process without one; SIGTRAP is neither here, nor
+// the two that libc uses within itself.
 [[gnu::always_inline]] inline bool dumps_core(std::uint64_t signal) {
-  constexpr std::uint64_t kCore = (1u << (SIGQUIT - 1)) | (1u << (SIGILL - 1)) | (1u << (SIGABRT - 1)) | (1u << (SIGBUS - 1)) |
-                                  (1u << (SIGFPE - 1)) | (1u << (SIGSEGV - 1)) | (1u << (SIGSYS - 1)) |
-                                  (1u << (SIGXCPU - 1)) | (1u << (SIGXFSZ - 1));
+  constexpr std::uint64_t kCore = (1u << (SIGQUIT - 1)) | (1u << (SIGILL - 1)) | (1u << (SIGABRT - 1)) |
+                                  (1u << (SIGBUS - 1)) | (1u << (SIGFPE - 1)) | (1u << (SIGSEGV - 1)) |
+                                  (1u << (SIGSYS - 1)) | (1u << (SIGXCPU - 1)) | (1u << (SIGXFSZ - 1));
   return signal >= 1 && signal <= 64 && (kCore >> (signal - 1) & 1) != 0;
 }
 [[gnu::always_inline]] inline bool terminates(std::uint64_t signal) {
   constexpr std::uint64_t kLater = ~std::uint64_t{0} << 33;  // the real-time ones that programs may use
-  constexpr std::uint64_t kEnds = (1u << (SIGHUP - 1)) | (1u << (SIGINT - 1)) | (1u << (SIGUSR1 - 1)) | (1u << (SIGUSR2 - 1)) |
-                                  (1u << (SIGPIPE - 1)) | (1u << (SIGALRM - 1)) | (1u << (SIGTERM - 1)) | (1u << (SIGSTKFLT - 1)) |
-                                  (1u << (SIGVTALRM - 1)) | (1u << (SIGPROF - 1)) | (1u << (SIGIO - 1)) | (1u << (SIGPWR - 1)) | kLater;
+  constexpr std::uint64_t kEnds = (1u << (SIGHUP - 1)) | (1u << (SIGINT - 1)) | (1u << (SIGUSR1 - 1)) |
+                                  (1u << (SIGUSR2 - 1)) | (1u << (SIGPIPE - 1)) | (1u << (SIGALRM - 1)) |
+                                  (1u << (SIGTERM - 1)) | (1u << (SIGSTKFLT - 1)) | (1u << (SIGVTALRM - 1)) |
+                                  (1u << (SIGPROF - 1)) | (1u << (SIGIO - 1)) | (1u << (SIGPWR - 1)) | kLater;
   return signal >= 1 && signal <= 64 && (kEnds >> (signal - 1) & 1) != 0;
 }
-[[gnu::always_inline]] inline bool ends_process(std::uint64_t signal) { return dumps_core(signal) || terminates(signal); }
+[[gnu::always_inline]] inline bool ends_process(std::uint64_t signal) {
+  return dumps_core(signal) || terminates(signal);
+}
 
 // What an instruction may raise, SIGTRAP included: never blocked by the runtime, since the kernel kills then.
-inline constexpr std::uint64_t kSynchronousSignals = (1u << (SIGTRAP - 1)) | (1u << (SIGSEGV - 1)) | (1u << (SIGBUS - 1)) |
-                                                     (1u << (SIGFPE - 1)) | (1u << (SIGILL - 1)) | (1u << (SIGSYS - 1));
+inline constexpr std::uint64_t kSynchronousSignals = (1u << (SIGTRAP - 1)) | (1u << (SIGSEGV - 1)) |
+                                                     (1u << (SIGBUS - 1)) | (1u << (SIGFPE - 1)) |
+                                                     (1u << (SIGILL - 1)) | (1u << (SIGSYS - 1));
 
-// What the trap path blocks where no handler may come between. A system call filter of the program's may raise SIGSYS for a call of its own
-// (refused_call, signal_path.cpp), and the kernel kills where that is blocked.
+// What the trap path blocks where no handler may come between. A system call filter of the program's may raise SIGSYS
+// for a call of its own (refused_call, signal_path.cpp), and the kernel kills where that is blocked.
 inline constexpr std::uint64_t kAllSignals = ~(std::uint64_t{1} << (SIGSYS - 1));
 
 inline constexpr std::uint64_t kTrapBit = std::uint64_t{1} << (SIGTRAP - 1);
@@ -197,9 +204,9 @@ inline constexpr std::uint64_t kHoldable = ~kSynchronousSignals & ~(std::uint64_
 }
 
 struct PermanentSlots {
-  std::uint64_t base = 0;                   // RX pages, each written once before it is executable; kSlotBytes a slot
-  std::uint64_t bytes = 0;                  // reserved
-  std::uint64_t used = 0;                   // of them written, in whole pages
+  std::uint64_t base = 0;   // RX pages, each written once before it is executable; kSlotBytes a slot
+  std::uint64_t bytes = 0;  // reserved
+  std::uint64_t used = 0;   // of them written, in whole pages
 };
 
 inline constexpr std::uint32_t kHeatEntries = 65536;
@@ -211,47 +218,56 @@ struct Process {
   xol::Area areas[xol::kMaxAreas];
   xol::Policy policy = xol::Policy::kThread;
   xol::SharedSlots shared[xol::kMaxAreas];
-  std::uint8_t* heat = nullptr;             // policy adaptive: refills by probepoint modulo kHeatEntries, roughly
+  std::uint8_t* heat = nullptr;  // policy adaptive: refills by probepoint modulo kHeatEntries, roughly
   std::uint32_t area_count = 0;
-  PermanentSlots permanent[xol::kMaxAreas]; // one group per area
+  PermanentSlots permanent[xol::kMaxAreas];  // one group per area
 
-  std::uint8_t* states = nullptr;           // layout.blocks x state_bytes
+  std::uint8_t* states = nullptr;  // layout.blocks x state_bytes
   std::uint64_t state_bytes = 0;
-  std::uint8_t* counters = nullptr;         // layout.blocks x counter_bytes
+  std::uint8_t* counters = nullptr;  // layout.blocks x counter_bytes
   std::uint64_t counter_bytes = 0;
-  std::uint64_t missed_offset = 0;          // counters[missed_offset + i]: hits of probepoint i that its thread's consumers made
-  std::uint64_t optimised_offset = 0;       // counters[optimised_offset + i]: hits of probepoint i that went through its detour
+  std::uint64_t missed_offset =
+      0;  // counters[missed_offset + i]: hits of probepoint i that its thread's consumers made
+  std::uint64_t optimised_offset =
+      0;  // counters[optimised_offset + i]: hits of probepoint i that went through its detour
   runtime::DetourView detours;
   void (*run_consumers)(Context*, TaskState*, std::uint32_t point, bool missed) = nullptr;  // consumers/consumers.cpp
-  std::uint64_t stacks = 0;                 // layout.blocks x own_stack_bytes
-  std::uint64_t own_stack_bytes = 0;        // UBP's own signal stack of one task; its lowest page stays inaccessible
-  std::uint64_t rings = 0;                  // layout.blocks x record::kRingBytes; 0: no probe ever recorded
+  std::uint64_t stacks = 0;           // layout.blocks x own_stack_bytes
+  std::uint64_t own_stack_bytes = 0;  // UBP's own signal stack of one task; its lowest page stays inaccessible
+  std::uint64_t rings = 0;            // layout.blocks x record::kRingBytes; 0: no probe ever recorded
   std::atomic<std::uint32_t>* fork_state = nullptr;
-  std::atomic<std::uint32_t>* high_water = nullptr;    // blocks ever claimed
+  std::atomic<std::uint32_t>* high_water = nullptr;  // blocks ever claimed
   std::atomic<std::uint32_t>* threads_seen = nullptr;
-  std::uint32_t pid = 0;                    // of the process that these states belong to
-  std::atomic<bool> shares_tls{false};      // some task runs on another's TLS: never trust it without asking
-  std::atomic<std::uint64_t>* taken_out = nullptr;     // hits of tasks without a state: counted nowhere else
-  std::uint32_t own_points = 0;             // the first ones in the table: the runtime's
+  std::uint32_t pid = 0;                            // of the process that these states belong to
+  std::atomic<bool> shares_tls{false};              // some task runs on another's TLS: never trust it without asking
+  std::atomic<std::uint64_t>* taken_out = nullptr;  // hits of tasks without a state: counted nowhere else
+  std::uint32_t own_points = 0;                     // the first ones in the table: the runtime's
 
   std::uint64_t text_low = 0, text_high = 0;  // of the trap path's code
-  std::uint32_t pkru_offset = 0;            // of PKRU in the XSAVE image; 0: the system has no protection keys
-  std::uint64_t on_modules_changed = 0;     // function called in place of the dynamic linker's r_brk; 0: none
-  bool counts_by_segment = false;           // detours may count in one instruction (segment.h: by atomic accesses)
-  std::atomic<std::uint32_t> uncounted_tasks{0};  // for which there were no counters: what they hit by such detours is lost
-  bool has_fsgsbase = false;                // %gs can be set without a system call
-  std::uint64_t segment_unread = 0;         // counter_bytes below 2 GiB that nobody reads; 0: never made
-  void (*on_exit)(int status) = nullptr;    // preload/entry.cpp: called in place of an exit_group outside libc; null: no report is to be made
-  std::uint64_t loading_tls = 0;            // the TLS of the thread that has loaded libubp
-  void (*leave_segment)() = nullptr;        // called before a task sets its %gs, or forbids itself to; null: nothing was armed
-  void (*before_sharing_tls)() = nullptr;   // called when a task is about to be made on its maker's TLS, or one of its own making
+  std::uint32_t pkru_offset = 0;              // of PKRU in the XSAVE image; 0: the system has no protection keys
+  std::uint64_t on_modules_changed = 0;       // function called in place of the dynamic linker's r_brk; 0: none
+  bool counts_by_segment = false;             // detours may count in one instruction (segment.h: by atomic accesses)
+  std::atomic<std::uint32_t> uncounted_tasks{
+      0};                            // for which there were no counters: what they hit by such detours is lost
+  bool has_fsgsbase = false;         // %gs can be set without a system call
+  std::uint64_t segment_unread = 0;  // counter_bytes below 2 GiB that nobody reads; 0: never made
+  void (*on_exit)(int status) =
+      nullptr;  // preload/entry.cpp: called in place of an exit_group outside libc; null: no report is to be made
+  std::uint64_t loading_tls = 0;  // the TLS of the thread that has loaded libubp
+  void (*leave_segment)() =
+      nullptr;  // called before a task sets its %gs, or forbids itself to; null: nothing was armed
+  void (*before_sharing_tls)() =
+      nullptr;  // called when a task is about to be made on its maker's TLS, or one of its own making
   void (*promote)(std::uint32_t point) = nullptr;  // api/lifecycle.cpp: a probepoint is hot; null: none is promoted
-  bool (*report_death)() = nullptr;         // preload/exit_report.cpp: a signal ends the process; returns whether the text is as it was
-  void (*before_exec)(const char* path) = nullptr;  // preload/entry.cpp: a program is about to be executed; null: nobody asks. May be null itself
-  std::atomic<bool> is_sandboxed{false};    // it has a system call filter of its own making: nothing new is asked of the kernel
-  bool keeps_stacks = false;                // the process has Go code: frame.h
-  bool has_gate = false;                    // libc's own rt_sigprocmask and rt_sigaction pass gate.h
-  bool fast_return = false;                 // user-mode return is possible at all
+  bool (*report_death)() =
+      nullptr;  // preload/exit_report.cpp: a signal ends the process; returns whether the text is as it was
+  void (*before_exec)(const char* path) =
+      nullptr;  // preload/entry.cpp: a program is about to be executed; null: nobody asks. May be null itself
+  std::atomic<bool> is_sandboxed{
+      false};                 // it has a system call filter of its own making: nothing new is asked of the kernel
+  bool keeps_stacks = false;  // the process has Go code: frame.h
+  bool has_gate = false;      // libc's own rt_sigprocmask and rt_sigaction pass gate.h
+  bool fast_return = false;   // user-mode return is possible at all
 
   // How many blocks were ever claimed.
   [[gnu::always_inline]] std::uint32_t used_blocks() const {
@@ -262,16 +278,18 @@ struct Process {
   std::uint64_t* counters_of(std::uint32_t block) const {
     return reinterpret_cast<std::uint64_t*>(counters + block * counter_bytes);
   }
-  TaskState* state(std::uint32_t block) const {
-    return reinterpret_cast<TaskState*>(states + block * state_bytes);
-  }
+  TaskState* state(std::uint32_t block) const { return reinterpret_cast<TaskState*>(states + block * state_bytes); }
   // The lowest address of a task's own stack, as the kernel is told.
-  [[gnu::always_inline]] std::uint64_t stack_of(std::uint32_t block) const { return stacks + block * own_stack_bytes + xol::kPageBytes; }
+  [[gnu::always_inline]] std::uint64_t stack_of(std::uint32_t block) const {
+    return stacks + block * own_stack_bytes + xol::kPageBytes;
+  }
   // The end of what signal frames and consumers may use of it; there the task's DetourSave begins.
   [[gnu::always_inline]] std::uint64_t stack_end(std::uint32_t block) const {
     return stack_of(block) + own_stack_bytes - xol::kPageBytes - runtime::kDetourSaveBytes + runtime::kDetourSaveSkew;
   }
-  [[gnu::always_inline]] bool is_own_stack(std::uint64_t address) const { return address - stacks < layout.blocks * own_stack_bytes; }
+  [[gnu::always_inline]] bool is_own_stack(std::uint64_t address) const {
+    return address - stacks < layout.blocks * own_stack_bytes;
+  }
   // The task's cache of one area.
   [[gnu::always_inline]] inline xol::SlotCache cache(TaskState* task, std::uint32_t area) const {
     const std::uint64_t per_area = geometry.slots * sizeof(xol::SlotCache::Tag) + geometry.sets;
@@ -286,14 +304,17 @@ extern Thread g_nobody;  // of tasks without a state whose %fs leads elsewhere
 extern Process g_process;
 extern AppHandlers g_handlers;
 
-// Whether ubp_signal_entry stands before the default of a signal too (death.h). Behind a filter of the program's own making death must
-// not need a system call; but for a core dump the text is put back all the same.
+// Whether ubp_signal_entry stands before the default of a signal too (death.h). Behind a filter of the program's own
+// making death must not need a system call; but for a core dump the text is put back all the same.
 [[gnu::always_inline]] inline bool is_guarded(std::uint64_t signal) {
-  return dumps_core(signal) || (terminates(signal) && !__atomic_load_n(reinterpret_cast<const bool*>(&g_process.is_sandboxed), __ATOMIC_RELAXED));
+  return dumps_core(signal) ||
+         (terminates(signal) &&
+          !__atomic_load_n(reinterpret_cast<const bool*>(&g_process.is_sandboxed), __ATOMIC_RELAXED));
 }
 
 extern "C" {
-extern std::atomic<bool> ubp_moves_fs;  // the program sets %fs, or may: what it leads to is asked everywhere (trap_entry.S reads this)
+extern std::atomic<bool>
+    ubp_moves_fs;  // the program sets %fs, or may: what it leads to is asked everywhere (trap_entry.S reads this)
 
 // Assembly entry points and range labels (trap_entry.S).
 void ubp_trap_entry();

@@ -14,14 +14,17 @@
 
 ubp_probe* g_early = nullptr;
 
-// UBP_TEST_POLICY: the slot policy, as a number (the meson suite `policies`); UBP_TEST_OPTIMIZE: ubp_optimize, as a number.
+// UBP_TEST_POLICY: the slot policy, as a number (the meson suite `policies`); UBP_TEST_OPTIMIZE: ubp_optimize, as a
+// number.
 ubp_config configuration() {
   ubp_config config{};
   config.struct_size = sizeof config;
   config.slots = 4;
   config.optimize = UBP_OPTIMIZE_NEVER;
-  if (const char* policy = std::getenv("UBP_TEST_POLICY")) config.policy = static_cast<std::uint32_t>(std::atoi(policy));
-  if (const char* optimize = std::getenv("UBP_TEST_OPTIMIZE")) config.optimize = static_cast<std::uint32_t>(std::atoi(optimize));
+  if (const char* policy = std::getenv("UBP_TEST_POLICY"))
+    config.policy = static_cast<std::uint32_t>(std::atoi(policy));
+  if (const char* optimize = std::getenv("UBP_TEST_OPTIMIZE"))
+    config.optimize = static_cast<std::uint32_t>(std::atoi(optimize));
   return config;
 }
 
@@ -34,7 +37,8 @@ int g_raised_before_main = -1;
 __attribute__((constructor(101))) void before_main() {
   g_before_main = ubp_register("fx_target:target_quiet", nullptr, &g_early, nullptr);  // not active yet
   const ubp_config config = configuration();
-  if (ubp_init(&config) == UBP_OK) g_before_main = ubp_register("libfx_target:target_quiet", nullptr, &g_early, nullptr);
+  if (ubp_init(&config) == UBP_OK)
+    g_before_main = ubp_register("libfx_target:target_quiet", nullptr, &g_early, nullptr);
   g_raised_before_main = fetestexcept(FE_ALL_EXCEPT);
 }
 
@@ -170,7 +174,8 @@ TEST_CASE("transactions: all or nothing, one synchronisation") {
 }
 
 TEST_CASE("what a registration does not get is listed; a start disabled is one") {
-  const Scoped probe(add("libfx_target:target_add; libfx_target:nowhere", nullptr, nullptr, UBP_PROBE_IGNORE_MISSING | UBP_PROBE_DISABLED));
+  const Scoped probe(add("libfx_target:target_add; libfx_target:nowhere", nullptr, nullptr,
+                         UBP_PROBE_IGNORE_MISSING | UBP_PROBE_DISABLED));
   CHECK(read(probe.probe).enabled == 0);
   auto refusal = sized<ubp_refusal>();
   CHECK(ubp_probe_refusal(probe.probe, 0, &refusal) == UBP_OK);
@@ -224,7 +229,8 @@ TEST_CASE("a forked child counts from zero and may go on; a vfork child may not"
 
 TEST_CASE("the policy asked for is the one at work") {
   const Scoped probe(add("insn:libfx_target:target_*"));
-  for (int i = 0; i < 50; ++i) target_eight(1, 2, 3, 4, 5, 6, 7, i), target_twice(i), target_quiet(i);  // more instructions than slots
+  for (int i = 0; i < 50; ++i)
+    target_eight(1, 2, 3, 4, 5, 6, 7, i), target_twice(i), target_quiet(i);  // more instructions than slots
   auto stats = sized<ubp_stats>();
   REQUIRE(ubp_read(&stats) == UBP_OK);
   const std::uint32_t policy = configuration().policy;

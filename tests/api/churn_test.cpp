@@ -1,8 +1,8 @@
-// Probes come and go from four threads while four others run through them: every hit is accounted for, nothing deadlocks,
-// nothing is left behind. 1,000,000 operations with UBP_TEST_LONG, 200,000 otherwise.
-#include <doctest/doctest.h>
+// Probes come and go from four threads while four others run through them: every hit is accounted for, nothing
+// deadlocks, nothing is left behind. 1,000,000 operations with UBP_TEST_LONG, 200,000 otherwise.
 #include <dirent.h>
 #include <dlfcn.h>
+#include <doctest/doctest.h>
 #include <ubp.h>
 #include <unistd.h>
 
@@ -89,7 +89,8 @@ class Churner {
     slot.runs = 0;
     if (slot.has_consumer) options = {sizeof options, UBP_PROBE_NO_FP, 0, &run, &slot};
     if (random_() % 4 == 0) options.flags |= UBP_PROBE_DISABLED;
-    static const char* const kSpecs[] = {"libfx_target:target_add", "libfx_target:target_e*; libfx_target:target_quiet", "insn:libfx_target:target_twice"};
+    static const char* const kSpecs[] = {"libfx_target:target_add", "libfx_target:target_e*; libfx_target:target_quiet",
+                                         "insn:libfx_target:target_twice"};
     switch (random_() % 5) {
       case 0: expect(ubp_register_symbol("libfx_target", "target_eight", 0, &options, &slot.probe, nullptr)); break;
       case 1: expect(ubp_register_address(dlsym(RTLD_DEFAULT, "target_add"), &options, &slot.probe, nullptr)); break;
@@ -207,7 +208,8 @@ TEST_CASE("churn_register_unregister_1e6") {
   REQUIRE(ubp_register("libfx_target:target_twice", nullptr, &twice, nullptr) == UBP_OK);
   crowd.go(operations() / 4);
   [[maybe_unused]] const long before_kb = resident_kb();
-  const std::size_t mappings = lines("/proc/self/maps"), descriptors = entries("/proc/self/fd"), threads = entries("/proc/self/task");
+  const std::size_t mappings = lines("/proc/self/maps"), descriptors = entries("/proc/self/fd"),
+                    threads = entries("/proc/self/task");
   const std::uint64_t calls = crowd.go(operations() * 3 / 4);
   CHECK(g_totals.wrong == 0);
   CHECK(g_totals.operations >= static_cast<std::uint64_t>(operations() / 4 * 4 - 16));

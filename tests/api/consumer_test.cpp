@@ -35,7 +35,8 @@ TEST_CASE("a consumer sees the hit: arguments, registers, flags, address, thread
     s.rsp = ubp_context_register(context, UBP_RSP);
     s.thread = ubp_context_thread_id(context);
     s.probe = ubp_context_probe(context);
-    s.bad_register = ubp_context_register(context, static_cast<ubp_register_id>(16)) == 0 && (ubp_context_flags(context) & 2) != 0;
+    s.bad_register =
+        ubp_context_register(context, static_cast<ubp_register_id>(16)) == 0 && (ubp_context_flags(context) & 2) != 0;
     errno = 77;
     volatile double noise = std::sqrt(static_cast<double>(s.ip));
     noise = noise * 3;
@@ -112,8 +113,9 @@ TEST_CASE("inside a consumer every call is an error and changes nothing") {
     auto stats = sized<ubp_probe_stats>();
     auto all = sized<ubp_stats>();
     for (const ubp_status status :
-         {ubp_register("libfx_target:target_quiet", nullptr, &probe, nullptr), ubp_unregister(own), ubp_enable(own), ubp_disable(own),
-          ubp_probe_read(own, &stats), ubp_read(&all), ubp_init(nullptr), ubp_shutdown(), ubp_flush(), ubp_transaction_begin()}) {
+         {ubp_register("libfx_target:target_quiet", nullptr, &probe, nullptr), ubp_unregister(own), ubp_enable(own),
+          ubp_disable(own), ubp_probe_read(own, &stats), ubp_read(&all), ubp_init(nullptr), ubp_shutdown(), ubp_flush(),
+          ubp_transaction_begin()}) {
       got.push_back(status);
     }
   };
@@ -149,7 +151,8 @@ TEST_CASE("signals wait until the consumer returns, and then find the original c
   in_consumer = 0;
   in_the_middle = 0;
   handled = 0;
-  struct sigaction act {}, old{};
+  struct sigaction act {
+  }, old{};
   act.sa_sigaction = [](int, siginfo_t*, void* context) {
     handled = handled + 1;
     if (in_consumer) in_the_middle = 1;
@@ -254,7 +257,8 @@ TEST_CASE("a consumer may fork while another thread waits for it to end") {
 TEST_CASE("a signal that waited for a consumer leaves the thread's mask alone afterwards") {
   static volatile int handled;
   handled = 0;
-  struct sigaction action {}, old {};
+  struct sigaction action {
+  }, old{};
   action.sa_handler = [](int) { handled = handled + 1; };
   sigaction(SIGUSR1, &action, &old);
   const auto raises = [](const ubp_context*, void* data) {

@@ -2,7 +2,9 @@
 
 extern "C" {
 long cpp_fixture_step(long value) { return value + 1; }
-int cpp_fixture_mixed(int narrow, bool flag, const char* text) { return narrow + (flag ? 1 : 0) + (text == nullptr ? 1 : 0); }
+int cpp_fixture_mixed(int narrow, bool flag, const char* text) {
+  return narrow + (flag ? 1 : 0) + (text == nullptr ? 1 : 0);
+}
 }
 
 namespace cpp_fixture {

@@ -1,5 +1,5 @@
-// ubp.hpp: when probes and their consumers go: moves, transactions, threads that hit meanwhile. The second part of the program,
-// so that the header is in two.
+// ubp.hpp: when probes and their consumers go: moves, transactions, threads that hit meanwhile. The second part of the
+// program, so that the header is in two.
 #include <doctest/doctest.h>
 #include <ubp.hpp>
 
@@ -17,9 +17,9 @@ namespace {
 
 constexpr std::uint64_t kAlive = 0x616c697665616c69, kDead = 0xdeaddeaddeaddead;
 
-std::atomic<long> g_alive{0};        // consumers that are not destroyed
-std::atomic<long> g_calls{0};        // of any of them
-std::atomic<long> g_calls_dead{0};   // of one that was
+std::atomic<long> g_alive{0};       // consumers that are not destroyed
+std::atomic<long> g_calls{0};       // of any of them
+std::atomic<long> g_calls_dead{0};  // of one that was
 
 // A consumer that knows whether it is destroyed.
 class Watched {
@@ -125,7 +125,8 @@ TEST_CASE_FIXTURE(Fixture, "a transaction commits all, with one synchronisation"
   CHECK(transaction->commit() == UBP_OK);
   CHECK(transaction->commit() == UBP_E_TRANSACTION);
   CHECK(transaction->abort() == UBP_OK);
-  CHECK(ubp::stats()->synchronisations <= before + 10);  // jumps go in by steps, all of them together  // the runtime's own int3s are written besides
+  CHECK(ubp::stats()->synchronisations <=
+        before + 10);  // jumps go in by steps, all of them together  // the runtime's own int3s are written besides
   CHECK(calls() == 1);
 }
 

@@ -12,7 +12,8 @@ int main() {
   if (!session) return 1;
   long sum = 0;
   auto transaction = ubp::Transaction::begin();
-  auto probe = ubp::Probe::create("libfx_target:target_add", [&sum](const ubp::Hit& hit) { sum += hit.argument<long>(0); });
+  auto probe =
+      ubp::Probe::create("libfx_target:target_add", [&sum](const ubp::Hit& hit) { sum += hit.argument<long>(0); });
   if (!transaction || !probe || transaction->commit() != UBP_OK) return 2;
   for (long i = 1; i <= 4; ++i) target_add(i, 0);
   if (sum != 10 || probe->stats().value().hits != 4) return 3;

@@ -1,10 +1,10 @@
 // ubp.hpp: results and errors, targets, hits, consumers with state, sessions.
-#include <doctest/doctest.h>
 #include <dlfcn.h>
+#include <doctest/doctest.h>
 #include <signal.h>
 #include <sys/wait.h>
-#include <ubp.hpp>
 #include <unistd.h>
+#include <ubp.hpp>
 
 #include <array>
 #include <atomic>
@@ -34,7 +34,8 @@ int death_of(const Body& body, std::string& error) {
   }
   close(ends[1]);
   char buffer[512];
-  for (ssize_t got; (got = read(ends[0], buffer, sizeof buffer)) > 0;) error.append(buffer, static_cast<std::size_t>(got));
+  for (ssize_t got; (got = read(ends[0], buffer, sizeof buffer)) > 0;)
+    error.append(buffer, static_cast<std::size_t>(got));
   close(ends[0]);
   int status = 0;
   REQUIRE(waitpid(child, &status, 0) == child);
@@ -50,7 +51,8 @@ std::atomic<long> g_static_calls{0};
 static_assert(!std::is_copy_constructible_v<ubp::Probe> && std::is_nothrow_move_constructible_v<ubp::Probe>);
 static_assert(!std::is_copy_assignable_v<ubp::Probe> && std::is_nothrow_move_assignable_v<ubp::Probe>);
 static_assert(!std::is_copy_constructible_v<ubp::Session> && std::is_nothrow_move_constructible_v<ubp::Session>);
-static_assert(!std::is_copy_constructible_v<ubp::Transaction> && std::is_nothrow_move_constructible_v<ubp::Transaction>);
+static_assert(!std::is_copy_constructible_v<ubp::Transaction> &&
+              std::is_nothrow_move_constructible_v<ubp::Transaction>);
 
 TEST_CASE("a Result prints what it is") {
   const auto session = ubp::Session::start();
@@ -145,7 +147,8 @@ TEST_CASE("errors say what, where and what to do") {
 
 TEST_CASE("what a probe does not get") {
   const auto session = ubp::Session::start();
-  const auto probe = ubp::Probe::create("libfx_target:target_add; libfx_target:nowhere; nolib:f", UBP_PROBE_IGNORE_MISSING);
+  const auto probe =
+      ubp::Probe::create("libfx_target:target_add; libfx_target:nowhere; nolib:f", UBP_PROBE_IGNORE_MISSING);
   REQUIRE(probe);
   const std::vector<ubp::Error> errors = probe->refusals().value();
   REQUIRE(errors.size() == 2);

@@ -1,5 +1,5 @@
-// A consumer that changes every register, flag and control word it may, against a program that keeps values in all of them: at a
-// function's entry and in its middle, whichever state components are in use before and behind it.
+// A consumer that changes every register, flag and control word it may, against a program that keeps values in all of
+// them: at a function's entry and in its middle, whichever state components are in use before and behind it.
 #include "fixture.h"
 
 #include <cpuid.h>
@@ -20,7 +20,9 @@ constexpr std::uint64_t kStatusFlags = 0x8d5;
 struct Image {
   alignas(64) std::uint8_t bytes[kImageBytes];
   template <typename Value>
-  void put(std::size_t at, Value value) { std::memcpy(bytes + at, &value, sizeof value); }
+  void put(std::size_t at, Value value) {
+    std::memcpy(bytes + at, &value, sizeof value);
+  }
   std::uint64_t in_use() const {
     std::uint64_t value;
     std::memcpy(&value, bytes + kHeader, sizeof value);
@@ -47,7 +49,8 @@ struct Component {
   unsigned size, offset;
 };
 
-// Vector, mask and x87 state that XSAVE does here, in the standard format, but the protection keys' and the tile registers.
+// Vector, mask and x87 state that XSAVE does here, in the standard format, but the protection keys' and the tile
+// registers.
 std::vector<Component> find_components() {
   unsigned a = 0, b = 0, c = 0, d = 0, low = 0, high = 0;
   std::vector<Component> all;
@@ -83,8 +86,8 @@ class Rounds {
   std::uint64_t runs() const { return destruction_.runs; }
   void* data() { return &destruction_; }
 
-  // Visits with random state, where the consumer changes so much; how often something was different afterwards. is_quiet: no signals,
-  // whose return may put components in use.
+  // Visits with random state, where the consumer changes so much; how often something was different afterwards.
+  // is_quiet: no signals, whose return may put components in use.
   int differences(int rounds, std::uint64_t destroys, bool is_quiet = true) {
     is_quiet_ = is_quiet;
     int different = 0;
@@ -95,12 +98,13 @@ class Rounds {
  private:
   std::uint32_t random() { return static_cast<std::uint32_t>(random_()); }
 
-  // Some of the components with random contents, without an exception that would be raised; the others in their initial states.
+  // Some of the components with random contents, without an exception that would be raised; the others in their initial
+  // states.
   void fill(Image& image) {
     for (std::size_t at = 0; at < kImageBytes; at += 4) image.put(at, random());
     image.put<std::uint64_t>(0, 0x37f ^ (random() & 0xf00));  // precision and rounding; nothing pending
     image.put<std::uint8_t>(4, static_cast<std::uint8_t>(random() & random()));
-    std::memset(image.bytes + 5, 0, 19);                      // pointers: some processors do not keep them
+    std::memset(image.bytes + 5, 0, 19);  // pointers: some processors do not keep them
     image.put(24, 0x1f80 | (random() & 0xe03f));
     for (int reg = 0; reg < 8; ++reg) std::memset(image.bytes + 32 + 16 * reg + 10, 0, 6);
     std::memset(image.bytes + kLegacyBytes, 0, kHeader + 64 - kLegacyBytes);
@@ -121,12 +125,15 @@ class Rounds {
     // A move of xmm puts them in use, as it does everywhere, and one of zmm its lower half.
     constexpr std::uint32_t kXmm = 2, kYmm = 4, kZmm = 0x40;
     const std::uint32_t not_before = ~(seen.before | kXmm | ((seen.before & kZmm) != 0 ? kYmm : 0U));
-    bool is_same = (seen.flags & kStatusFlags) == (flags & kStatusFlags) && (!is_quiet_ || (seen.after & not_before) == 0);
+    bool is_same =
+        (seen.flags & kStatusFlags) == (flags & kStatusFlags) && (!is_quiet_ || (seen.after & not_before) == 0);
     for (int reg = 0; reg < 16; ++reg) is_same &= reg == 4 || seen.out[reg] == seen.in[reg];
     is_same &= std::memcmp(got_->bytes, again_->bytes, kLegacyBytes) == 0;
     for (const Component& component : components_) {
       static constexpr std::uint8_t kInitial[kImageBytes] = {};
-      const auto of = [&](const Image& image) { return (image.in_use() & component.bit) != 0 ? image.bytes + component.offset : kInitial; };
+      const auto of = [&](const Image& image) {
+        return (image.in_use() & component.bit) != 0 ? image.bytes + component.offset : kInitial;
+      };
       is_same &= std::memcmp(of(*got_), of(*again_), component.size) == 0;
     }
     return !is_same;
@@ -135,8 +142,11 @@ class Rounds {
   // What the processor makes of the state that was set.
   void save_again() {
     std::memset(again_->bytes, 0, kImageBytes);
-    const std::uint32_t mxcsr = 0x1f80, low = static_cast<std::uint32_t>(all_), high = static_cast<std::uint32_t>(all_ >> 32);
-    asm volatile("xrstor64 (%0); xsave64 (%1); fninit; ldmxcsr %2" ::"r"(set_->bytes), "r"(again_->bytes), "m"(mxcsr), "a"(low), "d"(high) : "memory");
+    const std::uint32_t mxcsr = 0x1f80, low = static_cast<std::uint32_t>(all_),
+                        high = static_cast<std::uint32_t>(all_ >> 32);
+    asm volatile("xrstor64 (%0); xsave64 (%1); fninit; ldmxcsr %2" ::"r"(set_->bytes), "r"(again_->bytes), "m"(mxcsr),
+                 "a"(low), "d"(high)
+                 : "memory");
   }
 
   void (*function_)();
@@ -144,8 +154,8 @@ class Rounds {
   std::uint64_t all_ = 0;
   bool has_in_use_ = false, is_quiet_ = true;
   std::mt19937_64 random_{7};
-  std::unique_ptr<Image> set_ = std::make_unique<Image>(), got_ = std::make_unique<Image>(), again_ = std::make_unique<Image>(),
-                         garbage_ = std::make_unique<Image>();
+  std::unique_ptr<Image> set_ = std::make_unique<Image>(), got_ = std::make_unique<Image>(),
+                         again_ = std::make_unique<Image>(), garbage_ = std::make_unique<Image>();
   Destruction destruction_{};
 };
 
@@ -179,8 +189,9 @@ TEST_CASE("whatever a consumer changes is as it was") {
   };
   for (const char* spec : {"libfx_destroy:destroyed", "libfx_destroy:destroyed+5"}) {
     // Those first that need less: their detours will not do for the others.
-    for (const Kind& kind : {Kind{UBP_PROBE_NO_FP | UBP_PROBE_NO_REGISTERS, 0}, Kind{UBP_PROBE_NO_FP, 0}, Kind{UBP_PROBE_SSE_ONLY, kSse},
-                             Kind{0, rounds.all()}, Kind{0, kX87}, Kind{0, kSse}, Kind{0, rounds.all() & ~kX87}, Kind{0, 0}}) {
+    for (const Kind& kind :
+         {Kind{UBP_PROBE_NO_FP | UBP_PROBE_NO_REGISTERS, 0}, Kind{UBP_PROBE_NO_FP, 0}, Kind{UBP_PROBE_SSE_ONLY, kSse},
+          Kind{0, rounds.all()}, Kind{0, kX87}, Kind{0, kSse}, Kind{0, rounds.all() & ~kX87}, Kind{0, 0}}) {
       CAPTURE(std::string(spec));
       CAPTURE(kind.flags);
       CAPTURE(kind.destroys);

@@ -12,8 +12,8 @@
 
 #include "target.h"
 
-extern ubp_probe* g_early;            // target_quiet, registered before main
-ubp_config configuration();           // of this run: UBP_TEST_POLICY
+extern ubp_probe* g_early;   // target_quiet, registered before main
+ubp_config configuration();  // of this run: UBP_TEST_POLICY
 
 template <typename T>
 T sized() {
@@ -42,7 +42,8 @@ inline ubp_probe_stats read(ubp_probe* probe) {
   return stats;
 }
 
-inline ubp_probe* add(const char* spec, ubp_consumer consumer = nullptr, void* data = nullptr, std::uint32_t flags = 0) {
+inline ubp_probe* add(const char* spec, ubp_consumer consumer = nullptr, void* data = nullptr,
+                      std::uint32_t flags = 0) {
   auto options = sized<ubp_options>();
   options.consumer = consumer;
   options.data = data;

@@ -1,4 +1,5 @@
-/* A library that uses UBP by itself: the program that it is part of does not name libubp, which then comes behind libc. */
+/* A library that uses UBP by itself: the program that it is part of does not name libubp, which then comes behind libc.
+ */
 #include "fixture_lib.h"
 
 #include <signal.h>

@@ -1,5 +1,5 @@
-// ubp_flush() in a program that embeds UBP and runs under UBP_PROBES: the files are there while it still runs, and there is
-// one runtime. The program starts itself again with the library preloaded.
+// ubp_flush() in a program that embeds UBP and runs under UBP_PROBES: the files are there while it still runs, and
+// there is one runtime. The program starts itself again with the library preloaded.
 #include <sys/wait.h>
 #include <ubp.h>
 #include <unistd.h>
@@ -50,7 +50,8 @@ int main(int count, char** arguments) {
     }
     int status = 0;
     waitpid(child, &status, 0);
-    check(content(std::string(made) + "/report").find("1240  libfx_target.so!target_add") != std::string::npos, "the report at exit");
+    check(content(std::string(made) + "/report").find("1240  libfx_target.so!target_add") != std::string::npos,
+          "the report at exit");
     for (const char* file : {"/report", "/summary"}) std::remove((made + std::string(file)).c_str());
     check(rmdir(made) == 0, "nothing else is left in the folder");
     return WIFEXITED(status) && g_failed == 0 ? WEXITSTATUS(status) : 1;
@@ -60,12 +61,15 @@ int main(int count, char** arguments) {
   check(ubp_is_active() == 1, "UBP_PROBES has made the interface active");
   check(ubp_init(nullptr) == UBP_OK, "the program may embed UBP too");
   ubp_probe* probe = nullptr;
-  check(ubp_register("libfx_target:target_quiet", nullptr, &probe, nullptr) == UBP_OK, "and register a probe of its own");
+  check(ubp_register("libfx_target:target_quiet", nullptr, &probe, nullptr) == UBP_OK,
+        "and register a probe of its own");
   for (long i = 0; i < 7; ++i) target_quiet(i);
   check(ubp_flush() == UBP_OK, "flush");
-  check(content(report).find("1234  libfx_target.so!target_add") != std::string::npos, "the report has the hits so far");
+  check(content(report).find("1234  libfx_target.so!target_add") != std::string::npos,
+        "the report has the hits so far");
   check(content(summary).find("\"hits\": 1234") != std::string::npos, "and so has the summary");
-  check(content(report).find("7  libfx_target.so!target_quiet") != std::string::npos, "those of the program's own probe too");
+  check(content(report).find("7  libfx_target.so!target_quiet") != std::string::npos,
+        "those of the program's own probe too");
   check(ubp_shutdown() == UBP_OK, "shutdown");
   for (long i = 0; i < 6; ++i) target_add(i, 1);
   check(ubp_is_active() == 1, "UBP_PROBES stays");

@@ -1,5 +1,6 @@
-/* A program whose library uses UBP, and that does not know: the functions that libubp stands in front of are libc's here, and what
- * libubp itself calls has to find them all the same. Registers, counts beside threads and signals, forks, and ends. */
+/* A program whose library uses UBP, and that does not know: the functions that libubp stands in front of are libc's
+ * here, and what libubp itself calls has to find them all the same. Registers, counts beside threads and signals,
+ * forks, and ends. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>

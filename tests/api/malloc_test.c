@@ -1,5 +1,6 @@
-/* A program with an allocator of its own, which a signal interrupts: its handler registers the first probe of all, one in a module whose
- * symbols nobody has read, and one that is refused. libubp asks the allocator for nothing. Linked with libubp.so, and with libubp.a. */
+/* A program with an allocator of its own, which a signal interrupts: its handler registers the first probe of all, one
+ * in a module whose symbols nobody has read, and one that is refused. libubp asks the allocator for nothing. Linked
+ * with libubp.so, and with libubp.a. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,11 +54,11 @@ int main(void) {
   for (int i = 0; i < 1000; ++i) called(i);
   const ubp_status read = ubp_probe_read(g_probe, &stats);
   const ubp_status end = ubp_shutdown();
-  printf("init %d first %d other %d refused %d read %d end %d hits %lu nested %d\n", init, g_first, g_other, g_refused, read, end,
-         (unsigned long)stats.hits, (int)g_nested);
+  printf("init %d first %d other %d refused %d read %d end %d hits %lu nested %d\n", init, g_first, g_other, g_refused,
+         read, end, (unsigned long)stats.hits, (int)g_nested);
   free(memory);
-  return init == UBP_OK && g_first == UBP_OK && g_other == UBP_OK && g_refused == UBP_E_NOT_FOUND && read == UBP_OK && end == UBP_OK &&
-                 stats.hits == 1000 && g_nested == 0
+  return init == UBP_OK && g_first == UBP_OK && g_other == UBP_OK && g_refused == UBP_E_NOT_FOUND && read == UBP_OK &&
+                 end == UBP_OK && stats.hits == 1000 && g_nested == 0
              ? 0
              : 1;
 }

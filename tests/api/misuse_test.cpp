@@ -54,7 +54,8 @@ TEST_CASE("as many probes as one address has room for, and one more in the same 
     std::vector<ubp_probe*> probes(static_cast<std::size_t>(registrations));
     CHECK(ubp_transaction_begin() == UBP_OK);
     int registered = 0;
-    for (ubp_probe*& probe : probes) registered += ubp_register("libfx_target:target_add", nullptr, &probe, nullptr) == UBP_OK ? 1 : 0;
+    for (ubp_probe*& probe : probes)
+      registered += ubp_register("libfx_target:target_add", nullptr, &probe, nullptr) == UBP_OK ? 1 : 0;
     CHECK(registered == registrations);
     const ubp_status status = ubp_transaction_commit();
     target_add(1, 2);
@@ -126,7 +127,8 @@ TEST_CASE("misuse returns its error") {
 }
 
 TEST_CASE("a consumer of nothing is no error") {
-  const Scoped probe(add("libfx_target:nowhere", [](const ubp_context*, void*) {}, nullptr, UBP_PROBE_IGNORE_MISSING));
+  const Scoped probe(add(
+      "libfx_target:nowhere", [](const ubp_context*, void*) {}, nullptr, UBP_PROBE_IGNORE_MISSING));
   CHECK(read(probe.probe).hits == 0);
   CHECK(read(probe.probe).probepoints == 0);
 }

@@ -1,5 +1,5 @@
-// Threads that are made while nothing is armed count by themselves all the same when something is again: they did not get a %gs of
-// their own when they were made (runtime/trap/segment.h).
+// Threads that are made while nothing is armed count by themselves all the same when something is again: they did not
+// get a %gs of their own when they were made (runtime/trap/segment.h).
 #include "fixture.h"
 
 #include <atomic>

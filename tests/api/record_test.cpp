@@ -26,7 +26,9 @@ struct Drained {
 
 Drained drain() {
   Drained drained;
-  const auto keep = [](const ubp_record* record, void* data) { static_cast<Drained*>(data)->records.push_back(*record); };
+  const auto keep = [](const ubp_record* record, void* data) {
+    static_cast<Drained*>(data)->records.push_back(*record);
+  };
   CHECK(ubp_drain(keep, &drained) == UBP_OK);
   return drained;
 }
@@ -84,7 +86,8 @@ TEST_CASE("records: threads that record while another drains") {
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&] {
-      for (++started; started != kThreads;) std::this_thread::yield();  // one that ended might leave its full ring to another
+      for (++started; started != kThreads;)
+        std::this_thread::yield();  // one that ended might leave its full ring to another
       for (long i = 0; i < kCalls; ++i) target_add(i, 1);
       --running;
     });
@@ -185,7 +188,8 @@ TEST_CASE("records: a consumer's own hits are missed; a disabled probe's are non
   if (child == 0) {
     for (long i = 0; i < 3; ++i) target_add(i, 1);
     const Drained drained = drain();
-    const bool is_right = drained.records.size() == 3 && drained.records[0].thread_id == static_cast<std::uint32_t>(getpid()) &&
+    const bool is_right = drained.records.size() == 3 &&
+                          drained.records[0].thread_id == static_cast<std::uint32_t>(getpid()) &&
                           read(probe.probe).hits == 3;
     _exit(is_right ? 0 : 1);
   }
@@ -220,7 +224,8 @@ TEST_CASE("records: a child by a system call of its own, whose first act is a hi
   const auto child = static_cast<pid_t>(syscall(SYS_fork));
   if (child == 0) {
     target_add(1, 2);
-    const bool is_right = read(recording.probe).hits == 1 && read(counting.probe).hits == 1 && drain().records.size() == 1;
+    const bool is_right =
+        read(recording.probe).hits == 1 && read(counting.probe).hits == 1 && drain().records.size() == 1;
     _exit(is_right ? 0 : 1);
   }
   int status = -1;

@@ -1,5 +1,5 @@
-// Registration beside threads: thousands; one that blocks SIGTRAP; one whose first hit is on a stack of its own; one that runs on
-// another's TLS; one that loads and unloads what is registered.
+// Registration beside threads: thousands; one that blocks SIGTRAP; one whose first hit is on a stack of its own; one
+// that runs on another's TLS; one that loads and unloads what is registered.
 #include "fixture.h"
 
 #include <dlfcn.h>
@@ -91,7 +91,8 @@ TEST_CASE("a thread that blocks SIGTRAP for good is named, and the program is as
               },
               nullptr);
           while (number == 0) usleep(1000);
-          struct sigaction act {}, now{};
+          struct sigaction act {
+          }, now{};
           act.sa_handler = [](int) {};
           sigaction(SIGTRAP, &act, nullptr);
           if (ubp_init(nullptr) != UBP_OK) return 1;
@@ -119,43 +120,45 @@ TEST_CASE("a thread whose first hit is on its own alternate stack: what lives th
   for (const bool at_once : {true, false}) {
     CAPTURE(at_once);
     CHECK(end_of_child(100, [&]() -> int {
-          pthread_t thread;
-          pthread_create(
-              &thread, nullptr,
-              [](void*) -> void* {
-                constexpr std::size_t kBytes = 65536;
-                stack_t stack{};
-                stack.ss_sp = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-                stack.ss_size = kBytes;
-                sigaltstack(&stack, nullptr);
-                step = 1;
-                while (step != 3) {  // two handlers, and no hit but theirs
-                }
-                for (int i = 0; i < 50; ++i) wrong += target_add(i, 1) != i + 1;
-                return nullptr;
-              },
-              nullptr);
-          while (step != 1) usleep(1000);
-          struct sigaction act {};
-          act.sa_handler = handler;
-          act.sa_flags = SA_ONSTACK;
-          sigaction(SIGUSR1, &act, nullptr);
-          if (ubp_init(nullptr) != UBP_OK) return 1;
-          ubp_probe* const quiet = add("libfx_target:target_quiet");
-          ubp_probe* const probe =
-              add("libfx_target:target_add", [](const ubp_context*, void*) { sum = sum + target_quiet(5); });  // that hit is a trap
-          if (!at_once) usleep(20'000);  // it has left the place where it was held
-          for (int next = 2; next <= 3; ++next) {
-            pthread_kill(thread, SIGUSR1);
-            while (step != next) usleep(1000);
-          }
-          pthread_join(thread, nullptr);
-          return wrong == 0 && calls == 2 && read(probe).recorded == 150 && read(quiet).missed == 150 ? 0 : 2;
-        }) == 0);
+            pthread_t thread;
+            pthread_create(
+                &thread, nullptr,
+                [](void*) -> void* {
+                  constexpr std::size_t kBytes = 65536;
+                  stack_t stack{};
+                  stack.ss_sp = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                  stack.ss_size = kBytes;
+                  sigaltstack(&stack, nullptr);
+                  step = 1;
+                  while (step != 3) {  // two handlers, and no hit but theirs
+                  }
+                  for (int i = 0; i < 50; ++i) wrong += target_add(i, 1) != i + 1;
+                  return nullptr;
+                },
+                nullptr);
+            while (step != 1) usleep(1000);
+            struct sigaction act {};
+            act.sa_handler = handler;
+            act.sa_flags = SA_ONSTACK;
+            sigaction(SIGUSR1, &act, nullptr);
+            if (ubp_init(nullptr) != UBP_OK) return 1;
+            ubp_probe* const quiet = add("libfx_target:target_quiet");
+            ubp_probe* const probe = add("libfx_target:target_add", [](const ubp_context*, void*) {
+              sum = sum + target_quiet(5);
+            });                            // that hit is a trap
+            if (!at_once) usleep(20'000);  // it has left the place where it was held
+            for (int next = 2; next <= 3; ++next) {
+              pthread_kill(thread, SIGUSR1);
+              while (step != next) usleep(1000);
+            }
+            pthread_join(thread, nullptr);
+            return wrong == 0 && calls == 2 && read(probe).recorded == 150 && read(quiet).missed == 150 ? 0 : 2;
+          }) == 0);
   }
 }
 
-TEST_CASE("a task that a system call of the program's has put on another's TLS, before the first probe: no jumps, exact counts") {
+TEST_CASE(
+    "a task that a system call of the program's has put on another's TLS, before the first probe: no jumps, exact counts") {
   static constexpr long kCalls = 300;
   static std::atomic<bool> may_go{false}, has_ended{false};
   static std::atomic<long> wrong{0};
@@ -165,30 +168,32 @@ TEST_CASE("a task that a system call of the program's has put on another's TLS, 
   for (const bool shares : {false, true}) {
     CAPTURE(shares);
     CHECK(end_of_child(100, [&]() -> int {
-          constexpr std::size_t kStack = std::size_t{1} << 17;
-          target_add(1, 2);  // bound before two tasks may bind it
-          if (shares) {
-            auto* const stack = static_cast<char*>(mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-            constexpr unsigned long kThread = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
-            const auto task = [] {
-              while (!may_go) __builtin_ia32_pause();
-              work();
-              has_ended = true;
-            };
-            if (test_clone(kThread, stack + kStack, task) < 0) return 1;
-          }
-          auto config = sized<ubp_config>();
-          config.optimize = UBP_OPTIMIZE_ALWAYS;
-          if (ubp_init(&config) != UBP_OK) return 2;
-          ubp_probe* const probe = add("libfx_target:target_add");
-          may_go = true;
-          work();
-          while (shares && !has_ended) usleep(1000);
-          auto stats = sized<ubp_stats>();
-          if (ubp_read(&stats) != UBP_OK) return 3;
-          if (stats.optimised_probepoints != (shares ? 0 : 1)) return 4;
-          return wrong == 0 && read(probe).hits == (shares ? 2 : 1) * kCalls ? 0 : 5;
-        }) == 0);
+            constexpr std::size_t kStack = std::size_t{1} << 17;
+            target_add(1, 2);  // bound before two tasks may bind it
+            if (shares) {
+              auto* const stack =
+                  static_cast<char*>(mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+              constexpr unsigned long kThread =
+                  CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+              const auto task = [] {
+                while (!may_go) __builtin_ia32_pause();
+                work();
+                has_ended = true;
+              };
+              if (test_clone(kThread, stack + kStack, task) < 0) return 1;
+            }
+            auto config = sized<ubp_config>();
+            config.optimize = UBP_OPTIMIZE_ALWAYS;
+            if (ubp_init(&config) != UBP_OK) return 2;
+            ubp_probe* const probe = add("libfx_target:target_add");
+            may_go = true;
+            work();
+            while (shares && !has_ended) usleep(1000);
+            auto stats = sized<ubp_stats>();
+            if (ubp_read(&stats) != UBP_OK) return 3;
+            if (stats.optimised_probepoints != (shares ? 0 : 1)) return 4;
+            return wrong == 0 && read(probe).hits == (shares ? 2 : 1) * kCalls ? 0 : 5;
+          }) == 0);
   }
 }
 

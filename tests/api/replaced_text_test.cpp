@@ -13,7 +13,8 @@
 #include <vector>
 
 extern "C" {
-long page_0_first(), page_1_first(), page_2_first(), page_3_first(), page_4_first(), page_5_first(), page_6_first(), page_7_first();
+long page_0_first(), page_1_first(), page_2_first(), page_3_first(), page_4_first(), page_5_first(), page_6_first(),
+    page_7_first();
 }
 
 namespace {
@@ -69,7 +70,9 @@ void unmap_module(const char* name) {
       const_cast<char*>(name));
 }
 
-bool is_untouched(const std::uint8_t* page) { return std::all_of(page, page + kPage, [](std::uint8_t byte) { return byte == 'x'; }); }
+bool is_untouched(const std::uint8_t* page) {
+  return std::all_of(page, page + kPage, [](std::uint8_t byte) { return byte == 'x'; });
+}
 
 }  // namespace
 
@@ -112,12 +115,14 @@ TEST_CASE("probed_text_unmapped: a probe that was disabled meanwhile cannot be e
   CHECK(is_untouched(page_of(3)));
 }
 
-TEST_CASE("text that is unmapped or unreadable when it is registered is refused, and the rest of the module is probed") {
+TEST_CASE(
+    "text that is unmapped or unreadable when it is registered is refused, and the rest of the module is probed") {
   const Runtime runtime;
   REQUIRE(mprotect(page_of(4), kPage, PROT_NONE) == 0);
   REQUIRE(munmap(page_of(5), kPage) == 0);
   ubp_probe* probe = nullptr;
-  for (const char* item : {"libfx_pages:page_4_first", "libfx_pages:page_5_second", "libfx_pages:page_5_first+5", "insn:libfx_pages:page_5_first"}) {
+  for (const char* item : {"libfx_pages:page_4_first", "libfx_pages:page_5_second", "libfx_pages:page_5_first+5",
+                           "insn:libfx_pages:page_5_first"}) {
     CAPTURE(std::string(item));
     auto refusal = sized<ubp_refusal>();
     CHECK(ubp_register(item, nullptr, &probe, &refusal) == UBP_E_REFUSED);
@@ -164,7 +169,8 @@ TEST_CASE("a module that the program has unmapped as a whole has nothing to prob
           auto refusal = sized<ubp_refusal>();
           // The runtime may have known the module before (earlier cases), and asks again only when modules come or go.
           const ubp_status status = ubp_register("libfx_pages:page_0_first", nullptr, &probe, &refusal);
-          const bool is_unreadable = status == UBP_E_REFUSED && std::string(refusal.message).starts_with("unreadable: ");
+          const bool is_unreadable =
+              status == UBP_E_REFUSED && std::string(refusal.message).starts_with("unreadable: ");
           if (status != UBP_E_NOT_FOUND && !is_unreadable) _exit(1);
           if (ubp_register("libc:getppid", nullptr, &probe, &refusal) != UBP_OK) _exit(2);
           getppid();

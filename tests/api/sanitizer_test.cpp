@@ -1,5 +1,5 @@
-// A program under a sanitizer, libubp.so beside it: threads that are started while libc's own functions are probed. The sanitizer's
-// runtime blocks every signal by system calls of its own around libc's pthread_create.
+// A program under a sanitizer, libubp.so beside it: threads that are started while libc's own functions are probed. The
+// sanitizer's runtime blocks every signal by system calls of its own around libc's pthread_create.
 #include <ubp.h>
 
 #include <cstdio>
@@ -41,8 +41,10 @@ int main() {
     }
     for (std::thread& thread : threads) thread.join();
   }
-  constexpr std::uint64_t kStarted = std::uint64_t{kRounds} * kThreads;  // and perhaps one thread of the sanitizer's own
+  constexpr std::uint64_t kStarted =
+      std::uint64_t{kRounds} * kThreads;  // and perhaps one thread of the sanitizer's own
   const bool is_exact = hits(steps) == kStarted * kSteps && hits(starts) - kStarted <= 1;
-  if (!is_exact) std::printf("%llu steps, %llu threads\n", (unsigned long long)hits(steps), (unsigned long long)hits(starts));
+  if (!is_exact)
+    std::printf("%llu steps, %llu threads\n", (unsigned long long)hits(steps), (unsigned long long)hits(starts));
   return is_exact ? 0 : 1;
 }

@@ -13,7 +13,8 @@
 #include <csignal>
 #include <thread>
 
-// Saves all, works, and goes on where the thread was: past the return address that a handler has pushed, and the red zone above it.
+// Saves all, works, and goes on where the thread was: past the return address that a handler has pushed, and the red
+// zone above it.
 extern "C" void test_trampoline();
 extern "C" __attribute__((used)) void test_preempted();
 asm(".text\ntest_trampoline:\n"
@@ -125,7 +126,8 @@ TEST_CASE("preempt_trampoline_exact: a hit's consumers run once, wherever a hand
   runs = g_preempted = g_seen = 0;
   stop = false;
   low = reinterpret_cast<std::uint64_t>(&target_add);
-  struct sigaction act {}, old{};
+  struct sigaction act {
+  }, old{};
   act.sa_sigaction = [](int, siginfo_t*, void* context) {
     greg_t* const registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
     ++g_seen;
@@ -137,7 +139,8 @@ TEST_CASE("preempt_trampoline_exact: a hit's consumers run once, wherever a hand
   act.sa_flags = SA_SIGINFO | SA_RESTART;
   sigaction(SIGUSR1, &act, &old);
   {
-    const Scoped probe(add("libfx_target:target_add", [](const ubp_context*, void*) { runs.fetch_add(1, std::memory_order_relaxed); }));
+    const Scoped probe(add("libfx_target:target_add",
+                           [](const ubp_context*, void*) { runs.fetch_add(1, std::memory_order_relaxed); }));
     const pthread_t self = pthread_self();
     std::thread sender([self] {
       while (!stop) {
@@ -148,7 +151,8 @@ TEST_CASE("preempt_trampoline_exact: a hit's consumers run once, wherever a hand
       }
     });
     long calls = 0, wrong = 0;
-    for (; calls < 2'000'000 && (calls < 100'000 || g_preempted < 200); ++calls) wrong += target_add(calls, 1) != calls + 1;
+    for (; calls < 2'000'000 && (calls < 100'000 || g_preempted < 200); ++calls)
+      wrong += target_add(calls, 1) != calls + 1;
     stop = true;
     sender.join();
     CHECK(wrong == 0);
@@ -185,7 +189,8 @@ TEST_CASE("a thread that a handler led away from a hit, for good, leaves nothing
     pthread_attr_setstack(&attributes, stack, kStack);
     for (long i = 0; i < kThreads; ++i) {
       pthread_t thread;
-      pthread_create(&thread, &attributes, [](void*) -> void* { return reinterpret_cast<void*>(target_add(1, 2)); }, nullptr);
+      pthread_create(
+          &thread, &attributes, [](void*) -> void* { return reinterpret_cast<void*>(target_add(1, 2)); }, nullptr);
       void* sum = nullptr;
       pthread_join(thread, &sum);
       if (sum != (i == 0 ? nullptr : reinterpret_cast<void*>(3))) return 2;
@@ -199,7 +204,8 @@ TEST_CASE("rt_signals_in_order: those that come while consumers run are handled 
   constexpr int kSignals = 10'000;
   static std::atomic<int> handled, wrong;
   handled = wrong = 0;
-  struct sigaction act {}, old{};
+  struct sigaction act {
+  }, old{};
   act.sa_sigaction = [](int, siginfo_t* info, void*) {
     wrong += info->si_value.sival_int != handled;
     ++handled;
@@ -233,7 +239,8 @@ TEST_CASE("rt_signals_in_order: those that come while consumers run are handled 
 TEST_CASE("a signal that waits for a consumer and whose handler is for once") {
   static std::atomic<int> handled;
   handled = 0;
-  struct sigaction act {}, old{}, now{};
+  struct sigaction act {
+  }, old{}, now{};
   act.sa_handler = [](int) { ++handled; };
   act.sa_flags = SA_RESETHAND;
   sigaction(SIGUSR2, &act, &old);

@@ -1,8 +1,9 @@
 // Arming and disarming while threads run through the probepoints, and while one sleeps in a slot. The runtime is linked
 // into this program; what is probed lies in libfx_churn.so.
 //
-// Nobody can say of a call that met the change whether it was hit; what must hold: no trap is lost or taken for another's
-// (a late one still finds its probepoint), results stay right, and hits are at most the calls, exactly the calls while armed.
+// Nobody can say of a call that met the change whether it was hit; what must hold: no trap is lost or taken for
+// another's (a late one still finds its probepoint), results stay right, and hits are at most the calls, exactly the
+// calls while armed.
 #include <doctest/doctest.h>
 #include <unistd.h>
 
@@ -14,8 +15,8 @@
 
 #include "runtime/include/ubp.h"
 
-extern "C" long churn_work(long x);           // libfx_churn.so
-extern "C" long churn_read(int fd, void* to); // read(2), its system call inside
+extern "C" long churn_work(long x);            // libfx_churn.so
+extern "C" long churn_read(int fd, void* to);  // read(2), its system call inside
 
 namespace {
 

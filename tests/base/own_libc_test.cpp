@@ -1,5 +1,5 @@
-// libubp's own string functions against libc's: every size and every alignment that their ways differ in, and nothing beside what is
-// asked for is written. The file under test is compiled with its names changed (tests/meson.build).
+// libubp's own string functions against libc's: every size and every alignment that their ways differ in, and nothing
+// beside what is asked for is written. The file under test is compiled with its names changed (tests/meson.build).
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -36,7 +36,8 @@ std::vector<unsigned char> random_bytes(std::size_t size) {
 std::vector<std::size_t> sizes() {
   std::vector<std::size_t> all;
   for (std::size_t size = 0; size <= 80; ++size) all.push_back(size);
-  for (const std::size_t size : {127, 128, 129, 255, 256, 500, 511, 512, 513, 600, 1023, 1024, 1100, 2000}) all.push_back(size);
+  for (const std::size_t size : {127, 128, 129, 255, 256, 500, 511, 512, 513, 600, 1023, 1024, 1100, 2000})
+    all.push_back(size);
   return all;
 }
 
@@ -81,9 +82,10 @@ TEST_CASE("own libc: memcmp and memchr find the first byte that counts") {
       std::vector<unsigned char> other = bytes;
       other[at] = at % 2 == 0 ? 'b' : 0xff;
       if (at + 1 < other.size()) other[at + 1] = 'b';
-      const bool is_same = sign(own_memcmp(bytes.data(), other.data(), size)) == sign(std::memcmp(bytes.data(), other.data(), size)) &&
-                           sign(own_memcmp(other.data(), bytes.data(), size)) == sign(std::memcmp(other.data(), bytes.data(), size)) &&
-                           own_memchr(other.data(), 'b', size) == std::memchr(other.data(), 'b', size);
+      const bool is_same =
+          sign(own_memcmp(bytes.data(), other.data(), size)) == sign(std::memcmp(bytes.data(), other.data(), size)) &&
+          sign(own_memcmp(other.data(), bytes.data(), size)) == sign(std::memcmp(other.data(), bytes.data(), size)) &&
+          own_memchr(other.data(), 'b', size) == std::memchr(other.data(), 'b', size);
       CHECK_MESSAGE(is_same, "size ", size, " at ", at);
     }
   }
@@ -114,7 +116,8 @@ TEST_CASE("own libc: strings") {
   for (const char* a : texts) {
     for (const char* b : texts) {
       CHECK(sign(own_strcmp(a, b)) == sign(std::strcmp(a, b)));
-      for (std::size_t most = 0; most < 5; ++most) CHECK(sign(own_strncmp(a, b, most)) == sign(std::strncmp(a, b, most)));
+      for (std::size_t most = 0; most < 5; ++most)
+        CHECK(sign(own_strncmp(a, b, most)) == sign(std::strncmp(a, b, most)));
     }
   }
 }

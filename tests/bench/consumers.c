@@ -7,7 +7,7 @@
 
 #include "../api/target.h"
 
-enum { kRuns = 1000, kRing = 50000 };  /* calls in a run: less than a ring holds */
+enum { kRuns = 1000, kRing = 50000 }; /* calls in a run: less than a ring holds */
 
 __attribute__((target("general-regs-only"))) static void nothing(const ubp_context* hit, void* data) {
   (void)hit;
@@ -78,7 +78,8 @@ int main(void) {
     ubp_probe_read(probe, &stats);
     const uint64_t calls = (uint64_t)kRuns * kRing;
     wrong += stats.hits != calls || (options.consumer != NULL && options.consumer != nothing && data != kRing - 1);
-    wrong += (options.flags & UBP_PROBE_RECORD) != 0 && (g_records != calls || stats.recorded != calls || stats.dropped != 0);
+    wrong += (options.flags & UBP_PROBE_RECORD) != 0 &&
+             (g_records != calls || stats.recorded != calls || stats.dropped != 0);
     printf("%-22s %7.2f ns%s\n", kKinds[i].name, probed - plain, all.optimised_probepoints == 0 ? " (by traps)" : "");
     ubp_unregister(probe);
   }

@@ -1,5 +1,5 @@
-// 100,000 probes registered one by one in one transaction, while four threads run what is probed: what it takes, and how
-// often all threads were synchronised. Every probe's count is checked afterwards.
+// 100,000 probes registered one by one in one transaction, while four threads run what is probed: what it takes, and
+// how often all threads were synchronised. Every probe's count is checked afterwards.
 //
 //   build/tests/bench/transaction
 #include <ubp.h>
@@ -66,22 +66,27 @@ int main() {
   }
   require(ubp_init(nullptr), "ubp_init");
   ubp_probe* first = nullptr;
-  require(ubp_register_address(reinterpret_cast<const void*>(function(0)), nullptr, &first, nullptr), "the first probe");
+  require(ubp_register_address(reinterpret_cast<const void*>(function(0)), nullptr, &first, nullptr),
+          "the first probe");
   const std::uint64_t syncs = read().synchronisations;
   const long before_kb = resident_kb();
   std::vector<ubp_probe*> probes(kProbes);
   auto start = std::chrono::steady_clock::now();
   require(ubp_transaction_begin(), "begin");
   for (int i = 0; i < kProbes; ++i) {
-    require(ubp_register_address(reinterpret_cast<const void*>(function(i)), nullptr, &probes[static_cast<std::size_t>(i)], nullptr), "register");
+    require(ubp_register_address(reinterpret_cast<const void*>(function(i)), nullptr,
+                                 &probes[static_cast<std::size_t>(i)], nullptr),
+            "register");
   }
   const double registered = us_since(start);
   auto commit = std::chrono::steady_clock::now();
   require(ubp_transaction_commit(), "commit");
   const double committed = us_since(commit);
-  std::printf("%d probes under %d running threads: %.2f us a probe (registering %.2f, commit %.1f ms), %llu synchronisation(s), %.0f bytes a probe\n",
-              kProbes, kThreads, (registered + committed) / kProbes, registered / kProbes, committed / 1000,
-              static_cast<unsigned long long>(read().synchronisations - syncs), static_cast<double>(resident_kb() - before_kb) * 1024 / kProbes);
+  std::printf(
+      "%d probes under %d running threads: %.2f us a probe (registering %.2f, commit %.1f ms), %llu synchronisation(s), %.0f bytes a probe\n",
+      kProbes, kThreads, (registered + committed) / kProbes, registered / kProbes, committed / 1000,
+      static_cast<unsigned long long>(read().synchronisations - syncs),
+      static_cast<double>(resident_kb() - before_kb) * 1024 / kProbes);
   std::this_thread::sleep_for(std::chrono::milliseconds(200));
   stop = true;
   for (std::thread& thread : threads) thread.join();
@@ -102,6 +107,7 @@ int main() {
   require(ubp_transaction_commit(), "commit");
   std::printf("unregistered in one: %.2f us a probe\n", us_since(start) / kProbes);
   for (int i = 0; i < kProbes; ++i) wrong += function(i)(i) != i + 1L;
-  std::printf("%ld calls, %llu hits while they ran, %ld wrong\n", calls.load(), static_cast<unsigned long long>(all), wrong.load());
+  std::printf("%ld calls, %llu hits while they ran, %ld wrong\n", calls.load(), static_cast<unsigned long long>(all),
+              wrong.load());
   return wrong == 0 ? 0 : 1;
 }

@@ -43,7 +43,8 @@ std::vector<std::uint64_t> instructions(const Module& module) {
     };
     add(walk.reached);
     if (function.size == 0) continue;
-    for (const ubp::decoder::Bytes& gap : walk.gaps) add(ubp::decoder::decode_gap(code, gap, function.address, walk.references));
+    for (const ubp::decoder::Bytes& gap : walk.gaps)
+      add(ubp::decoder::decode_gap(code, gap, function.address, walk.references));
   }
   std::sort(found.begin(), found.end());
   found.erase(std::unique(found.begin(), found.end()), found.end());  // aliases
@@ -58,7 +59,8 @@ Answer probe_alone(std::uint64_t address) {
   if (status == UBP_E_REFUSED) return kRefused;
   ubp_stats stats{};
   stats.struct_size = sizeof stats;
-  if (status != UBP_OK || ubp_read(&stats) != UBP_OK || stats.probepoints != 1 || stats.optimised_probepoints > 1) return kFailed;
+  if (status != UBP_OK || ubp_read(&stats) != UBP_OK || stats.probepoints != 1 || stats.optimised_probepoints > 1)
+    return kFailed;
   return stats.optimised_probepoints == 1 ? kJump : kTrap;
 }
 
@@ -82,7 +84,8 @@ int main(int argc, char** argv) {
     return 77;
   }
   const std::vector<Module> modules = ubp::symbols::loaded_modules();
-  const auto module = std::find_if(modules.begin(), modules.end(), [&](const Module& one) { return module_matches(one, name); });
+  const auto module =
+      std::find_if(modules.begin(), modules.end(), [&](const Module& one) { return module_matches(one, name); });
   require(module != modules.end(), "the module is not found");
   const std::vector<std::uint64_t> all = instructions(*module);
   std::vector<std::uint64_t> chosen;
@@ -94,19 +97,21 @@ int main(int argc, char** argv) {
   config.optimize = UBP_OPTIMIZE_ALWAYS;
   require(ubp_init(&config) == UBP_OK, "ubp_init");
   // Makes the runtime read the module's symbols once, here.
-  const auto warm = std::find_if_not(all.begin(), all.end(),
-                                     [&](std::uint64_t one) { return std::binary_search(chosen.begin(), chosen.end(), one); });
+  const auto warm = std::find_if_not(
+      all.begin(), all.end(), [&](std::uint64_t one) { return std::binary_search(chosen.begin(), chosen.end(), one); });
   ubp_probe* probe = nullptr;
-  if (warm != all.end() && ubp_register_address(reinterpret_cast<const void*>(*warm), nullptr, &probe, nullptr) == UBP_OK) {
+  if (warm != all.end() &&
+      ubp_register_address(reinterpret_cast<const void*>(*warm), nullptr, &probe, nullptr) == UBP_OK) {
     require(ubp_unregister(probe) == UBP_OK, "unregister");
   }
   std::size_t answers[kAnswers] = {};
   for (const std::uint64_t address : chosen) ++answers[answer_of(address)];
   const double share = static_cast<double>(answers[kJump]) / static_cast<double>(chosen.size());
-  std::printf("%s: a sample of %zu of %zu instructions (seed %u), each probed alone: a jump at %zu, %.1f %% (+-%.1f %% at 95 %%); "
-              "a trap at %zu; refused %zu\n",
-              module->name.c_str(), chosen.size(), all.size(), seed, answers[kJump], 100 * share,
-              196 * std::sqrt(share * (1 - share) / static_cast<double>(chosen.size())), answers[kTrap], answers[kRefused]);
+  std::printf(
+      "%s: a sample of %zu of %zu instructions (seed %u), each probed alone: a jump at %zu, %.1f %% (+-%.1f %% at 95 %%); "
+      "a trap at %zu; refused %zu\n",
+      module->name.c_str(), chosen.size(), all.size(), seed, answers[kJump], 100 * share,
+      196 * std::sqrt(share * (1 - share) / static_cast<double>(chosen.size())), answers[kTrap], answers[kRefused]);
   require(answers[kFailed] == 0, "some could not be asked");
   return 0;
 }

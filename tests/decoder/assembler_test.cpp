@@ -120,8 +120,8 @@ constexpr std::array<Route, 4> kRouteOfKind{Route::kSlot, Route::kEmulate, Route
 
 std::size_t sentinel_offset(std::span<const std::uint8_t> bytes) {
   static constexpr std::array<std::uint8_t, 4> kSentinel{0x2d, 0x3c, 0x4b, 0x5a};
-  return static_cast<std::size_t>(
-      std::search(bytes.begin(), bytes.end(), kSentinel.begin(), kSentinel.end()) - bytes.begin());
+  return static_cast<std::size_t>(std::search(bytes.begin(), bytes.end(), kSentinel.begin(), kSentinel.end()) -
+                                  bytes.begin());
 }
 
 std::string hex(std::span<const std::uint8_t> bytes) {
@@ -149,8 +149,7 @@ TEST_CASE("classify agrees with the assembler on lengths, routes and RIP displac
     } else {
       CHECK(int{found.rip_disp_offset} == 0);
     }
-    if (found.op.effect == Effect::kCallIndirect)
-      CHECK((found.op.base == kRipRegister) == (record->has_rip != 0));
+    if (found.op.effect == Effect::kCallIndirect) CHECK((found.op.base == kRipRegister) == (record->has_rip != 0));
     at += record->length;
   }
   CHECK(line > 200);

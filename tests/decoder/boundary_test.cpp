@@ -22,8 +22,7 @@ void check_boundary(const Bytes& code, std::uint32_t offset, bool is_boundary, s
 
 TEST_CASE("find_boundary places every offset of a function") {
   // 0: endbr64   4: push rbp   5: mov rbp,rsp   8: sub rsp,0x12345678   15: ret
-  const Bytes code{0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x48, 0x89, 0xe5,
-                   0x48, 0x81, 0xec, 0x78, 0x56, 0x34, 0x12, 0xc3};
+  const Bytes code{0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x48, 0x89, 0xe5, 0x48, 0x81, 0xec, 0x78, 0x56, 0x34, 0x12, 0xc3};
   const std::vector<std::uint32_t> starts{0, 4, 5, 8, 15, 16};
   for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
     check_boundary(code, starts[i], true, starts[i], starts[i + 1]);

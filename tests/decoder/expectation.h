@@ -75,9 +75,7 @@ inline Instruction call_memory(std::uint8_t length, EmulateOp op) {
   return call_through(length, op);
 }
 
-inline Instruction refused(std::uint8_t length, Refusal refusal) {
-  return {.length = length, .refusal = refusal};
-}
+inline Instruction refused(std::uint8_t length, Refusal refusal) { return {.length = length, .refusal = refusal}; }
 
 inline Instruction refused_end(std::uint8_t length, Refusal refusal) {
   return {.length = length, .refusal = refusal, .ends_block = true};

@@ -68,15 +68,13 @@ void check_instruction(const Libc& libc, std::size_t offset, const Instruction& 
     sweep.require(found.rip_disp_offset + 4 <= found.length, "displacement past the end", offset);
     std::int32_t displacement = 0;
     std::memcpy(&displacement, rest.data() + found.rip_disp_offset, sizeof displacement);
-    const std::uintptr_t operand =
-        reinterpret_cast<std::uintptr_t>(rest.data()) + found.length + displacement;
+    const std::uintptr_t operand = reinterpret_cast<std::uintptr_t>(rest.data()) + found.length + displacement;
     sweep.require(operand >= libc.low && operand <= libc.high, "RIP-relative operand outside libc", offset);
   }
   if (found.has_target) {
     ++sweep.with_target;
     const std::int64_t target = static_cast<std::int64_t>(offset) + found.target;
-    sweep.require(target >= 0 && target < static_cast<std::int64_t>(libc.text.size()), "target outside text",
-                  offset);
+    sweep.require(target >= 0 && target < static_cast<std::int64_t>(libc.text.size()), "target outside text", offset);
   }
 }
 
@@ -113,9 +111,8 @@ TEST_CASE("classify holds its promises on every instruction of libc") {
   // By handle: a sanitizer's own malloc would come first in the global scope.
   void* handle = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
   REQUIRE(handle != nullptr);
-  for (const char* name :
-       {"malloc", "free", "read", "write", "fork", "printf", "qsort", "getenv", "strtod", "fopen", "memcpy",
-        "strlen", "pthread_create", "sigaction", "exit", "regcomp", "getaddrinfo"}) {
+  for (const char* name : {"malloc", "free", "read", "write", "fork", "printf", "qsort", "getenv", "strtod", "fopen",
+                           "memcpy", "strlen", "pthread_create", "sigaction", "exit", "regcomp", "getaddrinfo"}) {
     CAPTURE(name);
     const auto* function = static_cast<const std::uint8_t*>(dlsym(handle, name));
     REQUIRE(function >= libc.text.data());
@@ -127,8 +124,7 @@ TEST_CASE("classify holds its promises on every instruction of libc") {
     while (start < 64) {
       const std::optional<Boundary> middle = find_boundary(body, start + 1);
       REQUIRE(middle.has_value());
-      CHECK((middle->is_boundary ? middle->before : middle->after) ==
-            start + classify(body.subspan(start)).length);
+      CHECK((middle->is_boundary ? middle->before : middle->after) == start + classify(body.subspan(start)).length);
       start += classify(body.subspan(start)).length;
       CHECK(sweep.starts[entry + start]);
     }

@@ -31,19 +31,21 @@ TEST_CASE("window: whole instructions, up to what leaves") {
 }
 
 TEST_CASE("window: padding behind a return is free, somebody's code is not") {
-  CHECK(problem({0x89, 0xf8, 0xc3, 0x90, 0x90}, 3) == WindowProblem::kNone);               // mov; ret | nop; nop
-  CHECK(problem({0x89, 0xf8, 0xc3, 0x55, 0xc3}, 3) == WindowProblem::kTooShort);           // mov; ret | push; ret
-  CHECK(problem({0xc3, 0xf3, 0x0f, 0x1e, 0xfa}, 1) == WindowProblem::kTooShort);           // ret | endbr64
-  CHECK(problem({0x89, 0xf8, 0xff, 0xc0, 0x90, 0x90}, 4) == WindowProblem::kTooShort);     // falls into the padding
-  CHECK(problem({0xeb, 0x04, 0x66, 0x90, 0x66, 0x90, 0xc3}, 7) == WindowProblem::kNone);   // jmp; nops that nothing executes
-  CHECK(problem({0x0f, 0x05, 0x90, 0x90, 0x90}, 5) == WindowProblem::kInstruction);        // syscall
+  CHECK(problem({0x89, 0xf8, 0xc3, 0x90, 0x90}, 3) == WindowProblem::kNone);            // mov; ret | nop; nop
+  CHECK(problem({0x89, 0xf8, 0xc3, 0x55, 0xc3}, 3) == WindowProblem::kTooShort);        // mov; ret | push; ret
+  CHECK(problem({0xc3, 0xf3, 0x0f, 0x1e, 0xfa}, 1) == WindowProblem::kTooShort);        // ret | endbr64
+  CHECK(problem({0x89, 0xf8, 0xff, 0xc0, 0x90, 0x90}, 4) == WindowProblem::kTooShort);  // falls into the padding
+  CHECK(problem({0xeb, 0x04, 0x66, 0x90, 0x66, 0x90, 0xc3}, 7) ==
+        WindowProblem::kNone);                                                       // jmp; nops that nothing executes
+  CHECK(problem({0x0f, 0x05, 0x90, 0x90, 0x90}, 5) == WindowProblem::kInstruction);  // syscall
 }
 
 TEST_CASE("window: a call ends it as soon as a jump fits") {
   const Bytes code = {0x48, 0x83, 0xec, 0x08, 0x31, 0xc0, 0xe8, 0, 0, 0, 0, 0xc3};
   const FunctionCode function{code, 12};
   CHECK(follow(function, 0, 16, kJumpBytes).length == 6);
-  CHECK(follow(function, 4, 16, kJumpBytes).length == 7);  // inside, it may be: what is behind is reached by its return alone
+  CHECK(follow(function, 4, 16, kJumpBytes).length ==
+        7);  // inside, it may be: what is behind is reached by its return alone
 }
 
 TEST_CASE("window: branches into it") {

@@ -125,11 +125,16 @@ bool parse(int argc, char** argv, Arguments& arguments) {
     }
     if (i + 1 == argc) return false;
     const std::string value = argv[++i];
-    if (word == "--seconds") arguments.seconds = std::stod(value);
-    else if (word == "--runs") arguments.runs = std::stoull(value);
-    else if (word == "--seed") arguments.seed = std::stoull(value);
-    else if (word == "--artifacts") arguments.artifacts = value;
-    else return false;
+    if (word == "--seconds")
+      arguments.seconds = std::stod(value);
+    else if (word == "--runs")
+      arguments.runs = std::stoull(value);
+    else if (word == "--seed")
+      arguments.seed = std::stoull(value);
+    else if (word == "--artifacts")
+      arguments.artifacts = value;
+    else
+      return false;
   }
   return !arguments.paths.empty();
 }
@@ -147,7 +152,8 @@ extern "C" const char* __ubsan_default_options() { return "abort_on_error=1:prin
 int main(int argc, char** argv) {
   Arguments arguments;
   if (!parse(argc, argv, arguments)) {
-    std::fprintf(stderr, "usage: %s [--seconds N] [--runs N] [--seed N] [--artifacts FOLDER] FILE-or-FOLDER...\n", argv[0]);
+    std::fprintf(stderr, "usage: %s [--seconds N] [--runs N] [--seed N] [--artifacts FOLDER] FILE-or-FOLDER...\n",
+                 argv[0]);
     return 2;
   }
   for (const int number : {SIGABRT, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGALRM}) signal(number, on_fatal);

@@ -58,7 +58,8 @@ void read_file(std::vector<char> bytes) {
     const std::string build_id = file.build_id();
     FUZZ_CHECK(build_id.find_first_not_of("0123456789abcdef") == std::string::npos);
     const auto link = file.debug_link();
-    for (const auto& path : symbols::debug_file_candidates("/usr/bin/app", build_id, link ? link->name : "")) read(path);
+    for (const auto& path : symbols::debug_file_candidates("/usr/bin/app", build_id, link ? link->name : ""))
+      read(path);
   });
 }
 

@@ -28,9 +28,9 @@ std::uint8_t number_of(ZydisRegister reg) {
 // The effect that a mnemonic has; jcc: the condition, in the order of the opcodes.
 Effect effect_of(ZydisMnemonic mnemonic, bool is_direct, int& condition) {
   static constexpr ZydisMnemonic kConditions[16] = {
-      ZYDIS_MNEMONIC_JO, ZYDIS_MNEMONIC_JNO, ZYDIS_MNEMONIC_JB, ZYDIS_MNEMONIC_JNB,
+      ZYDIS_MNEMONIC_JO, ZYDIS_MNEMONIC_JNO, ZYDIS_MNEMONIC_JB,  ZYDIS_MNEMONIC_JNB,
       ZYDIS_MNEMONIC_JZ, ZYDIS_MNEMONIC_JNZ, ZYDIS_MNEMONIC_JBE, ZYDIS_MNEMONIC_JNBE,
-      ZYDIS_MNEMONIC_JS, ZYDIS_MNEMONIC_JNS, ZYDIS_MNEMONIC_JP, ZYDIS_MNEMONIC_JNP,
+      ZYDIS_MNEMONIC_JS, ZYDIS_MNEMONIC_JNS, ZYDIS_MNEMONIC_JP,  ZYDIS_MNEMONIC_JNP,
       ZYDIS_MNEMONIC_JL, ZYDIS_MNEMONIC_JNL, ZYDIS_MNEMONIC_JLE, ZYDIS_MNEMONIC_JNLE};
   for (condition = 0; condition < 16; ++condition) {
     if (mnemonic == kConditions[condition]) return Effect::kJumpIf;
@@ -117,15 +117,15 @@ void check_memory(const Decoded& original, const EmulateOp& op, Numbers& numbers
   FUZZ_CHECK(op.segment == (segment == ZYDIS_REGISTER_FS ? 1 : segment == ZYDIS_REGISTER_GS ? 2 : 0));
   const Thread thread(numbers);
   ZyanU64 expected = 0;
-  FUZZ_CHECK(ZYAN_SUCCESS(
-      ZydisCalcAbsoluteAddressEx(&original.instruction, &operand, address, &thread.zydis, &expected)));
+  FUZZ_CHECK(
+      ZYAN_SUCCESS(ZydisCalcAbsoluteAddressEx(&original.instruction, &operand, address, &thread.zydis, &expected)));
   const std::uint64_t got = xol::effective_address(op, thread.registers, address + original.instruction.length);
   FUZZ_CHECK(got == expected, "%#lx, but Zydis says %#lx", got, expected);
 }
 
 // What the instruction does to a thread, in the manual's words.
-void check_outcome(const Decoded& original, const xol::Displaced& point, const Instruction& instruction, Numbers& numbers,
-                   std::uint64_t address) {
+void check_outcome(const Decoded& original, const xol::Displaced& point, const Instruction& instruction,
+                   Numbers& numbers, std::uint64_t address) {
   Thread thread(numbers);
   thread.make_canonical();
   const xol::Outcome out = xol::emulate(point, thread.registers);
@@ -190,7 +190,8 @@ void check_emulated(Numbers& numbers, std::span<const std::uint8_t> code, const 
              static_cast<int>(instruction.op.effect));
   FUZZ_CHECK(effect != Effect::kJumpIf || instruction.op.condition == condition);
   FUZZ_CHECK(instruction.has_target == is_direct);
-  FUZZ_CHECK(!is_direct || address + static_cast<std::uint64_t>(instruction.target) == absolute(*original, operand, address));
+  FUZZ_CHECK(!is_direct ||
+             address + static_cast<std::uint64_t>(instruction.target) == absolute(*original, operand, address));
   FUZZ_CHECK(instruction.is_call == (mnemonic == ZYDIS_MNEMONIC_CALL));
   FUZZ_CHECK(instruction.ends_block == (mnemonic == ZYDIS_MNEMONIC_JMP || mnemonic == ZYDIS_MNEMONIC_RET));
   FUZZ_CHECK(effect != Effect::kPush || operand.type == ZYDIS_OPERAND_TYPE_REGISTER);

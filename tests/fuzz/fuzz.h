@@ -12,14 +12,14 @@
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size);
 
 // Ends the process when `condition` does not hold. The rest: a printf format and its arguments.
-#define FUZZ_CHECK(condition, ...)                                                   \
-  do {                                                                               \
-    if (!(condition)) {                                                              \
+#define FUZZ_CHECK(condition, ...)                                                          \
+  do {                                                                                      \
+    if (!(condition)) {                                                                     \
       std::fprintf(stderr, "\n%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition); \
-      std::fprintf(stderr, " " __VA_ARGS__);                                          \
-      std::fputc('\n', stderr);                                                      \
-      std::abort();                                                                  \
-    }                                                                                \
+      std::fprintf(stderr, " " __VA_ARGS__);                                                \
+      std::fputc('\n', stderr);                                                             \
+      std::abort();                                                                         \
+    }                                                                                       \
   } while (false)
 
 namespace ubp::fuzz {

@@ -44,21 +44,19 @@ void check_same_operand(const Decoded& a, std::uint64_t a_at, const Decoded& b, 
                absolute(a, left, a_at), absolute(b, right, b_at));
   }
   switch (left.type) {
-    case ZYDIS_OPERAND_TYPE_REGISTER:
-      FUZZ_CHECK(left.reg.value == right.reg.value);
-      break;
+    case ZYDIS_OPERAND_TYPE_REGISTER: FUZZ_CHECK(left.reg.value == right.reg.value); break;
     case ZYDIS_OPERAND_TYPE_MEMORY:
       FUZZ_CHECK(left.mem.type == right.mem.type && left.mem.segment == right.mem.segment &&
                  left.mem.base == right.mem.base && left.mem.index == right.mem.index &&
-                 left.mem.scale == right.mem.scale && left.mem.disp.has_displacement == right.mem.disp.has_displacement);
+                 left.mem.scale == right.mem.scale &&
+                 left.mem.disp.has_displacement == right.mem.disp.has_displacement);
       FUZZ_CHECK(is_rip_based(left) || left.mem.disp.value == right.mem.disp.value);
       break;
     case ZYDIS_OPERAND_TYPE_IMMEDIATE:
       FUZZ_CHECK(left.imm.is_signed == right.imm.is_signed);
       FUZZ_CHECK(left.imm.is_relative || left.imm.value.u == right.imm.value.u);
       break;
-    default:
-      FUZZ_CHECK(false, "a far pointer in a slot");
+    default: FUZZ_CHECK(false, "a far pointer in a slot");
   }
 }
 
@@ -132,8 +130,8 @@ void check_system(Numbers& numbers, std::span<const std::uint8_t> code, const In
   const auto original = zydis_decode(code);
   FUZZ_CHECK(original && original->instruction.length == instruction.length);
   const bool is_syscall = original->instruction.mnemonic == ZYDIS_MNEMONIC_SYSCALL;
-  FUZZ_CHECK(is_syscall || (original->instruction.mnemonic == ZYDIS_MNEMONIC_INT &&
-                            original->operands[0].imm.value.u == 0x80));
+  FUZZ_CHECK(is_syscall ||
+             (original->instruction.mnemonic == ZYDIS_MNEMONIC_INT && original->operands[0].imm.value.u == 0x80));
   const std::uint64_t address = code_address(numbers);
   const std::uint64_t slot_at = slot_address(numbers, address, address);
   const xol::Displaced point = make_displaced(address, code, instruction);

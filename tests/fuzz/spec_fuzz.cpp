@@ -53,7 +53,9 @@ bool same_item(const Item& a, const Item& b) {
   return a.text == b.text && a.exclude == b.exclude && a.kind == b.kind && a.module == b.module &&
          a.target.index() == b.target.index() &&
          std::visit(
-             [&](const auto& target) { return same_target(target, std::get<std::decay_t<decltype(target)>>(b.target)); },
+             [&](const auto& target) {
+               return same_target(target, std::get<std::decay_t<decltype(target)>>(b.target));
+             },
              a.target);
 }
 

@@ -37,7 +37,8 @@ std::set<std::uint32_t> reference_reach(std::span<const std::uint8_t> code) {
   return reached;
 }
 
-// The addresses that an instruction names RIP-relatively, by Zydis. Those of refused ones and of nops are not asked for.
+// The addresses that an instruction names RIP-relatively, by Zydis. Those of refused ones and of nops are not asked
+// for.
 void add_references(std::span<const std::uint8_t> code, const decoder::Decoded& at,
                     std::multiset<std::uint64_t>& references) {
   const auto& [offset, instruction] = at;
@@ -47,7 +48,8 @@ void add_references(std::span<const std::uint8_t> code, const decoder::Decoded& 
   FUZZ_CHECK(original);
   for (const ZydisDecodedOperand& operand : original->all_operands()) {
     if (!is_rip_based(operand)) continue;
-    references.insert(kAddress + offset + original->instruction.length + static_cast<std::uint64_t>(operand.mem.disp.value));
+    references.insert(kAddress + offset + original->instruction.length +
+                      static_cast<std::uint64_t>(operand.mem.disp.value));
   }
 }
 

@@ -48,8 +48,8 @@ class StateMaker {
   void solve_operands(const Case& c, Random& random, State& out);
   void solve(const Case& c, const ZydisDecodedOperand& operand, Random& random, State& out);
   std::uint64_t address_of(const Case& c, const ZydisDecodedOperand& operand, const State& state) const;
-  void set_vector_index(const Case& c, const ZydisDecodedOperand& operand, std::uint64_t first,
-                        Random& random, State& out);
+  void set_vector_index(const Case& c, const ZydisDecodedOperand& operand, std::uint64_t first, Random& random,
+                        State& out);
   void apply_mnemonic(const Case& c, Random& random, State& out);
   void put(const Case& c, std::uint64_t address, const void* bytes, std::size_t size, State& out) const;
   std::uint8_t* vector_part(std::uint8_t* image, int number,

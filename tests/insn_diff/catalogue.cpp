@@ -23,10 +23,8 @@ const char* skip_reason(ZydisMnemonic mnemonic) {
     case ZYDIS_MNEMONIC_MONITORX:
     case ZYDIS_MNEMONIC_UMWAIT:
     case ZYDIS_MNEMONIC_TPAUSE:
-    case ZYDIS_MNEMONIC_UMONITOR:
-      return "waits";
-    default:
-      return nullptr;
+    case ZYDIS_MNEMONIC_UMONITOR: return "waits";
+    default: return nullptr;
   }
 }
 
@@ -42,8 +40,7 @@ Mapping map_file(const std::string& path) {
   if (fd < 0) return result;
   if (fstat(fd, &status) == 0 && status.st_size > static_cast<off_t>(sizeof(Elf64_Ehdr))) {
     void* at = mmap(nullptr, static_cast<std::size_t>(status.st_size), PROT_READ, MAP_PRIVATE, fd, 0);
-    if (at != MAP_FAILED)
-      result = {static_cast<const std::uint8_t*>(at), static_cast<std::size_t>(status.st_size)};
+    if (at != MAP_FAILED) result = {static_cast<const std::uint8_t*>(at), static_cast<std::size_t>(status.st_size)};
   }
   close(fd);
   return result;
@@ -79,8 +76,7 @@ Code generate(Random& random) {
   const std::uint64_t kind = random.below(8);
   if (kind < 4) {
     static constexpr std::uint8_t kPrefixes[] = {0x66, 0xf2, 0xf3, 0x67, 0x64, 0x65, 0xf0, 0x2e};
-    for (std::uint64_t n = random.below(3); n > 0; --n)
-      put(kPrefixes[random.below(random.chance(4) ? 8 : 3)]);
+    for (std::uint64_t n = random.below(3); n > 0; --n) put(kPrefixes[random.below(random.chance(4) ? 8 : 3)]);
     if (!random.chance(3)) put(0x40 | random.below(16));
     if (kind > 0) put(0x0f);
     if (kind == 2) put(0x38);

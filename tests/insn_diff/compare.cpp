@@ -29,8 +29,7 @@ using Long = unsigned long long;
 
 void differ(std::string& text, const char* what, std::uint64_t native, std::uint64_t other) {
   if (native != other)
-    note(text, "%-10s native %016llx displaced %016llx", what, static_cast<Long>(native),
-         static_cast<Long>(other));
+    note(text, "%-10s native %016llx displaced %016llx", what, static_cast<Long>(native), static_cast<Long>(other));
 }
 
 // A component that is not in use reads as its initial value, whatever the image holds.
@@ -47,8 +46,7 @@ void normalize(std::uint8_t* image, const XsaveLayout& layout) {
   }
   if ((in_use & 2) == 0) std::memset(image + 160, 0, 256);
   for (int i = 2; i < 63; ++i) {
-    if (layout.bytes[i] != 0 && (in_use >> i & 1) == 0)
-      std::memset(image + layout.offset[i], 0, layout.bytes[i]);
+    if (layout.bytes[i] != 0 && (in_use >> i & 1) == 0) std::memset(image + layout.offset[i], 0, layout.bytes[i]);
   }
 }
 
@@ -95,18 +93,16 @@ const char* where_name(Where where) {
 std::string describe(const Outcome& o) {
   char text[256];
   if (o.where != Where::kSignal) return where_name(o.where);
-  std::snprintf(text, sizeof text, "%s code %d si_addr %llx rip %llx trap %llu error %llu%s",
-                strsignal(o.signal), o.code, static_cast<Long>(o.address), static_cast<Long>(o.rip),
-                static_cast<Long>(o.trap), static_cast<Long>(o.error), o.from_iret ? " (on entry)" : "");
+  std::snprintf(text, sizeof text, "%s code %d si_addr %llx rip %llx trap %llu error %llu%s", strsignal(o.signal),
+                o.code, static_cast<Long>(o.address), static_cast<Long>(o.rip), static_cast<Long>(o.trap),
+                static_cast<Long>(o.error), o.from_iret ? " (on entry)" : "");
   return text;
 }
 
 std::string Runner::compare(const Case& c, const Outcome& native, const Outcome& other) {
   std::string text;
   const bool is_signal = native.where == Where::kSignal;
-  const auto is_step = [](const Outcome& o) {
-    return o.where == Where::kSignal && o.signal == SIGTRAP && o.trap == 1;
-  };
+  const auto is_step = [](const Outcome& o) { return o.where == Where::kSignal && o.signal == SIGTRAP && o.trap == 1; };
   if (c.steps_late && (is_step(native) || is_step(other))) {
     ++late_steps;
     return text;
@@ -150,8 +146,7 @@ std::string Runner::compare(const Case& c, const Outcome& native, const Outcome&
     std::memcpy(image[1] + 8, &fip, 8);
   }
   if (std::memcmp(image[0], image[1], layout.size) != 0) {
-    differ_bytes(text, image[0], image[1], layout.size,
-                 [&](std::size_t at) { return part_of_image(at, layout); });
+    differ_bytes(text, image[0], image[1], layout.size, [&](std::size_t at) { return part_of_image(at, layout); });
   }
   if (std::memcmp(native.memory.data(), other.memory.data(), kRwBytes) != 0) {
     differ_bytes(text, native.memory.data(), other.memory.data(), kRwBytes, [&](std::size_t at) {

@@ -36,8 +36,8 @@ std::string disassemble(const Case& c) {
   ZydisFormatter formatter;
   ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
   char text[128];
-  ZydisFormatterFormatInstruction(&formatter, &c.decoded.raw, c.decoded.operands,
-                                  c.decoded.raw.operand_count_visible, text, sizeof text, c.address, nullptr);
+  ZydisFormatterFormatInstruction(&formatter, &c.decoded.raw, c.decoded.operands, c.decoded.raw.operand_count_visible,
+                                  text, sizeof text, c.address, nullptr);
   return text;
 }
 
@@ -47,8 +47,7 @@ Driver::Driver(Machine& machine, Catalogue& catalogue, const Options& options)
     : machine_(machine), catalogue_(catalogue), options_(options), maker_(machine) {
   const auto& encodings = catalogue.encodings();
   for (std::size_t i = 0; i < encodings.size(); ++i) {
-    if (encodings[i].route != decoder::Route::kRefused && encodings[i].skip == nullptr)
-      runnable_.push_back(i);
+    if (encodings[i].route != decoder::Route::kRefused && encodings[i].skip == nullptr) runnable_.push_back(i);
   }
 }
 
@@ -82,8 +81,7 @@ bool Driver::run(Control control) {
   return failures_ == failures;
 }
 
-bool Driver::run_case(Runner& runner, Encoding& encoding, std::uint64_t seed, std::uint64_t index,
-                      bool print_all) {
+bool Driver::run_case(Runner& runner, Encoding& encoding, std::uint64_t seed, std::uint64_t index, bool print_all) {
   static Outcome native, other;
   Random random(mix(seed) ^ mix(index + 0x5eed));
   Case c;
@@ -110,26 +108,20 @@ bool Driver::run_case(Runner& runner, Encoding& encoding, std::uint64_t seed, st
       ++signals_;
       encoding.illegal += native.signal == SIGILL;
       encoding.protection += native.signal == SIGSEGV && native.code == SI_KERNEL;
-      encoding.completed +=
-          native.signal != SIGILL && !(native.signal == SIGSEGV && native.code == SI_KERNEL);
+      encoding.completed += native.signal != SIGILL && !(native.signal == SIGSEGV && native.code == SI_KERNEL);
     } else {
       ++encoding.completed;
     }
     std::string difference = runner.compare(c, native, other);
     if (print_all) {
-      std::printf("state %d: native %s; displaced %s\n%s", number, describe(native).c_str(),
-                  describe(other).c_str(), difference.c_str());
+      std::printf("state %d: native %s; displaced %s\n%s", number, describe(native).c_str(), describe(other).c_str(),
+                  difference.c_str());
     }
     if (difference.empty()) continue;
     switch (repeat(runner, c, native, other, difference)) {
-      case Verdict::kNativeVaries:
-        ++varying_[encoding.mnemonic];
-        continue;
-      case Verdict::kPassed:
-        ++passing_[encoding.mnemonic];
-        continue;
-      case Verdict::kReal:
-        break;
+      case Verdict::kNativeVaries: ++varying_[encoding.mnemonic]; continue;
+      case Verdict::kPassed: ++passing_[encoding.mnemonic]; continue;
+      case Verdict::kReal: break;
     }
     passed = false;
     if (control_ != Control::kNone) {  // what the unspoiled runner finds too is no proof of the control
@@ -163,21 +155,18 @@ Driver::Verdict Driver::repeat(Runner& runner, const Case& c, Outcome& native, O
   return Verdict::kReal;
 }
 
-void Driver::report(const Case& c, const Encoding& encoding, std::uint64_t seed, std::uint64_t index,
-                    int state, const Outcome& native, const Outcome& other, const std::string& difference) {
+void Driver::report(const Case& c, const Encoding& encoding, std::uint64_t seed, std::uint64_t index, int state,
+                    const Outcome& native, const Outcome& other, const std::string& difference) {
   ++failures_;
   if (!failed_.insert(encoding.key).second || failed_.size() > options_.show) return;
   Random random(mix(seed) ^ mix(index + 0x5eed));  // make_case() begins with this choice
   const std::string base = hex(encoding.samples[random.below(encoding.samples.size())], kMaxSampleBytes);
   std::printf("DIFFERENCE  %s  [%s]  at %llx, slot %llx, state %d\n  replay: --replay %llu:%llu:%s\n",
               disassemble(c).c_str(), hex(c.code, c.length()).c_str(), static_cast<Long>(c.address),
-              static_cast<Long>(c.slot), state, static_cast<Long>(seed), static_cast<Long>(index),
-              base.c_str());
-  std::printf("  native: %s; displaced: %s\n%s", describe(native).c_str(), describe(other).c_str(),
-              difference.c_str());
+              static_cast<Long>(c.slot), state, static_cast<Long>(seed), static_cast<Long>(index), base.c_str());
+  std::printf("  native: %s; displaced: %s\n%s", describe(native).c_str(), describe(other).c_str(), difference.c_str());
   std::printf("  before: flags %llx", static_cast<Long>(state_.flags));
-  for (int i = 0; i < 16; ++i)
-    std::printf("%s%llx", i % 8 == 0 ? "\n    " : " ", static_cast<Long>(state_.gpr[i]));
+  for (int i = 0; i < 16; ++i) std::printf("%s%llx", i % 8 == 0 ? "\n    " : " ", static_cast<Long>(state_.gpr[i]));
   std::printf("\n");
   std::fflush(stdout);
 }
@@ -233,11 +222,10 @@ void Driver::print_table() const {
   }
   std::printf("not run: %llu wait for an event, %llu not reached\nrefused:", static_cast<Long>(skipped),
               static_cast<Long>(unvisited));
-  for (const auto& [reason, count] : reasons)
-    std::printf(" %s %llu", reason.c_str(), static_cast<Long>(count));
+  for (const auto& [reason, count] : reasons) std::printf(" %s %llu", reason.c_str(), static_cast<Long>(count));
   std::printf("\n%llu executions of %llu encodings in %.1f s, %llu cases, %llu signals, %llu differences\n",
-              static_cast<Long>(executions_), static_cast<Long>(total[0]), elapsed_,
-              static_cast<Long>(cases_), static_cast<Long>(signals_), static_cast<Long>(failures_));
+              static_cast<Long>(executions_), static_cast<Long>(total[0]), elapsed_, static_cast<Long>(cases_),
+              static_cast<Long>(signals_), static_cast<Long>(failures_));
   std::printf(
       "known: x87 instruction pointer names the slot %llu; RF clear in the frame of an emulated fault %llu; "
       "single steps not compared %llu\n",

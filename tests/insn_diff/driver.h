@@ -17,7 +17,7 @@ struct Options {
   std::string replay;     // seed:index[:hex bytes]
   bool soak = false;      // no limit at all; stops at the first failure
   bool control = false;
-  bool detours = false;    // instead of slots and emulation
+  bool detours = false;              // instead of slots and emulation
   std::uint64_t show = 20;           // differences to print, one for each encoding
   std::uint64_t generated = 300000;  // attempts at random encodings
 };

@@ -29,35 +29,18 @@ std::uint64_t prefix_bits(const ZydisDecodedInstruction& raw) {
   for (std::uint8_t i = 0; i < raw.raw.prefix_count; ++i) {
     std::uint64_t bit = 0;
     switch (raw.raw.prefixes[i].value) {
-      case 0x66:
-        bit = 1;
-        break;
-      case 0x67:
-        bit = 2;
-        break;
-      case 0xf2:
-        bit = 4;
-        break;
-      case 0xf3:
-        bit = 8;
-        break;
-      case 0xf0:
-        bit = 16;
-        break;
-      case 0x64:
-        bit = 32;
-        break;
-      case 0x65:
-        bit = 64;
-        break;
+      case 0x66: bit = 1; break;
+      case 0x67: bit = 2; break;
+      case 0xf2: bit = 4; break;
+      case 0xf3: bit = 8; break;
+      case 0xf0: bit = 16; break;
+      case 0x64: bit = 32; break;
+      case 0x65: bit = 64; break;
       case 0x26:
       case 0x2e:
       case 0x36:
-      case 0x3e:
-        bit = 128;
-        break;
-      default:
-        break;  // REX
+      case 0x3e: bit = 128; break;
+      default: break;  // REX
     }
     if ((bits & bit) != 0) bits |= 256;  // repeated
     bits |= bit;
@@ -120,18 +103,15 @@ void vary(Code& code, const ZydisDecodedInstruction& raw, Random& random) {
         replace(static_cast<std::uint8_t>(raw.raw.evex.offset + 2), 0x78, bits >> 48);
         replace(static_cast<std::uint8_t>(raw.raw.evex.offset + 3), 0x0f, bits >> 52);
         break;
-      default:
-        break;
+      default: break;
     }
   }
   for (const auto& immediate : raw.raw.imm) {
-    if (immediate.size != 0 && !immediate.is_relative)
-      randomize(code, immediate.offset, immediate.size, random);
+    if (immediate.size != 0 && !immediate.is_relative) randomize(code, immediate.offset, immediate.size, random);
   }
   if (raw.raw.disp.size != 0) {
     randomize(code, raw.raw.disp.offset, raw.raw.disp.size, random);
-    if (raw.raw.disp.size == 32 &&
-        (bits & 0x300000000000) != 0) {  // usually near, so that the stack stays in reach
+    if (raw.raw.disp.size == 32 && (bits & 0x300000000000) != 0) {  // usually near, so that the stack stays in reach
       const auto near = static_cast<std::int32_t>(random.between(-512, 512));
       std::memcpy(code.data() + raw.raw.disp.offset, &near, 4);
     }
@@ -142,8 +122,7 @@ void vary(Code& code, const ZydisDecodedInstruction& raw, Random& random) {
 
 std::optional<Decoded> decode(std::span<const std::uint8_t> code) {
   Decoded result;
-  if (ZYAN_FAILED(
-          ZydisDecoderDecodeFull(&kDecoder, code.data(), code.size(), &result.raw, result.operands))) {
+  if (ZYAN_FAILED(ZydisDecoderDecodeFull(&kDecoder, code.data(), code.size(), &result.raw, result.operands))) {
     return std::nullopt;
   }
   return result;
@@ -152,8 +131,8 @@ std::optional<Decoded> decode(std::span<const std::uint8_t> code) {
 std::uint64_t encoding_key(const ZydisDecodedInstruction& raw) {
   const auto opcode = static_cast<std::uint64_t>(opcode_holds_register(raw) ? raw.opcode & 0xf8 : raw.opcode);
   std::uint64_t key = opcode | std::uint64_t{raw.opcode_map} << 8 | std::uint64_t{raw.encoding} << 13 |
-                      static_cast<std::uint64_t>(raw.mnemonic) << 16 | memory_form(raw) << 32 |
-                      prefix_bits(raw) << 40 | std::uint64_t{raw.address_width == 32} << 50;
+                      static_cast<std::uint64_t>(raw.mnemonic) << 16 | memory_form(raw) << 32 | prefix_bits(raw) << 40 |
+                      std::uint64_t{raw.address_width == 32} << 50;
   std::uint64_t extra = 0;
   switch (raw.encoding) {
     case ZYDIS_INSTRUCTION_ENCODING_LEGACY:
@@ -174,8 +153,7 @@ std::uint64_t encoding_key(const ZydisDecodedInstruction& raw) {
               std::uint64_t{raw.raw.evex.pp} << 3 | std::uint64_t{raw.raw.evex.z} << 5 |
               std::uint64_t{raw.raw.evex.b} << 6 | std::uint64_t{raw.raw.evex.aaa != 0} << 7;
       break;
-    default:
-      break;
+    default: break;
   }
   return mix(key) ^ mix(extra + 0x1234567);
 }

@@ -99,7 +99,10 @@ void emulate_here() { g_effect = xol::emulate(*g_point, g_registers); }
 // Through rax, as in trap_entry.S: a different base register may mean a different fault (#SS).
 void store_here() {
   std::uint64_t address = g_effect.store_address;  // through rbp, as ubp_trap_entry does: a bad one is #SS
-  asm volatile("xchgq %0, %%rbp\n\tmovq %1, (%%rbp)\n\txchgq %0, %%rbp" : "+a"(address) : "c"(g_effect.store_value) : "memory");
+  asm volatile("xchgq %0, %%rbp\n\tmovq %1, (%%rbp)\n\txchgq %0, %%rbp"
+               : "+a"(address)
+               : "c"(g_effect.store_value)
+               : "memory");
 }
 
 }  // namespace

@@ -66,7 +66,8 @@ int run_controls(Machine& machine, Options options) {
   int missed = 0;
   for (int control = 1; control < static_cast<int>(Control::kEnd); ++control) {
     const auto kind = static_cast<Control>(control);
-    const bool is_of_detours = kind == Control::kDisplacement || kind == Control::kReturnAddress || kind == Control::kFaultAddress;
+    const bool is_of_detours =
+        kind == Control::kDisplacement || kind == Control::kReturnAddress || kind == Control::kFaultAddress;
     if (options.detours && !is_of_detours) continue;
     Catalogue catalogue;
     catalogue.add_hand_cases();
@@ -100,8 +101,7 @@ int main(int argc, char** argv) {
   Catalogue catalogue;
   const bool needs_catalogue = options.replay.find(':') == options.replay.rfind(':');
   if (needs_catalogue) {
-    for (const char* name : kLibraries)
-      catalogue.add_library(std::string("/usr/lib/x86_64-linux-gnu/") + name);
+    for (const char* name : kLibraries) catalogue.add_library(std::string("/usr/lib/x86_64-linux-gnu/") + name);
     catalogue.add_hand_cases();
     catalogue.add_generated(options.generated, 20260101);
   }

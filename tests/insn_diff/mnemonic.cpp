@@ -20,12 +20,9 @@ std::uint64_t some_target(const Case& c, Random& random) {
   if (!random.chance(32)) return c.target;
   static constexpr std::uint64_t kCanonical = 0x7ffffffff000, kNot = 0x8000000000000000;
   switch (random.below(3)) {
-    case 0:
-      return c.world->bus() + 2 * kPage;  // unmapped
-    case 1:
-      return c.world->data();  // not executable
-    default:
-      return random.chance(2) ? kCanonical + random.below(1u << 20) : kNot + random.next() / 4;
+    case 0: return c.world->bus() + 2 * kPage;  // unmapped
+    case 1: return c.world->data();             // not executable
+    default: return random.chance(2) ? kCanonical + random.below(1u << 20) : kNot + random.next() / 4;
   }
 }
 
@@ -64,8 +61,7 @@ void StateMaker::apply_mnemonic(const Case& c, Random& random, State& out) {
     return;
   }
   if (c.kind.has_target) {  // loops and jrcxz see small counts; jcc sees random flags
-    static constexpr std::uint64_t kCounts[] = {0, 1, 2, std::uint64_t{1} << 32,
-                                                (std::uint64_t{1} << 32) + 1};
+    static constexpr std::uint64_t kCounts[] = {0, 1, 2, std::uint64_t{1} << 32, (std::uint64_t{1} << 32) + 1};
     if (!random.chance(4)) out.gpr[kRcx] = pick(kCounts, random);
   }
   switch (raw.mnemonic) {
@@ -73,13 +69,10 @@ void StateMaker::apply_mnemonic(const Case& c, Random& random, State& out) {
     case ZYDIS_MNEMONIC_JMP:
       if (!c.kind.has_target) set(operands[0], some_target(c, random));
       break;
-    case ZYDIS_MNEMONIC_RET:
-      push(some_target(c, random));
-      break;
+    case ZYDIS_MNEMONIC_RET: push(some_target(c, random)); break;
     case ZYDIS_MNEMONIC_SYSCALL:
     case ZYDIS_MNEMONIC_INT: {
-      static constexpr std::uint64_t kCalls[] = {39,  102,    104,
-                                                 186, 0x1000, ~std::uint64_t{0}};  // getpid, getuid ...
+      static constexpr std::uint64_t kCalls[] = {39, 102, 104, 186, 0x1000, ~std::uint64_t{0}};  // getpid, getuid ...
       static constexpr std::uint64_t kOldCalls[] = {20, 24, 47, 224, 0x1000, ~std::uint64_t{0}};
       out.gpr[kRax] = raw.mnemonic == ZYDIS_MNEMONIC_INT ? pick(kOldCalls, random) : pick(kCalls, random);
       break;
@@ -92,9 +85,7 @@ void StateMaker::apply_mnemonic(const Case& c, Random& random, State& out) {
       push(random.next() & ~(rare | (random.chance(64) ? 0u : 0x100u)));
       break;
     }
-    case ZYDIS_MNEMONIC_ENTER:
-      out.gpr[kRbp] = c.world->stack() + 1024 + random.below(512) * 8;
-      break;
+    case ZYDIS_MNEMONIC_ENTER: out.gpr[kRbp] = c.world->stack() + 1024 + random.below(512) * 8; break;
     case ZYDIS_MNEMONIC_DIV:
     case ZYDIS_MNEMONIC_IDIV:
       if (random.chance(8)) break;
@@ -112,27 +103,20 @@ void StateMaker::apply_mnemonic(const Case& c, Random& random, State& out) {
       }
       break;
     case ZYDIS_MNEMONIC_CPUID: {
-      static constexpr std::uint64_t kLeaves[] = {0, 1,          2,          4,          6,
-                                                  7, 0x40000000, 0x80000000, 0x80000001, 0x80000008};
+      static constexpr std::uint64_t kLeaves[] = {0, 1, 2, 4, 6, 7, 0x40000000, 0x80000000, 0x80000001, 0x80000008};
       out.gpr[kRax] = pick(kLeaves, random);
       out.gpr[kRcx] = random.below(3);
       break;
     }
     case ZYDIS_MNEMONIC_XGETBV:
-    case ZYDIS_MNEMONIC_RDPMC:
-      out.gpr[kRcx] = random.below(3);
-      break;
+    case ZYDIS_MNEMONIC_RDPMC: out.gpr[kRcx] = random.below(3); break;
     case ZYDIS_MNEMONIC_WRPKRU:
       out.gpr[kRax] = random.next() & 0xfffffffc;  // key 0 stays open: everything else here uses it
       if (!random.chance(8)) out.gpr[kRcx] = out.gpr[kRdx] = random.next() << 32;
       break;
-    case ZYDIS_MNEMONIC_RDPKRU:
-      out.gpr[kRcx] = random.chance(8) ? 1 : random.next() << 32;
-      break;
+    case ZYDIS_MNEMONIC_RDPKRU: out.gpr[kRcx] = random.chance(8) ? 1 : random.next() << 32; break;
     case ZYDIS_MNEMONIC_WRFSBASE:
-    case ZYDIS_MNEMONIC_WRGSBASE:
-      set(operands[0], random.chance(8) ? random.next() : random.next() >> 18);
-      break;
+    case ZYDIS_MNEMONIC_WRGSBASE: set(operands[0], random.chance(8) ? random.next() : random.next() >> 18); break;
     case ZYDIS_MNEMONIC_LDMXCSR:
     case ZYDIS_MNEMONIC_VLDMXCSR:
       if (!random.chance(8)) set(operands[0], random.next() & 0xffff);
@@ -161,10 +145,8 @@ void StateMaker::apply_mnemonic(const Case& c, Random& random, State& out) {
       put(c, last_address_, image, std::min<std::size_t>(machine_.xsave_layout().size, 2560), out);
       break;
     }
-    case ZYDIS_MNEMONIC_XLAT:
-      break;
-    default:
-      break;
+    case ZYDIS_MNEMONIC_XLAT: break;
+    default: break;
   }
 }
 

@@ -17,8 +17,7 @@ Held held_address(const Decoded& decoded) {
     const ZydisDecodedOperand& operand = decoded.operands[i];
     if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY) continue;
     if (operand.mem.base == ZYDIS_REGISTER_RIP || operand.mem.base == ZYDIS_REGISTER_EIP) return Held::kRip;
-    if (operand.mem.base == ZYDIS_REGISTER_NONE && operand.mem.index == ZYDIS_REGISTER_NONE)
-      return Held::kAbsolute;
+    if (operand.mem.base == ZYDIS_REGISTER_NONE && operand.mem.index == ZYDIS_REGISTER_NONE) return Held::kAbsolute;
   }
   return Held::kNone;
 }
@@ -57,12 +56,8 @@ void mark_peculiarities(Case& c) {
   switch (c.decoded.raw.mnemonic) {
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDPMC:
-    case ZYDIS_MNEMONIC_RDPRU:
-      c.ignored_gpr = kRax | kRdx;
-      break;
-    case ZYDIS_MNEMONIC_RDTSCP:
-      c.ignored_gpr = kRax | kRdx | kRcx;
-      break;
+    case ZYDIS_MNEMONIC_RDPRU: c.ignored_gpr = kRax | kRdx; break;
+    case ZYDIS_MNEMONIC_RDTSCP: c.ignored_gpr = kRax | kRdx | kRcx; break;
     case ZYDIS_MNEMONIC_RDRAND:
     case ZYDIS_MNEMONIC_RDSEED:
       c.ignored_gpr = 1u << number_of(c.decoded.operands[0].reg.value);
@@ -70,20 +65,15 @@ void mark_peculiarities(Case& c) {
       break;
     case ZYDIS_MNEMONIC_CPUID:
     case ZYDIS_MNEMONIC_WBINVD:
-    case ZYDIS_MNEMONIC_XSETBV:
-      c.is_slow = true;
-      break;
+    case ZYDIS_MNEMONIC_XSETBV: c.is_slow = true; break;
     case ZYDIS_MNEMONIC_POPF:
     case ZYDIS_MNEMONIC_POPFQ:
     case ZYDIS_MNEMONIC_SGDT:
     case ZYDIS_MNEMONIC_SIDT:
     case ZYDIS_MNEMONIC_SLDT:
     case ZYDIS_MNEMONIC_SMSW:
-    case ZYDIS_MNEMONIC_STR:
-      c.steps_late = true;
-      break;
-    default:
-      break;
+    case ZYDIS_MNEMONIC_STR: c.steps_late = true; break;
+    default: break;
   }
 }
 
@@ -112,27 +102,19 @@ std::uint64_t choose_address(const World& world, std::size_t bytes, Random& rand
   const std::uint64_t data = world.data();
   const std::uint64_t room = kDataBytes - 1024 - bytes;
   switch (random.below(64)) {
-    case 0:
-      return world.read_only() - random.below(bytes + 1);  // into the read-only page
-    case 1:
-      return world.read_only() + random.below(kPage);
-    case 2:
-      return world.bus() - random.below(bytes + 1) + random.below(8);  // into the page beyond end of file
-    case 3:
-      return world.bus() + kPage + random.below(2 * kPage);  // unmapped
-    case 4:
-      return random.next() | 0x0100000000000000;  // mostly not canonical
+    case 0: return world.read_only() - random.below(bytes + 1);  // into the read-only page
+    case 1: return world.read_only() + random.below(kPage);
+    case 2: return world.bus() - random.below(bytes + 1) + random.below(8);  // into the page beyond end of file
+    case 3: return world.bus() + kPage + random.below(2 * kPage);            // unmapped
+    case 4: return random.next() | 0x0100000000000000;                       // mostly not canonical
     case 5:
-    case 6:
-      return data + kPage - random.below(bytes + 1);  // across two pages
+    case 6: return data + kPage - random.below(bytes + 1);  // across two pages
     case 7:
     case 8:
     case 9:
     case 10:
-    case 11:
-      return data + 512 + random.below(room);  // misaligned
-    default:
-      return data + 512 + (random.below(room) & ~std::uint64_t{63});
+    case 11: return data + 512 + random.below(room);  // misaligned
+    default: return data + 512 + (random.below(room) & ~std::uint64_t{63});
   }
 }
 
@@ -160,8 +142,7 @@ bool make_case(Machine& machine, const Encoding& encoding, Random& random, Case&
   if (held != Held::kNone) {
     const ZydisDecodedOperand* operand = memory_operand(*decoded);
     out.fixed_address = choose_address(world, operand->size / 8u, random);
-    if (out.fixed_address >> 63 != 0 || out.fixed_address >> 48 != 0)
-      out.fixed_address = world.bus() + kPage + 8;
+    if (out.fixed_address >> 63 != 0 || out.fixed_address >> 48 != 0) out.fixed_address = world.bus() + kPage + 8;
     const auto& field = decoded->raw.raw.disp;
     if (uses_segment_base(*decoded)) {
       // The segment's base makes up for whatever the field says.

@@ -106,8 +106,7 @@ void Runner::emulated(const Case& c, const State& state, Outcome& out) {
   const bool computed = machine_.emulate(state, point_, effect, out);
   if (control_ == Control::kCount) effect.rcx = state.gpr[1];
   if (control_ == Control::kReturnAddress && effect.stores) effect.store_value = c.slot + c.length();
-  if (control_ == Control::kFlags && c.kind.op.effect == decoder::Effect::kJumpIf &&
-      c.kind.op.condition == 8) {
+  if (control_ == Control::kFlags && c.kind.op.effect == decoder::Effect::kJumpIf && c.kind.op.condition == 8) {
     effect.rip = point_.next();
   }
   if (!computed || (effect.stores && !machine_.store(state, effect, out))) {
@@ -144,9 +143,9 @@ void Runner::translate(const Case& c, Outcome& out) const {
   const std::uint64_t offset = out.rip - c.slot;
   if (offset >= (detours_ ? size_.head + size_.code : xol::kSlotBytes)) return;
   const xol::SlotPosition position = detours_ ? xol::SlotPosition{} : xol::position_in_slot(point_, offset);
-  const std::uint64_t original = detours_ ? runtime::detour_position(info_, out.rip).rip : static_cast<std::uint64_t>(position.address);
-  const bool is_fault =
-      out.signal == SIGILL || out.signal == SIGFPE || out.signal == SIGSEGV || out.signal == SIGBUS;
+  const std::uint64_t original =
+      detours_ ? runtime::detour_position(info_, out.rip).rip : static_cast<std::uint64_t>(position.address);
+  const bool is_fault = out.signal == SIGILL || out.signal == SIGFPE || out.signal == SIGSEGV || out.signal == SIGBUS;
   const bool is_step = out.signal == SIGTRAP;
   if ((is_fault || is_step) && out.code > 0 && out.address == out.rip) out.address = original;
   if (position.sets_rcx) out.gpr[1] = original;

@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "tests/insn_diff/case.h"
 #include "runtime/jump/detour_writer.h"
+#include "tests/insn_diff/case.h"
 
 namespace ubp::insn_diff {
 
@@ -51,7 +51,7 @@ class Runner {
   bool detours_;
   xol::Displaced point_;
   runtime::DetourWriter writer_{{}};
-  runtime::DetourSize size_{};    // of the detour
+  runtime::DetourSize size_{};  // of the detour
   runtime::DetourInfo info_;
   std::uint64_t copy_ = 0;  // where the displaced instruction runs
 };

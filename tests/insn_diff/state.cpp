@@ -22,16 +22,11 @@ std::uint64_t canonical(std::uint64_t address) {
 
 std::uint64_t some_number(Random& random) {
   switch (random.below(6)) {
-    case 0:
-      return random.below(256);
-    case 1:
-      return static_cast<std::uint64_t>(random.between(-128, 127));
-    case 2:
-      return std::uint64_t{1} << random.below(64);
-    case 3:
-      return (std::uint64_t{1} << random.below(64)) - 1;
-    default:
-      return random.next();
+    case 0: return random.below(256);
+    case 1: return static_cast<std::uint64_t>(random.between(-128, 127));
+    case 2: return std::uint64_t{1} << random.below(64);
+    case 3: return (std::uint64_t{1} << random.below(64)) - 1;
+    default: return random.next();
   }
 }
 
@@ -83,9 +78,7 @@ std::uint8_t* StateMaker::vector_part(std::uint8_t* image, int number, int part)
 
 void StateMaker::fill_xsave(std::uint8_t* image, Random& random) const {
   const XsaveLayout& layout = machine_.xsave_layout();
-  const auto pool = [&](std::size_t bytes) {
-    return pool_.data() + (random.next() >> 20) % (pool_.size() - bytes);
-  };
+  const auto pool = [&](std::size_t bytes) { return pool_.data() + (random.next() >> 20) % (pool_.size() - bytes); };
   std::memset(image, 0, 32);
   const std::uint64_t bits = random.next();
   const bool x87_traps = random.chance(24), sse_traps = random.chance(24);
@@ -104,8 +97,7 @@ void StateMaker::fill_xsave(std::uint8_t* image, Random& random) const {
   for (int i = 0; i < 8; ++i) {
     std::memset(image + 32 + i * 16, 0, 16);
     std::memcpy(image + 32 + i * 16, pool(10), 10);
-    if (random.chance(2))
-      write_at(image + 40 + i * 16, static_cast<std::uint16_t>(0x3fe0 + random.below(64)));
+    if (random.chance(2)) write_at(image + 40 + i * 16, static_cast<std::uint16_t>(0x3fe0 + random.below(64)));
     if (random.chance(2)) image[39 + i * 16] |= 0x80;  // normal
   }
   for (int number = 0; number < 32; ++number) {
@@ -131,8 +123,7 @@ void StateMaker::fill_xsave(std::uint8_t* image, Random& random) const {
 
 void StateMaker::fill_general(Random& random, State& out) const {
   for (auto& value : out.gpr) value = some_number(random);
-  constexpr std::uint64_t kStatus = 0x8d5, kDirection = 0x400, kNested = 0x4000, kAlign = 0x40000,
-                          kId = 0x200000;
+  constexpr std::uint64_t kStatus = 0x8d5, kDirection = 0x400, kNested = 0x4000, kAlign = 0x40000, kId = 0x200000;
   out.flags = random.next() & (kStatus | kDirection | kId);
   if (random.chance(32)) out.flags |= kNested;
   if (random.chance(64)) out.flags |= kAlign;
@@ -140,8 +131,7 @@ void StateMaker::fill_general(Random& random, State& out) const {
   out.gs = random.below(1u << 30);
 }
 
-void StateMaker::put(const Case& c, std::uint64_t address, const void* bytes, std::size_t size,
-                     State& out) const {
+void StateMaker::put(const Case& c, std::uint64_t address, const void* bytes, std::size_t size, State& out) const {
   const std::uint64_t offset = address - c.world->stack();
   if (offset < kRwBytes && size <= kRwBytes - offset) std::memcpy(out.memory.data() + offset, bytes, size);
 }
@@ -150,9 +140,7 @@ void StateMaker::set_vector_index(const Case& c, const ZydisDecodedOperand& oper
                                   Random& random, State& out) {
   const char* name = ZydisMnemonicGetString(c.decoded.raw.mnemonic);
   const char* kind = std::strstr(name, "gather");
-  kind = kind != nullptr                           ? kind + 6
-         : std::strstr(name, "scatter") != nullptr ? std::strstr(name, "scatter") + 7
-                                                   : name;
+  kind = kind != nullptr ? kind + 6 : std::strstr(name, "scatter") != nullptr ? std::strstr(name, "scatter") + 7 : name;
   if (kind[0] == 'p' && kind[1] == 'f') kind += 3;
   const bool is_wide = kind[0] == 'q';
   const int number = ZydisRegisterGetId(operand.mem.index);
@@ -191,8 +179,7 @@ void StateMaker::solve(const Case& c, const ZydisDecodedOperand& operand, Random
   }
   if (!has_base && !has_index) return;
   const bool is_vector = mem.type == ZYDIS_MEMOP_TYPE_VSIB;
-  const int base = has_base ? number_of(mem.base) : -1,
-            index = has_index && !is_vector ? number_of(mem.index) : -1;
+  const int base = has_base ? number_of(mem.base) : -1, index = has_index && !is_vector ? number_of(mem.index) : -1;
   const std::uint64_t scale = mem.scale == 0 ? 1 : mem.scale;
   const auto set = [&](int reg, std::uint64_t value) {
     if ((fixed_ >> reg & 1) != 0) return;
@@ -226,20 +213,11 @@ void StateMaker::solve_operands(const Case& c, Random& random, State& out) {
   fixed_ = 1u << kRsp;
   std::uint64_t rsp = c.world->stack() + 1024 + random.below(256) * 8;
   switch (random.below(64)) {
-    case 0:
-      rsp = c.world->stack() + random.below(24);
-      break;  // the next push faults
-    case 1:
-      rsp = c.world->stack() + 2048 + random.below(64);
-      break;  // misaligned
-    case 2:
-      rsp = c.world->read_only() - random.below(16);
-      break;
-    case 3:
-      rsp = random.chance(4) ? random.next() : c.world->bus() + kPage + random.below(kPage);
-      break;
-    default:
-      break;
+    case 0: rsp = c.world->stack() + random.below(24); break;         // the next push faults
+    case 1: rsp = c.world->stack() + 2048 + random.below(64); break;  // misaligned
+    case 2: rsp = c.world->read_only() - random.below(16); break;
+    case 3: rsp = random.chance(4) ? random.next() : c.world->bus() + kPage + random.below(kPage); break;
+    default: break;
   }
   out.gpr[kRsp] = rsp;
   for (std::uint8_t i = 0; i < c.decoded.raw.operand_count; ++i) {
@@ -258,8 +236,7 @@ void StateMaker::solve_operands(const Case& c, Random& random, State& out) {
   }
 }
 
-std::uint64_t StateMaker::address_of(const Case& c, const ZydisDecodedOperand& operand,
-                                     const State& state) const {
+std::uint64_t StateMaker::address_of(const Case& c, const ZydisDecodedOperand& operand, const State& state) const {
   const auto& mem = operand.mem;
   auto address = static_cast<std::uint64_t>(mem.disp.value);
   if (mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP) {

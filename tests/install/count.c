@@ -10,7 +10,7 @@
 
 static int failures = 0;
 
-static void check(int is_good, const char *what, double got) {
+static void check(int is_good, const char* what, double got) {
   if (is_good) return;
   printf("count: %s: got %g\n", what, got);
   ++failures;
@@ -19,11 +19,11 @@ static void check(int is_good, const char *what, double got) {
 int step(int value);
 int step(int value) { return value * 3 + 1; }
 
-static void add_argument(const ubp_context *context, void *sum) {
-  *(unsigned long *)sum += (unsigned long)ubp_context_argument(context, 0);
+static void add_argument(const ubp_context* context, void* sum) {
+  *(unsigned long*)sum += (unsigned long)ubp_context_argument(context, 0);
 }
 
-static double hits(ubp_probe *probe) {
+static double hits(ubp_probe* probe) {
   ubp_probe_stats stats = {0};
   stats.struct_size = sizeof stats;
   check(ubp_probe_read(probe, &stats) == UBP_OK, "ubp_probe_read", 0);
@@ -31,9 +31,9 @@ static double hits(ubp_probe *probe) {
 }
 
 int main(void) {
-  int (*volatile call)(int) = step;  /* neither is inlined */
+  int (*volatile call)(int) = step; /* neither is inlined */
   long (*volatile absolute)(long) = labs;
-  const char *const version = TEXT(UBP_VERSION_MAJOR) "." TEXT(UBP_VERSION_MINOR) "." TEXT(UBP_VERSION_PATCH);
+  const char* const version = TEXT(UBP_VERSION_MAJOR) "." TEXT(UBP_VERSION_MINOR) "." TEXT(UBP_VERSION_PATCH);
   unsigned long sum = 0;
   long total = 0;
   ubp_probe *own = NULL, *libc = NULL;

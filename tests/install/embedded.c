@@ -14,7 +14,7 @@
 
 static int failures = 0;
 
-static void check(int is_good, const char *what, const char *detail) {
+static void check(int is_good, const char* what, const char* detail) {
   if (is_good) return;
   printf("embedded: %s: %s\n", what, detail);
   ++failures;
@@ -26,14 +26,14 @@ __attribute__((noinline)) int step(int value) {
   return value + 1;
 }
 
-static void *module_of(const void *address) {
+static void* module_of(const void* address) {
   Dl_info info;
   return dladdr(address, &info) != 0 ? info.dli_fbase : NULL;
 }
 
 static ubp_refusal refusal = {.struct_size = sizeof refusal};
 
-static unsigned long hits(ubp_probe *probe) {
+static unsigned long hits(ubp_probe* probe) {
   ubp_probe_stats stats = {.struct_size = sizeof stats};
   check(ubp_probe_read(probe, &stats) == UBP_OK, "ubp_probe_read", "failed");
   if (ubp_probe_refusal(probe, 0, &refusal) == UBP_OK) check(0, "refused", refusal.symbol);
@@ -48,7 +48,7 @@ static void on_trap(int signal) {
 }
 
 // SIGTRAP is the program's to set, block and raise, and the probes go on.
-static void check_signals(ubp_probe *probe) {
+static void check_signals(ubp_probe* probe) {
   struct sigaction action = {.sa_handler = on_trap}, before;
   sigset_t set;
   const unsigned long hits_before = hits(probe);
@@ -66,19 +66,20 @@ static void check_signals(ubp_probe *probe) {
   check(hits(probe) - hits_before == CALLS, "step", "has not its hits while SIGTRAP was blocked");
 }
 
-static void check_refused(ubp_status status, const char *what) {
+static void check_refused(ubp_status status, const char* what) {
   check(status == UBP_E_REFUSED, what, "is not refused");
   check(strncmp(refusal.message, "runtime:", 8) == 0, what, refusal.message);
 }
 
-static void run(int is_in_program, char **names) {
-  void *const where = module_of(is_in_program ? (void *)&step : dlsym(RTLD_DEFAULT, "ubp_init"));
+static void run(int is_in_program, char** names) {
+  void* const where = module_of(is_in_program ? (void*)&step : dlsym(RTLD_DEFAULT, "ubp_init"));
   ubp_probe *probe = NULL, *all = NULL;
   for (; *names != NULL; ++names) {
-    check(where != NULL && module_of(dlsym(RTLD_DEFAULT, *names)) == where, *names, "is not UBP's for the whole process");
+    check(where != NULL && module_of(dlsym(RTLD_DEFAULT, *names)) == where, *names,
+          "is not UBP's for the whole process");
   }
   check(ubp_init(NULL) == UBP_OK, "ubp_init", "failed");
-  check(ubp_register_address((void *)&step, NULL, &probe, &refusal) == UBP_OK, "step", refusal.message);
+  check(ubp_register_address((void*)&step, NULL, &probe, &refusal) == UBP_OK, "step", refusal.message);
   for (int i = 0; i < CALLS; ++i) step(i);
   check(hits(probe) == CALLS, "step", "has not its hits");
   check_signals(probe);
@@ -86,7 +87,7 @@ static void run(int is_in_program, char **names) {
   // Nothing of the runtime's own: what it is named by is refused, what a glob finds is left out.
   check_refused(ubp_register_address(dlsym(RTLD_DEFAULT, "sigprocmask"), NULL, NULL, &refusal), "sigprocmask");
   if (is_in_program) {
-    check_refused(ubp_register_address((void *)&ubp_init, NULL, NULL, &refusal), "&ubp_init");
+    check_refused(ubp_register_address((void*)&ubp_init, NULL, NULL, &refusal), "&ubp_init");
     check_refused(ubp_register("ubp_init", NULL, NULL, &refusal), "ubp_init");
     check(ubp_register("ubp_*", NULL, NULL, &refusal) == UBP_E_NOT_FOUND, "ubp_*", "is found");
   }
@@ -96,7 +97,7 @@ static void run(int is_in_program, char **names) {
   check(ubp_shutdown() == UBP_OK, "ubp_shutdown", "failed");
 }
 
-int main(int count, char **arguments) {
+int main(int count, char** arguments) {
   if (count > 1 && strcmp(arguments[1], "other") == 0) {
     check(ubp_init(NULL) == UBP_E_OTHER_RUNTIME, "ubp_init", "does not see the other runtime");
     check(ubp_is_active() == 0, "ubp_is_active", "is true");

@@ -1,4 +1,5 @@
-// A C++ program with UBP, and so a libstdc++ that is not its own, inside: exceptions, streams and operator new stay apart.
+// A C++ program with UBP, and so a libstdc++ that is not its own, inside: exceptions, streams and operator new stay
+// apart.
 #include <ubp.h>
 
 #include <cstdio>

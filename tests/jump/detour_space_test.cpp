@@ -21,7 +21,8 @@ constexpr std::uint32_t kDetourHead = 18;
 struct Region {
   std::uint64_t mapping, low;
   Region() {
-    void* const memory = mmap(nullptr, kRegion + kChunkBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* const memory =
+        mmap(nullptr, kRegion + kChunkBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     REQUIRE(memory != MAP_FAILED);
     mapping = reinterpret_cast<std::uint64_t>(memory);
     low = (mapping + kChunkBytes - 1) & ~(kChunkBytes - 1);
@@ -40,7 +41,8 @@ void test_places(unsigned seed, bool refuses_some) {
   const Region region;
   std::mt19937 random(seed);
   const auto below = [&](std::uint32_t bound) { return static_cast<std::uint32_t>(random() % bound); };
-  DetourSpace space([&](std::uint64_t base) { return (!refuses_some || base / kChunkBytes % 3 != 0) && region.open(base); });
+  DetourSpace space(
+      [&](std::uint64_t base) { return (!refuses_some || base / kChunkBytes % 3 != 0) && region.open(base); });
   auto view = std::make_unique<DetourView>();
   std::deque<DetourInfo> infos;
   std::map<std::uint64_t, const DetourInfo*> placed;  // by the address of the head
@@ -106,14 +108,15 @@ TEST_CASE("detour space: a pattern that names one address gives it once") {
   REQUIRE(first);
   CHECK(static_cast<std::uint32_t>(*first - from) == 0xf8cccccc);
   CHECK(!place(from));
-  CHECK(!place(from + 50));   // it would overlap
+  CHECK(!place(from + 50));  // it would overlap
   CHECK(place(from + 4096));
 }
 
 TEST_CASE("detour_low_bits: shared by what overlaps modulo 2^24, and by nothing else") {
   constexpr std::uint64_t kCode = 0x7f1234567890;
   const Extent code{kCode, kCode + 20};
-  for (const std::uint64_t far : {std::uint64_t{0}, kPredictorBytes, 3 * kPredictorBytes, std::uint64_t{1} << 26, std::uint64_t{1} << 30}) {
+  for (const std::uint64_t far :
+       {std::uint64_t{0}, kPredictorBytes, 3 * kPredictorBytes, std::uint64_t{1} << 26, std::uint64_t{1} << 30}) {
     for (const std::uint64_t at : {kCode + far, kCode - far}) {
       CHECK(shares_low_bits({at, at + 1}, code));
       CHECK(shares_low_bits({at + 19, at + 40}, code));
@@ -123,12 +126,13 @@ TEST_CASE("detour_low_bits: shared by what overlaps modulo 2^24, and by nothing 
       CHECK(!shares_low_bits({at + 20, at + 40}, code));
     }
   }
-  CHECK(shares_low_bits({kPredictorBytes - 2, kPredictorBytes + 2}, {kPredictorBytes * 5, kPredictorBytes * 5 + 1}));  // around the wrap
+  CHECK(shares_low_bits({kPredictorBytes - 2, kPredictorBytes + 2},
+                        {kPredictorBytes * 5, kPredictorBytes * 5 + 1}));  // around the wrap
   CHECK(!shares_low_bits({kPredictorBytes - 2, kPredictorBytes}, {kPredictorBytes * 5, kPredictorBytes * 5 + 1}));
 }
 
-// Where nothing but the highest byte is fixed, and where int3s at a boundary fix the byte above the lowest: all detours of a section of
-// code lie close together, and differ from all of its code, not only from their own.
+// Where nothing but the highest byte is fixed, and where int3s at a boundary fix the byte above the lowest: all detours
+// of a section of code lie close together, and differ from all of its code, not only from their own.
 TEST_CASE("detour_low_bits: a section's detours are dense, and agree with none of its code") {
   const Region region;
   DetourSpace space([&](std::uint64_t base) { return region.open(base); });

@@ -1,4 +1,5 @@
-// Where a thread stands whose RIP is in a detour: every instruction of every shape, and what a handler is shown there. See stepped_detour.h.
+// Where a thread stands whose RIP is in a detour: every instruction of every shape, and what a handler is shown there.
+// See stepped_detour.h.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -27,15 +28,21 @@ std::vector<Kind> kinds() {
     Kind records{.name = "records", .calls = true, .is_inside = is_inside};
     records.needs.recorder = 20;
     all.push_back(records);
-    for (int what = 0; what < 3; ++what) {       // no registers, reads, modifies
+    for (int what = 0; what < 3; ++what) {                // no registers, reads, modifies
       for (int floating = 0; floating < 4; ++floating) {  // none, SSE, all by XSAVE, all by moves
         Kind kind{.name = "consumers", .calls = true, .is_inside = is_inside, .has_moves = floating == 3};
         kind.needs.reads = what >= 1;
         kind.needs.modifies = what == 2;
         kind.needs.xmm = floating >= 1;
         kind.needs.all_fp = floating >= 2;
-        kind.name += std::string(is_inside ? " inside" : "") + (what == 0 ? "" : what == 1 ? ", read" : ", modify") +
-                     (floating == 0 ? "" : floating == 1 ? ", SSE" : floating == 2 ? ", XSAVE" : ", moves");
+        kind.name += std::string(is_inside ? " inside" : "") +
+                     (what == 0   ? ""
+                      : what == 1 ? ", read"
+                                  : ", modify") +
+                     (floating == 0   ? ""
+                      : floating == 1 ? ", SSE"
+                      : floating == 2 ? ", XSAVE"
+                                      : ", moves");
         all.push_back(kind);
       }
     }
@@ -64,8 +71,8 @@ TEST_CASE("detour stages: at every instruction of every shape a handler is shown
   }
 }
 
-// A stage that is left out is one whose beginning nobody has noted. (One of a single instruction may say no more than the one before:
-// a register that has just been spilled still has its value.)
+// A stage that is left out is one whose beginning nobody has noted. (One of a single instruction may say no more than
+// the one before: a register that has just been spilled still has its value.)
 TEST_CASE("control: a shape without any one of its stages is found out") {
   for (const Kind& kind : kinds()) {
     SteppedDetour detour(kind);

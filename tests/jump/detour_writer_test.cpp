@@ -1,5 +1,6 @@
-// What the writer of detours makes: the bytes of the blocks that are run most, the copies of instructions and what follows them, jumps,
-// and the buffer's bound. What the stages say of counting, consumers and records: detour_stages_test.cpp.
+// What the writer of detours makes: the bytes of the blocks that are run most, the copies of instructions and what
+// follows them, jumps, and the buffer's bound. What the stages say of counting, consumers and records:
+// detour_stages_test.cpp.
 #include <doctest/doctest.h>
 
 #include <vector>
@@ -45,7 +46,9 @@ struct Written {
     code.resize(std::max<std::size_t>(code.size(), 5));
     writer.write(image, info, plan, code, nullptr);
   }
-  DetourPosition at(std::int64_t offset) const { return detour_position(info, info.entry + static_cast<std::uint64_t>(offset)); }
+  DetourPosition at(std::int64_t offset) const {
+    return detour_position(info, info.entry + static_cast<std::uint64_t>(offset));
+  }
   Bytes bytes(std::size_t begin, std::size_t count) const {
     const auto first = image.begin() + static_cast<std::ptrdiff_t>(size.head + begin);
     return {first, first + static_cast<std::ptrdiff_t>(count)};
@@ -61,16 +64,18 @@ TEST_CASE("detour writer: the code that counts") {
   CHECK(detour.size.head == 8 + 10);
   CHECK(detour.info.head() == reinterpret_cast<std::uint64_t>(detour.image.data()));
   REQUIRE(detour.info.copies[0] == 69);
-  const Bytes spill_rcx{0x64, 0x48, 0x89, 0x0c, 0x25, 0x08, 0xfb, 0xff, 0xff}, load_rcx{0x64, 0x48, 0x8b, 0x0c, 0x25, 0x08, 0xfb, 0xff, 0xff};
-  const Bytes spill_rax{0x64, 0x48, 0x89, 0x04, 0x25, 0x10, 0xfb, 0xff, 0xff}, load_rax{0x64, 0x48, 0x8b, 0x04, 0x25, 0x10, 0xfb, 0xff, 0xff};
+  const Bytes spill_rcx{0x64, 0x48, 0x89, 0x0c, 0x25, 0x08, 0xfb, 0xff, 0xff},
+      load_rcx{0x64, 0x48, 0x8b, 0x0c, 0x25, 0x08, 0xfb, 0xff, 0xff};
+  const Bytes spill_rax{0x64, 0x48, 0x89, 0x04, 0x25, 0x10, 0xfb, 0xff, 0xff},
+      load_rax{0x64, 0x48, 0x8b, 0x04, 0x25, 0x10, 0xfb, 0xff, 0xff};
   CHECK(detour.bytes(0, 9) == spill_rcx);
   CHECK(detour.bytes(9, 9) == Bytes{0x64, 0x48, 0x8b, 0x0c, 0x25, 0x00, 0xfb, 0xff, 0xff});  // mov %fs:state,%rcx
   CHECK(detour.bytes(18, 3) == Bytes{0x48, 0x8b, 0x49});                                     // mov fast(%rcx),%rcx
   CHECK(detour.bytes(22, 2) == Bytes{0xe3, 0xde});                                           // jrcxz: to the slow way
   CHECK(detour.bytes(24, 9) == spill_rax);
-  CHECK(detour.bytes(33, 7) == Bytes{0x48, 0x8b, 0x81, 0x08, 0, 0, 0});                      // mov 8(%rcx),%rax
-  CHECK(detour.bytes(40, 4) == Bytes{0x48, 0x8d, 0x40, 0x01});                               // lea 1(%rax),%rax
-  CHECK(detour.bytes(44, 7) == Bytes{0x48, 0x89, 0x81, 0x08, 0, 0, 0});                      // mov %rax,8(%rcx)
+  CHECK(detour.bytes(33, 7) == Bytes{0x48, 0x8b, 0x81, 0x08, 0, 0, 0});  // mov 8(%rcx),%rax
+  CHECK(detour.bytes(40, 4) == Bytes{0x48, 0x8d, 0x40, 0x01});           // lea 1(%rax),%rax
+  CHECK(detour.bytes(44, 7) == Bytes{0x48, 0x89, 0x81, 0x08, 0, 0, 0});  // mov %rax,8(%rcx)
   CHECK(detour.bytes(51, 9) == load_rax);
   CHECK(detour.bytes(60, 9) == load_rcx);
   REQUIRE(detour.info.copies[1] == 69 + 5);
@@ -100,17 +105,18 @@ TEST_CASE("detour writer: behind an instruction's copy, the next one or where th
   CHECK(detour.at(copies[0]).is(kCounted));
   CHECK(detour.at(copies[0]).is_before);
   CHECK(is_at(copies[1], 4));
-  CHECK(is_at(copies[1] + 6, 4 + 5 + 0x10));   // the return address is pushed: the call's target
+  CHECK(is_at(copies[1] + 6, 4 + 5 + 0x10));  // the return address is pushed: the call's target
   CHECK(is_at(copies[2], 9));
-  CHECK(is_at(copies[2] + 2, 11));             // not taken: the next instruction
-  CHECK(is_at(copies[2] + 4, 11 + 0x10));      // taken
+  CHECK(is_at(copies[2] + 2, 11));         // not taken: the next instruction
+  CHECK(is_at(copies[2] + 4, 11 + 0x10));  // taken
   CHECK(is_at(copies[3], 11));
   CHECK(is_at(copies[4], 13));
   CHECK(entry == detour.info.head() + detour.size.head);
   // The return address that is pushed is the original one, and lies so that it can be with alignment checked.
   const auto push = static_cast<std::int64_t>(copies[1]);
   REQUIRE(detour.bytes(copies[1], 2) == Bytes{0xff, 0x35});
-  const std::uint64_t at = entry + static_cast<std::uint64_t>(push) + 6 + ubp::xol::load32(&detour.image[detour.size.head + copies[1] + 2]);
+  const std::uint64_t at =
+      entry + static_cast<std::uint64_t>(push) + 6 + ubp::xol::load32(&detour.image[detour.size.head + copies[1] + 2]);
   CHECK(at % 8 == 0);
   CHECK(ubp::xol::load64(reinterpret_cast<const std::uint8_t*>(at)) == origin + 9);
 }

@@ -1,5 +1,5 @@
-// Jumps that come and go while threads run through them, across a cache line, by every entry. The runtime is linked into this
-// program; what is probed lies in libfx_optimise.so.
+// Jumps that come and go while threads run through them, across a cache line, by every entry. The runtime is linked
+// into this program; what is probed lies in libfx_optimise.so.
 #include <doctest/doctest.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -14,7 +14,7 @@
 
 #include "runtime/include/ubp.h"
 
-extern "C" long wide(long x);                           // libfx_optimise.so
+extern "C" long wide(long x);  // libfx_optimise.so
 extern "C" int narrow(int x);
 extern "C" int narrow_copy(int x);
 extern "C" unsigned long backwards(long x, long y);
@@ -106,8 +106,9 @@ TEST_CASE("control: a jump written by two plain stores with a delay between them
   std::fflush(nullptr);
   const pid_t child = fork();
   if (child == 0) {
-    for (const int crash : {SIGSEGV, SIGILL, SIGBUS, SIGFPE, SIGTRAP, SIGALRM}) signal(crash, SIG_DFL);  // doctest tells of them
-    alarm(20);  // another signal than those of a crash, should it come to that
+    for (const int crash : {SIGSEGV, SIGILL, SIGBUS, SIGFPE, SIGTRAP, SIGALRM})
+      signal(crash, SIG_DFL);  // doctest tells of them
+    alarm(20);                 // another signal than those of a crash, should it come to that
     auto* const text = const_cast<char*>(text_of(narrow));
     auto* const page = reinterpret_cast<char*>(reinterpret_cast<std::uintptr_t>(text) & ~std::uintptr_t{4095});
     if (mprotect(page, 8192, PROT_READ | PROT_WRITE | PROT_EXEC) != 0) _exit(2);
@@ -178,7 +179,8 @@ TEST_CASE("overlapping_windows: probes that come and go inside another's window"
   CHECK(std::memcmp(text_of(narrow), text_of(narrow_copy), 8) == 0);
 }
 
-TEST_CASE("overlapping_windows: two probes, and an entry behind both; the later address first; one that waits disabled") {
+TEST_CASE(
+    "overlapping_windows: two probes, and an entry behind both; the later address first; one that waits disabled") {
   ubp_probe* second = add("libfx_optimise:narrow+2");
   for (int i = 0; i < 100; ++i) CHECK(narrow(i) == i + 7);
   ubp_probe* first = add("libfx_optimise:narrow");
@@ -244,7 +246,8 @@ TEST_CASE("detours of consumers: every kind sees the same, and leaves all as it 
   }
 }
 
-TEST_CASE("a consumer in the middle of a function: by a jump, and the direction flag is clear in it, and set behind it") {
+TEST_CASE(
+    "a consumer in the middle of a function: by a jump, and the direction flag is clear in it, and set behind it") {
   struct Seen {
     std::uint64_t own = 0, program = 0;
     long runs = 0, argument = 0;
@@ -265,10 +268,12 @@ TEST_CASE("a consumer in the middle of a function: by a jump, and the direction 
     seen.root = static_cast<double>(x / 2);
   };
   constexpr std::uint64_t kDirection = 0x400;
-  for (const std::uint32_t kind : std::initializer_list<std::uint32_t>{UBP_PROBE_NO_FP, UBP_PROBE_NO_FP | UBP_PROBE_MODIFY, UBP_PROBE_SSE_ONLY, 0}) {
+  for (const std::uint32_t kind : std::initializer_list<std::uint32_t>{
+           UBP_PROBE_NO_FP, UBP_PROBE_NO_FP | UBP_PROBE_MODIFY, UBP_PROBE_SSE_ONLY, 0}) {
     CAPTURE(kind);
     Seen seen;
-    ubp_probe* const probe = add("libfx_optimise:backwards+1", kind, kind == 0 ? ubp_consumer(floating) : ubp_consumer(consumer), &seen);
+    ubp_probe* const probe =
+        add("libfx_optimise:backwards+1", kind, kind == 0 ? ubp_consumer(floating) : ubp_consumer(consumer), &seen);
     CHECK(stats().optimised_probepoints == 1);
     const std::uint64_t before = stats().optimised_hits;
     for (long i = 0; i < 1000; ++i) CHECK((backwards(i, 3) & kDirection) != 0);

@@ -6,8 +6,8 @@
 #include <xmmintrin.h>
 
 #include <algorithm>
-#include <csetjmp>
 #include <cerrno>
+#include <csetjmp>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -20,7 +20,8 @@ namespace {
 using trap::Context;
 using trap::g_process;
 
-constexpr std::uint64_t kTrapFlag = 0x100, kStatus = 0x8d5, kCarry = 1, kZero = 0x40, kDefaultMxcsr = 0x1f80, kRoundsUp = 0x4000;
+constexpr std::uint64_t kTrapFlag = 0x100, kStatus = 0x8d5, kCarry = 1, kZero = 0x40, kDefaultMxcsr = 0x1f80,
+                        kRoundsUp = 0x4000;
 constexpr std::uint32_t kRecorder = 20, kDropped = 20;  // a counter that no part has
 constexpr std::uint8_t kAddOne[] = {0x48, 0x8d, 0x5b, 0x01}, kReturn = 0xc3;
 constexpr std::size_t kRcx = 1, kRbx = 3, kRsp = 4;
@@ -31,7 +32,8 @@ sigjmp_buf g_faulted;  // a spoilt stage takes any register for a pointer
 
 template <typename T>
 std::int32_t from_thread(const T& object) {
-  return static_cast<std::int32_t>(reinterpret_cast<std::uint64_t>(&object) - reinterpret_cast<std::uint64_t>(__builtin_thread_pointer()));
+  return static_cast<std::int32_t>(reinterpret_cast<std::uint64_t>(&object) -
+                                   reinterpret_cast<std::uint64_t>(__builtin_thread_pointer()));
 }
 
 bool has_xsavec() {
@@ -58,7 +60,8 @@ std::uint8_t* map(std::size_t bytes, int protection, int flags = 0) {
 
 }  // namespace
 
-SteppedDetour::SteppedDetour(const Kind& kind) : kind_(kind), begins_(kChunkBytes / 64), ring_(record::kRingRecords), signal_stack_(65536) {
+SteppedDetour::SteppedDetour(const Kind& kind)
+    : kind_(kind), begins_(kChunkBytes / 64), ring_(record::kRingRecords), signal_stack_(65536) {
   constexpr int kAll = PROT_READ | PROT_WRITE | PROT_EXEC;
   mapping_ = reinterpret_cast<std::uint64_t>(map(3 * kChunkBytes, PROT_NONE));
   const std::uint64_t chunk = (mapping_ + 2 * kChunkBytes - 1) & ~(kChunkBytes - 1);
@@ -87,8 +90,9 @@ SteppedDetour::SteppedDetour(const Kind& kind) : kind_(kind), begins_(kChunkByte
   for (std::uint32_t part = 0; part < kParts; ++part) {
     std::copy_n(kAddOne, kPartBytes, text + part * kPartBytes);
     const bool is_point = part != 1, by_segment = part == 3 || (part == 0 && kind.by_segment);
-    plan.parts.push_back({static_cast<std::uint8_t>(part * kPartBytes), decoder::classify({text + part * kPartBytes, kPartBytes}), is_point,
-                          by_segment, static_cast<std::uint32_t>(part * sizeof(std::uint64_t))});
+    plan.parts.push_back({static_cast<std::uint8_t>(part * kPartBytes),
+                          decoder::classify({text + part * kPartBytes, kPartBytes}), is_point, by_segment,
+                          static_cast<std::uint32_t>(part * sizeof(std::uint64_t))});
     xol::Displaced point{};
     point.address = static_cast<std::int64_t>(origin_ + part * kPartBytes);
     point.length = kPartBytes;
@@ -101,8 +105,9 @@ SteppedDetour::SteppedDetour(const Kind& kind) : kind_(kind), begins_(kChunkByte
   g_process.table = table_->view();
 
   const trap::Thread& thread = trap::t_thread;
-  const DetourStorage storage{from_thread(thread.state), from_thread(thread.spilled.rcx), from_thread(thread.spilled.rax),
-                              from_thread(thread.spilled.rdx), static_cast<std::int32_t>(reinterpret_cast<std::uint64_t>(segment_))};
+  const DetourStorage storage{from_thread(thread.state), from_thread(thread.spilled.rcx),
+                              from_thread(thread.spilled.rax), from_thread(thread.spilled.rdx),
+                              static_cast<std::int32_t>(reinterpret_cast<std::uint64_t>(segment_))};
   writer_ = std::make_unique<DetourWriter>(storage);
   DetourConsumers consumers;
   consumers.needs = kind.needs;
@@ -111,9 +116,16 @@ SteppedDetour::SteppedDetour(const Kind& kind) : kind_(kind), begins_(kChunkByte
   consumers.error = from_thread(errno);
   consumers.cancel = from_thread(t_cancel);
   consumers.floating = {3, has_xsavec(), 0, 0};  // x87 and SSE
-  if (kind.has_moves) consumers.floating.save = consumers.floating.restore = reinterpret_cast<std::uint64_t>(empty_function);
+  if (kind.has_moves)
+    consumers.floating.save = consumers.floating.restore = reinterpret_cast<std::uint64_t>(empty_function);
   for (std::size_t i = 0; i < list_.size(); ++i) {
-    list_[i] = {&SteppedDetour::consume, this, i + 1 < list_.size() ? &list_[i + 1] : nullptr, 30 * sizeof(std::uint64_t), nullptr, 0, 0};
+    list_[i] = {&SteppedDetour::consume,
+                this,
+                i + 1 < list_.size() ? &list_[i + 1] : nullptr,
+                30 * sizeof(std::uint64_t),
+                nullptr,
+                0,
+                0};
   }
   const DetourConsumers* const called = kind.calls ? &consumers : nullptr;
   const DetourSize size = writer_->size_of(plan, called);
@@ -153,7 +165,9 @@ SteppedDetour::~SteppedDetour() {
   munmap(stack_, kStackBytes + kDetourSaveBytes);
 }
 
-SteppedDetour::Blocks SteppedDetour::blocks() const { return {*info_.shape, *info_.shape->later, *info_.shape->by_segment}; }
+SteppedDetour::Blocks SteppedDetour::blocks() const {
+  return {*info_.shape, *info_.shape->later, *info_.shape->by_segment};
+}
 
 void SteppedDetour::use(Blocks& blocks) {
   blocks.shape.later = &blocks.later;
@@ -165,8 +179,10 @@ bool SteppedDetour::is_of_one_instruction(std::size_t block, std::uint32_t stage
   constexpr std::uint32_t kLaterPart = 2;
   Blocks own = blocks();
   const DetourBlock& stages = *own.all()[block];
-  const std::uint64_t begins[] = {info_.entry - stages.entry, info_.entry + info_.late, info_.entry + info_.copies[kLaterPart] - stages.bytes};
-  const std::uint32_t begin = stages.stages[stage].begin, end = stage + 1 < stages.count ? stages.stages[stage + 1].begin : stages.bytes;
+  const std::uint64_t begins[] = {info_.entry - stages.entry, info_.entry + info_.late,
+                                  info_.entry + info_.copies[kLaterPart] - stages.bytes};
+  const std::uint32_t begin = stages.stages[stage].begin,
+                      end = stage + 1 < stages.count ? stages.stages[stage + 1].begin : stages.bytes;
   return decoder::length_of({reinterpret_cast<const std::uint8_t*>(begins[block] + begin), end - begin}) == end - begin;
 }
 
@@ -190,7 +206,8 @@ void SteppedDetour::run(const Scenario& scenario) {
   task_->ring_limit = task_->ring_head + (scenario.is_full ? 0 : 100);
   task_->consumer = 0;
   task_->has_deferred = 0;
-  first_consumer_ = scenario.consumers == 0 ? nullptr : &list_[list_.size() - static_cast<std::size_t>(scenario.consumers)];
+  first_consumer_ =
+      scenario.consumers == 0 ? nullptr : &list_[list_.size() - static_cast<std::size_t>(scenario.consumers)];
   t_cancel = scenario.is_disabled ? 1 : 0;
   calls_ = delivered_ = 0;
   executed_ = 0;
@@ -203,7 +220,9 @@ void SteppedDetour::run(const Scenario& scenario) {
   _mm_setcsr(mxcsr);
 }
 
-void SteppedDetour::on_trap(int, siginfo_t* info, void* context) { g_stepped->trap(info, static_cast<Context*>(context)); }
+void SteppedDetour::on_trap(int, siginfo_t* info, void* context) {
+  g_stepped->trap(info, static_cast<Context*>(context));
+}
 
 void SteppedDetour::consume(const ubp_context* context, void* data) {
   auto& self = *static_cast<SteppedDetour*>(data);
@@ -221,7 +240,8 @@ void SteppedDetour::consume(const ubp_context* context, void* data) {
 
 void SteppedDetour::begin(Context* uc) {
   launched_ = *uc;
-  for (unsigned reg = 0; reg < 16; ++reg) registers_[reg] = uc->general(reg) = reinterpret_cast<std::uint64_t>(&sink_[reg * 0x1111]);
+  for (unsigned reg = 0; reg < 16; ++reg)
+    registers_[reg] = uc->general(reg) = reinterpret_cast<std::uint64_t>(&sink_[reg * 0x1111]);
   flags_ = 0x202 | (kStatus & ~kZero) | (scenario_.goes_backwards ? kDirectionFlag : 0);  // all status flags but ZF
   uc->eflags = flags_ | kTrapFlag;
   uc->rip = info_.entry;
@@ -258,7 +278,8 @@ void SteppedDetour::trap(siginfo_t* info, Context* uc) {
   constexpr long kMostSteps = 5000;  // far more than any detour takes
   if (uc->rip == origin_ + kParts * kPartBytes || ++steps_ == kMostSteps) {
     expect(executed_ == kParts, "all instructions are executed", uc->rip);
-    for (unsigned reg = 0; reg < 16; ++reg) expect(uc->general(reg) == registers_[reg], "a register at the end", uc->rip);
+    for (unsigned reg = 0; reg < 16; ++reg)
+      expect(uc->general(reg) == registers_[reg], "a register at the end", uc->rip);
     std::memcpy(&uc->r8, &launched_.r8, offsetof(Context, cs) - offsetof(Context, r8));
     is_running_ = false;
     return;
@@ -268,7 +289,8 @@ void SteppedDetour::trap(siginfo_t* info, Context* uc) {
   const auto* const code = reinterpret_cast<const std::uint8_t*>(uc->rip);
   if (code[0] != 0x0f || code[1] != 0x05) return;
   // A step over a system call ends behind the next instruction: it is made here.
-  expect(uc->rax == SYS_rt_sigprocmask && uc->rsi == reinterpret_cast<std::uint64_t>(save_mask()), "the system call", uc->rip);
+  expect(uc->rax == SYS_rt_sigprocmask && uc->rsi == reinterpret_cast<std::uint64_t>(save_mask()), "the system call",
+         uc->rip);
   uc->rip += 2;
   uc->rax = 0;
   uc->rcx = uc->rip;
@@ -276,11 +298,14 @@ void SteppedDetour::trap(siginfo_t* info, Context* uc) {
   check(uc);
 }
 
-const std::uint64_t* SteppedDetour::save_mask() const { return &reinterpret_cast<const DetourSave*>(task_->consumer_stack)->mask; }
+const std::uint64_t* SteppedDetour::save_mask() const {
+  return &reinterpret_cast<const DetourSave*>(task_->consumer_stack)->mask;
+}
 
 // What a handler's own hits may do to the thread's storage, once a register that was spilled has its value again.
 void SteppedDetour::spill_over(const Context* uc) {
-  std::uint64_t* const places[3] = {&trap::t_thread.spilled.rax, &trap::t_thread.spilled.rcx, &trap::t_thread.spilled.rdx};
+  std::uint64_t* const places[3] = {&trap::t_thread.spilled.rax, &trap::t_thread.spilled.rcx,
+                                    &trap::t_thread.spilled.rdx};
   for (unsigned reg = 0; reg < 3; ++reg) {  // numbered as they are here
     const bool is_lost = const_cast<Context*>(uc)->general(reg) != registers_[reg];
     if (was_lost_[reg] && !is_lost) *places[reg] = ~registers_[reg];
@@ -300,7 +325,9 @@ std::uint64_t SteppedDetour::counter_of_part(std::uint32_t part) const {
   const bool by_segment = (info_.by_segment >> part & 1) != 0;
   return by_segment ? segment_[part] : counters_[part];
 }
-bool SteppedDetour::is_counted(std::uint32_t part) const { return part < kParts && counter_of_part(part) != counted_[part]; }
+bool SteppedDetour::is_counted(std::uint32_t part) const {
+  return part < kParts && counter_of_part(part) != counted_[part];
+}
 
 bool SteppedDetour::is_consumed() const {
   if (!kind_.calls || executed_ != 0) return true;
@@ -312,7 +339,8 @@ void SteppedDetour::expect(bool is_right, const char* what, std::uint64_t rip) {
   if (is_right) return;
   if (wrong_++ != 0) return;
   char text[200];
-  std::snprintf(text, sizeof text, "%s: %s: %s, at %+ld", kind_.name.c_str(), scenario_.name, what, static_cast<long>(rip - info_.entry));
+  std::snprintf(text, sizeof text, "%s: %s: %s, at %+ld", kind_.name.c_str(), scenario_.name, what,
+                static_cast<long>(rip - info_.entry));
   first_wrong_ = text;
 }
 
@@ -338,15 +366,18 @@ void SteppedDetour::check(const Context* uc) {
   const std::uint64_t original = origin_ + executed_ * kPartBytes;
   const bool goes_on = frame.return_address == trap::address_of(&trap::ubp_resume_restorer);
   expect(frame.uc.rip == original, "RIP", rip);
-  for (unsigned reg = 0; reg < 16; ++reg) expect(frame.uc.general(reg) == registers_[reg], reg == kRsp ? "RSP" : "a register", rip);
-  const bool are_dead = (info_.by_segment & 1) != 0 ? is_counted(0) : is_counted(kParts - 1);  // as where it counts in one instruction
+  for (unsigned reg = 0; reg < 16; ++reg)
+    expect(frame.uc.general(reg) == registers_[reg], reg == kRsp ? "RSP" : "a register", rip);
+  const bool are_dead =
+      (info_.by_segment & 1) != 0 ? is_counted(0) : is_counted(kParts - 1);  // as where it counts in one instruction
   const std::uint64_t compared = are_dead ? kDirectionFlag | kCarry : kDirectionFlag | kStatus;
   expect((frame.uc.eflags & compared) == (flags_ & compared), "the flags", rip);
   expect(goes_on == is_counted(executed_), "whether the hit is counted", rip);
   if (goes_on) expect(frame.uc.reserved[0] == original, "which hit goes on", rip);
   // While the task is marked, signals are put off.
   const bool is_known = !is_marked && (!kind_.calls || scenario_.consumers != 0);
-  if (goes_on && is_known) expect((frame.uc.reserved[1] == trap::kConsumed) == has_run, "whether the consumers have run", rip);
+  if (goes_on && is_known)
+    expect((frame.uc.reserved[1] == trap::kConsumed) == has_run, "whether the consumers have run", rip);
   if (is_known && is_deferred) {
     expect(takes_back == has_run, "whether the signal that was put off is taken back", rip);
     if (takes_back) expect(frame.uc.mask == save->mask, "the signal mask", rip);

@@ -1,8 +1,8 @@
-// Executes a detour one instruction at a time, and compares at each of them what a handler would be shown with what is the case: what
-// the registers were before the hit, whether a counter has moved, whether the consumers have run.
+// Executes a detour one instruction at a time, and compares at each of them what a handler would be shown with what is
+// the case: what the registers were before the hit, whether a counter has moved, whether the consumers have run.
 //
-// Everything a detour reads is made up here: the task, its counters and ring, the consumers, and the probed code. Nothing of it is
-// taken from the stages that are tested: the processor says what has happened so far.
+// Everything a detour reads is made up here: the task, its counters and ring, the consumers, and the probed code.
+// Nothing of it is taken from the stages that are tested: the processor says what has happened so far.
 #pragma once
 
 #include <sys/mman.h>
@@ -24,7 +24,7 @@ namespace ubp::runtime {
 // What the detour meets.
 struct Scenario {
   const char* name;
-  bool counts_alone = true;     // the task counts in detours by itself
+  bool counts_alone = true;  // the task counts in detours by itself
   bool has_ring = true, is_full = false;
   int consumers = 2;            // in the list
   bool changes_errno = false;   // they do
@@ -91,7 +91,7 @@ class SteppedDetour {
 
   Kind kind_;
   std::uint64_t mapping_ = 0, origin_ = 0;
-  std::uint64_t* segment_ = nullptr;            // what is counted by %gs
+  std::uint64_t* segment_ = nullptr;  // what is counted by %gs
   std::vector<std::uint64_t> begins_;
   std::unique_ptr<Table> table_;
   std::unique_ptr<DetourWriter> writer_;
@@ -103,22 +103,23 @@ class SteppedDetour {
   std::array<Consumer, 2> list_{};
   const Consumer* first_consumer_ = nullptr;
   std::uint8_t* stack_ = nullptr;
-  std::vector<std::uint64_t> sink_;             // where the program's registers lead: whoever takes one for another meets no fault
-  struct sigaction trap_was_ {}, fault_was_ {};
+  std::vector<std::uint64_t> sink_;  // where the program's registers lead: whoever takes one for another meets no fault
+  struct sigaction trap_was_ {
+  }, fault_was_{};
   std::vector<std::uint8_t> signal_stack_;
   stack_t signal_stack_was_{};
 
   Scenario scenario_{};
   bool is_running_ = false;
-  trap::Context launched_{};                    // the test's own registers
-  std::array<std::uint64_t, 16> registers_{};   // the program's, as they were, and as consumers have changed them
+  trap::Context launched_{};                   // the test's own registers
+  std::array<std::uint64_t, 16> registers_{};  // the program's, as they were, and as consumers have changed them
   std::uint64_t flags_ = 0;
-  std::array<std::uint64_t, kParts> counted_{}; // before
-  std::uint64_t head_ = 0, dropped_ = 0;        // likewise
-  std::uint32_t executed_ = 0;                  // instructions of the program's
+  std::array<std::uint64_t, kParts> counted_{};  // before
+  std::uint64_t head_ = 0, dropped_ = 0;         // likewise
+  std::uint32_t executed_ = 0;                   // instructions of the program's
   std::uint64_t last_ = 0;
   long steps_ = 0;
-  std::array<bool, 3> was_lost_{};              // rax, rcx, rdx
+  std::array<bool, 3> was_lost_{};  // rax, rcx, rdx
   int calls_ = 0, delivered_ = 0;
   std::set<std::uint64_t> visited_;
   long wrong_ = 0;

@@ -65,10 +65,9 @@ TEST_CASE("spec: a megabyte of random bytes gives one clean error, fast") {
 }
 
 TEST_CASE("spec: random sentences over the grammar's characters keep the invariants") {
-  const std::vector<std::string_view> words = {"f",   "app", "u",  ":",  "::", ";", "\n",   " ",       "+",
-                                               "0x1", "12",  "\"", "\\", "[",  "]", "!",    "#",       "(",
-                                               ")",   "<",   ">",  "*",  "?",  "/", "{",    "}",       "@",
-                                               "=",   ",",   "-",  ".",  "~",  "%", "\r\n", "\xc3\xb6"};
+  const std::vector<std::string_view> words = {
+      "f", "app", "u", ":", "::", ";", "\n", " ", "+", "0x1", "12", "\"", "\\", "[", "]", "!",    "#",       "(",
+      ")", "<",   ">", "*", "?",  "/", "{",  "}", "@", "=",   ",",  "-",  ".",  "~", "%", "\r\n", "\xc3\xb6"};
   std::mt19937 random(7);
   for (int round = 0; round < 20000; ++round) {
     std::string text;

@@ -19,8 +19,7 @@ using namespace std::string_literals;
 std::vector<Item> items_of(std::string_view text) {
   const auto result = parse(text);
   if (const Error* error = std::get_if<Error>(&result)) {
-    FAIL_CHECK(error->position.line << ":" << error->position.column << ": " << error->message
-                                    << " in: " << text);
+    FAIL_CHECK(error->position.line << ":" << error->position.column << ": " << error->message << " in: " << text);
     return {};
   }
   return std::get<std::vector<Item>>(result);
@@ -57,7 +56,9 @@ void check_errors(const std::vector<ErrorCase>& cases) {
 }  // namespace
 
 TEST_CASE("spec: a byte order mark is no text") {
-  const std::vector<Item> items = items_of("\xef\xbb\xbf" "compute");
+  const std::vector<Item> items = items_of(
+      "\xef\xbb\xbf"
+      "compute");
   REQUIRE(items.size() == 1);
   CHECK(items[0].text == "compute");
   CHECK(items[0].position.column == 1);
@@ -106,7 +107,8 @@ TEST_CASE("spec: symbol targets") {
       {"ns::~Cls", "", "ns::~Cls", false, 0, 1},
       {"A::f(int,char&)", "", "A::f(int,char&)", false, 0, 1},
       {"A::f(int, char const*)", "", "A::f(int, char const*)", false, 0, 1},
-      {"app:A::f(std::vector<int, std::allocator<int> > const&)+4", "app", "A::f(std::vector<int, std::allocator<int> > const&)", false, 4, 5},
+      {"app:A::f(std::vector<int, std::allocator<int> > const&)+4", "app",
+       "A::f(std::vector<int, std::allocator<int> > const&)", false, 4, 5},
       {"std::vector<A<int>>::at", "", "std::vector<A<int>>::at", false, 0, 1},
       {"foo.cold", "", "foo.cold", false, 0, 1},
       {"foo.isra.0+3", "", "foo.isra.0", false, 3, 1},
@@ -260,7 +262,8 @@ TEST_CASE("spec: errors in targets") {
       {"[limit=3]", 1, 1, "expected a symbol, found '['"},
       {"xyz:app:f", 1, 8,
        "unexpected ':' after 'xyz:app'; write module:symbol (the known kinds are u, uprobe and insn, and C++ scopes are written '::')"},
-      {"a; kprobe:./app:f", 1, 4, "probe kind 'kprobe' is for the kernel's probes; UBP has its own process's: u, uprobe, insn"},
+      {"a; kprobe:./app:f", 1, 4,
+       "probe kind 'kprobe' is for the kernel's probes; UBP has its own process's: u, uprobe, insn"},
       {"u:app:prov:mark", 1, 11, "unexpected ':' after 'prov' (C++ scopes are written '::')"},
       {"\"app\":prov:mark", 1, 11, "unexpected ':' after 'prov' (C++ scopes are written '::')"},
       {"ns::", 1, 5, "expected a name after '::'"},
@@ -329,7 +332,8 @@ TEST_CASE("spec: errors in numbers") {
 }
 
 TEST_CASE("spec: [missing=pending]") {
-  for (std::string text : {"lib*:init [missing=pending]", "lib*:init[missing=pending]", "lib*:init [missing=pending] # later"}) {
+  for (std::string text :
+       {"lib*:init [missing=pending]", "lib*:init[missing=pending]", "lib*:init [missing=pending] # later"}) {
     CAPTURE(text);
     const auto result = parse(text + "; f");
     const auto* items = std::get_if<std::vector<Item>>(&result);
@@ -342,8 +346,10 @@ TEST_CASE("spec: [missing=pending]") {
   }
   check_errors({
       {"!lib*:init [missing=pending]", 1, 12, "an exclusion has no options"},
-      {"f [missing=warn]", 1, 3, "an option list other than [missing=pending] ('[missing=warn]') is not supported yet by this version"},
-      {"f [missing=pending] x", 1, 21, "unexpected 'x' after the target; separate probes with ';' (a capture is not supported yet by this version)"},
+      {"f [missing=warn]", 1, 3,
+       "an option list other than [missing=pending] ('[missing=warn]') is not supported yet by this version"},
+      {"f [missing=pending] x", 1, 21,
+       "unexpected 'x' after the target; separate probes with ';' (a capture is not supported yet by this version)"},
   });
 }
 
@@ -356,25 +362,32 @@ TEST_CASE("spec: the parts of the grammar that are not built yet are named") {
       {"ur:libc:read", 1, 1, "probe kind 'ur' is not supported yet by this version"},
       {"uretprobe:f", 1, 1, "probe kind 'uretprobe' is not supported yet by this version"},
       {"call:app:\"S::h*\" { x }", 1, 1, "probe kind 'call' is not supported yet by this version"},
-      {"insn:app:0x1400-0x1480 [every=1000]", 1, 24, "an option list other than [missing=pending] ('[every=1000]') is not supported yet by this version"},
+      {"insn:app:0x1400-0x1480 [every=1000]", 1, 24,
+       "an option list other than [missing=pending] ('[every=1000]') is not supported yet by this version"},
       {"stmt:app:*", 1, 1, "probe kind 'stmt' is not supported yet by this version"},
       {"inline:app:f", 1, 1, "probe kind 'inline' is not supported yet by this version"},
       {"f; usdt:app:prov:request", 1, 4, "probe kind 'usdt' is not supported yet by this version"},
-      {"app@parser.c:120 len=x", 1, 4,
-       "a source line target (module@file:line) is not supported yet by this version"},
+      {"app@parser.c:120 len=x", 1, 4, "a source line target (module@file:line) is not supported yet by this version"},
       {"u:app@p.c:1", 1, 6, "a source line target (module@file:line) is not supported yet by this version"},
       {"foo@plt", 1, 4, "foo@plt leads to another module's function; probe that one (*:foo is wherever it is defined)"},
-      {"libc:fopen@", 1, 11, "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one"},
-      {"fopen@@ [missing=pending]", 1, 6, "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one"},
-      {"fopen@GLIBC_*", 1, 6, "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one"},
-      {"fopen@A@B", 1, 6, "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one"},
+      {"libc:fopen@", 1, 11,
+       "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one"},
+      {"fopen@@ [missing=pending]", 1, 6,
+       "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one"},
+      {"fopen@GLIBC_*", 1, 6,
+       "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one"},
+      {"fopen@A@B", 1, 6,
+       "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one"},
       {"app:0x1400-0x1480", 1, 11, "an address range needs the kind insn: write insn:module:0xA-0xB"},
       {"insn:app:0x1400-0x1400", 1, 17, "the range ends before it begins"},
       {"insn:app:0x1400-x", 1, 17, "expected the end of the range after '-'"},
       {"insn:f+4", 1, 7, "insn: probes every instruction of a function; without it, symbol+offset probes one"},
-      {"f [limit=3]", 1, 3, "an option list other than [missing=pending] ('[limit=3]') is not supported yet by this version"},
-      {"f[limit=3]", 1, 2, "an option list other than [missing=pending] ('[limit=3]') is not supported yet by this version"},
-      {"f+4[limit=3]", 1, 4, "an option list other than [missing=pending] ('[limit=3]') is not supported yet by this version"},
+      {"f [limit=3]", 1, 3,
+       "an option list other than [missing=pending] ('[limit=3]') is not supported yet by this version"},
+      {"f[limit=3]", 1, 2,
+       "an option list other than [missing=pending] ('[limit=3]') is not supported yet by this version"},
+      {"f+4[limit=3]", 1, 4,
+       "an option list other than [missing=pending] ('[limit=3]') is not supported yet by this version"},
       {"\"f\" [x]", 1, 5, "an option list ('[x]') is not supported yet by this version"},
       {"libc:malloc size=arg0:u64", 1, 13,
        "unexpected 'size=arg0:u64' after the target; separate probes with ';' (a capture is not supported yet by this version)"},

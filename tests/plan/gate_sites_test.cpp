@@ -49,8 +49,8 @@ asm(R"(
 
 namespace {
 
-// The reference: every function that holds the bytes of a `syscall` is followed from its entry, and the number is looked for
-// back along everything that was decoded.
+// The reference: every function that holds the bytes of a `syscall` is followed from its entry, and the number is
+// looked for back along everything that was decoded.
 struct Reference {
   std::set<std::uint64_t> points;
   std::size_t unknown = 0, unreadable = 0;
@@ -83,14 +83,17 @@ bool copies_to_eax(std::span<const std::uint8_t> code) {
 }
 
 void add_function(const symbols::Module& module, const symbols::Extent& function, Reference& reference) {
-  const std::span<const std::uint8_t> code(module.bytes_at(function.begin, function.end - function.begin), function.end - function.begin);
+  const std::span<const std::uint8_t> code(module.bytes_at(function.begin, function.end - function.begin),
+                                           function.end - function.begin);
   decoder::Walk walk = decoder::walk_function(code, function.begin);
   for (const auto& gap : walk.gaps) {
     const auto more = decoder::decode_gap(code, gap, function.begin, walk.references);
     walk.reached.insert(walk.reached.end(), more.begin(), more.end());
   }
   std::sort(walk.reached.begin(), walk.reached.end(), [](const auto& a, const auto& b) { return a.offset < b.offset; });
-  const auto bytes_of = [&](const decoder::Decoded& decoded) { return code.subspan(decoded.offset, decoded.instruction.length); };
+  const auto bytes_of = [&](const decoder::Decoded& decoded) {
+    return code.subspan(decoded.offset, decoded.instruction.length);
+  };
   for (std::size_t at = 0; at < walk.reached.size(); ++at) {
     const auto bytes = bytes_of(walk.reached[at]);
     if (bytes.size() != 2 || bytes[0] != 0x0f || bytes[1] != 0x05) continue;
@@ -122,7 +125,8 @@ Reference find_slowly(const symbols::Module& module) {
       if (!number && at >= 7) number = constant_for_eax({bytes + at - 7, 7});
       if (number && *number < 4096 && !is_gated(*number, module)) continue;
       const auto function = functions.containing(segment.address + at);
-      if (!function && number && is_gated(*number, module)) {  // libc's clone3, which ends its call frame information there
+      if (!function && number &&
+          is_gated(*number, module)) {  // libc's clone3, which ends its call frame information there
         reference.points.insert(segment.address + at + module.bias);
         continue;
       }
@@ -135,8 +139,10 @@ Reference find_slowly(const symbols::Module& module) {
 
 }  // namespace
 
-TEST_CASE("mask_sites_found: the same sites as by following every function from its entry, in all modules that are here") {
-  for (const char* library : {"libcrypto.so.3", "libstdc++.so.6", "libm.so.6", "libsqlite3.so.0", "libdw.so.1", "libtsan.so.2"}) {
+TEST_CASE(
+    "mask_sites_found: the same sites as by following every function from its entry, in all modules that are here") {
+  for (const char* library :
+       {"libcrypto.so.3", "libstdc++.so.6", "libm.so.6", "libsqlite3.so.0", "libdw.so.1", "libtsan.so.2"}) {
     if (dlopen(library, RTLD_NOW | RTLD_LOCAL) == nullptr) MESSAGE(std::string(library) << " is not here");
   }
   std::size_t compared = 0, points = 0;
@@ -182,9 +188,9 @@ TEST_CASE("mask_sites_found: every rt_sigprocmask, rt_sigaction and clone3 of th
   }
   REQUIRE(libc != nullptr);
   const plan::GateSites sites = plan::find_gate_sites(*libc);
-  MESSAGE(sites.points.size() << " sites, " << sites.unknown << " with a number from a register, " << sites.unreadable.size()
-                              << " unreadable");
-  CHECK(sites.unreadable.empty());       // syscall bytes outside every known function would be an unguarded door
+  MESSAGE(sites.points.size() << " sites, " << sites.unknown << " with a number from a register, "
+                              << sites.unreadable.size() << " unreadable");
+  CHECK(sites.unreadable.empty());    // syscall bytes outside every known function would be an unguarded door
   CHECK(sites.points.size() >= 18);   // Debian 12's libc has 18 that block or reset
   CHECK(sites.points.size() <= 128);  // the others have a constant, and are none of the gate's business
   // An independent count: every `mov $14, %eax` directly before a syscall must be among them, and clone3's one.
@@ -194,7 +200,8 @@ TEST_CASE("mask_sites_found: every rt_sigprocmask, rt_sigaction and clone3 of th
     if (bytes == nullptr) continue;
     constexpr std::uint8_t kMask[] = {0xb8, 0x0e, 0, 0, 0, 0x0f, 0x05}, kClone[] = {0xb8, 0xb3, 0x01, 0, 0, 0x0f, 0x05};
     for (std::uint64_t at = 0; at + sizeof kMask <= segment.size; ++at) {
-      const bool is_mask = std::memcmp(bytes + at, kMask, sizeof kMask) == 0, is_clone = std::memcmp(bytes + at, kClone, sizeof kClone) == 0;
+      const bool is_mask = std::memcmp(bytes + at, kMask, sizeof kMask) == 0,
+                 is_clone = std::memcmp(bytes + at, kClone, sizeof kClone) == 0;
       if (!is_mask && !is_clone) continue;
       ++(is_mask ? direct : clones);
       const std::uint64_t address = segment.address + at + 5 + libc->bias;

@@ -116,8 +116,7 @@ TEST_CASE("bad input: what later versions will know is told by name") {
 }
 
 TEST_CASE("bad input: an address inside an instruction, with the nearest boundaries") {
-  check_bad("fixed_length+1",
-            {"UBP_PROBES:1:1", "inside an instruction", "fixed_length+0x0", "fixed_length+0x5"});
+  check_bad("fixed_length+1", {"UBP_PROBES:1:1", "inside an instruction", "fixed_length+0x0", "fixed_length+0x5"});
   check_bad("fixed_length+0x7", {"fixed_length+0x5", "fixed_length+0xa"});
 }
 
@@ -133,9 +132,7 @@ TEST_CASE("bad input: a data symbol") {
   check_bad("libc:environ", {"environ", "data"});
 }
 
-TEST_CASE("bad input: an undefined symbol says where it is defined") {
-  check_bad("printf", {"printf", "libc.so.6"});
-}
+TEST_CASE("bad input: an undefined symbol says where it is defined") { check_bad("printf", {"printf", "libc.so.6"}); }
 
 TEST_CASE("bad input: a good item beside a bad one is not armed either") {
   check_bad("compute; comput", {"UBP_PROBES:1:10"});
@@ -158,12 +155,9 @@ TEST_CASE("bad input: options with values that they do not have") {
 
 TEST_CASE("bad input: an output directory that cannot be written") {
   Environment to_proc = {{"UBP_OUTPUT", "/proc/self/nothing/ubp.out"}};
-  check_untouched(run_probed({fixture("fx_hello")}, "compute", to_proc),
-                  {"UBP_OUTPUT", "/proc/self/nothing"});
-  check_untouched(run_probed({fixture("fx_hello")}, "compute", {{"UBP_OUTPUT", "/etc/passwd/x"}}),
-                  {"UBP_OUTPUT"});
-  check_untouched(run_probed({fixture("fx_hello")}, "compute", {{"UBP_OUTPUT", "ubp.%q.out"}}),
-                  {"UBP_OUTPUT", "%q"});
+  check_untouched(run_probed({fixture("fx_hello")}, "compute", to_proc), {"UBP_OUTPUT", "/proc/self/nothing"});
+  check_untouched(run_probed({fixture("fx_hello")}, "compute", {{"UBP_OUTPUT", "/etc/passwd/x"}}), {"UBP_OUTPUT"});
+  check_untouched(run_probed({fixture("fx_hello")}, "compute", {{"UBP_OUTPUT", "ubp.%q.out"}}), {"UBP_OUTPUT", "%q"});
   if (::getuid() != 0) return;
   Outcome denied = run({.argv = {fixture("fx_hello")},
                         .env = {{"UBP_PROBES", "compute"}, {"UBP_OUTPUT", "/root-only-ubp/x.out"}},
@@ -180,16 +174,14 @@ TEST_CASE("bad input: random bytes") {
   std::string path = folder.path() + "/probes";
   for (bool with_nul : {true, false}) {
     write_file(path, random_bytes(1 << 20, with_nul));
-    Outcome probed =
-        run({.argv = {fixture("fx_hello")}, .env = {{"UBP_PROBES_FILE", path}}, .timeout_s = 10});
+    Outcome probed = run({.argv = {fixture("fx_hello")}, .env = {{"UBP_PROBES_FILE", path}}, .timeout_s = 10});
     check_untouched(probed, {});
   }
   check_untouched(run_probed({fixture("fx_hello")}, random_bytes(120000, false)), {"UBP_PROBES:"});
   std::string brackets(1 << 20, '[');
   for (const std::string& content : {brackets, std::string(1 << 20, '(')}) {
     write_file(path, content);
-    Outcome probed =
-        run({.argv = {fixture("fx_hello")}, .env = {{"UBP_PROBES_FILE", path}}, .timeout_s = 10});
+    Outcome probed = run({.argv = {fixture("fx_hello")}, .env = {{"UBP_PROBES_FILE", path}}, .timeout_s = 10});
     check_untouched(probed, {});
   }
 }
@@ -220,9 +212,10 @@ TEST_CASE("what waits for modules, and is in none of those that its name fits, i
   struct Waiting {
     std::string probes, line;
   };
-  for (const Waiting& waiting : {Waiting{"libc:mallocc [missing=pending]", "UBP_PROBES:1:6: no function 'mallocc' in libc.so.6"},
-                                 Waiting{"zzz_none [missing=pending]", "UBP_PROBES:1:1: no function 'zzz_none' in "},
-                                 Waiting{"compute; zzz_none [missing=pending]", "UBP_PROBES:1:10: no function 'zzz_none' in "}}) {
+  for (const Waiting& waiting :
+       {Waiting{"libc:mallocc [missing=pending]", "UBP_PROBES:1:6: no function 'mallocc' in libc.so.6"},
+        Waiting{"zzz_none [missing=pending]", "UBP_PROBES:1:1: no function 'zzz_none' in "},
+        Waiting{"compute; zzz_none [missing=pending]", "UBP_PROBES:1:10: no function 'zzz_none' in "}}) {
     CAPTURE(waiting.probes);
     Outcome probed = run_probed({fixture("fx_hello")}, waiting.probes);
     CHECK(probed.end() == "exit 7");
@@ -242,15 +235,18 @@ TEST_CASE("what people write when they mean something else") {
   struct Meant {
     std::string probes, hint;
   };
-  for (const Meant& meant : {Meant{"libc", "libc.so.6 is a module: 'libc:FUNCTION'"}, Meant{"libc::malloc", "did you mean 'libc:malloc'?"},
-                             Meant{"libpthread:pthread_create", "it is part of libc.so.6 since glibc 2.34: 'libc:pthread_create'"},
-                             Meant{"malloc@plt", "leads to another module's function"}, Meant{"libc:fopen@", "expected a version, which is no glob, after '@'"},
-                             Meant{"libc:realpath@GLIBC_9", "'realpath' in libc.so.6 has no version 'GLIBC_9'"},
-                             Meant{"libc:realpath@GLIBC_9", "there is 'realpath@@GLIBC_2.3', 'realpath@GLIBC_2.2.5'"},
-                             Meant{"libc:realpath@@GLIBC_2.2.5", "'realpath' in libc.so.6 has no default version 'GLIBC_2.2.5'"},
-                             Meant{"libc:realpat@GLIBC_2.3", "did you mean 'realpath'?"},
-                             Meant{"fx_hello:parse:v", "UBP_PROBES:1:15: unexpected ':' after 'fx_hello:parse'"},
-                             Meant{"libc:malloc libc:free", "UBP_PROBES:1:13: unexpected 'libc:free' after the target; separate probes with ';'"}}) {
+  for (const Meant& meant :
+       {Meant{"libc", "libc.so.6 is a module: 'libc:FUNCTION'"}, Meant{"libc::malloc", "did you mean 'libc:malloc'?"},
+        Meant{"libpthread:pthread_create", "it is part of libc.so.6 since glibc 2.34: 'libc:pthread_create'"},
+        Meant{"malloc@plt", "leads to another module's function"},
+        Meant{"libc:fopen@", "expected a version, which is no glob, after '@'"},
+        Meant{"libc:realpath@GLIBC_9", "'realpath' in libc.so.6 has no version 'GLIBC_9'"},
+        Meant{"libc:realpath@GLIBC_9", "there is 'realpath@@GLIBC_2.3', 'realpath@GLIBC_2.2.5'"},
+        Meant{"libc:realpath@@GLIBC_2.2.5", "'realpath' in libc.so.6 has no default version 'GLIBC_2.2.5'"},
+        Meant{"libc:realpat@GLIBC_2.3", "did you mean 'realpath'?"},
+        Meant{"fx_hello:parse:v", "UBP_PROBES:1:15: unexpected ':' after 'fx_hello:parse'"},
+        Meant{"libc:malloc libc:free",
+              "UBP_PROBES:1:13: unexpected 'libc:free' after the target; separate probes with ';'"}}) {
     CAPTURE(meant.probes);
     Outcome probed = run_probed({fixture("fx_hello")}, meant.probes);
     CHECK(probed.end() == "exit 7");
@@ -260,7 +256,9 @@ TEST_CASE("what people write when they mean something else") {
   Outcome unknown = run_probed({fixture("fx_hello")}, "libnothere:malloc");
   CHECK(unknown.err.find("libZydis") == std::string::npos);  // UBP's own
   ScratchFolder folder;
-  write_file(folder.path() + "/probes", "\xef\xbb\xbf" "compute\n");
+  write_file(folder.path() + "/probes",
+             "\xef\xbb\xbf"
+             "compute\n");
   Outcome marked = run({.argv = {fixture("fx_hello")}, .env = {{"UBP_PROBES_FILE", folder.path() + "/probes"}}});
   CHECK(hits(marked.summary(), "compute") == 2);
   Outcome dash = run_probed({fixture("fx_hello")}, "compute", {{"UBP_OUTPUT", "-"}});

@@ -1,6 +1,6 @@
-// clone3 with CLONE_CLEAR_SIGHAND, which takes a child's handlers away, SIGTRAP's with them: libc's own since glibc 2.38, and a
-// program's by syscall(2). The child is probed, and what it sees is what it sees without UBP. The control library has no gate: its
-// child dies at the first int3.
+// clone3 with CLONE_CLEAR_SIGHAND, which takes a child's handlers away, SIGTRAP's with them: libc's own since
+// glibc 2.38, and a program's by syscall(2). The child is probed, and what it sees is what it sees without UBP. The
+// control library has no gate: its child dies at the first int3.
 #include <doctest/doctest.h>
 
 #include "harness.h"

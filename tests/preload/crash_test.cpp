@@ -24,9 +24,9 @@ namespace {
 
 struct Death {
   int signal = 0;
-  std::string place;           // "fx_crash+0x11a9": file and offset in it
-  bool is_unpatched = false;   // the bytes at RIP are those of the file
-  int patched = 0;             // int3 bytes in the executable's text
+  std::string place;          // "fx_crash+0x11a9": file and offset in it
+  bool is_unpatched = false;  // the bytes at RIP are those of the file
+  int patched = 0;            // int3 bytes in the executable's text
 };
 
 // Fills place and is_unpatched for a task that stands at `address`.
@@ -35,7 +35,8 @@ void look(pid_t pid, std::uint64_t address, Death& death) {
   death.place = "nowhere";
   for (std::string line; std::getline(maps, line);) {
     unsigned long low = 0, high = 0, offset = 0;
-    if (std::sscanf(line.c_str(), "%lx-%lx %*s %lx", &low, &high, &offset) != 3 || address < low || address >= high) continue;
+    if (std::sscanf(line.c_str(), "%lx-%lx %*s %lx", &low, &high, &offset) != 3 || address < low || address >= high)
+      continue;
     if (line.find('/') == std::string::npos) return;
     const std::string path = line.substr(line.find('/'));
     char text[32];
@@ -67,7 +68,8 @@ int count_int3(pid_t pid) {
   return count;
 }
 
-// Runs fx_crash under a tracer that lets every signal through and looks at the task that took the last one, when it ends.
+// Runs fx_crash under a tracer that lets every signal through and looks at the task that took the last one, when it
+// ends.
 Death watch(const std::string& mode, const std::string& preload, const std::string& probes) {
   const pid_t pid = fork();
   if (pid == 0) {
@@ -78,8 +80,10 @@ Death watch(const std::string& mode, const std::string& preload, const std::stri
       setenv("UBP_OUTPUT", "/dev/null", 1);
       if (const char* optimize = getenv("UBP_TEST_OPTIMIZE")) setenv("UBP_OPTIMIZE", optimize, 1);
     }
-    for (const char* name : {"UBP_TEST_LIB", "UBP_TEST_FIXTURES", "UBP_TEST_CONTROLS", "UBP_TEST_LONG", "UBP_TEST_OPTIMIZE", "UBP_TEST_XOL"}) unsetenv(name);
-    std::signal(SIGQUIT, SIG_DFL);  // a shell ignores it in what it starts in the background
+    for (const char* name : {"UBP_TEST_LIB", "UBP_TEST_FIXTURES", "UBP_TEST_CONTROLS", "UBP_TEST_LONG",
+                             "UBP_TEST_OPTIMIZE", "UBP_TEST_XOL"})
+      unsetenv(name);
+    std::signal(SIGQUIT, SIG_DFL);             // a shell ignores it in what it starts in the background
     const rlimit small{512 << 10, 512 << 10};  // an overflow is then reached soon
     setrlimit(RLIMIT_STACK, &small);
     ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);

@@ -1,5 +1,5 @@
-// A program that a signal's default ends leaves its report first, in bounded time, and ends as it would have: with the same wait
-// status, whatever it was interrupted in; and it sees nothing of what UBP does for that.
+// A program that a signal's default ends leaves its report first, in bounded time, and ends as it would have: with the
+// same wait status, whatever it was interrupted in; and it sees nothing of what UBP does for that.
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -15,8 +15,9 @@ using namespace ubp::test;
 namespace {
 
 // Dumping or not, real-time ones among them.
-const std::vector<int> kSignals = {SIGHUP,  SIGINT,  SIGQUIT, SIGILL,    SIGABRT, SIGBUS, SIGFPE, SIGUSR1, SIGSEGV, SIGUSR2, SIGPIPE,
-                                   SIGALRM, SIGTERM, SIGXCPU, SIGXFSZ,   SIGPROF, SIGIO,  SIGPWR, SIGSYS,  SIGSTKFLT, SIGVTALRM, 34, 64};
+const std::vector<int> kSignals = {SIGHUP,  SIGINT,  SIGQUIT, SIGILL,    SIGABRT,   SIGBUS,  SIGFPE,  SIGUSR1,
+                                   SIGSEGV, SIGUSR2, SIGPIPE, SIGALRM,   SIGTERM,   SIGXCPU, SIGXFSZ, SIGPROF,
+                                   SIGIO,   SIGPWR,  SIGSYS,  SIGSTKFLT, SIGVTALRM, 34,      64};
 
 std::string ended_by(int signal) { return "signal " + std::to_string(signal); }
 
@@ -73,7 +74,8 @@ TEST_CASE("in the midst of malloc, the dynamic linker, streams, fork, pthread_cr
       for (int turn = 0; turn < turns; ++turn) {
         CAPTURE(work);
         CAPTURE(probes);
-        Outcome probed = run({.argv = {fixture("fx_death"), "busy", work}, .env = {{"UBP_PROBES", probes}}, .timeout_s = 30});
+        Outcome probed =
+            run({.argv = {fixture("fx_death"), "busy", work}, .env = {{"UBP_PROBES", probes}}, .timeout_s = 30});
         REQUIRE(probed.end() == ended_by(SIGALRM));
         const nlohmann::json summary = probed.summary();
         REQUIRE(adds_up(summary));
@@ -87,7 +89,10 @@ TEST_CASE("a signal to the process while a thread that blocks it is leaving: no 
   const std::vector<std::string> argv = {fixture("fx_death"), "leave", std::to_string(SIGTERM)};
   CHECK(run_plain(argv).end() == ended_by(SIGTERM));
   const StuckPipe pipe;  // the report takes some seconds; the thread leaves within one
-  Outcome probed = run({.argv = argv, .env = {{"UBP_PROBES", kManyRows}, {"UBP_OUTPUT", pipe.path()}}, .summary = false, .timeout_s = 60});
+  Outcome probed = run({.argv = argv,
+                        .env = {{"UBP_PROBES", kManyRows}, {"UBP_OUTPUT", pipe.path()}},
+                        .summary = false,
+                        .timeout_s = 60});
   CHECK(probed.end() == ended_by(SIGTERM));
 }
 
@@ -111,7 +116,9 @@ TEST_CASE("a reader that does not read keeps the process no longer than some sec
     ::dup2(::open("/dev/null", O_WRONLY), 1);
     ::setenv("LD_PRELOAD", library().c_str(), 1);
     const std::string program = fixture("fx_death");
-    for (const char* name : {"UBP_TEST_LIB", "UBP_TEST_FIXTURES", "UBP_TEST_CONTROLS", "UBP_TEST_OPTIMIZE", "UBP_TEST_LONG", "UBP_TEST_XOL"}) ::unsetenv(name);
+    for (const char* name : {"UBP_TEST_LIB", "UBP_TEST_FIXTURES", "UBP_TEST_CONTROLS", "UBP_TEST_OPTIMIZE",
+                             "UBP_TEST_LONG", "UBP_TEST_XOL"})
+      ::unsetenv(name);
     ::setenv("UBP_PROBES", "tick; libc:str*; libc:mem*; libc:*alloc*", 1);
     ::execl(program.c_str(), program.c_str(), "raise", "15", nullptr);
     ::_exit(99);
@@ -145,11 +152,13 @@ TEST_CASE("the program sees its dispositions as it set them, and so does what it
 }
 
 TEST_CASE("what is ignored stays ignored, and what is blocked blocked") {
-  Outcome ignored = run_probed({"/bin/sh", "-c", "trap '' TERM INT; kill -TERM $$; kill -INT $$; exit 4"}, "libc:malloc");
+  Outcome ignored =
+      run_probed({"/bin/sh", "-c", "trap '' TERM INT; kill -TERM $$; kill -INT $$; exit 4"}, "libc:malloc");
   CHECK(ignored.end() == "exit 4");
   Outcome handled = run_probed({"/bin/sh", "-c", "trap 'exit 5' TERM; kill -TERM $$; exit 4"}, "libc:malloc");
   CHECK(handled.end() == "exit 5");
-  Outcome reset = run_probed({"/bin/sh", "-c", "trap 'trap - TERM; kill -TERM $$' TERM; kill -TERM $$; exit 4"}, "libc:malloc");
+  Outcome reset =
+      run_probed({"/bin/sh", "-c", "trap 'trap - TERM; kill -TERM $$' TERM; kill -TERM $$; exit 4"}, "libc:malloc");
   CHECK(reset.end() == ended_by(SIGTERM));
   CHECK(hits(reset.summary(), "libc:malloc") > 0);
 }

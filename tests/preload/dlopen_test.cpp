@@ -10,7 +10,8 @@ namespace {
 
 std::string plugin() { return fixture("libfx_plugin.so"); }
 
-void check_rounds(const std::string& rounds, const std::string& probes, const std::string& work, Environment more = {}, bool thread = false) {
+void check_rounds(const std::string& rounds, const std::string& probes, const std::string& work, Environment more = {},
+                  bool thread = false) {
   CAPTURE(rounds);
   CAPTURE(probes);
   std::vector<std::string> argv = {fixture("fx_dlopen"), plugin(), rounds};
@@ -37,7 +38,8 @@ TEST_CASE("dlopen_pending: armed when the module is loaded, its constructor's ca
 }
 
 TEST_CASE("a module whose code the dynamic linker has yet to write into is refused") {
-  Outcome probed = run_probed({fixture("fx_dlopen"), fixture("libfx_textrel.so"), "3"}, "insn:libfx_textrel:plugin_* [missing=pending]; f");
+  Outcome probed = run_probed({fixture("fx_dlopen"), fixture("libfx_textrel.so"), "3"},
+                              "insn:libfx_textrel:plugin_* [missing=pending]; f");
   CHECK(probed.end() == "exit 0");
   CHECK(numbers(probed.out)["wrong"] == 0);
   CHECK(numbers(probed.out)["calls"] == 33);
@@ -49,12 +51,14 @@ TEST_CASE("a module whose code the dynamic linker has yet to write into is refus
 
 TEST_CASE("dlclose_probed_loop: loaded and unloaded, at the same place and elsewhere") {
   check_rounds("100", "libfx_plugin:plugin_work [missing=pending]", "libfx_plugin:plugin_work [missing=pending]");
-  check_rounds("100", "libfx_plugin:plugin_work [missing=pending]; f", "libfx_plugin:plugin_work [missing=pending]", {{"UBP_SLOTS", "2"}}, true);
+  check_rounds("100", "libfx_plugin:plugin_work [missing=pending]; f", "libfx_plugin:plugin_work [missing=pending]",
+               {{"UBP_SLOTS", "2"}}, true);
 }
 
 TEST_CASE("dlclose_probed_loop: every instruction, exclusions, system calls, libc probed too") {
   const std::string spec = "insn:libfx_plugin:plugin_* [missing=pending]";
-  Outcome probed = run_probed({fixture("fx_dlopen"), plugin(), "40"}, spec + "; libc:*; libfx_plugin:getpid [missing=pending]; !libfx_plugin:plugin_pid");
+  Outcome probed = run_probed({fixture("fx_dlopen"), plugin(), "40"},
+                              spec + "; libc:*; libfx_plugin:getpid [missing=pending]; !libfx_plugin:plugin_pid");
   CHECK(probed.end() == "exit 0");
   auto said = numbers(probed.out);
   CHECK(said["wrong"] == 0);
@@ -67,7 +71,7 @@ TEST_CASE("dlclose_probed_loop: every instruction, exclusions, system calls, lib
     CHECK(symbol != "plugin_pid");
     if (symbol.rfind("plugin_work", 0) == 0) CHECK(probe["hits"] == said["calls"]);
   }
-  CHECK(rows >= 5);  // one row an instruction, however often the module came back elsewhere
+  CHECK(rows >= 5);                       // one row an instruction, however often the module came back elsewhere
   CHECK(total(summary, "pending") == 1);  // the function it does not have
   CHECK(adds_up(summary));
 }

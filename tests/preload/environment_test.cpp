@@ -1,5 +1,5 @@
-// Programs in narrow places: without /proc, under a late system call filter, with every descriptor closed, not dumpable,
-// short of address space, linked statically, or under a tracer.
+// Programs in narrow places: without /proc, under a late system call filter, with every descriptor closed, not
+// dumpable, short of address space, linked statically, or under a tracer.
 #include <doctest/doctest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -62,21 +62,28 @@ TEST_CASE("jail: a child that shuts itself in makes nothing there; it reports wh
   for (const std::string& root : {jail.path(), std::string("/"), std::string("/../..")}) {
     CAPTURE(root);
     const bool is_jail = root == jail.path();
-    Outcome probed = run({.argv = {fixture("fx_environment"), "jail", root}, .env = {{"UBP_PROBES", "f"}, {"UBP_OUTPUT", output}}, .summary = false});
+    Outcome probed = run({.argv = {fixture("fx_environment"), "jail", root},
+                          .env = {{"UBP_PROBES", "f"}, {"UBP_OUTPUT", output}},
+                          .summary = false});
     CHECK(probed.end() == "exit 0");
     CHECK(numbers(probed.out)["wrong"] == 0);
-    const auto report_of = [&](long pid) { return read_file(folder.path() + "/deep/fx_environment/" + std::to_string(pid) + ".txt"); };
+    const auto report_of = [&](long pid) {
+      return read_file(folder.path() + "/deep/fx_environment/" + std::to_string(pid) + ".txt");
+    };
     CHECK(report_of(probed.pid).find("ubp: hits       100 ") != std::string::npos);
     CHECK(report_of(numbers(probed.out)["child"]).empty() == is_jail);
     CHECK(std::filesystem::is_empty(jail.path()));
-    const bool is_told = probed.err.find("ubp: warning: 1 of its children could not write its report, first fx_environment") != std::string::npos &&
-                         probed.err.find(": UBP_OUTPUT: cannot write ") != std::string::npos;
+    const bool is_told =
+        probed.err.find("ubp: warning: 1 of its children could not write its report, first fx_environment") !=
+            std::string::npos &&
+        probed.err.find(": UBP_OUTPUT: cannot write ") != std::string::npos;
     CHECK(is_told == is_jail);
     CHECK((probed.err.find("another root directory") != std::string::npos) == is_jail);
   }
 }
 
-TEST_CASE("environ: UBP's variables are gone from it, and the auxiliary vector is behind it and behind the kernel's own") {
+TEST_CASE(
+    "environ: UBP's variables are gone from it, and the auxiliary vector is behind it and behind the kernel's own") {
   Outcome plain = run({.argv = {fixture("fx_environ")}, .env = {{"ODD", ""}}, .preload = false});
   REQUIRE(numbers(plain.out)["wrong"] == 0);
   Outcome probed = run_probed({fixture("fx_environ")}, "f", {{"ODD", ""}});
@@ -105,7 +112,8 @@ TEST_CASE("a program that has made the timestamp counter a fault ends as it woul
   CHECK(probed.err.find("ubp: hits") != std::string::npos);
 }
 
-TEST_CASE("late_seccomp: a filter that ends the program for what a report needs: there is none, and it ends as it would") {
+TEST_CASE(
+    "late_seccomp: a filter that ends the program for what a report needs: there is none, and it ends as it would") {
   for (const std::string how : {"kill", "trap"}) {
     for (const std::string way : {"_exit", "exit"}) {
       const std::vector<std::string> argv = {fixture("fx_environment"), "bare", how, way};
@@ -126,7 +134,8 @@ TEST_CASE("late_seccomp: a filter that raises SIGSYS for what the runtime calls,
   REQUIRE(plain.end() == "signal 11");
   REQUIRE(numbers(plain.out)["wrong"] == 0);
   for (const std::string probes : {"f; insn:g", "insn:*"}) {
-    const Outcome probed = run({.argv = argv, .env = {{"UBP_PROBES", probes}, {"UBP_OPTIMIZE", "never"}}, .timeout_s = 20});
+    const Outcome probed =
+        run({.argv = argv, .env = {{"UBP_PROBES", probes}, {"UBP_OPTIMIZE", "never"}}, .timeout_s = 20});
     CHECK(probed.end() == "signal 11");
     CHECK(probed.out == plain.out);
   }
@@ -155,7 +164,8 @@ TEST_CASE("daemon_closefrom: two forks, every descriptor closed") {
     more.insert(more.end(), {{"UBP_PROBES", "f; insn:g"}, {"UBP_OPTIMIZE", optimize != nullptr ? optimize : "never"}});
     Outcome probed = run({.argv = {fixture("fx_environment"), "daemon", result}, .env = more, .summary = false});
     CHECK(probed.end() == "exit 0");
-    for (int wait = 0; wait < 500 && read_file(result).empty(); ++wait) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    for (int wait = 0; wait < 500 && read_file(result).empty(); ++wait)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
     auto said = numbers(read_file(result));
     CHECK(said["calls"] == 200);
     CHECK(said["wrong"] == 0);
@@ -169,13 +179,16 @@ TEST_CASE("mem_denied: a kernel that denies writes through /proc/self/mem; text 
   CHECK_FALSE(probed.summary().is_null());
 }
 
-TEST_CASE("fork_stale_mem_fd: no descriptor of the text is kept, and a child's end leaves its parent armed") { check({"memfd"}); }
+TEST_CASE("fork_stale_mem_fd: no descriptor of the text is kept, and a child's end leaves its parent armed") {
+  check({"memfd"});
+}
 
 TEST_CASE("rlimit_as: little address space") {
   for (const long mib : {2000, 300, 100}) {
     CAPTURE(mib);
-    Outcome probed = run_probed({"/bin/sh", "-c", "ulimit -v " + std::to_string(mib * 1024) + "; exec \"$0\" plain", fixture("fx_environment")},
-                                "fx_environment:f; insn:fx_environment:g", {{"UBP_FOLLOW", "exec"}, {"UBP_MISSING", "ignore"}});
+    Outcome probed = run_probed(
+        {"/bin/sh", "-c", "ulimit -v " + std::to_string(mib * 1024) + "; exec \"$0\" plain", fixture("fx_environment")},
+        "fx_environment:f; insn:fx_environment:g", {{"UBP_FOLLOW", "exec"}, {"UBP_MISSING", "ignore"}});
     CHECK(probed.end() == "exit 0");
     CHECK(numbers(probed.out)["wrong"] == 0);
     CHECK(hits(probed.summary(), "fx_environment:f") == 100);
@@ -215,11 +228,13 @@ TEST_CASE("gdb_attach_pass: gdb attaches, lets SIGTRAP pass, detaches; nothing i
   if (!has("/usr/bin/gdb")) return;
   ScratchFolder folder;
   const std::string script =
-      "\"$0\" sleep > " + folder.path() + "/out & pid=$!; until grep -q ready " + folder.path() + "/out; do :; done; unset LD_PRELOAD UBP_PROBES;"
-      "/usr/bin/gdb -q -batch -p $pid -ex 'handle SIGTRAP nostop noprint pass' -ex 'set $n = 0' -ex detach > " + folder.path() +
-      "/gdb 2>&1; wait $pid";
-  Outcome probed = run_probed({"/bin/sh", "-c", script, fixture("fx_environment")}, "fx_environment:f; insn:fx_environment:g",
-                              {{"UBP_FOLLOW", "exec"}, {"UBP_MISSING", "ignore"}});
+      "\"$0\" sleep > " + folder.path() + "/out & pid=$!; until grep -q ready " + folder.path() +
+      "/out; do :; done; unset LD_PRELOAD UBP_PROBES;"
+      "/usr/bin/gdb -q -batch -p $pid -ex 'handle SIGTRAP nostop noprint pass' -ex 'set $n = 0' -ex detach > " +
+      folder.path() + "/gdb 2>&1; wait $pid";
+  Outcome probed =
+      run_probed({"/bin/sh", "-c", script, fixture("fx_environment")}, "fx_environment:f; insn:fx_environment:g",
+                 {{"UBP_FOLLOW", "exec"}, {"UBP_MISSING", "ignore"}});
   CHECK(probed.end() == "exit 0");
   if (read_file(folder.path() + "/gdb").find("detached") == std::string::npos) {
     MESSAGE("skipped: gdb cannot attach here");
@@ -244,13 +259,15 @@ TEST_CASE("a set-user-ID program obeys no variable of its caller's, and says not
   constexpr uid_t kNobody = 65534;
   ScratchFolder folder;
   REQUIRE(::chmod(folder.path().c_str(), 0755) == 0);
-  const std::string program = folder.path() + "/program", secret = folder.path() + "/secret", report = folder.path() + "/report",
-                    summary = folder.path() + "/summary";
+  const std::string program = folder.path() + "/program", secret = folder.path() + "/secret",
+                    report = folder.path() + "/report", summary = folder.path() + "/summary";
   std::filesystem::copy_file(fixture("fx_embedded"), program);
   write_file(secret, "hunter2_token\n");
   REQUIRE(::chmod(secret.c_str(), 0600) == 0);
   const Environment wanted = {{"UBP_PROBES", "tick"}, {"UBP_OUTPUT", report}, {"UBP_SUMMARY", summary}};
-  const auto start = [&](const Environment& env, uid_t uid) { return run({.argv = {program}, .env = env, .preload = false, .uid = uid}); };
+  const auto start = [&](const Environment& env, uid_t uid) {
+    return run({.argv = {program}, .env = env, .preload = false, .uid = uid});
+  };
   REQUIRE(::chmod(program.c_str(), 04755) == 0);
   Outcome privileged = start(wanted, kNobody);
   if (privileged.out.rfind("secure 1", 0) != 0) {
@@ -262,8 +279,9 @@ TEST_CASE("a set-user-ID program obeys no variable of its caller's, and says not
   CHECK(privileged.err == "");
   CHECK_FALSE(std::filesystem::exists(report));
   CHECK_FALSE(std::filesystem::exists(summary));
-  for (const Environment& env : {Environment{{"UBP_PROBES_FILE", secret}}, Environment{{"UBP_PROBES", "tick"}, {"UBP_MISSING", "hunter"}},
-                                 Environment{{"UBP_OPTIONS", "help=1"}}, Environment{{"UBP_PROBES", "nowhere"}, {"UBP_MISSING", "error"}}}) {
+  for (const Environment& env :
+       {Environment{{"UBP_PROBES_FILE", secret}}, Environment{{"UBP_PROBES", "tick"}, {"UBP_MISSING", "hunter"}},
+        Environment{{"UBP_OPTIONS", "help=1"}}, Environment{{"UBP_PROBES", "nowhere"}, {"UBP_MISSING", "error"}}}) {
     Outcome other = start(env, kNobody);
     CHECK(other.end() == "exit 3");
     CHECK(other.err == "");

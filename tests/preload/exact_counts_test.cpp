@@ -59,8 +59,7 @@ void check_mixed(int threads, long calls, const std::string& slots, const char* 
   CHECK(total(summary, "refused") == 0);
   std::string wrong;  // one message for all points
   for (const Point& point : all) {
-    std::uint64_t expected =
-        point.times * static_cast<std::uint64_t>(calls) * static_cast<std::uint64_t>(threads);
+    std::uint64_t expected = point.times * static_cast<std::uint64_t>(calls) * static_cast<std::uint64_t>(threads);
     std::uint64_t got = hits(summary, point.item);
     if (got != expected) {
       wrong += point.item + ": " + std::to_string(got) + " not " + std::to_string(expected) + "\n";
@@ -74,7 +73,8 @@ void check_mixed(int threads, long calls, const std::string& slots, const char* 
 }  // namespace
 
 TEST_CASE("exact: with every instruction a jump, a call's return traps no more than the rest") {
-  Outcome probed = run_probed({fixture("fx_inject"), "1000"}, "insn:probed; insn:probed_leaf", {{"UBP_OPTIMIZE", "always"}});
+  Outcome probed =
+      run_probed({fixture("fx_inject"), "1000"}, "insn:probed; insn:probed_leaf", {{"UBP_OPTIMIZE", "always"}});
   CHECK(probed.end() == "exit 0");
   const nlohmann::json summary = probed.summary();
   CHECK(total(summary, "hits") == 10 * 1000);
@@ -129,12 +129,13 @@ TEST_CASE("exact_counts: every instruction of mixed, many calls") {
   }
 }
 
-// Each of its instructions is executed once in a call. With UBP_TEST_LONG and UBP_TEST_OPTIMIZE=always 200 threads make 10^10 hits
-// in minutes; by traps alone it takes hours.
+// Each of its instructions is executed once in a call. With UBP_TEST_LONG and UBP_TEST_OPTIMIZE=always 200 threads make
+// 10^10 hits in minutes; by traps alone it takes hours.
 TEST_CASE("exact_counts: every one of fifty instructions") {
   for (std::string slots : kSlots) {
     for (int threads : {1, 2, 16, 200}) {
-      for (long calls : {0L, 1L, long_run() ? 1000000L : 8000L / threads}) check_mixed(threads, calls, slots, "fx_fifty");
+      for (long calls : {0L, 1L, long_run() ? 1000000L : 8000L / threads})
+        check_mixed(threads, calls, slots, "fx_fifty");
     }
   }
 }

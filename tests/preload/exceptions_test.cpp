@@ -49,8 +49,7 @@ TEST_CASE("backtrace_at_probe: libunwind names the frames as in the unprobed run
   Outcome plain = run_plain({fixture("fx_backtrace")});
   std::string list = "middle; outer; main; direct_target";
   for (std::string name : kThrough) list += "; " + std::string(name) + "; " + name + "+0x4";
-  for (const Point& point : points(run_plain({fixture("fx_throw"), "--offsets"}).out))
-    list += "; " + point.item;
+  for (const Point& point : points(run_plain({fixture("fx_throw"), "--offsets"}).out)) list += "; " + point.item;
   Outcome probed = run_probed({fixture("fx_backtrace")}, list);
   CHECK(plain.out.find("through_memory+") != std::string::npos);
   CHECK(plain.out.find("main+") != std::string::npos);

@@ -1,5 +1,5 @@
-// The end of the process: what the runtime does there runs through code that nobody probes, whatever else goes on, and every
-// signal that would end the program ends it.
+// The end of the process: what the runtime does there runs through code that nobody probes, whatever else goes on, and
+// every signal that would end the program ends it.
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -59,8 +59,8 @@ TEST_CASE("libc:* on a program that does next to nothing: the runtime itself doe
 TEST_CASE("libc:* on true: no more SIGTRAPs than hits that trap, and a hundred") {
   ScratchFolder folder;
   const std::string counted = folder.path() + "/counted", summary_path = folder.path() + "/summary";
-  const std::vector<std::string> perf = {"/usr/bin/perf", "stat",   "-x",      ",",       "-o",     counted,
-                                         "-e",            "signal:signal_deliver", "--filter", "sig==5"};
+  const std::vector<std::string> perf = {"/usr/bin/perf",         "stat",     "-x",    ",", "-o", counted, "-e",
+                                         "signal:signal_deliver", "--filter", "sig==5"};
   std::vector<std::string> tried = perf;
   tried.push_back("/bin/true");
   if (::access(perf.front().c_str(), X_OK) != 0 || run_plain(tried).end() != "exit 0") {
@@ -70,8 +70,9 @@ TEST_CASE("libc:* on true: no more SIGTRAPs than hits that trap, and a hundred")
   for (const char* optimize : {"never", "auto"}) {
     CAPTURE(optimize);
     std::vector<std::string> argv = perf;
-    for (const std::string& word : {std::string("/usr/bin/env"), "LD_PRELOAD=" + library(), std::string("UBP_PROBES=libc:*"),
-                                    std::string("UBP_OPTIMIZE=") + optimize, "UBP_SUMMARY=" + summary_path, std::string("/bin/true")}) {
+    for (const std::string& word :
+         {std::string("/usr/bin/env"), "LD_PRELOAD=" + library(), std::string("UBP_PROBES=libc:*"),
+          std::string("UBP_OPTIMIZE=") + optimize, "UBP_SUMMARY=" + summary_path, std::string("/bin/true")}) {
       argv.push_back(word);
     }
     Outcome outcome = run_plain(argv);
@@ -92,12 +93,14 @@ TEST_CASE("the counts are exact whatever way the process ends, and with threads 
     for (const char* optimize : {"never", "auto", "always"}) {
       CAPTURE(way);
       CAPTURE(optimize);
-      Outcome calls = run_probed({fixture("fx_exit"), "calls", "1000", way}, "tick; libc:*", {{"UBP_OPTIMIZE", optimize}});
+      Outcome calls =
+          run_probed({fixture("fx_exit"), "calls", "1000", way}, "tick; libc:*", {{"UBP_OPTIMIZE", optimize}});
       CHECK(calls.end() == "exit 3");
       CHECK(hits(calls.summary(), "tick") == 1000);
       CHECK(adds_up(calls.summary()));
       for (int turn = 0; turn < 3; ++turn) {
-        Outcome threads = run_probed({fixture("fx_exit"), "threads", "1000", way}, "insn:tick; libc:*", {{"UBP_OPTIMIZE", optimize}});
+        Outcome threads =
+            run_probed({fixture("fx_exit"), "threads", "1000", way}, "insn:tick; libc:*", {{"UBP_OPTIMIZE", optimize}});
         CHECK(threads.end() == "exit 3");
         CHECK(hits(threads.summary(), "insn:tick") >= 1000);
         CHECK(adds_up(threads.summary()));
@@ -111,14 +114,16 @@ TEST_CASE("the end touches no memory for threads times probepoints") {
   const auto faults = [](const std::string& threads) {
     rusage before{}, after{};
     getrusage(RUSAGE_CHILDREN, &before);
-    Outcome outcome = run_probed({fixture("fx_exit"), "crowd", threads, "return"}, "tick; insn:libc:*", {{"UBP_OPTIMIZE", "never"}});
+    Outcome outcome =
+        run_probed({fixture("fx_exit"), "crowd", threads, "return"}, "tick; insn:libc:*", {{"UBP_OPTIMIZE", "never"}});
     getrusage(RUSAGE_CHILDREN, &after);
     CHECK(outcome.end() == "exit 3");
     CHECK(hits(outcome.summary(), "tick") == std::strtoull(threads.c_str(), nullptr, 10));
     CHECK(adds_up(outcome.summary()));
     return after.ru_minflt - before.ru_minflt;
   };
-  constexpr long kThreads = 100, kMost = 300;  // pages each: stack, state, the counters written; all counters: 650 and more
+  constexpr long kThreads = 100,
+                 kMost = 300;  // pages each: stack, state, the counters written; all counters: 650 and more
   const long few = faults("1"), many = faults(std::to_string(kThreads));
   CAPTURE(few);
   CAPTURE(many);
@@ -128,11 +133,13 @@ TEST_CASE("the end touches no memory for threads times probepoints") {
 TEST_CASE("a vfork child that ends leaves its parent's text alone, a forked one tells its own counts") {
   for (const char* optimize : {"never", "auto"}) {
     CAPTURE(optimize);
-    Outcome vforks = run_probed({fixture("fx_exit"), "vforks", "50", "return"}, "tick; libc:*", {{"UBP_OPTIMIZE", optimize}});
+    Outcome vforks =
+        run_probed({fixture("fx_exit"), "vforks", "50", "return"}, "tick; libc:*", {{"UBP_OPTIMIZE", optimize}});
     CHECK(vforks.end() == "exit 3");
     CHECK(hits(vforks.summary(), "tick") == 50);
     CHECK(vforks.summaries.size() == 1);
-    Outcome forks = run_probed({fixture("fx_exit"), "forks", "5", "return"}, "tick; libc:*", {{"UBP_OPTIMIZE", optimize}});
+    Outcome forks =
+        run_probed({fixture("fx_exit"), "forks", "5", "return"}, "tick; libc:*", {{"UBP_OPTIMIZE", optimize}});
     CHECK(forks.end() == "exit 3");
     CHECK(hits(forks.summary(), "tick") == 5);
     REQUIRE(forks.summaries.size() == 6);
@@ -169,7 +176,9 @@ TEST_CASE("exit_with_libc_insn: ... and so does SIGTERM from outside") {
   const StuckPipe pipe;
   const std::string probed = "LD_PRELOAD=" + library() + " UBP_PROBES='" + kManyRows + "' UBP_OUTPUT=" + pipe.path();
   const std::int64_t start = now_ns();
-  Outcome outcome = run_plain({"/bin/sh", "-c", "(sleep 2; kill -TERM $$) & exec env " + probed + " " + fixture("fx_exit") + " calls 5 return"});
+  Outcome outcome =
+      run_plain({"/bin/sh", "-c",
+                 "(sleep 2; kill -TERM $$) & exec env " + probed + " " + fixture("fx_exit") + " calls 5 return"});
   CHECK(outcome.end() == "signal " + std::to_string(SIGTERM));
   CHECK(now_ns() - start < 6'000'000'000);
 }
@@ -186,14 +195,16 @@ TEST_CASE("text that the program has replaced or made inaccessible is left alone
     std::string content(4096, 'x');
     content[0] = static_cast<char>(0xcc);
     write_file(folder.path() + "/file", content);
-    Outcome foreign = run_probed({fixture("fx_exit"), "foreign", folder.path() + "/file", "return"}, probes, {{"UBP_OPTIMIZE", optimize}});
+    Outcome foreign = run_probed({fixture("fx_exit"), "foreign", folder.path() + "/file", "return"}, probes,
+                                 {{"UBP_OPTIMIZE", optimize}});
     CHECK(foreign.end() == "exit 3");
     CHECK(hits(foreign.summary(), "tick") == 1);
     CHECK(read_file(folder.path() + "/file") == content);
   }
 }
 
-// What goes on while probes stay: a module is loaded whose symbols are read, in a process whose memory functions are probed.
+// What goes on while probes stay: a module is loaded whose symbols are read, in a process whose memory functions are
+// probed.
 TEST_CASE("a module that comes late is searched without traps in every byte of it") {
   Outcome outcome = run_probed({"/usr/bin/python3", "-S", "-E", "-c", "import _sqlite3"},
                                "insn:libc:*mem*; libsqlite3*:sqlite3_open [missing=pending]");
@@ -203,14 +214,15 @@ TEST_CASE("a module that comes late is searched without traps in every byte of i
   CHECK(adds_up(outcome.summary()));
 }
 
-// The bound is generous, and grows with the machine: what the load took, several times over. Without probes out of the way, the
-// report of a hundredth of this took minutes.
+// The bound is generous, and grows with the machine: what the load took, several times over. Without probes out of the
+// way, the report of a hundredth of this took minutes.
 TEST_CASE("exit_with_libc_insn: an end with every instruction of libc probed takes no longer than the start") {
   const std::int64_t start = now_ns();
-  Outcome outcome = run({.argv = {fixture("fx_exit"), "stamp", "return"},
-                         .env = {{"UBP_PROBES", "insn:*; insn:libc:*"}, {"UBP_OUTPUT", "/dev/null"}, {"UBP_OPTIMIZE", "never"}},
-                         .summary = false,
-                         .timeout_s = 300});
+  Outcome outcome =
+      run({.argv = {fixture("fx_exit"), "stamp", "return"},
+           .env = {{"UBP_PROBES", "insn:*; insn:libc:*"}, {"UBP_OUTPUT", "/dev/null"}, {"UBP_OPTIMIZE", "never"}},
+           .summary = false,
+           .timeout_s = 300});
   const std::int64_t end = now_ns();
   REQUIRE(outcome.end() == "exit 3");
   const std::int64_t stamp = numbers(outcome.out)["end_ns"];

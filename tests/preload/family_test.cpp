@@ -1,5 +1,5 @@
-// A program that is started by another: the wrapper that has nothing of what is to be probed passes it on; what several processes
-// have to say in the same words is said once; and what they print goes where the first one's goes.
+// A program that is started by another: the wrapper that has nothing of what is to be probed passes it on; what several
+// processes have to say in the same words is said once; and what they print goes where the first one's goes.
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -44,13 +44,14 @@ std::string folder_of(const std::string& path) { return path.substr(0, path.rfin
 }  // namespace
 
 TEST_CASE("wrappers that have nothing of what is to be probed pass it on") {
-  const std::vector<std::vector<std::string>> wrappers = {{"/bin/sh", "-c", "exec " + hello()},
-                                                          {"/bin/sh", "-c", hello() + "; exit $?"},
-                                                          {"/bin/bash", "-c", hello() + "; exit $?"},
-                                                          {"/usr/bin/timeout", "60", hello()},
-                                                          {"/usr/bin/nice", hello()},
-                                                          {"/usr/bin/env", "A=b", hello()},
-                                                          {"/usr/bin/timeout", "60", "/usr/bin/nice", "/bin/sh", "-c", hello() + "; exit $?"}};
+  const std::vector<std::vector<std::string>> wrappers = {
+      {"/bin/sh", "-c", "exec " + hello()},
+      {"/bin/sh", "-c", hello() + "; exit $?"},
+      {"/bin/bash", "-c", hello() + "; exit $?"},
+      {"/usr/bin/timeout", "60", hello()},
+      {"/usr/bin/nice", hello()},
+      {"/usr/bin/env", "A=b", hello()},
+      {"/usr/bin/timeout", "60", "/usr/bin/nice", "/bin/sh", "-c", hello() + "; exit $?"}};
   for (const std::vector<std::string>& argv : wrappers) {
     CAPTURE(argv[0]);
     CAPTURE(argv[1]);
@@ -84,7 +85,8 @@ TEST_CASE("a program that is probed passes nothing on") {
 }
 
 TEST_CASE("a wrapper that is probed itself does not lose the program without a word") {
-  for (const std::vector<std::string>& argv : std::vector<std::vector<std::string>>{{"/usr/bin/nice", hello()}, {"/bin/sh", "-c", "exec " + hello()}}) {
+  for (const std::vector<std::string>& argv :
+       std::vector<std::vector<std::string>>{{"/usr/bin/nice", hello()}, {"/bin/sh", "-c", "exec " + hello()}}) {
     CAPTURE(argv[0]);
     Outcome replaced = run_probed(argv, "libc:malloc; libc:str*");
     CHECK(replaced.end() == "exit 7");
@@ -92,19 +94,23 @@ TEST_CASE("a wrapper that is probed itself does not lose the program without a w
     CHECK(has(said(replaced), " is replaced by " + hello() + ": it leaves no report"));
     CHECK(has(said(replaced), "UBP_FOLLOW=exec probes it, too"));
   }
-  for (const std::vector<std::string>& argv :
-       std::vector<std::vector<std::string>>{{"/usr/bin/timeout", "60", hello()}, {"/bin/sh", "-c", hello() + "; exit $?"}}) {
+  for (const std::vector<std::string>& argv : std::vector<std::vector<std::string>>{
+           {"/usr/bin/timeout", "60", hello()}, {"/bin/sh", "-c", hello() + "; exit $?"}}) {
     CAPTURE(argv[0]);
     Outcome child = run_probed(argv, "libc:malloc; libc:str*");
     CHECK(child.end() == "exit 7");
     CHECK(count_prefix(child.err, "ubp: executed   1 program by its children, unprobed (UBP_FOLLOW=exec") == 1);
     CHECK(count_prefix(run_probed(argv, "libc:malloc", {{"UBP_FOLLOW", "exec"}}).err, "ubp: executed ") == 0);
   }
-  Outcome spawns = run_probed({"/usr/bin/python3", "-S", "-E", "-c", "import os\nfor i in range(3): os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)"},
-                              "libc:malloc");
+  Outcome spawns =
+      run_probed({"/usr/bin/python3", "-S", "-E", "-c",
+                  "import os\nfor i in range(3): os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)"},
+                 "libc:malloc");
   CHECK(spawns.end() == "exit 0");
   CHECK(count_prefix(spawns.err, "ubp: executed   3 programs by its children") == 1);
-  Outcome fails = run_probed({"/usr/bin/python3", "-S", "-E", "-c", "import os\ntry: os.execv('/nonexistent', ['x'])\nexcept OSError: pass"}, "libc:malloc");
+  Outcome fails = run_probed(
+      {"/usr/bin/python3", "-S", "-E", "-c", "import os\ntry: os.execv('/nonexistent', ['x'])\nexcept OSError: pass"},
+      "libc:malloc");
   CHECK(fails.end() == "exit 0");
   CHECK_FALSE(has(said(fails), "is replaced"));
 }
@@ -120,7 +126,9 @@ TEST_CASE("what executed programs do not have is said once, with a count") {
     CAPTURE(text);
     CHECK(probed.end() == "exit 7");
     check_counts(probed, 1);
-    CHECK(has(text, "3 of 4 executed programs lack what is to be probed, first /usr/bin/ls: UBP_PROBES:1:1: no module 'fx_hello'"));
+    CHECK(has(
+        text,
+        "3 of 4 executed programs lack what is to be probed, first /usr/bin/ls: UBP_PROBES:1:1: no module 'fx_hello'"));
     int told = 0;
     for (const std::string& line : lines(text)) told += has(line, "no module") ? 1 : 0;
     CHECK(told == 2);  // the shell's own, and that
@@ -128,8 +136,8 @@ TEST_CASE("what executed programs do not have is said once, with a count") {
 }
 
 TEST_CASE("... and an item that fits some of them only") {
-  Outcome probed = run_probed({"/bin/sh", "-c", "/bin/true; /bin/true; " + hello() + "; exit $?"}, "libc:malloc; " + kProbes,
-                              {{"UBP_FOLLOW", "exec"}, {"UBP_MISSING", "warn"}});
+  Outcome probed = run_probed({"/bin/sh", "-c", "/bin/true; /bin/true; " + hello() + "; exit $?"},
+                              "libc:malloc; " + kProbes, {{"UBP_FOLLOW", "exec"}, {"UBP_MISSING", "warn"}});
   CHECK(probed.end() == "exit 7");
   check_counts(probed, 1);
   CHECK(probed.summaries.size() == 4);
@@ -149,8 +157,9 @@ TEST_CASE("nobody finds it: the first says so, and that the others had none eith
 
 TEST_CASE("what a script captures is what its programs wrote") {
   // In a pipe, in a file, in the terminal's place, and in nothing at all.
-  const std::string script = "x=$(" + hello() + " 2>&1); echo \"<$x>\"; " + hello() + " 2>report; cat report; rm report; " + hello() +
-                             " 2>/dev/null; " + hello() + " 2>&-; " + hello() + "; exit $?";
+  const std::string script = "x=$(" + hello() + " 2>&1); echo \"<$x>\"; " + hello() +
+                             " 2>report; cat report; rm report; " + hello() + " 2>/dev/null; " + hello() + " 2>&-; " +
+                             hello() + "; exit $?";
   for (Environment more : {Environment{{"UBP_FOLLOW", "exec"}, {"UBP_MISSING", "ignore"}}, Environment{}}) {
     ScratchFolder folder;
     more.emplace_back("UBP_PROBES", kProbes);
@@ -168,9 +177,10 @@ TEST_CASE("executed programs keep each other's files") {
   ScratchFolder folder;
   const std::string output = folder.path() + "/report", summary = folder.path() + "/summary";
   const std::string script = hello() + "; " + hello() + "; " + hello() + "; exit $?";
-  Outcome probed = run({.argv = {"/bin/sh", "-c", script},
-                        .env = {{"UBP_PROBES", "libc:malloc"}, {"UBP_FOLLOW", "exec"}, {"UBP_OUTPUT", output}, {"UBP_SUMMARY", summary}},
-                        .summary = false});
+  Outcome probed = run(
+      {.argv = {"/bin/sh", "-c", script},
+       .env = {{"UBP_PROBES", "libc:malloc"}, {"UBP_FOLLOW", "exec"}, {"UBP_OUTPUT", output}, {"UBP_SUMMARY", summary}},
+       .summary = false});
   CHECK(probed.end() == "exit 7");
   CHECK(has(read_file(output), "(pid " + std::to_string(probed.pid) + ")"));
   CHECK(nlohmann::json::parse(read_file(summary), nullptr, false)["pid"] == probed.pid);
@@ -201,7 +211,8 @@ TEST_CASE("two files of one name are refused; an old report does not outlive a r
   CHECK(same.end() == "exit 7");
   CHECK(has(said(same), "UBP_SUMMARY: '" + path + "' is where UBP_OUTPUT goes"));
   CHECK(has(said(same), "nothing is probed"));
-  const std::vector<Environment> mistakes = {{{"UBP_PROBES", "comput"}}, {{"UBP_PROBES", "compute]"}}, {{"UBP_PROBES", "compute"}, {"UBP_SLOTS", "many"}}};
+  const std::vector<Environment> mistakes = {
+      {{"UBP_PROBES", "comput"}}, {{"UBP_PROBES", "compute]"}}, {{"UBP_PROBES", "compute"}, {"UBP_SLOTS", "many"}}};
   for (Environment mistake : mistakes) {
     write_file(path, "ubp: hits       1000000\n");
     mistake.emplace_back("UBP_OUTPUT", path);
@@ -220,10 +231,12 @@ TEST_CASE("children that cannot write their reports say so once, and not into wh
   }
   ScratchFolder folder;
   const std::string output = folder.path() + "/%p.txt";
-  const std::string drop = "import os\nfor i in range(3):\n  if os.fork() == 0:\n    os.setuid(65534)\n    os._exit(0)\n  os.wait()\n";
-  Outcome probed = run({.argv = {"/usr/bin/python3", "-S", "-E", "-c", drop},
-                        .env = {{"UBP_PROBES", "libc:malloc"}, {"UBP_OUTPUT", output}, {"UBP_SUMMARY", folder.path() + "/%p.json"}},
-                        .summary = false});
+  const std::string drop =
+      "import os\nfor i in range(3):\n  if os.fork() == 0:\n    os.setuid(65534)\n    os._exit(0)\n  os.wait()\n";
+  Outcome probed =
+      run({.argv = {"/usr/bin/python3", "-S", "-E", "-c", drop},
+           .env = {{"UBP_PROBES", "libc:malloc"}, {"UBP_OUTPUT", output}, {"UBP_SUMMARY", folder.path() + "/%p.json"}},
+           .summary = false});
   CHECK(probed.end() == "exit 0");
   CHECK(lines(said(probed)).size() == 1);
   CHECK(has(said(probed), "3 of its children could not write their reports, first python3"));

@@ -16,15 +16,14 @@ struct What {
   int signal;
 };
 
-const What kAll[] = {
-    {"load", "load", SIGSEGV}, {"pointer", "load_from", SIGSEGV}, {"divide", "divide+0x5", SIGFPE}};
+const What kAll[] = {{"load", "load", SIGSEGV}, {"pointer", "load_from", SIGSEGV}, {"divide", "divide+0x5", SIGFPE}};
 
 void check_faults(const What& what, const std::string& mode, const std::string& slots) {
   constexpr std::int64_t kCalls = 20000;
   CAPTURE(what.name);
   CAPTURE(mode);
-  Outcome probed = run_probed({fixture("fx_fault"), what.name, mode, std::to_string(kCalls)}, what.item,
-                              {{"UBP_SLOTS", slots}});
+  Outcome probed =
+      run_probed({fixture("fx_fault"), what.name, mode, std::to_string(kCalls)}, what.item, {{"UBP_SLOTS", slots}});
   CHECK(probed.end() == "exit 0");
   auto said = numbers(probed.out);
   CHECK(said["handlers"] == kCalls);

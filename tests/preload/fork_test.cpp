@@ -27,10 +27,9 @@ struct Run {
 
 Outcome start(const Run& r) {
   CAPTURE(r.how);
-  Outcome probed =
-      run_probed({fixture("fx_fork"), r.how, std::to_string(kFunctions), std::to_string(r.before),
-                  std::to_string(r.parent), std::to_string(r.child), r.end},
-                 probes(), {{"UBP_SLOTS", "4"}});
+  Outcome probed = run_probed({fixture("fx_fork"), r.how, std::to_string(kFunctions), std::to_string(r.before),
+                               std::to_string(r.parent), std::to_string(r.child), r.end},
+                              probes(), {{"UBP_SLOTS", "4"}});
   CHECK(probed.end() == "exit 0");
   auto said = numbers(probed.out);
   CHECK(said["status"] == 0);

@@ -31,9 +31,10 @@ TEST_CASE("mask_gate_all_apis: hits inside the blocked regions are counted") {
 }
 
 TEST_CASE("control: without the gate the first pthread_create kills the process") {
-  Outcome outcome = run({.argv = {fixture("fx_gate")},
-                         .env = {{"LD_PRELOAD", control("no_gate")}, {"UBP_PROBES", "libc:*"}, {"UBP_OPTIMIZE", "never"}},
-                         .preload = false,
-                         .timeout_s = 30});
+  Outcome outcome =
+      run({.argv = {fixture("fx_gate")},
+           .env = {{"LD_PRELOAD", control("no_gate")}, {"UBP_PROBES", "libc:*"}, {"UBP_OPTIMIZE", "never"}},
+           .preload = false,
+           .timeout_s = 30});
   CHECK(outcome.end() == "signal 5");
 }

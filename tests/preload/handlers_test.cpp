@@ -1,5 +1,5 @@
-// Dispositions that change beside fork and within handlers; contexts that handlers change; all signals at once. fx_handlers checks
-// what it sees; here its counts and its output are compared with the unprobed run's.
+// Dispositions that change beside fork and within handlers; contexts that handlers change; all signals at once.
+// fx_handlers checks what it sees; here its counts and its output are compared with the unprobed run's.
 #include <doctest/doctest.h>
 
 #include "harness.h"
@@ -16,7 +16,8 @@ Outcome check(std::vector<std::string> arguments, const std::string& probes) {
   CHECK(probed.end() == "exit 0");
   auto said = numbers(probed.out);
   CHECK_MESSAGE(said["wrong"] == 0, probed.out);
-  if (said["calls"] > 0 && hits(probed.summary(), "f") != ~0ULL) CHECK(hits(probed.summary(), "f") == static_cast<std::uint64_t>(said["calls"]));
+  if (said["calls"] > 0 && hits(probed.summary(), "f") != ~0ULL)
+    CHECK(hits(probed.summary(), "f") == static_cast<std::uint64_t>(said["calls"]));
   CHECK(adds_up(probed.summary()));
   return probed;
 }

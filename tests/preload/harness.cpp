@@ -31,9 +31,7 @@ std::string required_variable(const char* name) {
   return value;
 }
 
-[[noreturn]] void fail(const std::string& what) {
-  throw std::runtime_error(what + ": " + std::strerror(errno));
-}
+[[noreturn]] void fail(const std::string& what) { throw std::runtime_error(what + ": " + std::strerror(errno)); }
 
 // An unnamed file that stands for one of the child's standard streams.
 class Stream {
@@ -63,13 +61,13 @@ class Stream {
 [[noreturn]] void become(const Invocation& invocation, const Stream streams[3], char** argv, char** envp) {
   for (int i = 0; i < 3; ++i) ::dup2(streams[i].fd(), i);
   ::setpgid(0, 0);
-  for (const int signal : {SIGINT, SIGQUIT, SIGHUP}) ::signal(signal, SIG_DFL);  // a shell's background job, or nohup, ignores them
+  for (const int signal : {SIGINT, SIGQUIT, SIGHUP})
+    ::signal(signal, SIG_DFL);  // a shell's background job, or nohup, ignores them
   if (!invocation.folder.empty() && ::chdir(invocation.folder.c_str()) != 0) ::_exit(126);
   rlimit no_core{0, 0};
   ::setrlimit(RLIMIT_CORE, &no_core);
   uid_t id = invocation.uid;
-  if (id != 0 &&
-      (::setgroups(0, nullptr) != 0 || ::setresgid(id, id, id) != 0 || ::setresuid(id, id, id) != 0)) {
+  if (id != 0 && (::setgroups(0, nullptr) != 0 || ::setresgid(id, id, id) != 0 || ::setresuid(id, id, id) != 0)) {
     ::_exit(126);
   }
   ::execve(argv[0], argv, envp);
@@ -90,7 +88,8 @@ std::vector<std::string> environment_of(const Invocation& invocation, const std:
   const char* policy = std::getenv("UBP_TEST_XOL");
   if (invocation.preload && policy != nullptr) env.push_back(std::string("UBP_XOL=") + policy);
   const auto names = [&](const char* name) {
-    return std::any_of(invocation.env.begin(), invocation.env.end(), [&](const auto& entry) { return entry.first == name; });
+    return std::any_of(invocation.env.begin(), invocation.env.end(),
+                       [&](const auto& entry) { return entry.first == name; });
   };
   const char* optimize = std::getenv("UBP_TEST_OPTIMIZE");
   if (invocation.preload && invocation.summary && !names("UBP_OPTIMIZE")) {
@@ -143,8 +142,7 @@ std::string Outcome::end() const {
 
 Outcome run(const Invocation& invocation) {
   ScratchFolder folder;
-  if (invocation.uid != 0 && ::chown(folder.path().c_str(), invocation.uid, invocation.uid) != 0)
-    fail("chown");
+  if (invocation.uid != 0 && ::chown(folder.path().c_str(), invocation.uid, invocation.uid) != 0) fail("chown");
   std::vector<std::string> argv = invocation.argv;
   std::vector<std::string> env = environment_of(invocation, folder.path());
   std::vector<char*> argv_pointers = pointers(argv);
@@ -170,9 +168,7 @@ Outcome run_probed(std::vector<std::string> argv, const std::string& probes, Env
 Outcome run_plain(std::vector<std::string> argv) { return run({.argv = std::move(argv), .preload = false}); }
 
 std::string library() { return required_variable("UBP_TEST_LIB"); }
-std::string fixture(std::string_view name) {
-  return required_variable("UBP_TEST_FIXTURES") + "/" + std::string(name);
-}
+std::string fixture(std::string_view name) { return required_variable("UBP_TEST_FIXTURES") + "/" + std::string(name); }
 std::string control(std::string_view name) {
   return required_variable("UBP_TEST_CONTROLS") + "/libubp_" + std::string(name) + ".so";
 }
@@ -198,17 +194,15 @@ std::uint64_t number(const nlohmann::json& summary, const char* block, const cha
 }
 }  // namespace
 
-std::uint64_t total(const nlohmann::json& summary, const char* name) {
-  return number(summary, "totals", name);
-}
+std::uint64_t total(const nlohmann::json& summary, const char* name) { return number(summary, "totals", name); }
 std::uint64_t xol(const nlohmann::json& summary, const char* name) { return number(summary, "xol", name); }
 
 bool adds_up(const nlohmann::json& summary) {
   if (!summary.contains("totals") || !summary.contains("probes")) return false;
   std::uint64_t sum = 0;
   for (const auto& probe : summary.at("probes")) sum += probe.at("hits").get<std::uint64_t>();
-  std::uint64_t parts = total(summary, "recorded") + total(summary, "filtered") + total(summary, "missed") +
-                        total(summary, "dropped");
+  std::uint64_t parts =
+      total(summary, "recorded") + total(summary, "filtered") + total(summary, "missed") + total(summary, "dropped");
   return sum == total(summary, "hits") && parts == sum;
 }
 

@@ -19,8 +19,7 @@ TEST_CASE("inert: no probes, no output, no summary") {
 }
 
 TEST_CASE("inert: signals, forks and exceptions behave as without the library") {
-  for (std::string mode :
-       {"disposition", "mask", "full_sa_mask", "own_traps", "die_int3", "die_raise", "die_kill"}) {
+  for (std::string mode : {"disposition", "mask", "full_sa_mask", "own_traps", "die_int3", "die_raise", "die_kill"}) {
     CAPTURE(mode);
     Outcome plain = run_plain({fixture("fx_sigtrap"), mode});
     Outcome idle = run_idle({fixture("fx_sigtrap"), mode});
@@ -48,8 +47,11 @@ TEST_CASE("inert: what a user may have meant is said in a line, and to nobody wh
     Environment env;
     std::string line;
   };
-  for (const Stray& stray : {Stray{{{"UBP_PROBE", "compute"}}, "ubp: error: unknown variable 'UBP_PROBE'; did you mean UBP_PROBES?; nothing is probed"},
-                             Stray{{{"UBP_OUTPUT", "/tmp/x"}}, "ubp: warning: neither UBP_PROBES nor UBP_PROBES_FILE is set: nothing is probed"}}) {
+  for (const Stray& stray :
+       {Stray{{{"UBP_PROBE", "compute"}},
+              "ubp: error: unknown variable 'UBP_PROBE'; did you mean UBP_PROBES?; nothing is probed"},
+        Stray{{{"UBP_OUTPUT", "/tmp/x"}},
+              "ubp: warning: neither UBP_PROBES nor UBP_PROBES_FILE is set: nothing is probed"}}) {
     Outcome plain = run_plain({fixture("fx_hello")});
     Outcome probed = run({.argv = {fixture("fx_hello")}, .env = stray.env, .summary = false});
     CHECK(probed.end() == plain.end());

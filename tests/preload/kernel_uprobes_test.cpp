@@ -46,8 +46,7 @@ std::uint64_t file_offset(const std::string& path, const std::string& symbol) {
   for (int i = 0; i < header.e_phnum; ++i) {
     Elf64_Phdr segment{};
     at(header.e_phoff + i * sizeof segment, &segment);
-    if (segment.p_type == PT_LOAD && address >= segment.p_vaddr &&
-        address < segment.p_vaddr + segment.p_filesz) {
+    if (segment.p_type == PT_LOAD && address >= segment.p_vaddr && address < segment.p_vaddr + segment.p_filesz) {
       return address - segment.p_vaddr + segment.p_offset;
     }
   }
@@ -56,8 +55,7 @@ std::uint64_t file_offset(const std::string& path, const std::string& symbol) {
 
 std::uint64_t file_offset(const std::string& path, const Point& point) {
   std::size_t plus = point.item.find('+');
-  std::uint64_t offset =
-      plus == std::string::npos ? 0 : std::stoull(point.item.substr(plus + 1), nullptr, 16);
+  std::uint64_t offset = plus == std::string::npos ? 0 : std::stoull(point.item.substr(plus + 1), nullptr, 16);
   return offset + file_offset(path, point.item.substr(0, plus));
 }
 
@@ -146,8 +144,7 @@ std::vector<Counter> count_by_kernel(const std::vector<std::string>& argv, const
   pid_t child = start_waiting(argv, start);
   ::close(start[0]);
   for (const Point& point : all) {
-    std::vector<int> fds =
-        open_counters(*type, argv[0], file_offset(argv[0], point), has_threads ? -1 : child);
+    std::vector<int> fds = open_counters(*type, argv[0], file_offset(argv[0], point), has_threads ? -1 : child);
     if (fds.empty()) error = std::string("perf_event_open: ") + std::strerror(errno);
     if (!fds.empty()) counters.push_back({point, fds});
   }
@@ -157,13 +154,11 @@ std::vector<Counter> count_by_kernel(const std::vector<std::string>& argv, const
   ::waitpid(child, &status, 0);
   if (!counters.empty()) CHECK(status == 0);
   for (Counter& counter : counters) counter.count = read_counters(counter.fds);
-  std::erase_if(counters,
-                [](const Counter& counter) { return counter.count == 0 && counter.point.times != 0; });
+  std::erase_if(counters, [](const Counter& counter) { return counter.count == 0 && counter.point.times != 0; });
   return counters;
 }
 
-void compare(std::vector<std::string> argv, const std::vector<Point>& all, std::size_t at_least,
-             bool has_threads) {
+void compare(std::vector<std::string> argv, const std::vector<Point>& all, std::size_t at_least, bool has_threads) {
   ScratchFolder folder;  // a copy of its own: other tests run the same fixture at the same time
   std::string copy = folder.path() + argv[0].substr(argv[0].rfind('/'));
   std::filesystem::copy_file(argv[0], copy);
@@ -185,8 +180,7 @@ void compare(std::vector<std::string> argv, const std::vector<Point>& all, std::
   for (const Counter& counter : counters) {
     std::uint64_t ours = hits(summary, counter.point.item);
     if (ours == counter.count) continue;
-    wrong += counter.point.item + ": kernel " + std::to_string(counter.count) + ", UBP " +
-             std::to_string(ours) + "\n";
+    wrong += counter.point.item + ": kernel " + std::to_string(counter.count) + ", UBP " + std::to_string(ours) + "\n";
   }
   CHECK(wrong == "");
 }
@@ -195,8 +189,7 @@ void compare(std::vector<std::string> argv, const std::vector<Point>& all, std::
 
 TEST_CASE("kernel_uprobes_agree: function entries, several threads") {
   compare({fixture("fx_count"), "3", "20000"}, {{"f"}, {"main"}}, 2, true);
-  compare({fixture("fx_cycle"), "20", "500", "2"}, {{"cycle_0"}, {"cycle_19"}, {"cycle_20"}, {"main"}}, 4,
-          true);
+  compare({fixture("fx_cycle"), "20", "500", "2"}, {{"cycle_0"}, {"cycle_19"}, {"cycle_20"}, {"main"}}, 4, true);
 }
 
 TEST_CASE("kernel_uprobes_agree: the instructions of mixed") {

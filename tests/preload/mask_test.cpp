@@ -1,6 +1,6 @@
 // SIGTRAP is never blocked in the kernel, and is blocked for the application when it says so: in masks lent for one
-// call, inherited through exec and spawn, and with signals pending. fx_mask calls an armed function in every such state;
-// it must die of SIGTRAP when one reaches the kernel. With and without libc itself probed.
+// call, inherited through exec and spawn, and with signals pending. fx_mask calls an armed function in every such
+// state; it must die of SIGTRAP when one reaches the kernel. With and without libc itself probed.
 #include <doctest/doctest.h>
 
 #include "harness.h"

@@ -85,9 +85,9 @@ TEST_CASE("options: no environment at all") {
 }
 
 TEST_CASE("options: every variable is taken") {
-  const Options options =
-      read_clean({"UBP_OUTPUT=a=%p", "UBP_SUMMARY=/s", "UBP_SLOTS=4096", "UBP_MAX_PROBEPOINTS=16777216", "UBP_XOL=thread", "UBP_MISSING=warn",
-                  "UBP_FOLLOW=fork, exec", "UBP_LOG=debug", "UBP_OPTIONS=help=1", "UBP_PROBES=f;g=h"});
+  const Options options = read_clean(
+      {"UBP_OUTPUT=a=%p", "UBP_SUMMARY=/s", "UBP_SLOTS=4096", "UBP_MAX_PROBEPOINTS=16777216", "UBP_XOL=thread",
+       "UBP_MISSING=warn", "UBP_FOLLOW=fork, exec", "UBP_LOG=debug", "UBP_OPTIONS=help=1", "UBP_PROBES=f;g=h"});
   CHECK(options.has_probes);
   CHECK(options.probes == "f;g=h");
   CHECK(options.output == "a=%p");
@@ -136,8 +136,7 @@ TEST_CASE("options: a file that cannot be read is said, and probes were asked fo
   TemporaryDirectory directory;
   Result result = read({"UBP_PROBES_FILE=" + directory.path() + "/none", "UBP_PROBES=f"});
   REQUIRE(result.errors.size() == 1);
-  CHECK(result.errors[0] ==
-        "UBP_PROBES_FILE: cannot read '" + directory.path() + "/none': No such file or directory");
+  CHECK(result.errors[0] == "UBP_PROBES_FILE: cannot read '" + directory.path() + "/none': No such file or directory");
   CHECK(result.options.has_probes);
 
   result = read({"UBP_PROBES_FILE=" + directory.path()});
@@ -153,8 +152,7 @@ TEST_CASE("options: a file that cannot be read is said, and probes were asked fo
 TEST_CASE("options: a file is limited to 16 MiB") {
   const std::size_t limit = std::size_t{16} << 20;
   TemporaryDirectory directory;
-  CHECK(read_clean({"UBP_PROBES_FILE=" + directory.add("full", std::string(limit, ' '))}).probes.size() ==
-        limit);
+  CHECK(read_clean({"UBP_PROBES_FILE=" + directory.add("full", std::string(limit, ' '))}).probes.size() == limit);
   const Result result = read({"UBP_PROBES_FILE=" + directory.add("more", std::string(limit + 1, ' '))});
   REQUIRE(result.errors.size() == 1);
   CHECK(result.errors[0] == "UBP_PROBES_FILE: '" + directory.path() + "/more' is larger than 16 MiB");
@@ -240,19 +238,17 @@ TEST_CASE("options: the help names every variable, with the real defaults") {
     at = end + 1;
   }
   CHECK(lines >= 2 * option_names().size());
-  for (const std::string& name : option_names())
-    CHECK(help.find("ubp:   " + name + "=") != std::string::npos);
+  for (const std::string& name : option_names()) CHECK(help.find("ubp:   " + name + "=") != std::string::npos);
   const Options defaults;
-  CHECK(help.find("UBP_SLOTS=1..4096  (default: " + std::to_string(defaults.slots) + ")") !=
-        std::string::npos);
+  CHECK(help.find("UBP_SLOTS=1..4096  (default: " + std::to_string(defaults.slots) + ")") != std::string::npos);
   CHECK(help.find("UBP_LOG=debug|info|warning|error|off  (default: warning)") != std::string::npos);
   CHECK(help.find("load base") != std::string::npos);
 }
 
 TEST_CASE("options: the names") {
-  CHECK(option_names() == std::vector<std::string>{"UBP_PROBES", "UBP_PROBES_FILE", "UBP_OUTPUT",
-                                                   "UBP_SUMMARY", "UBP_XOL", "UBP_OPTIMIZE", "UBP_SLOTS", "UBP_MAX_PROBEPOINTS", "UBP_MISSING",
-                                                   "UBP_FOLLOW", "UBP_LOG", "UBP_OPTIONS"});
+  CHECK(option_names() == std::vector<std::string>{"UBP_PROBES", "UBP_PROBES_FILE", "UBP_OUTPUT", "UBP_SUMMARY",
+                                                   "UBP_XOL", "UBP_OPTIMIZE", "UBP_SLOTS", "UBP_MAX_PROBEPOINTS",
+                                                   "UBP_MISSING", "UBP_FOLLOW", "UBP_LOG", "UBP_OPTIONS"});
 }
 
 }  // namespace ubp::runtime

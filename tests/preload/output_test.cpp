@@ -29,8 +29,7 @@ void check_report(const std::string& text, const std::string& symbol, const std:
   CHECK(count_prefix(text, "ubp: ") == static_cast<int>(lines(text).size()));
   bool has_row = false;
   for (const std::string& line : lines(text)) {
-    has_row = has_row ||
-              (line.find(symbol) != std::string::npos && line.find(" " + hits + " ") != std::string::npos);
+    has_row = has_row || (line.find(symbol) != std::string::npos && line.find(" " + hits + " ") != std::string::npos);
   }
   CHECK(has_row);
 }
@@ -66,8 +65,7 @@ TEST_CASE("output: functions of one name are told apart by their versions") {
 }
 
 TEST_CASE("output: standard input is the program's") {
-  Outcome probed =
-      run({.argv = {fixture("fx_hello"), "echo"}, .env = {{"UBP_PROBES", "compute"}}, .input = "abc\n"});
+  Outcome probed = run({.argv = {fixture("fx_hello"), "echo"}, .env = {{"UBP_PROBES", "compute"}}, .input = "abc\n"});
   CHECK(probed.out == "hello 14\nabc\n");
 }
 
@@ -168,9 +166,8 @@ TEST_CASE("summary: 0600, never through a link") {
   ScratchFolder folder;
   std::string path = folder.path() + "/s.json";
   auto start = [](const std::string& to) {
-    return run({.argv = {fixture("fx_hello")},
-                .env = {{"UBP_PROBES", "compute"}, {"UBP_SUMMARY", to}},
-                .summary = false});
+    return run(
+        {.argv = {fixture("fx_hello")}, .env = {{"UBP_PROBES", "compute"}, {"UBP_SUMMARY", to}}, .summary = false});
   };
   start(path);
   CHECK(mode_of(path) == (S_IFREG | 0600));
@@ -191,7 +188,8 @@ TEST_CASE("output: a glob over everything says how much of the code is known") {
   const nlohmann::json summary = stripped.summary();
   REQUIRE(summary.contains("coverage"));
   REQUIRE(summary["coverage"].size() == 1);
-  CHECK(summary["coverage"][0]["known_bytes"].get<std::uint64_t>() * 2 < summary["coverage"][0]["code_bytes"].get<std::uint64_t>());
+  CHECK(summary["coverage"][0]["known_bytes"].get<std::uint64_t>() * 2 <
+        summary["coverage"][0]["code_bytes"].get<std::uint64_t>());
   Outcome whole = run_probed({"/bin/true"}, "libc:*");
   CHECK(count_prefix(whole.err, "ubp: coverage   ") == 0);
   CHECK_FALSE(whole.summary().contains("coverage"));

@@ -1,5 +1,5 @@
-// What other probe runtimes get wrong: live red zones, functions of three bytes, loops into the patched bytes, prologues
-// relative to RIP, probes in mid-function. Every instruction is armed, and every one's count is known.
+// What other probe runtimes get wrong: live red zones, functions of three bytes, loops into the patched bytes,
+// prologues relative to RIP, probes in mid-function. Every instruction is armed, and every one's count is known.
 #include <doctest/doctest.h>
 
 #include "harness.h"
@@ -63,7 +63,9 @@ TEST_CASE("optimise_lock_prefix_skip: a jump over a lock prefix, both ways into 
   CHECK(hits(summary, "lock_skip+0x4") == kCalls / 2);  // the locked way; the other one enters behind the prefix
 }
 
-TEST_CASE("overlapping_windows: neighbouring instructions, all armed") { check("insn:red_zone; insn:rip_*; insn:loop_*; insn:tiny_*"); }
+TEST_CASE("overlapping_windows: neighbouring instructions, all armed") {
+  check("insn:red_zone; insn:rip_*; insn:loop_*; insn:tiny_*");
+}
 
 TEST_CASE("ur_mid_function_refused: a return probe anywhere is refused in one line, and the program runs") {
   for (std::string probes : {"ur:red_zone+0x5", "ur:red_zone", "call:fx_peers:red_zone+0x5"}) {

@@ -1,4 +1,5 @@
-// Programs that make their system calls themselves: their own sites pass the gate as libc's do, and they leave a report.
+// Programs that make their system calls themselves: their own sites pass the gate as libc's do, and they leave a
+// report.
 #include <doctest/doctest.h>
 
 #include <filesystem>
@@ -48,7 +49,8 @@ TEST_CASE("raw: system calls that cannot be watched are told in one line at load
 }
 
 TEST_CASE("raw: names with slashes and colons, as Go has them, need no quotes") {
-  for (const std::string item : {"pkg/inner.Call", "pkg/*.Call", "fx_raw:pkg/inner.*", "type:.eq.T", "type:.eq.*", "fx_raw:\"type:.eq.T\"", "\"pkg/inner.*\""}) {
+  for (const std::string item : {"pkg/inner.Call", "pkg/*.Call", "fx_raw:pkg/inner.*", "type:.eq.T", "type:.eq.*",
+                                 "fx_raw:\"type:.eq.T\"", "\"pkg/inner.*\""}) {
     CAPTURE(item);
     const Outcome probed = run_probed({fixture("fx_raw")}, item);
     CHECK(total(probed.summary(), "probepoints_armed") == 1);
@@ -93,16 +95,18 @@ func main() {
 }
 )");
   const std::string program = folder.path() + "/program";
-  const Outcome built = run({.argv = {"/usr/bin/go", "build", "-o", program, folder.path() + "/main.go"},
-                             .env = {{"GOCACHE", folder.path() + "/cache"}, {"GO111MODULE", "off"}, {"GOFLAGS", "-p=1"}},
-                             .preload = false});
+  const Outcome built =
+      run({.argv = {"/usr/bin/go", "build", "-o", program, folder.path() + "/main.go"},
+           .env = {{"GOCACHE", folder.path() + "/cache"}, {"GO111MODULE", "off"}, {"GOFLAGS", "-p=1"}},
+           .preload = false});
   if (built.end() != "exit 0") {
     MESSAGE("skipped: go cannot build here: " << built.err);
     return;
   }
   const Outcome plain = run_plain({program});
   REQUIRE(plain.end() == "exit 3");
-  for (const std::string probes : {"main.work", "*rtsigprocmask*", "*rt_sigaction*", "syscall.*", "runtime.m*", "insn:main.*; libc:*"}) {
+  for (const std::string probes :
+       {"main.work", "*rtsigprocmask*", "*rt_sigaction*", "syscall.*", "runtime.m*", "insn:main.*; libc:*"}) {
     CAPTURE(probes);
     const Outcome probed = run_probed({program}, probes);
     CHECK(probed.end() == "exit 3");

@@ -19,11 +19,9 @@ bool has(const char* path) {
 std::string workload() {
   std::string sql = "create table t(a integer primary key, b text);\n";
   for (int i = 0; i < 1499; ++i) {
-    sql +=
-        "insert into t values(" + std::to_string(i) + ", 'row " + std::to_string(i * 7919 % 1000) + "');\n";
+    sql += "insert into t values(" + std::to_string(i) + ", 'row " + std::to_string(i * 7919 % 1000) + "');\n";
   }
-  for (int i = 0; i < 250; ++i)
-    sql += "update t set b = b || 'x' where a % 250 = " + std::to_string(i) + ";\n";
+  for (int i = 0; i < 250; ++i) sql += "update t set b = b || 'x' where a % 250 = " + std::to_string(i) + ";\n";
   for (int i = 0; i < 249; ++i) {
     sql += "select count(*), min(b), sum(length(b)) from t where a > " + std::to_string(i * 6) + ";\n";
   }
@@ -93,6 +91,6 @@ TEST_CASE("python3: a small script") {
 
 TEST_CASE("shell pipelines: children are unprobed unless asked for, and work") {
   if (!has("/bin/dash")) return;
-  check_same({"/bin/dash", "-c", "for i in 1 2 3; do echo $i | cat; done; ls / | sort | head -2"}, "",
-             "libc:malloc", {{"libc:malloc", 1}});
+  check_same({"/bin/dash", "-c", "for i in 1 2 3; do echo $i | cat; done; ls / | sort | head -2"}, "", "libc:malloc",
+             {{"libc:malloc", 1}});
 }

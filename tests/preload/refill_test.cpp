@@ -30,8 +30,7 @@ struct Pattern {
 nlohmann::json run_pattern(const Pattern& pattern) {
   std::vector<std::string> argv = {fixture("fx_cycle"), std::to_string(pattern.functions),
                                    std::to_string(pattern.passes), std::to_string(pattern.threads)};
-  Outcome probed =
-      run_probed(argv, cycle_probes(pattern.functions), {{"UBP_SLOTS", std::to_string(pattern.slots)}});
+  Outcome probed = run_probed(argv, cycle_probes(pattern.functions), {{"UBP_SLOTS", std::to_string(pattern.slots)}});
   CHECK(probed.end() == "exit 0");
   CHECK(probed.out == "wrong 0\n");
   nlohmann::json summary = probed.summary();
@@ -45,8 +44,7 @@ nlohmann::json run_pattern(const Pattern& pattern) {
   return summary;
 }
 
-void check_cache(const nlohmann::json& summary, std::uint64_t hit, std::uint64_t missed,
-                 std::uint64_t evicted) {
+void check_cache(const nlohmann::json& summary, std::uint64_t hit, std::uint64_t missed, std::uint64_t evicted) {
   CHECK(xol(summary, "hits") == hit);
   CHECK(xol(summary, "misses") == missed);
   CHECK(xol(summary, "refills") == missed);
@@ -60,8 +58,7 @@ TEST_CASE("refill: cycling through 4 x UBP_SLOTS probepoints misses every time")
     CAPTURE(slots);
     int functions = 4 * slots, passes = 4000 / slots;
     auto accesses = static_cast<std::uint64_t>(functions * passes);
-    check_cache(run_pattern({slots, functions, passes, 1}), 0, accesses,
-                accesses - static_cast<unsigned>(slots));
+    check_cache(run_pattern({slots, functions, passes, 1}), 0, accesses, accesses - static_cast<unsigned>(slots));
   }
 }
 

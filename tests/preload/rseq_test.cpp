@@ -32,7 +32,8 @@ TEST_CASE("rseq_refused: one named address inside is refused with its reason") {
     return;
   }
   const std::size_t line = listing.rfind('\n', add) + 1;
-  const std::string address = listing.substr(listing.find_first_not_of(' ', line), listing.find(':', line) - listing.find_first_not_of(' ', line));
+  const std::string address = listing.substr(listing.find_first_not_of(' ', line),
+                                             listing.find(':', line) - listing.find_first_not_of(' ', line));
   Outcome probed = run_probed({fixture("fx_rseq"), "10"}, "fx_rseq:0x" + address + "; main");
   CHECK(probed.end() == "exit 0");
   CHECK(probed.err.find("restartable sequence") != std::string::npos);

@@ -1,4 +1,5 @@
-// Detours that count in one instruction, by each task's own %gs: exact, whatever tasks there are; gone where the program wants %gs.
+// Detours that count in one instruction, by each task's own %gs: exact, whatever tasks there are; gone where the
+// program wants %gs.
 #include <doctest/doctest.h>
 
 #include "harness.h"
@@ -74,7 +75,9 @@ TEST_CASE("segment: vfork's children count for their parents, spawned ones leave
   check("spawn", "20", 0, "f; libc:*");
 }
 
-TEST_CASE("segment: handlers of signals count between, and in the middle of, what they interrupt") { check("signals", "300", 0); }
+TEST_CASE("segment: handlers of signals count between, and in the middle of, what they interrupt") {
+  check("signals", "300", 0);
+}
 
 TEST_CASE("segment: a program that takes %gs gets it, and every hit is counted all the same") {
   for (const char* const mode : {"own", "raw"}) {

@@ -33,8 +33,8 @@ void check_cycle_counts(const nlohmann::json& summary, std::int64_t each) {
 TEST_CASE("slot_async_cycle: the handler cycles through more probepoints than slots") {
   for (std::string slots : {"1", "4", "64"}) {
     CAPTURE(slots);
-    Outcome probed = run_probed({fixture("fx_storm"), "cycle", storm_ms(), std::to_string(kFunctions)},
-                                all_probes(), {{"UBP_SLOTS", slots}});
+    Outcome probed = run_probed({fixture("fx_storm"), "cycle", storm_ms(), std::to_string(kFunctions)}, all_probes(),
+                                {{"UBP_SLOTS", slots}});
     REQUIRE(probed.end() == "exit 0");
     auto said = numbers(probed.out);
     nlohmann::json summary = probed.summary();
@@ -67,8 +67,8 @@ TEST_CASE("slot_rip_never_visible: a handler never sees a RIP outside the loaded
 TEST_CASE("slot_longjmp: siglongjmp out of a handler leaves no mark behind") {
   for (std::string slots : {"1", "4"}) {
     CAPTURE(slots);
-    Outcome probed = run_probed({fixture("fx_storm"), "longjmp", "1500", std::to_string(kFunctions)},
-                                all_probes(), {{"UBP_SLOTS", slots}});
+    Outcome probed = run_probed({fixture("fx_storm"), "longjmp", "1500", std::to_string(kFunctions)}, all_probes(),
+                                {{"UBP_SLOTS", slots}});
     REQUIRE(probed.end() == "exit 0");
     auto said = numbers(probed.out);
     nlohmann::json summary = probed.summary();

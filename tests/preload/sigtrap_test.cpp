@@ -43,8 +43,8 @@ TEST_CASE("app_int3_core, kill_sigtrap: without a handler they kill by SIGTRAP")
 }
 
 TEST_CASE("an int3 of the application is refused, the rest of its function is armed") {
-  Outcome probed = run_probed({fixture("fx_sigtrap"), "own_traps"},
-                              "f; own_breakpoint; own_breakpoint+0x5; own_breakpoint+0x6");
+  Outcome probed =
+      run_probed({fixture("fx_sigtrap"), "own_traps"}, "f; own_breakpoint; own_breakpoint+0x5; own_breakpoint+0x6");
   CHECK(probed.end() == "exit 0");
   CHECK(numbers(probed.out)["failed"] == 0);
   CHECK(total(probed.summary(), "refused") == 1);

@@ -1,5 +1,5 @@
-// Children that their maker waits for, in its memory: they are many and short, take nothing of the runtime's with them, and every
-// hit of theirs is counted.
+// Children that their maker waits for, in its memory: they are many and short, take nothing of the runtime's with them,
+// and every hit of theirs is counted.
 #include <doctest/doctest.h>
 
 #include "harness.h"

@@ -23,7 +23,9 @@ void check_mode(const std::string& mode) {
 
 }  // namespace
 
-TEST_CASE("altstack_8192_consumer: a handler on an alternate stack of 8192 bytes hits probes") { check_mode("altstack"); }
+TEST_CASE("altstack_8192_consumer: a handler on an alternate stack of 8192 bytes hits probes") {
+  check_mode("altstack");
+}
 TEST_CASE("handlers without SA_ONSTACK keep off the alternate stack") { check_mode("keeps_off"); }
 TEST_CASE("pthread_stack_min: threads with the smallest stack") { check_mode("thread_min"); }
 TEST_CASE("coroutine_small_stack: hits on a stack smaller than a signal frame") { check_mode("coroutine"); }

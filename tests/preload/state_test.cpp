@@ -1,5 +1,5 @@
-// The state of a thread after a hit is that before it: vector, mask, x87 and flag registers, whichever way the hit leaves
-// the kernel. And libc's own locks and allocators, every instruction of them armed.
+// The state of a thread after a hit is that before it: vector, mask, x87 and flag registers, whichever way the hit
+// leaves the kernel. And libc's own locks and allocators, every instruction of them armed.
 #include <doctest/doctest.h>
 
 #include "harness.h"

@@ -33,8 +33,7 @@ Result run_mode(const std::string& mode, const std::string& count) {
 
 TEST_CASE("syscall: result and rcx are the original's") {
   Result plain = run_mode("plain", "20000");
-  for (std::string item : {"system_call", kCall, "system_call+0xe"})
-    CHECK(hits(plain.summary, item) == 20000);
+  for (std::string item : {"system_call", kCall, "system_call+0xe"}) CHECK(hits(plain.summary, item) == 20000);
 }
 
 TEST_CASE("slot_sa_restart: the handler sees the call's own address; the restarted call counts once") {

@@ -7,7 +7,8 @@ using namespace ubp::test;
 
 namespace {
 
-std::map<std::string, std::int64_t> check(const std::string& mode, const std::string& count, const std::string& probes) {
+std::map<std::string, std::int64_t> check(const std::string& mode, const std::string& count,
+                                          const std::string& probes) {
   CAPTURE(mode);
   CAPTURE(probes);
   // One arena: malloc makes up to eight a processor when threads happen to meet, and mappings are counted here.
@@ -28,7 +29,7 @@ TEST_CASE("short_threads_10k: no growth in memory, mappings or descriptors") {
   for (std::string probes : {"f", "f; libc:*"}) {
     auto said = check("short", "10000", probes);
     CHECK(said["pages"] < 256);  // the dead's states are taken over: far below a page for each of 9,000
-    CHECK(said["maps"] < 100);  // libc's cache of stacks varies, and so does how many are dying at once
+    CHECK(said["maps"] < 100);   // libc's cache of stacks varies, and so does how many are dying at once
     CHECK(said["files"] == 0);
   }
 }

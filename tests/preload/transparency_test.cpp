@@ -1,5 +1,5 @@
-// What a program and its system may see of UBP: symbol bindings, threads, descriptors, output, shells and compilers that
-// run under `libc:*`.
+// What a program and its system may see of UBP: symbol bindings, threads, descriptors, output, shells and compilers
+// that run under `libc:*`.
 #include <doctest/doctest.h>
 
 #include <filesystem>
@@ -21,8 +21,9 @@ std::set<std::string> bindings(const Outcome& outcome) {
     const std::size_t to = text.find(" to ");
     const std::string from = text.substr(0, to);
     // What libubp, and what the libraries that it opens, bind for themselves.
-    if (from.find("libubp") != std::string::npos || from.find("libZydis") != std::string::npos || from.find("libZycore") != std::string::npos ||
-        from.find("libelf") != std::string::npos || from.find("libdw") != std::string::npos) {
+    if (from.find("libubp") != std::string::npos || from.find("libZydis") != std::string::npos ||
+        from.find("libZycore") != std::string::npos || from.find("libelf") != std::string::npos ||
+        from.find("libdw") != std::string::npos) {
       continue;
     }
     found.insert(text);
@@ -100,13 +101,16 @@ TEST_CASE("make -j2 with gcc, every function of libc armed in every process: the
   }
   const auto build = [](bool probed) {
     ScratchFolder folder;
-    std::string makefile = "all: p\np: a.o b.o c.o d.o\n\tgcc -o $@ $^\n%.o: %.c\n\tgcc -O1 -frandom-seed=1 -c -o $@ $<\n";
+    std::string makefile =
+        "all: p\np: a.o b.o c.o d.o\n\tgcc -o $@ $^\n%.o: %.c\n\tgcc -O1 -frandom-seed=1 -c -o $@ $<\n";
     for (std::string name : {"a", "b", "c", "d"}) {
-      write_file(folder.path() + "/" + name + ".c",
-                 "#include <stdio.h>\nint " + (name == "a" ? std::string("main") : name) + "(void) { return printf(\"%d\\n\", __LINE__) < 0; }\n");
+      write_file(folder.path() + "/" + name + ".c", "#include <stdio.h>\nint " +
+                                                        (name == "a" ? std::string("main") : name) +
+                                                        "(void) { return printf(\"%d\\n\", __LINE__) < 0; }\n");
     }
     write_file(folder.path() + "/Makefile", makefile);
-    Invocation invocation{.argv = {"/usr/bin/make", "-s", "-j2"}, .preload = probed, .timeout_s = 120, .folder = folder.path()};
+    Invocation invocation{
+        .argv = {"/usr/bin/make", "-s", "-j2"}, .preload = probed, .timeout_s = 120, .folder = folder.path()};
     if (probed) {
       invocation.env = {{"UBP_PROBES", "libc:*"}, {"UBP_FOLLOW", "exec"}, {"UBP_OUTPUT", folder.path() + "/ubp.%p"}};
     }
@@ -125,7 +129,8 @@ TEST_CASE("no thread, no standard output, no descriptor where the report goes to
   ScratchFolder folder;
   const std::string script = "ls /proc/self/task | wc -l; ls /proc/self/fd; ls -l /proc/self/fd | grep -c ubp";
   const Outcome plain = run_plain({"/bin/sh", "-c", script});
-  Outcome probed = run_probed({"/bin/sh", "-c", script}, "libc:*", {{"UBP_FOLLOW", "exec"}, {"UBP_OUTPUT", folder.path() + "/%p"}});
+  Outcome probed =
+      run_probed({"/bin/sh", "-c", script}, "libc:*", {{"UBP_FOLLOW", "exec"}, {"UBP_OUTPUT", folder.path() + "/%p"}});
   CHECK(probed.out == plain.out);
   CHECK(probed.err == plain.err);
 }

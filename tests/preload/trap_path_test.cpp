@@ -1,6 +1,7 @@
-// signal_at_every_instruction_of_trap_path: a tracer records which instructions the trap path executes for every kind of
-// displaced instruction, and then lets a signal arrive at each of them in turn, stopping there by a debug register. The
-// handler hits more probepoints than there are slots. Counts stay exact, results right, and no handler sees a RIP outside the program.
+// signal_at_every_instruction_of_trap_path: a tracer records which instructions the trap path executes for every kind
+// of displaced instruction, and then lets a signal arrive at each of them in turn, stopping there by a debug register.
+// The handler hits more probepoints than there are slots. Counts stay exact, results right, and no handler sees a RIP
+// outside the program.
 #include <doctest/doctest.h>
 #include <sys/ptrace.h>
 #include <sys/user.h>
@@ -29,7 +30,8 @@ struct Files {
 
 class Tracee {
  public:
-  Tracee(long calls, const std::string& lib, const Files& files, const char* optimize = "never", const char* consumer = nullptr, const char* spec = nullptr) {
+  Tracee(long calls, const std::string& lib, const Files& files, const char* optimize = "never",
+         const char* consumer = nullptr, const char* spec = nullptr) {
     std::fflush(nullptr);
     pid_ = fork();
     if (pid_ != 0) {
@@ -42,7 +44,8 @@ class Tracee {
     std::string cycle;
     for (int i = 0; i < 6; ++i) cycle += "; cycle_" + std::to_string(i);
     if (const char* policy = getenv("UBP_TEST_XOL")) setenv("UBP_XOL", policy, 1);
-    for (const char* name : {"UBP_TEST_LIB", "UBP_TEST_FIXTURES", "UBP_TEST_CONTROLS", "UBP_TEST_LONG", "UBP_TEST_XOL"}) unsetenv(name);
+    for (const char* name : {"UBP_TEST_LIB", "UBP_TEST_FIXTURES", "UBP_TEST_CONTROLS", "UBP_TEST_LONG", "UBP_TEST_XOL"})
+      unsetenv(name);
     setenv("LD_PRELOAD", lib.c_str(), 1);
     const std::string counted = consumer == nullptr ? "insn:probed; insn:probed_leaf" : "probed_leaf";
     setenv("UBP_PROBES", (counted + cycle).c_str(), 1);
@@ -125,7 +128,8 @@ class Injector {
   bool is_gone() const { return signal_ == 0; }
   // The kind of the next hit in `probed`: its instruction's offset.
   std::uint64_t next_hit() {
-    while (signal_ != 0 && (signal_ != SIGTRAP || !tracee_.is_breakpoint() || tracee_.registers().rip - 1 - probed_ >= 64)) {
+    while (signal_ != 0 &&
+           (signal_ != SIGTRAP || !tracee_.is_breakpoint() || tracee_.registers().rip - 1 - probed_ >= 64)) {
       const bool is_tracers = signal_ == SIGTRAP && !tracee_.is_breakpoint();  // of a step or the debug register
       signal_ = tracee_.go(is_tracers ? 0 : signal_);
     }
@@ -171,7 +175,8 @@ std::string verdict(const Tracee& tracee, const Files& files, long calls, long s
   auto said = numbers(read_file(files.out));
   const nlohmann::json summary = nlohmann::json::parse(read_file(files.summary));
   const auto expect = [&](const char* what, std::int64_t got, std::int64_t wanted) {
-    if (got != wanted) failure += std::string(what) + ": " + std::to_string(got) + ", not " + std::to_string(wanted) + "\n";
+    if (got != wanted)
+      failure += std::string(what) + ": " + std::to_string(got) + ", not " + std::to_string(wanted) + "\n";
   };
   expect("calls", said["calls"], calls);
   expect("wrong", said["wrong"], 0);
@@ -285,7 +290,8 @@ Result inject_two(long calls, std::size_t depth) {
 Result inject_at_entry(long calls) {
   const Files files;
   Tracee tracee(calls, library(), files);
-  const std::uint64_t probed = tracee.base() + static_cast<std::uint64_t>(numbers(run_plain({fixture("fx_inject")}).out)["offset"]);
+  const std::uint64_t probed =
+      tracee.base() + static_cast<std::uint64_t>(numbers(run_plain({fixture("fx_inject")}).out)["offset"]);
   const auto is_hit = [&] { return tracee.is_breakpoint() && tracee.registers().rip - 1 - probed < 64; };
   int signal = tracee.go(0);
   while (signal != 0 && !(signal == SIGTRAP && is_hit())) signal = tracee.go(signal);
@@ -325,10 +331,12 @@ bool is_detours_code(const std::vector<std::string>& maps, std::uint64_t address
 }
 
 // One signal at every instruction of the detours that one call passes.
-Result inject_into_detours(long calls, const std::string& lib, const char* consumer = nullptr, const char* spec = nullptr) {
+Result inject_into_detours(long calls, const std::string& lib, const char* consumer = nullptr,
+                           const char* spec = nullptr) {
   const Files files;
   Tracee tracee(calls, lib, files, "always", consumer, spec);
-  const std::uint64_t probed = tracee.base() + static_cast<std::uint64_t>(numbers(run_plain({fixture("fx_inject")}).out)["offset"]);
+  const std::uint64_t probed =
+      tracee.base() + static_cast<std::uint64_t>(numbers(run_plain({fixture("fx_inject")}).out)["offset"]);
   int signal = 0;
   // Until the task is about to execute an address; false when it has ended. Its own traps it gets.
   const auto run_to = [&](std::uint64_t address, int first) {
@@ -349,7 +357,8 @@ Result inject_into_detours(long calls, const std::string& lib, const char* consu
       signal = tracee.step(signal == SIGTRAP && tracee.is_breakpoint() ? SIGTRAP : 0);
       const std::uint64_t rip = tracee.registers().rip;
       if (call == 3 && is_detours_code(maps, rip)) path.insert(rip);
-      if (step > 8 && rip >= tracee.base() && rip < tracee.base() + 0x10000 && rip - probed > 64) break;  // back in main
+      if (step > 8 && rip >= tracee.base() && rip < tracee.base() + 0x10000 && rip - probed > 64)
+        break;  // back in main
     }
   }
   result.wanted = path.size();
@@ -379,7 +388,8 @@ bool lacks_debug_registers() {
   Tracee tracee(1, library(), files);
   const std::uint64_t next = tracee.registers().rip;
   tracee.watch(next);
-  const bool lacks = !tracee.has_watch() || tracee.go(0) != SIGTRAP || tracee.registers().rip != next;  // some take it, and stop nobody
+  const bool lacks = !tracee.has_watch() || tracee.go(0) != SIGTRAP ||
+                     tracee.registers().rip != next;  // some take it, and stop nobody
   tracee.kill();
   if (lacks) MESSAGE("skipped: a debug register cannot be set here");
   return lacks;
@@ -393,7 +403,8 @@ TEST_CASE("signal_at_every_instruction_of_trap_path") {
   CHECK_MESSAGE(result.failure == "", result.failure);
   MESSAGE(result.reached << " of " << result.wanted << " instructions");
   CHECK(result.wanted > 1500);
-  CHECK(result.reached * 100 >= result.wanted * 90);  // some are passed only when a thread begins, or a slot is given for good
+  CHECK(result.reached * 100 >=
+        result.wanted * 90);  // some are passed only when a thread begins, or a slot is given for good
 }
 
 TEST_CASE("a signal at every beginning of the trap path starves nobody") {

@@ -44,8 +44,7 @@ Summary sample() {
   summary.xol = {"thread", 64, 10, 11, 12, 13, 14, 15};
   summary.optimised = {16, 17, 18, {{"budget", 19}, {"neighbour", 20}}};
   summary.traps = {21, 22, 23.9};
-  summary.refusals = {{"libc.so.6", "memcpy+0x3", 0xa1b23, "mid-instruction: no"},
-                      {"app", "g", 0, "rseq: no"}};
+  summary.refusals = {{"libc.so.6", "memcpy+0x3", 0xa1b23, "mid-instruction: no"}, {"app", "g", 0, "rseq: no"}};
   summary.probes = {{"app:f", "uprobe", "app", "f", 0xffffffffffffffff, UINT64_MAX},
                     {"app:g", "uprobe", "app", "g", 0x20, 0, "jump"}};
   return summary;
@@ -59,8 +58,8 @@ TEST_CASE("report json: the keys are the stable ones, in their order") {
   CHECK(keys_of(json["traps"]) == Keys{"hits", "runtime", "cost_ns"});
   CHECK(keys_of(json["totals"]) == Keys{"probes_requested", "probepoints_armed", "pending", "refused", "hits",
                                         "recorded", "filtered", "missed", "dropped"});
-  CHECK(keys_of(json["xol"]) == Keys{"policy", "slots_per_thread", "hits", "misses", "refills", "evictions",
-                                     "area_bytes", "threads_seen"});
+  CHECK(keys_of(json["xol"]) ==
+        Keys{"policy", "slots_per_thread", "hits", "misses", "refills", "evictions", "area_bytes", "threads_seen"});
   CHECK(keys_of(json["optimised"]) == Keys{"probepoints", "hits", "detour_bytes", "left"});
   CHECK(keys_of(json["refusals"][0]) == Keys{"module", "symbol", "address", "reason"});
   CHECK(keys_of(json["probes"][0]) == Keys{"spec", "kind", "module", "symbol", "address", "hits"});
@@ -98,8 +97,10 @@ TEST_CASE("report json: why nothing was armed stands in front of the numbers") {
   summary.error = Failure{"no such \"thing\"", "UBP_PROBES:1:1", "it is not there", "did you mean another?"};
   const OrderedJson json = OrderedJson::parse(format_json(summary));
   CHECK(keys_of(json)[3] == "error");
-  CHECK(json["error"] == OrderedJson::parse(
-                             R"({"what":"no such \"thing\"","where":"UBP_PROBES:1:1","why":"it is not there","hint":"did you mean another?"})"));
+  CHECK(
+      json["error"] ==
+      OrderedJson::parse(
+          R"({"what":"no such \"thing\"","where":"UBP_PROBES:1:1","why":"it is not there","hint":"did you mean another?"})"));
   CHECK(json["version"] == "0.1.0");
 }
 
@@ -127,9 +128,8 @@ TEST_CASE("report json: quotes, backslashes and control bytes are escaped") {
 }
 
 TEST_CASE("report json: valid UTF-8 stays, at every length and limit") {
-  for (const char* text :
-       {"\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80", "\xef\xbf\xbf",
-        "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "na\xc3\xafve \xe2\x82\xac \xf0\x9f\x90\x9b"}) {
+  for (const char* text : {"\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80", "\xef\xbf\xbf",
+                           "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "na\xc3\xafve \xe2\x82\xac \xf0\x9f\x90\x9b"}) {
     CHECK(encoded(text) == text);
     CHECK(round_trip(text) == text);
   }

@@ -16,9 +16,7 @@ namespace {
 
 using namespace testing;
 
-int create(const std::string& path) {
-  return ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-}
+int create(const std::string& path) { return ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600); }
 
 // The one descriptor that make opens; -1 for none or several.
 template <typename Make>

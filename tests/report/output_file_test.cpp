@@ -102,7 +102,9 @@ TEST_CASE("output file: what another user may have put there is refused, and his
     return;
   }
   const ScratchDirectory scratch;
-  const auto give = [&](const std::string& name) { REQUIRE(::lchown((scratch / name).c_str(), kNobody, kNobody) == 0); };
+  const auto give = [&](const std::string& name) {
+    REQUIRE(::lchown((scratch / name).c_str(), kNobody, kNobody) == 0);
+  };
   ::mkdir((scratch / "shared").c_str(), 0700);
   ::chmod((scratch / "shared").c_str(), 01777);
   ::mkdir((scratch / "private").c_str(), 0700);
@@ -115,7 +117,8 @@ TEST_CASE("output file: what another user may have put there is refused, and his
   REQUIRE(::mkfifo((scratch / "private/fifo").c_str(), 0666) == 0);
   give("shared/fifo");
   give("private/fifo");
-  for (std::string place : {"shared/his/out", "shared/his/deep/out", "shared/link/out", "shared/fifo", "private/fifo"}) {
+  for (std::string place :
+       {"shared/his/out", "shared/his/deep/out", "shared/link/out", "shared/fifo", "private/fifo"}) {
     CAPTURE(place);
     CHECK(prepare_error(scratch / place).find("it belongs to another user") != std::string::npos);
   }
@@ -242,8 +245,8 @@ TEST_CASE("output file: a directory without permission is told at load, as an un
   const std::string existing = prepare_error(scratch / "closed/out");
   const std::string missing = prepare_error(scratch / "closed/deep/out");
   if (is_root) REQUIRE(::seteuid(0) == 0);
-  CHECK(existing == "UBP_OUTPUT: cannot write in '" + (scratch / "closed") +
-                        "': Permission denied (choose another path)");
+  CHECK(existing ==
+        "UBP_OUTPUT: cannot write in '" + (scratch / "closed") + "': Permission denied (choose another path)");
   CHECK(missing == "UBP_OUTPUT: cannot make the directory '" + (scratch / "closed/deep") +
                        "': Permission denied (choose another path)");
   CHECK(entries_in(scratch / "closed") == 0);
@@ -313,10 +316,8 @@ TEST_CASE("output file: a file size limit is an error line, not the end of the p
     if (file.prepare("UBP_OUTPUT", scratch / "out", fields())) return 1;
     const rlimit limit{1000, 1000};
     ::setrlimit(RLIMIT_FSIZE, &limit);
-    return file.write(std::string(5000, 'x'), fields()).value_or("").find("File too large") !=
-                   std::string::npos
-               ? 0
-               : 2;
+    return file.write(std::string(5000, 'x'), fields()).value_or("").find("File too large") != std::string::npos ? 0
+                                                                                                                 : 2;
   });
   CHECK(exited_with(status, 0));
   CHECK(entries_in(scratch.path()) == 0);  // no half report, no leftover

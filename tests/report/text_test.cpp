@@ -74,7 +74,9 @@ TEST_CASE("report text: the output path is told") {
 TEST_CASE("report text: the overhead is all traps, the runtime's own too") {
   Summary summary = sample();
   summary.traps = {1000, 2'000'000, 1500};
-  CHECK(has_line(summary, "ubp: overhead   about 3.002 s: 1000 traps of hits and 2000000 of UBP's own, 1.50 us each, measured at exit"));
+  CHECK(has_line(
+      summary,
+      "ubp: overhead   about 3.002 s: 1000 traps of hits and 2000000 of UBP's own, 1.50 us each, measured at exit"));
   summary.traps.cost_ns = 0;  // could not be measured
   for (const std::string& line : lines_of(summary)) CHECK(line.find("overhead") == std::string::npos);
 }
@@ -83,7 +85,9 @@ TEST_CASE("report text: threads without counters are told, where there were any"
   Summary summary = sample();
   CHECK(format_text(summary).find("uncounted") == std::string::npos);
   summary.xol.uncounted_tasks = 2;
-  CHECK(has_line(summary, "ubp: uncounted  more tasks than counters: what 2 threads hit by jumps (a smaller UBP_SLOTS leaves room for more)"));
+  CHECK(has_line(
+      summary,
+      "ubp: uncounted  more tasks than counters: what 2 threads hit by jumps (a smaller UBP_SLOTS leaves room for more)"));
 }
 
 TEST_CASE("report text: without probes there is a block and no table") {
@@ -101,8 +105,7 @@ TEST_CASE("report text: one of a thing is singular") {
 
 TEST_CASE("report text: equal hits are in a fixed order") {
   Summary summary = with_rows(0, 0);
-  summary.probes = {
-      {"s", "uprobe", "b", "a", 1, 5}, {"s", "uprobe", "a", "b", 1, 5}, {"s", "uprobe", "a", "a", 1, 5}};
+  summary.probes = {{"s", "uprobe", "b", "a", 1, 5}, {"s", "uprobe", "a", "b", 1, 5}, {"s", "uprobe", "a", "a", 1, 5}};
   const std::vector<std::string> lines = lines_of(summary);
   CHECK(lines[lines.size() - 3].find("a!a") != std::string::npos);
   CHECK(lines[lines.size() - 2].find("a!b") != std::string::npos);

@@ -49,7 +49,8 @@ Answer ask_kernel(int signal, const KernelSigaction* act) {
 }
 
 Answer ask_libc(int signal, const KernelSigaction* act) {
-  struct sigaction wanted {}, old{};
+  struct sigaction wanted {
+  }, old{};
   if (act != nullptr) {
     wanted.sa_handler = reinterpret_cast<void (*)(int)>(act->handler);
     wanted.sa_flags = static_cast<int>(act->flags);

@@ -52,8 +52,7 @@ std::vector<std::uint64_t> indexed_starts(const Module& module) {
       },
       &search);
   REQUIRE(search.header != nullptr);
-  REQUIRE(std::memcmp(search.header, "\x01\x1b\x03\x3b", 4) ==
-          0);  // version 1, int32 pc-relative, count, table
+  REQUIRE(std::memcmp(search.header, "\x01\x1b\x03\x3b", 4) == 0);  // version 1, int32 pc-relative, count, table
   std::uint32_t count = 0;
   std::memcpy(&count, search.header + 8, sizeof count);
   std::vector<std::uint64_t> starts;
@@ -129,8 +128,7 @@ struct OwnFrames {
 };
 
 // A CIE with the augmentation and its data, and one FDE with the pointers.
-std::vector<std::uint8_t> one_frame(std::string_view augmentation,
-                                    std::vector<std::uint8_t> augmentation_data,
+std::vector<std::uint8_t> one_frame(std::string_view augmentation, std::vector<std::uint8_t> augmentation_data,
                                     const std::vector<std::uint8_t>& pointers) {
   const auto append_entry = [](std::vector<std::uint8_t>& to, std::vector<std::uint8_t> body) {
     while (body.size() % 4 != 0) body.push_back(0);  // DW_CFA_nop
@@ -218,9 +216,8 @@ TEST_CASE("every FDE is read and accounted for") {
     const std::vector<CodeRange> ranges = frame_ranges(*file.section(".eh_frame"));
     std::vector<std::uint64_t> missing;
     for (const std::uint64_t start : starts) {
-      const auto at =
-          std::lower_bound(ranges.begin(), ranges.end(), start,
-                           [](const CodeRange& range, std::uint64_t a) { return range.address < a; });
+      const auto at = std::lower_bound(ranges.begin(), ranges.end(), start,
+                                       [](const CodeRange& range, std::uint64_t a) { return range.address < a; });
       if (at == ranges.end() || at->address != start) missing.push_back(start);
     }
     // A signal trampoline's FDE begins before the function; libc has one.
@@ -233,8 +230,8 @@ TEST_CASE("every FDE is read and accounted for") {
     CHECK(table.sources().ends_with("+eh_frame"));
     const auto without_symbol = std::count_if(table.functions().begin(), table.functions().end(),
                                               [](const Function& f) { return !f.has_symbol(); });
-    MESSAGE(module.name, ": ", starts.size(), " FDEs, ", table.functions().size(), " functions, ",
-            without_symbol, " of them without symbol, ", took.count(), " ms");
+    MESSAGE(module.name, ": ", starts.size(), " FDEs, ", table.functions().size(), " functions, ", without_symbol,
+            " of them without symbol, ", took.count(), " ms");
     for (const CodeRange& range : ranges) {
       const Function* function = table.containing(range.address);
       REQUIRE(function != nullptr);
@@ -248,8 +245,7 @@ TEST_CASE("encodings of the pointers") {
   const auto read = [&](const std::vector<std::uint8_t>& bytes) {
     return frame_ranges({bytes.data(), bytes.size(), 0x1000});
   };
-  const auto reads_as = [&](const std::vector<std::uint8_t>& bytes, std::uint64_t address,
-                            std::uint64_t size) {
+  const auto reads_as = [&](const std::vector<std::uint8_t>& bytes, std::uint64_t address, std::uint64_t size) {
     const std::vector<CodeRange> ranges = read(bytes);
     return ranges.size() == 1 && ranges[0].address == address && ranges[0].size == size;
   };
@@ -267,14 +263,14 @@ TEST_CASE("encodings of the pointers") {
   CHECK(reads_as(one_frame("zPLR", {0x9B, 1, 2, 3, 4, 0x1B, 0x03}, words), 0x302010, 0x40));
   CHECK(reads_as(one_frame("zPLR", {0x00, 1, 2, 3, 4, 5, 6, 7, 8, 0x1B, 0x03}, words), 0x302010, 0x40));
 
-  CHECK(read(one_frame("zRS", {0x03}, words)).empty());  // a signal trampoline
-  CHECK(read(one_frame("zxR", {0x03}, words)).empty());  // an unknown augmentation
-  CHECK(read(one_frame("zR", {0x01}, words)).empty());   // LEB128
-  CHECK(read(one_frame("zR", {0x33}, words)).empty());   // relative to data
-  CHECK(read(one_frame("zR", {0x83}, words)).empty());   // indirect
-  CHECK(read(one_frame("zR", {0xFF}, words)).empty());   // omitted
-  CHECK(read(one_frame("zR", {}, words)).empty());       // cut short
-  CHECK(read(one_frame("zR", {0x00}, words)).empty());   // the FDE is too short for eight bytes each
+  CHECK(read(one_frame("zRS", {0x03}, words)).empty());                    // a signal trampoline
+  CHECK(read(one_frame("zxR", {0x03}, words)).empty());                    // an unknown augmentation
+  CHECK(read(one_frame("zR", {0x01}, words)).empty());                     // LEB128
+  CHECK(read(one_frame("zR", {0x33}, words)).empty());                     // relative to data
+  CHECK(read(one_frame("zR", {0x83}, words)).empty());                     // indirect
+  CHECK(read(one_frame("zR", {0xFF}, words)).empty());                     // omitted
+  CHECK(read(one_frame("zR", {}, words)).empty());                         // cut short
+  CHECK(read(one_frame("zR", {0x00}, words)).empty());                     // the FDE is too short for eight bytes each
   CHECK(read(one_frame("zR", {0x03}, {1, 0, 0, 0, 0, 0, 0, 0})).empty());  // no code
 }
 

@@ -147,9 +147,7 @@ class Fixture {
   const fs::path& debug() const { return debug_; }
   const Module& module() const { return module_; }
   FunctionTable load() const { return FunctionTable::load(module_); }
-  std::uint64_t public_address() const {
-    return reinterpret_cast<std::uint64_t>(dlsym(handle_, "fixture_public"));
-  }
+  std::uint64_t public_address() const { return reinterpret_cast<std::uint64_t>(dlsym(handle_, "fixture_public")); }
 
  private:
   fs::path source_;
@@ -191,13 +189,12 @@ TEST_CASE("module_matches") {
     module.name = fs::path(path).filename();
     return module_matches(module, glob);
   };
-  for (const char* glob : {"libc", "libc.so", "libc.so.6", "libc*", "lib?", "*",
-                           "/lib/x86_64-linux-gnu/libc.so.6", "/lib/*/libc.so*", "*/libc.so.6"}) {
+  for (const char* glob : {"libc", "libc.so", "libc.so.6", "libc*", "lib?", "*", "/lib/x86_64-linux-gnu/libc.so.6",
+                           "/lib/*/libc.so*", "*/libc.so.6"}) {
     CAPTURE(std::string(glob));
     CHECK(matches("/lib/x86_64-linux-gnu/libc.so.6", glob));
   }
-  for (const char* glob :
-       {"", "lib", "libc.s", "libc.so.", "/libc", "libc.so.7", "c", "x86_64-linux-gnu/libc.so.6"}) {
+  for (const char* glob : {"", "lib", "libc.s", "libc.so.", "/libc", "libc.so.7", "c", "x86_64-linux-gnu/libc.so.6"}) {
     CAPTURE(std::string(glob));
     CHECK_FALSE(matches("/lib/x86_64-linux-gnu/libc.so.6", glob));
   }
@@ -234,19 +231,17 @@ TEST_CASE("own functions: addresses, sizes, bindings, order") {
   for (const Function& function : table.functions()) {
     if (function.address == sum->address) aliases.push_back(function.name());
   }
-  CHECK(aliases == std::vector<std::string>{"symbols_test_sum", "symbols_test_sum_alias",
-                                            "__symbols_test_sum", "asymbols_test_sum"});
+  CHECK(aliases == std::vector<std::string>{"symbols_test_sum", "symbols_test_sum_alias", "__symbols_test_sum",
+                                            "asymbols_test_sum"});
   CHECK(std::is_sorted(table.functions().begin(), table.functions().end(),
                        [](const Function& a, const Function& b) { return a.address < b.address; }));
 }
 
 TEST_CASE("aliases at one address match once, under the name asked for") {
-  CHECK(names_of(own_table().match("symbols_test_sum*", false)) ==
-        std::vector<std::string>{"symbols_test_sum"});
+  CHECK(names_of(own_table().match("symbols_test_sum*", false)) == std::vector<std::string>{"symbols_test_sum"});
   CHECK(names_of(own_table().match("*symbols_test_sum_a*", false)) ==
         std::vector<std::string>{"symbols_test_sum_alias"});
-  CHECK(names_of(own_table().match("__symbols_test_sum", false)) ==
-        std::vector<std::string>{"__symbols_test_sum"});
+  CHECK(names_of(own_table().match("__symbols_test_sum", false)) == std::vector<std::string>{"__symbols_test_sum"});
 }
 
 TEST_CASE("a function without a size ends where the next begins") {
@@ -277,8 +272,7 @@ TEST_CASE("C++ names: raw, demangled, without parameters, quoted") {
   CHECK(table.match("shop::Till::c*", true).size() == table.match("shop::Till::c*", false).size());
   CHECK(table.match("shop::Till::c*", true).size() >= 2);
   CHECK(only(table.match("_ZNK4shop4Till5countEd", false))->name() == "_ZNK4shop4Till5countEd");
-  for (const char* name :
-       {"int shop::largest<int>(int, int)", "shop::largest<int>(int, int)", "shop::largest<int>"}) {
+  for (const char* name : {"int shop::largest<int>(int, int)", "shop::largest<int>(int, int)", "shop::largest<int>"}) {
     CAPTURE(std::string(name));
     CHECK(table.match(name, true).size() == 1);
     CHECK(table.match(name, false).size() == 1);
@@ -315,7 +309,8 @@ TEST_CASE("names as people write them") {
   CHECK(simplified("ns::f(" + string + " const&)") == "ns::f(std::string const&)");
   CHECK(simplified("std::vector<" + string + ", std::allocator<" + string + " > >::size() const") ==
         "std::vector<std::string, std::allocator<std::string>>::size() const");
-  CHECK(simplified("f(std::vector<std::vector<std::vector<int> > >)") == "f(std::vector<std::vector<std::vector<int>>>)");
+  CHECK(simplified("f(std::vector<std::vector<std::vector<int> > >)") ==
+        "f(std::vector<std::vector<std::vector<int>>>)");
   CHECK(simplified("f(std::basic_string_view<char, std::char_traits<char> >)") == "f(std::string_view)");
   CHECK(simplified("f(int)") == "");
 }
@@ -377,9 +372,8 @@ TEST_CASE("libc agrees with dlsym") {
   CHECK(table.match("malloc", false).size() == 1);
   const std::vector<const Function*> all = table.match("*", false);
   CHECK(all.size() > 2000);
-  CHECK(std::adjacent_find(all.begin(), all.end(), [](const Function* a, const Function* b) {
-          return a->address >= b->address;
-        }) == all.end());
+  CHECK(std::adjacent_find(all.begin(), all.end(),
+                           [](const Function* a, const Function* b) { return a->address >= b->address; }) == all.end());
   for (const Function& function : table.functions()) REQUIRE(function.name().find('@') == std::string::npos);
   CHECK(table.other("environ") == FunctionTable::Other::kData);
 }
@@ -414,9 +408,8 @@ TEST_CASE("errors are one line with path and reason") {
 }
 
 TEST_CASE("build-id notes") {
-  const std::vector<std::uint8_t> bytes = {4,   0, 0, 0, 2,   0,   0,   0, 9,    0,    0,    0, 'G', 'N',
-                                           'U', 0, 1, 2, 0,   0,   4,   0, 0,    0,    3,    0, 0,   0,
-                                           3,   0, 0, 0, 'G', 'N', 'U', 0, 0xAB, 0x0C, 0xEF, 0};
+  const std::vector<std::uint8_t> bytes = {4, 0, 0, 0, 2, 0, 0, 0, 9, 0, 0, 0, 'G', 'N', 'U', 0, 1,    2,    0,    0,
+                                           4, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0, 'G', 'N', 'U', 0, 0xAB, 0x0C, 0xEF, 0};
   CHECK(build_id_in_notes(bytes.data(), bytes.size(), 4) == "ab0cef");
   for (std::size_t size = 0; size < 39; ++size) {
     const std::vector<std::uint8_t> cut(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(size));
@@ -443,8 +436,7 @@ TEST_CASE("a separate debug file gives the static functions") {
     const FunctionTable table = fixture.load();
     CHECK(table.sources() == "dynsym+debug file+eh_frame");
     const Function* private_function = only(table.match("fixture_private", false));
-    CHECK(only(table.match("fixture_public", false))->address + fixture.module().bias ==
-          fixture.public_address());
+    CHECK(only(table.match("fixture_public", false))->address + fixture.module().bias == fixture.public_address());
     CHECK(table.other("fixture_value") == FunctionTable::Other::kData);
 
     fs::create_directory(fixture.debug().parent_path() / ".debug");
@@ -459,8 +451,7 @@ TEST_CASE("a separate debug file gives the static functions") {
     const Function* unnamed = only(stripped.match(name, false));
     CHECK(unnamed->address == private_function->address);
     CHECK(unnamed->size == private_function->size);
-    CHECK(only(stripped.match("fixture_public", false))->address + fixture.module().bias ==
-          fixture.public_address());
+    CHECK(only(stripped.match("fixture_public", false))->address + fixture.module().bias == fixture.public_address());
   }
 }
 

@@ -1,4 +1,5 @@
-/* A library with versions of symbols (see versions.map): twice in two versions with a body each, and once in two of one body. */
+/* A library with versions of symbols (see versions.map): twice in two versions with a body each, and once in two of one
+ * body. */
 int twice_1(int x);
 int twice_1(int x) { return x + x + 1; }
 int twice_2(int x);

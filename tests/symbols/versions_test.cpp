@@ -33,9 +33,12 @@ using Names = std::vector<std::string>;
 }  // namespace
 
 TEST_CASE("names: a version behind a name") {
-  for (const auto& [text, name, version, is_default] :
-       {std::tuple{"memcpy", "memcpy", "", false}, {"memcpy@V", "memcpy", "V", false}, {"memcpy@@V", "memcpy", "V", true},
-        {"a*@V_1.2", "a*", "V_1.2", false}, {"@V", "@V", "", false}, {"", "", "", false}}) {
+  for (const auto& [text, name, version, is_default] : {std::tuple{"memcpy", "memcpy", "", false},
+                                                        {"memcpy@V", "memcpy", "V", false},
+                                                        {"memcpy@@V", "memcpy", "V", true},
+                                                        {"a*@V_1.2", "a*", "V_1.2", false},
+                                                        {"@V", "@V", "", false},
+                                                        {"", "", "", false}}) {
     CAPTURE(std::string(text));
     const VersionedName wanted(text);
     CHECK(wanted.name == name);
@@ -84,7 +87,8 @@ TEST_CASE("versions of a symbol are told apart, from .symtab and from .gnu.versi
       CHECK(found.front()->address == address("twice", version));
       CHECK(table.needs_version(*found.front()));
     }
-    for (const char* one : {"once", "once@UBP_1", "plain"}) CHECK_FALSE(table.needs_version(*table.match(one, false).front()));
+    for (const char* one : {"once", "once@UBP_1", "plain"})
+      CHECK_FALSE(table.needs_version(*table.match(one, false).front()));
     CHECK(table.match("once", false).front()->address == address("once", "UBP_1"));
     dlclose(handle);
   }

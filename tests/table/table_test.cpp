@@ -81,7 +81,7 @@ TEST_CASE("probepoints come later, go and come back; the probepoints stay where 
   CHECK(table.room() == 0);
   CHECK(table.view().points == first.points);
   CHECK(table.view().present == first.present);
-  CHECK(*first.present != old);  // these did not do
+  CHECK(*first.present != old);                                                        // these did not do
   for (std::uint32_t i = 0; i < 1000; ++i) REQUIRE(first.find(0x10000 + i) == 2 + i);  // a reader with the old view
   CHECK(first.find(0x2000) == 1);
   for (std::uint32_t i = 0; i < 1000; i += 2) table.retire(2 + i);
@@ -107,7 +107,8 @@ TEST_CASE("the buckets grow with what is put in, and what has no address then is
   CHECK(view.find(0x2000) == 1);
   CHECK(view.find(0x3000) == 2);
   bool is_found = true;
-  for (std::uint32_t i = 0; i < kCount - 3; ++i) is_found &= view.find(0x10000 + 5 * i) == 3 + i && view.find(0x10001 + 5 * i) == kNotFound;
+  for (std::uint32_t i = 0; i < kCount - 3; ++i)
+    is_found &= view.find(0x10000 + 5 * i) == 3 + i && view.find(0x10001 + 5 * i) == kNotFound;
   CHECK(is_found);
 }
 

@@ -66,7 +66,8 @@ class World {
     g_process.layout = xol::AreaLayout::for_slots(4, 2);
     g_process.area_count = 1;
     g_process.areas[0] = {0x10000000, 0x20000000};
-    xol::write_permanent_slot(permanent_.data(), xol::SlotAddress{reinterpret_cast<std::uint64_t>(permanent_.data())}, system);
+    xol::write_permanent_slot(permanent_.data(), xol::SlotAddress{reinterpret_cast<std::uint64_t>(permanent_.data())},
+                              system);
     g_process.permanent[0] = {reinterpret_cast<std::uint64_t>(permanent_.data()), xol::kSlotBytes};
     g_process.states = states_.data();
     g_process.state_bytes = kStateBytes;
@@ -355,7 +356,8 @@ struct OnOwnStack {
   OnOwnStack() {
     // Ends where the frame does: what stands behind is the application's.
     g_process.own_stack_bytes = 65536;
-    g_process.stacks = reinterpret_cast<std::uint64_t>(&frame + 1) - g_process.layout.blocks * g_process.own_stack_bytes;
+    g_process.stacks =
+        reinterpret_cast<std::uint64_t>(&frame + 1) - g_process.layout.blocks * g_process.own_stack_bytes;
     g_handlers.handler[SIGUSR1] = 0x404000;
     frame.info.si_signo = SIGUSR1;
     frame.fp[100] = 0x77;

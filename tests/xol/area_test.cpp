@@ -22,7 +22,8 @@ std::string permissions(std::uint64_t address) {
   while (std::getline(maps, line)) {
     unsigned long low = 0, high = 0;
     char mode[8] = "";
-    if (std::sscanf(line.c_str(), "%lx-%lx %7s", &low, &high, mode) == 3 && address >= low && address < high) return mode;
+    if (std::sscanf(line.c_str(), "%lx-%lx %7s", &low, &high, mode) == 3 && address >= low && address < high)
+      return mode;
   }
   return "";
 }

@@ -28,7 +28,8 @@ int end_of(const Body& body, std::string& said) {
   }
   close(ends[1]);
   char buffer[4096];
-  for (ssize_t bytes; (bytes = read(ends[0], buffer, sizeof buffer)) > 0;) said.append(buffer, static_cast<std::size_t>(bytes));
+  for (ssize_t bytes; (bytes = read(ends[0], buffer, sizeof buffer)) > 0;)
+    said.append(buffer, static_cast<std::size_t>(bytes));
   close(ends[0]);
   int status = 0;
   REQUIRE(waitpid(child, &status, 0) == child);

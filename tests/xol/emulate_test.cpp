@@ -3,7 +3,6 @@
 
 #include <initializer_list>
 
-
 #include "xol/emulate.h"
 
 using namespace ubp::xol;
@@ -39,11 +38,11 @@ EmulateOp op_of(Effect effect) {
 }
 
 // What the processor does with a condition under the given flags.
-#define NATIVE(cc)                                                                                             \
-  [](std::uint64_t flags) {                                                                                    \
-    std::uint8_t taken;                                                                                        \
-    asm volatile("pushq %1\n\tpopfq\n\tset" #cc " %0" : "=q"(taken) : "r"(flags) : "cc", "memory");            \
-    return taken != 0;                                                                                         \
+#define NATIVE(cc)                                                                                  \
+  [](std::uint64_t flags) {                                                                         \
+    std::uint8_t taken;                                                                             \
+    asm volatile("pushq %1\n\tpopfq\n\tset" #cc " %0" : "=q"(taken) : "r"(flags) : "cc", "memory"); \
+    return taken != 0;                                                                              \
   }
 bool (*const kNative[16])(std::uint64_t) = {NATIVE(o),  NATIVE(no), NATIVE(b),  NATIVE(ae), NATIVE(e), NATIVE(ne),
                                             NATIVE(be), NATIVE(a),  NATIVE(s),  NATIVE(ns), NATIVE(p), NATIVE(np),

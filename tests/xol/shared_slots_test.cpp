@@ -89,7 +89,8 @@ TEST_CASE("pool: random use; nobody's slot is taken while it is held, and a set 
     std::uint32_t slot = memory.shared.pool_find(geometry, point);
     if (slot == kNoSlot) {
       std::uint32_t was = 0;
-      slot = memory.shared.pool_take(geometry, point, random(), [&](std::uint32_t s) { return held.contains(s); }, was);
+      slot = memory.shared.pool_take(
+          geometry, point, random(), [&](std::uint32_t s) { return held.contains(s); }, was);
       const std::uint32_t first = point % geometry.sets * geometry.ways;
       bool all_held = true;
       for (std::uint32_t way = 0; way < geometry.ways; ++way) all_held &= held.contains(first + way);

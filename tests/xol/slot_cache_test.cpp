@@ -14,7 +14,10 @@ namespace {
 
 struct Memory {
   explicit Memory(std::uint32_t slots)
-      : geometry(CacheGeometry::for_slots(slots)), tags(geometry.slots), hands(geometry.sets), cache{tags.data(), hands.data(), geometry} {}
+      : geometry(CacheGeometry::for_slots(slots)),
+        tags(geometry.slots),
+        hands(geometry.sets),
+        cache{tags.data(), hands.data(), geometry} {}
   CacheGeometry geometry;
   std::vector<SlotCache::Tag> tags;
   std::vector<std::uint8_t> hands;
@@ -67,7 +70,9 @@ TEST_CASE("random sequences agree with the model") {
         const std::uint32_t point = random() % points;
         const auto [hit, evicted] = model.access(point);
         std::uint32_t slot = memory.cache.find(point);
-        CAPTURE(slots); CAPTURE(seed); CAPTURE(step);
+        CAPTURE(slots);
+        CAPTURE(seed);
+        CAPTURE(step);
         REQUIRE((slot != kNoSlot) == hit);
         if (slot == kNoSlot) {
           const auto claim = memory.cache.claim(point);

@@ -42,7 +42,8 @@ Decoded decode(const std::uint8_t* bytes, std::size_t size) {
 std::uint64_t target_of(const Decoded& decoded, std::uint64_t address) {
   for (int i = 0; i < decoded.instruction.operand_count; ++i) {
     ZyanU64 target = 0;
-    if (ZYAN_SUCCESS(ZydisCalcAbsoluteAddress(&decoded.instruction, &decoded.operands[i], address, &target))) return target;
+    if (ZYAN_SUCCESS(ZydisCalcAbsoluteAddress(&decoded.instruction, &decoded.operands[i], address, &target)))
+      return target;
   }
   FAIL("no relative operand");
   return 0;
@@ -159,7 +160,8 @@ TEST_CASE("a gate's permanent slot holds its syscall once more, with an int3 beh
   CHECK(position_in_slot(point, kCloneOffset + 2).executed);
 }
 
-TEST_CASE("a permanent slot holds the call once more, after which a thread that it has made traps, and its maker does not") {
+TEST_CASE(
+    "a permanent slot holds the call once more, after which a thread that it has made traps, and its maker does not") {
   constexpr std::uint64_t kCode = 0x7f0000001000, kSlot = 0x7effff000040;
   const Displaced point = displaced(kCode, {0x0f, 0x05});
   std::array<std::uint8_t, kSlotBytes> image{};

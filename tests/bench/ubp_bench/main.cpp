@@ -2,7 +2,8 @@
 //
 //   ubp-bench [--json] [--repeat N] [--ms N]       the tables: medians of N rounds, the rows taking turns
 //   ubp-bench turns [--json] [--repeat N] [--ms N]  the last of them alone: functions called in turn
-//   ubp-bench stress --threads T --probepoints K --slots N --xol POLICY --seconds S [--pattern uniform|random|zipf|phase] [--json]
+//   ubp-bench stress --threads T --probepoints K --slots N --xol POLICY --seconds S
+//                    [--pattern uniform|random|zipf|phase] [--json]
 //
 // Options --library PATH: another libubp.so than the one beside this program.
 #include <link.h>
@@ -62,8 +63,9 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-constexpr const char *kLong = "unprobed call", *kShort = "unprobed call, short function", *kFloor = "detour by hand: the floor",
-                     *kFarFloor = "the same, 64 KiB away", *kCallFloor = "by hand, with a call of a C function";
+constexpr const char *kLong = "unprobed call", *kShort = "unprobed call, short function",
+                     *kFloor = "detour by hand: the floor", *kFarFloor = "the same, 64 KiB away",
+                     *kCallFloor = "by hand, with a call of a C function";
 
 const Row& find(const std::vector<Row>& rows, std::string_view name) {
   return *std::find_if(rows.begin(), rows.end(), [&](const Row& row) { return row.name == name; });
@@ -81,8 +83,8 @@ double quotient(double dividend, double divisor) { return divisor > 0 ? dividend
 // The jump tier beside the floor: what they cost over the unprobed call. json: not nullptr: there instead.
 void print_jumps(const std::vector<Row>& rows, nlohmann::json* json) {
   if (json == nullptr) {
-    std::printf("\n%-38s %12s %8s %12s %8s %8s\n", "over the unprobed call, medians", "1 thread ns", "ratio", "2 threads ns",
-                "ratio", "2 to 1");
+    std::printf("\n%-38s %12s %8s %12s %8s %8s\n", "over the unprobed call, medians", "1 thread ns", "ratio",
+                "2 threads ns", "ratio", "2 to 1");
   }
   const Row& floor = find(rows, kFloor);
   const auto over = [&](const Row& row) {
@@ -93,15 +95,22 @@ void print_jumps(const std::vector<Row>& rows, nlohmann::json* json) {
   for (const Row& row : rows) {
     if (row.over.empty()) continue;
     const auto [one, two] = over(row);
-    const double one_ratio = quotient(one, floor_one), two_ratio = quotient(two, floor_two), scaling = quotient(two, one);
+    const double one_ratio = quotient(one, floor_one), two_ratio = quotient(two, floor_two),
+                 scaling = quotient(two, one);
     std::map<std::string, double> faster;
     for (const Row& kernel : rows) {
-      if (kernel.name.starts_with("kernel") && !kernel.one.empty()) faster[kernel.name] = quotient(median(kernel.one), one);
+      if (kernel.name.starts_with("kernel") && !kernel.one.empty())
+        faster[kernel.name] = quotient(median(kernel.one), one);
     }
     if (json != nullptr) {
-      json->push_back({{"name", row.name + ", over the unprobed call"}, {"one_thread_ns", one}, {"two_threads_ns", two},
-                       {"one_thread_to_floor", one_ratio}, {"two_threads_to_floor", two_ratio}, {"two_threads_to_one", scaling},
-                       {"times_faster", faster}, {"error", row.error}});
+      json->push_back({{"name", row.name + ", over the unprobed call"},
+                       {"one_thread_ns", one},
+                       {"two_threads_ns", two},
+                       {"one_thread_to_floor", one_ratio},
+                       {"two_threads_to_floor", two_ratio},
+                       {"two_threads_to_one", scaling},
+                       {"times_faster", faster},
+                       {"error", row.error}});
       continue;
     }
     if (!row.error.empty()) continue;  // said above
@@ -112,11 +121,15 @@ void print_jumps(const std::vector<Row>& rows, nlohmann::json* json) {
 }
 
 int print_table(const std::string& library, int repeat, int ms, bool as_json) {
-  const auto worker = [&](const std::string& mode, std::map<std::string, std::string> environment, std::uint64_t uprobe = 0, int count = 1,
-                          const std::string& pattern = "uniform") {
-    if (!environment.empty()) environment.try_emplace("UBP_OPTIMIZE", "never");  // the breakpoint tier, unless it says so
+  const auto worker = [&](const std::string& mode, std::map<std::string, std::string> environment,
+                          std::uint64_t uprobe = 0, int count = 1, const std::string& pattern = "uniform") {
+    if (!environment.empty())
+      environment.try_emplace("UBP_OPTIMIZE", "never");  // the breakpoint tier, unless it says so
     return [=](int threads, std::string& error) {
-      const Run one{{mode, std::to_string(threads), std::to_string(ms), std::to_string(count), pattern}, environment, library, uprobe};
+      const Run one{{mode, std::to_string(threads), std::to_string(ms), std::to_string(count), pattern},
+                    environment,
+                    library,
+                    uprobe};
       const Outcome outcome = run(one);
       error = check(one, outcome);
       return outcome.processor_ns;
@@ -133,7 +146,8 @@ int print_table(const std::string& library, int repeat, int ms, bool as_json) {
     add("ubp " + policy + ": slot hit", worker("slot", {{"UBP_XOL", policy}, {"UBP_PROBES", "bench_slot"}}));
     add("ubp " + policy + ": 16 points, 4 slots",
         worker("points", {{"UBP_XOL", policy}, {"UBP_SLOTS", "4"}, {"UBP_PROBES", "point_?; point_1[0-5]"}}, 0, 16));
-    add("ubp " + policy + ": system call", worker("syscall", {{"UBP_XOL", policy}, {"UBP_PROBES", "bench_syscall+0x5"}}));
+    add("ubp " + policy + ": system call",
+        worker("syscall", {{"UBP_XOL", policy}, {"UBP_PROBES", "bench_syscall+0x5"}}));
   }
   add("getpid, unprobed", worker("syscall", {}));
   add(kLong, worker("long", {}));
@@ -145,13 +159,17 @@ int print_table(const std::string& library, int repeat, int ms, bool as_json) {
     const char* name;
     int flags;
   };
-  for (const auto& [name, flags] : {Kind{"no registers", UBP_PROBE_NO_FP | UBP_PROBE_NO_REGISTERS}, Kind{"general registers", UBP_PROBE_NO_FP},
-                                    Kind{"and xmm", UBP_PROBE_SSE_ONLY}, Kind{"and all else", 0}}) {
-    add(std::string("jump: consumer, ") + name, worker("consumer", {{"UBP_OPTIMIZE", "auto"}, {"UBP_PROBES", "bench_slot"}}, 0, flags), kLong);
+  for (const auto& [name, flags] :
+       {Kind{"no registers", UBP_PROBE_NO_FP | UBP_PROBE_NO_REGISTERS}, Kind{"general registers", UBP_PROBE_NO_FP},
+        Kind{"and xmm", UBP_PROBE_SSE_ONLY}, Kind{"and all else", 0}}) {
+    add(std::string("jump: consumer, ") + name,
+        worker("consumer", {{"UBP_OPTIMIZE", "auto"}, {"UBP_PROBES", "bench_slot"}}, 0, flags), kLong);
   }
-  add("jump: timestamped record", worker("consumer", {{"UBP_OPTIMIZE", "auto"}, {"UBP_PROBES", "bench_slot"}}, 0, UBP_PROBE_RECORD), kLong);
+  add("jump: timestamped record",
+      worker("consumer", {{"UBP_OPTIMIZE", "auto"}, {"UBP_PROBES", "bench_slot"}}, 0, UBP_PROBE_RECORD), kLong);
   add(kShort, worker("nop5", {}));
-  add("jump: counted hit, short function", worker("nop5", {{"UBP_OPTIMIZE", "auto"}, {"UBP_PROBES", "bench_nop5"}}), kShort);
+  add("jump: counted hit, short function", worker("nop5", {{"UBP_OPTIMIZE", "auto"}, {"UBP_PROBES", "bench_nop5"}}),
+      kShort);
   add("kernel uprobe: emulated (nop)", worker("emulated", {}, file_offset(&bench_emulated)));
   add("kernel uprobe: nop5", worker("nop5", {}, file_offset(&bench_nop5)));
   add("kernel uprobe: single-stepped (lea)", worker("slot", {}, file_offset(&bench_slot)));
@@ -170,7 +188,9 @@ int print_table(const std::string& library, int repeat, int ms, bool as_json) {
   }
   const double base_one = median(rows.front().one), base_two = median(rows.front().two);
   nlohmann::json json = nlohmann::json::array();
-  if (!as_json) std::printf("%-38s %12s %8s %12s %8s\n", "processor time a hit, medians", "1 thread ns", "ratio", "2 threads ns", "ratio");
+  if (!as_json)
+    std::printf("%-38s %12s %8s %12s %8s\n", "processor time a hit, medians", "1 thread ns", "ratio", "2 threads ns",
+                "ratio");
   int failed = 0;
   for (const Row& row : rows) {
     const double one = median(row.one), two = median(row.two);
@@ -199,10 +219,14 @@ int print_turns_alone(const std::string& library, int repeat, int ms, bool as_js
 
 int stress(const std::string& library, int threads, int points, int slots, const std::string& policy, double seconds,
            const std::string& pattern, bool as_json) {
-  const Outcome outcome = run({{"points", std::to_string(threads), std::to_string(static_cast<int>(seconds * 1000)), std::to_string(points), pattern},
-                               {{"UBP_XOL", policy}, {"UBP_SLOTS", std::to_string(slots)}, {"UBP_PROBES", "point_*"},
+  const Outcome outcome = run({{"points", std::to_string(threads), std::to_string(static_cast<int>(seconds * 1000)),
+                                std::to_string(points), pattern},
+                               {{"UBP_XOL", policy},
+                                {"UBP_SLOTS", std::to_string(slots)},
+                                {"UBP_PROBES", "point_*"},
                                 {"UBP_OPTIMIZE", "never"}},
-                               library, 0});
+                               library,
+                               0});
   if (!outcome.error.empty()) {
     std::fprintf(stderr, "ubp-bench: error: %s\n", outcome.error.c_str());
     return 1;
@@ -218,20 +242,34 @@ int stress(const std::string& library, int threads, int points, int slots, const
   const bool is_exact = of(outcome.totals, "hits") == all && outcome.wrong == 0;
   const double fairness = *most == 0 ? 0 : static_cast<double>(*least) / static_cast<double>(*most);
   if (as_json) {
-    std::printf("%s\n", nlohmann::json{{"policy", policy}, {"threads", threads}, {"probepoints", points}, {"slots", slots},
-                                       {"pattern", pattern}, {"calls", all}, {"hits_per_second", per_second}, {"ns_per_hit", outcome.ns}, {"processor_ns_per_hit", outcome.processor_ns},
-                                       {"slot_hits", of(outcome.xol, "hits")}, {"misses", of(outcome.xol, "misses")}, {"refills", refills},
-                                       {"evictions", of(outcome.xol, "evictions")}, {"bytes_written", refills * 64},
-                                       {"area_bytes", of(outcome.xol, "area_bytes")}, {"fairness", fairness}, {"exact", is_exact}}
+    std::printf("%s\n", nlohmann::json{{"policy", policy},
+                                       {"threads", threads},
+                                       {"probepoints", points},
+                                       {"slots", slots},
+                                       {"pattern", pattern},
+                                       {"calls", all},
+                                       {"hits_per_second", per_second},
+                                       {"ns_per_hit", outcome.ns},
+                                       {"processor_ns_per_hit", outcome.processor_ns},
+                                       {"slot_hits", of(outcome.xol, "hits")},
+                                       {"misses", of(outcome.xol, "misses")},
+                                       {"refills", refills},
+                                       {"evictions", of(outcome.xol, "evictions")},
+                                       {"bytes_written", refills * 64},
+                                       {"area_bytes", of(outcome.xol, "area_bytes")},
+                                       {"fairness", fairness},
+                                       {"exact", is_exact}}
                             .dump()
                             .c_str());
   } else {
-    std::printf("%s, %d threads, %d probepoints, %d slots, %s: %.0f hits/s, %.0f ns of processor time a hit\n", policy.c_str(),
-                threads, points, slots, pattern.c_str(), per_second, outcome.processor_ns);
-    std::printf("slot hits %llu, misses %llu, refills %llu (at most %llu bytes written), evictions %llu, area %llu bytes\n",
-                static_cast<unsigned long long>(of(outcome.xol, "hits")), static_cast<unsigned long long>(of(outcome.xol, "misses")),
-                static_cast<unsigned long long>(refills), static_cast<unsigned long long>(refills * 64),
-                static_cast<unsigned long long>(of(outcome.xol, "evictions")), static_cast<unsigned long long>(of(outcome.xol, "area_bytes")));
+    std::printf("%s, %d threads, %d probepoints, %d slots, %s: %.0f hits/s, %.0f ns of processor time a hit\n",
+                policy.c_str(), threads, points, slots, pattern.c_str(), per_second, outcome.processor_ns);
+    std::printf(
+        "slot hits %llu, misses %llu, refills %llu (at most %llu bytes written), evictions %llu, area %llu bytes\n",
+        static_cast<unsigned long long>(of(outcome.xol, "hits")),
+        static_cast<unsigned long long>(of(outcome.xol, "misses")), static_cast<unsigned long long>(refills),
+        static_cast<unsigned long long>(refills * 64), static_cast<unsigned long long>(of(outcome.xol, "evictions")),
+        static_cast<unsigned long long>(of(outcome.xol, "area_bytes")));
     std::printf("fairness %.2f (slowest thread to fastest); counts %s\n", fairness, is_exact ? "exact" : "WRONG");
   }
   return is_exact ? 0 : 1;
@@ -247,11 +285,16 @@ int main(int argc, char** argv) {
   int repeat = 5, ms = 200, threads = 2, points = 64, slots = 64;
   double seconds = 1;
   app.add_option("--library", library, "libubp.so to measure")->capture_default_str();
-  CLI::App* const turns = app.add_subcommand("turns", "functions called in turn: unprobed, with detours by hand, counted");
+  CLI::App* const turns =
+      app.add_subcommand("turns", "functions called in turn: unprobed, with detours by hand, counted");
   for (CLI::App* const table : {&app, turns}) {
     table->add_flag("--json", as_json, "JSON instead of a table");
-    table->add_option("--repeat", repeat, "rounds; the medians are printed")->check(CLI::Range(1, 1000))->capture_default_str();
-    table->add_option("--ms", ms, "milliseconds of each measurement")->check(CLI::Range(10, 60000))->capture_default_str();
+    table->add_option("--repeat", repeat, "rounds; the medians are printed")
+        ->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    table->add_option("--ms", ms, "milliseconds of each measurement")
+        ->check(CLI::Range(10, 60000))
+        ->capture_default_str();
   }
   CLI::App* const contention = app.add_subcommand("stress", "threads that cycle through probepoints");
   contention->add_option("--threads", threads)->check(CLI::Range(1, 4096))->capture_default_str();
@@ -259,7 +302,9 @@ int main(int argc, char** argv) {
   contention->add_option("--slots", slots)->check(CLI::Range(1, 4096))->capture_default_str();
   contention->add_option("--xol", policy, "thread, probepoint, steal, adaptive")->capture_default_str();
   contention->add_option("--seconds", seconds)->check(CLI::Range(0.01, 3600.0))->capture_default_str();
-  contention->add_option("--pattern", pattern)->check(CLI::IsMember({"uniform", "random", "zipf", "phase"}))->capture_default_str();
+  contention->add_option("--pattern", pattern)
+      ->check(CLI::IsMember({"uniform", "random", "zipf", "phase"}))
+      ->capture_default_str();
   contention->add_flag("--json", as_json);
   CLI11_PARSE(app, argc, argv);
   if (*contention) return stress(library, threads, points, slots, policy, seconds, pattern, as_json);

@@ -83,7 +83,8 @@ Outcome run(const Run& run) {
     char byte;
     if (read(start[0], &byte, 1) != 1) _exit(97);
     dup2(out[1], 1);
-    if (run.worker.at(0) == "consumer") dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), 2);  // "the program embeds UBP too"
+    if (run.worker.at(0) == "consumer")
+      dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), 2);  // "the program embeds UBP too"
     if (!run.environment.empty()) {
       setenv("LD_PRELOAD", run.library.c_str(), 1);
       setenv("UBP_OUTPUT", "/dev/null", 1);
@@ -98,20 +99,23 @@ Outcome run(const Run& run) {
   }
   close(out[1]);
   close(start[0]);
-  const std::vector<int> uprobe = run.uprobe_offset != 0 ? open_uprobe(run.uprobe_offset, outcome.error) : std::vector<int>();
+  const std::vector<int> uprobe =
+      run.uprobe_offset != 0 ? open_uprobe(run.uprobe_offset, outcome.error) : std::vector<int>();
   if (outcome.error.empty()) {
     [[maybe_unused]] const ssize_t wrote = write(start[1], "g", 1);
   }
   close(start[1]);
   std::string text;
   char buffer[4096];
-  for (ssize_t got; (got = read(out[0], buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(got));
+  for (ssize_t got; (got = read(out[0], buffer, sizeof buffer)) > 0;)
+    text.append(buffer, static_cast<std::size_t>(got));
   close(out[0]);
   int status = 0;
   waitpid(pid, &status, 0);
   for (const int event : uprobe) {
     std::uint64_t counted = 0;
-    if (read(event, &counted, sizeof counted) == static_cast<ssize_t>(sizeof counted)) outcome.totals["kernel"] += counted;
+    if (read(event, &counted, sizeof counted) == static_cast<ssize_t>(sizeof counted))
+      outcome.totals["kernel"] += counted;
     close(event);
   }
   std::istringstream line(text);
@@ -119,7 +123,8 @@ Outcome run(const Run& run) {
   line >> elapsed >> processor >> outcome.wrong;
   for (std::uint64_t calls; line >> calls;) outcome.calls.push_back(calls);
   const auto all = std::accumulate(outcome.calls.begin(), outcome.calls.end(), std::uint64_t{0});
-  if (outcome.error.empty() && (status != 0 || all == 0)) outcome.error = "the worker ended with status " + std::to_string(status);
+  if (outcome.error.empty() && (status != 0 || all == 0))
+    outcome.error = "the worker ended with status " + std::to_string(status);
   if (all != 0) outcome.processor_ns = processor / static_cast<double>(all);
   if (all != 0) outcome.ns = elapsed * static_cast<double>(outcome.calls.size()) / static_cast<double>(all);
   if (!run.environment.empty()) {

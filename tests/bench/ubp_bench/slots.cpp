@@ -9,8 +9,8 @@
 
 #include "bench.h"
 #include "decoder/classify.h"
-#include "runtime/preload/options.h"
 #include "runtime/arm/process_memory.h"
+#include "runtime/preload/options.h"
 #include "runtime/trap/slots.h"
 
 namespace ubp::bench {

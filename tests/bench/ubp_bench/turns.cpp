@@ -1,4 +1,5 @@
-// Functions called in turn (turns.S), with detours made by hand: the floor of a probed program, which executes more than one function.
+// Functions called in turn (turns.S), with detours made by hand: the floor of a probed program, which executes more
+// than one function.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -38,7 +39,8 @@ std::uint8_t* detours(bool is_far) {
   if (!is_far) return bench_turns_near;
   const auto bytes = static_cast<std::size_t>(bench_turns_end - bench_turns_near);
   auto* const below = reinterpret_cast<void*>(reinterpret_cast<std::uint64_t>(bench_turns_near) - kFar);
-  void* const place = mmap(below, bytes, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  void* const place =
+      mmap(below, bytes, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
   return place != MAP_FAILED ? static_cast<std::uint8_t*>(place) : nullptr;
 }
 
@@ -46,8 +48,10 @@ std::uint8_t* detours(bool is_far) {
 
 bool make_turn_detours(int count, bool is_far, bool counts) {
   const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-  auto* const text = reinterpret_cast<std::uint8_t*>(reinterpret_cast<std::uint64_t>(bench_turns[0].function) & ~(page - 1));
-  if (mprotect(text, static_cast<std::size_t>(bench_turns_end - text), PROT_READ | PROT_WRITE | PROT_EXEC) != 0) return false;
+  auto* const text =
+      reinterpret_cast<std::uint8_t*>(reinterpret_cast<std::uint64_t>(bench_turns[0].function) & ~(page - 1));
+  if (mprotect(text, static_cast<std::size_t>(bench_turns_end - text), PROT_READ | PROT_WRITE | PROT_EXEC) != 0)
+    return false;
   std::uint8_t* out = detours(is_far);
   if (out == nullptr) return false;
   std::uint64_t thread;
@@ -58,7 +62,8 @@ bool make_turn_detours(int count, bool is_far, bool counts) {
     if (counts) {
       constexpr std::uint8_t kIncrement[] = {0x64, 0x48, 0xff, 0x04, 0x25};  // incq %fs:
       out = std::copy(std::begin(kIncrement), std::end(kIncrement), out);
-      xol::store32(out, static_cast<std::uint32_t>(reinterpret_cast<std::uint64_t>(&bench_turn_counters[turn]) - thread));
+      xol::store32(out,
+                   static_cast<std::uint32_t>(reinterpret_cast<std::uint64_t>(&bench_turn_counters[turn]) - thread));
       out += 4;
     }
     out = std::copy_n(function, kept, out);
@@ -72,7 +77,8 @@ bool make_turn_detours(int count, bool is_far, bool counts) {
 bool call_turns(int count, long argument) {
   const int first = kTurns - count;
   const long added = static_cast<long>(count) * (first + kTurns - 1) / 2;
-  return bench_call_turns(argument, bench_turns_calls + kCallBytes * static_cast<std::uint64_t>(first)) == argument + added;
+  return bench_call_turns(argument, bench_turns_calls + kCallBytes * static_cast<std::uint64_t>(first)) ==
+         argument + added;
 }
 
 std::uint64_t counted_turns() {

@@ -12,8 +12,11 @@ namespace {
 struct Column {
   const char *name, *mode;
 };
-constexpr Column kColumns[] = {
-    {"near, empty", "turns_near"}, {"near, incq", "turns_near_count"}, {"far, empty", "turns_far"}, {"far, incq", "turns_far_count"}, {"counted", "turns"}};
+constexpr Column kColumns[] = {{"near, empty", "turns_near"},
+                               {"near, incq", "turns_near_count"},
+                               {"far, empty", "turns_far"},
+                               {"far, incq", "turns_far_count"},
+                               {"counted", "turns"}};
 constexpr int kCounts[] = {1, 8, 64, 512, kTurns};
 constexpr std::size_t kCount = std::size(kColumns), kNearFloor = 1, kFarFloor = 3, kCounted = 4;
 
@@ -74,12 +77,17 @@ bool print_turns(const std::string& library, int repeat, int ms, nlohmann::json*
     const std::string name = std::to_string(line.count) + " functions in turn";
     is_right = is_right && line.error.empty();
     const double unprobed = median(line.unprobed), counted = median(line.over[kCounted]);
-    const double to_near = quotient(counted, median(line.over[kNearFloor])), to_far = quotient(counted, median(line.over[kFarFloor]));
+    const double to_near = quotient(counted, median(line.over[kNearFloor])),
+                 to_far = quotient(counted, median(line.over[kFarFloor]));
     if (json != nullptr) {
       nlohmann::json over;
       for (std::size_t column = 0; column < kCount; ++column) over[kColumns[column].name] = median(line.over[column]);
-      json->push_back({{"name", name}, {"one_thread_ns", unprobed}, {"over_unprobed_ns", over}, {"counted_to_near_floor", to_near},
-                       {"counted_to_far_floor", to_far}, {"error", line.error}});
+      json->push_back({{"name", name},
+                       {"one_thread_ns", unprobed},
+                       {"over_unprobed_ns", over},
+                       {"counted_to_near_floor", to_near},
+                       {"counted_to_far_floor", to_far},
+                       {"error", line.error}});
     } else if (!line.error.empty()) {
       std::printf("%-17d FAILED: %s\n", line.count, line.error.c_str());
     } else {

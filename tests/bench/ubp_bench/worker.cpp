@@ -56,10 +56,12 @@ void add_consumer(std::uint32_t flags) {
   options.flags = flags;
   static auto* const argument = preloaded<decltype(ubp_context_argument)>("ubp_context_argument");
   const ubp_consumer reads = [](const ubp_context* hit, void*) { t_argument = argument(hit, 0); };
-  options.consumer = (flags & UBP_PROBE_RECORD) != 0 ? nullptr
-                     : (flags & UBP_PROBE_NO_REGISTERS) != 0 ? reinterpret_cast<ubp_consumer>(&bench_consumer) : reads;
+  options.consumer = (flags & UBP_PROBE_RECORD) != 0         ? nullptr
+                     : (flags & UBP_PROBE_NO_REGISTERS) != 0 ? reinterpret_cast<ubp_consumer>(&bench_consumer)
+                                                             : reads;
   if (preloaded<decltype(ubp_init)>("ubp_init")(nullptr) != UBP_OK) std::exit(3);
-  if (preloaded<decltype(ubp_register)>("ubp_register")("bench_long", &options, nullptr, nullptr) != UBP_OK) std::exit(3);
+  if (preloaded<decltype(ubp_register)>("ubp_register")("bench_long", &options, nullptr, nullptr) != UBP_OK)
+    std::exit(3);
 }
 
 double thread_ns() {
@@ -86,7 +88,8 @@ std::vector<std::uint16_t> sequence(const std::string& pattern, int count, unsig
       order[i] = static_cast<std::uint16_t>((phase * window + static_cast<int>(i) % window) % count);
     }
   } else {  // uniform: one after the other
-    for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint16_t>(i % static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < order.size(); ++i)
+      order[i] = static_cast<std::uint16_t>(i % static_cast<std::size_t>(count));
   }
   return order;
 }
@@ -111,19 +114,20 @@ int work(const std::vector<std::string>& arguments) {
   if (mode == "consumer") add_consumer(static_cast<std::uint32_t>(count));
   auto* const drain = records ? preloaded<decltype(ubp_drain)>("ubp_drain") : nullptr;
   std::atomic<std::uint64_t> drained_ns{0};
-  const bool turns = mode.starts_with("turns"), makes_detours = mode.starts_with("turns_"), counts = mode.ends_with("_count");
+  const bool turns = mode.starts_with("turns"), makes_detours = mode.starts_with("turns_"),
+             counts = mode.ends_with("_count");
   if (makes_detours && !make_turn_detours(count, mode.starts_with("turns_far"), counts)) return 4;
   if (mode == "empty") install(&on_trap);
   if (mode == "empty_fast") install(&bench_empty_fast);
-  long (*const function)(long) = mode == "emulated"    ? &bench_emulated
-                                 : mode == "nop5"      ? &bench_nop5
-                                 : mode == "long"      ? &bench_long
-                                 : mode == "floor"     ? &bench_floor
-                                 : mode == "floor_far" ? &bench_floor_far
+  long (*const function)(long) = mode == "emulated"     ? &bench_emulated
+                                 : mode == "nop5"       ? &bench_nop5
+                                 : mode == "long"       ? &bench_long
+                                 : mode == "floor"      ? &bench_floor
+                                 : mode == "floor_far"  ? &bench_floor_far
                                  : mode == "floor_call" ? &bench_floor_call
-                                 : mode == "consumer"  ? &bench_long
-                                 : mode == "syscall"   ? &bench_syscall
-                                                       : &bench_slot;
+                                 : mode == "consumer"   ? &bench_long
+                                 : mode == "syscall"    ? &bench_syscall
+                                                        : &bench_slot;
   std::atomic<bool> go{false}, stop{false};
   std::atomic<int> ready{0};
   std::vector<std::uint64_t> calls(static_cast<std::size_t>(threads));
@@ -185,7 +189,8 @@ int work(const std::vector<std::string>& arguments) {
   stop.store(true);
   for (std::thread& thread : all) thread.join();
   const double elapsed = std::chrono::duration<double, std::nano>(Clock::now() - begin).count();
-  std::printf("%.0f %.0f %llu", elapsed, processor_ns() - processor_begin - static_cast<double>(drained_ns.load()), static_cast<unsigned long long>(wrong.load()));
+  std::printf("%.0f %.0f %llu", elapsed, processor_ns() - processor_begin - static_cast<double>(drained_ns.load()),
+              static_cast<unsigned long long>(wrong.load()));
   for (const std::uint64_t own : calls) std::printf(" %llu", static_cast<unsigned long long>(own));
   std::printf("\n");
   return 0;

@@ -80,6 +80,7 @@ inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kT
   if (is_child) {
     set_up_child(sys::gettid());  // a forked one is a process of its own from here on
     clear_handlers();
+    if ((cloning->args[0] & CLONE_VM) != 0) this_thread().app_trap.cleared_guest = sys::gettid();
   }
   uc->mask = cloning->mask;
   uc->rdi = cloning->rdi;

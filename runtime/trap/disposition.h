@@ -110,8 +110,10 @@ struct DispositionChange {
   if (change.before.masks_trap && (was_entry || change.is_kept)) old->mask |= kTrapBit;
 }
 
-// SIGTRAP's disposition as the application has set it; the restorer is not kept.
-[[gnu::always_inline]] inline KernelSigaction trap_disposition() {
+// SIGTRAP's disposition as the application has set it; the restorer is not kept. is_cleared: a vfork child asks whose
+// handlers were reset when it was made.
+[[gnu::always_inline]] inline KernelSigaction trap_disposition(bool is_cleared) {
+  if (is_cleared) return {};
   constexpr auto kOrder = std::memory_order_relaxed;  // shown, not called
   return {g_handlers.handler[SIGTRAP].load(kOrder), g_handlers.trap_flags.load(kOrder), 0,
           g_handlers.trap_mask.load(kOrder)};

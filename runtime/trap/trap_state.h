@@ -70,9 +70,10 @@ struct AppStack {
 struct AppTrap {
   bool is_blocked;  // the first: trap_entry.S
   bool is_pending;
-  bool in_wrapper;        // libc's sigaction is called by the interposed one, which translates the answer itself
-  bool guest_is_blocked;  // the mask bit of a vfork child that runs on this TLS,
-  std::uint32_t guest;    // whose tid this is
+  bool in_wrapper;              // libc's sigaction is called by the interposed one, which translates the answer itself
+  bool guest_is_blocked;        // the mask bit of a vfork child that runs on this TLS,
+  std::uint32_t guest;          // whose tid this is
+  std::uint32_t cleared_guest;  // the tid of one whose handlers clone3 has reset (CLONE_CLEAR_SIGHAND)
   siginfo_t info;
 };
 

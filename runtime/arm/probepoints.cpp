@@ -449,6 +449,7 @@ std::optional<std::string> Probepoints::commit(const Edit& edit, bool may_be_alo
     const bool has_jumps = !detours_.insert(jumps, is_alone);  // denied: they stay int3s, and the report says so
     if (has_jumps || !is_alone) return std::nullopt;
     std::vector<patch::Byte> bytes;
+    bytes.reserve(jumps.size());
     for (const std::uint32_t index : jumps) bytes.push_back({g_process.table.points[index].address, 0xcc});
     denied = patch::write_text(bytes, memory);
     if (!denied) return std::nullopt;

@@ -280,9 +280,8 @@ std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
   found.item = item_index;
   found.excludes = item.exclude;
   try {
-    const auto mistake = std::holds_alternative<language::SymbolTarget>(item.target)
-                             ? find_symbol(item, modules, found)
-                             : find_address(item, modules, found);
+    auto mistake = std::holds_alternative<language::SymbolTarget>(item.target) ? find_symbol(item, modules, found)
+                                                                               : find_address(item, modules, found);
     if (mistake) return mistake;
   } catch (const std::runtime_error& error) {  // an unreadable file
     return Mistake{item.position, error.what(), ""};

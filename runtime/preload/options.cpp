@@ -90,7 +90,7 @@ SetResult set_probes(Options& options, std::string_view value) {
 // Stands behind UBP_PROBES in the table, so that the file's items come after it.
 SetResult set_probes_file(Options& options, std::string_view value) {
   std::string content;
-  const SetResult error = read_file(value, content);
+  SetResult error = read_file(value, content);
   constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
   if (options.has_probes) options.probes += '\n';
   options.has_probes = true;

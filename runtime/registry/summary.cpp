@@ -43,8 +43,11 @@ std::vector<std::string> aliases_of(const plan::Modules& modules, const plan::Pr
   if (probe.offset != 0) return names;
   const std::vector<symbols::Function>& functions = modules.table_of(probe.module).functions();
   const symbols::Function& own = functions[probe.function];
-  const auto [first, last] = std::ranges::equal_range(functions, own.address, {}, &symbols::Function::address);
-  for (auto other = first; other != last; ++other) {
+  const auto is_before = [](const symbols::Function& function, std::uint64_t address) {
+    return function.address < address;
+  };
+  auto other = std::lower_bound(functions.begin(), functions.end(), own.address, is_before);
+  for (; other != functions.end() && other->address == own.address; ++other) {
     if (other->has_symbol() && other->symbol() != own.symbol() && (names.empty() || names.back() != other->symbol()))
       names.emplace_back(other->symbol());
   }

@@ -115,6 +115,7 @@ ubp_status check_options(const ubp_options* options, Request& request) {
   if (options->consumer == nullptr && (options->flags & kOfConsumers) != 0) return UBP_E_INVALID;
   const bool contradicts = (options->flags & UBP_PROBE_MODIFY) != 0 && (options->flags & UBP_PROBE_NO_REGISTERS) != 0;
   if (contradicts || (records && options->consumer != nullptr)) return UBP_E_INVALID;
+  // A record holds no registers. One that is to hold some needs them here, and in Consumers::needs().
   request.flags = options->flags | (records ? UBP_PROBE_NO_FP | UBP_PROBE_NO_REGISTERS : 0);
   request.consumer = records ? record_hit : options->consumer;
   request.data = options->data;

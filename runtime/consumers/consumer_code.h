@@ -1,6 +1,6 @@
 // What a consumer's code touches, where all of it can be seen.
 //
-// Context: normal, under the ApiLock (call.h). Async-signal-safe: no.
+// Context: normal, under the ApiLock (api/api_lock.h). Async-signal-safe: no.
 #pragma once
 
 #include "runtime/include/ubp.h"

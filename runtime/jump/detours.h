@@ -39,7 +39,7 @@ namespace ubp::runtime {
 // kAuto: function entries. kAlways: every probepoint that can have a jump.
 enum class Optimize : std::uint8_t { kNever, kAuto, kAlways };
 
-// What keeps a probepoint at its int3, if anything does.
+// What keeps a probepoint at its int3, if anything does: the report's "tier" and "left".
 enum class Tier : std::uint8_t {
   kUnseen,  // nobody asked
   kReady,   // its detour waits
@@ -52,7 +52,7 @@ enum class Tier : std::uint8_t {
   kNoAddress,    // no address for the detour fits the boundaries
   kBudget,       // the memory for detours is used up
   kNeighbour,    // a probepoint lies in the window that its detour does not know
-  kConsumer,     // its hits run consumers
+  kConsumer,     // consumers in its window, or no detour could be made that calls its own
   kUnsupported,  // membarrier is denied, the text cannot be written, or code runs that keeps signals to itself
 };
 inline constexpr std::size_t kTiers = 13;
@@ -101,7 +101,8 @@ class Detours {
   // From now on no jump is made; those that are stay.
   void stop() { is_stopped_ = true; }
 
-  // Whether a probepoint so far into its function is to have a detour; if not: leave().
+  // Whether a probepoint so far into its function is to have a detour; if not: leave(). make() says whether it can have
+  // one (make_detours.cpp), reason() whether it still can.
   bool wants(std::uint32_t offset) const { return optimize_ == Optimize::kAlways || offset == 0; }
   void leave(std::uint32_t index);
   // Makes the detour of a probepoint that has none. For those of one function, in the order of their addresses.

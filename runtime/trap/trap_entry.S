@@ -248,7 +248,7 @@ ubp_signal_entry_r15:
 ubp_signal_end:
     .size ubp_signal_entry, . - ubp_signal_entry
 
-// A probepoint of the runtime's own, always armed: what one hit costs is measured on it (core/overhead.cpp).
+// A probepoint of the runtime's own, always armed: what one hit costs is measured on it (arm/process_memory.cpp).
     .globl ubp_calibration_call, ubp_calibration_point
     .hidden ubp_calibration_call, ubp_calibration_point
     .balign 16

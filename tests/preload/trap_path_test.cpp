@@ -1,7 +1,7 @@
 // signal_at_every_instruction_of_trap_path: a tracer records which instructions the trap path executes for every kind
 // of displaced instruction, and then lets a signal arrive at each of them in turn, stopping there by a debug register.
 // The handler hits more probepoints than there are slots. Counts stay exact, results right, and no handler sees a RIP
-// outside the program.
+// outside the program. signal_at_every_instruction_of_detour: the same for the code of detours.
 #include <doctest/doctest.h>
 #include <sys/ptrace.h>
 #include <sys/user.h>

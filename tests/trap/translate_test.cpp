@@ -1,5 +1,5 @@
 // What a handler is shown when it interrupted UBP: every range and every slot position, on fabricated frames and
-// without a single signal.
+// without a single signal. Detours: tests/jump/detour_stages_test.cpp.
 #include <doctest/doctest.h>
 #include <signal.h>
 #include <sys/wait.h>

@@ -169,23 +169,6 @@ const std::uint8_t* next_site(const std::uint8_t* at, const std::uint8_t* end) {
   return end;
 }
 
-using Text = std::span<const std::uint8_t>;
-
-// Calls visit(ELF address, text) for all text that can be read.
-template <typename Visit>
-void for_each_text(const symbols::Module& module, symbols::Readable& readable, const Visit& visit) {
-  constexpr std::uint64_t kPage = 4096;
-  for (const symbols::Segment& segment : module.segments) {
-    const std::uint64_t end = segment.address + segment.size;
-    for (std::uint64_t at = segment.address; segment.executable && at < end; at = (at | (kPage - 1)) + 1) {
-      const Text text = text_from(module, at, end, readable);
-      if (text.empty()) continue;
-      visit(at, text);
-      at += text.size() - 1;
-    }
-  }
-}
-
 }  // namespace
 
 GateSites find_gate_sites(const symbols::Module& module, const FunctionAt& function_at) {

@@ -41,6 +41,22 @@ class Code : public std::span<const std::uint8_t> {
 // not read; empty: none is mapped, readable and executable. readable: made for the work of which this is a part.
 std::span<const std::uint8_t> text_from(const symbols::Module& module, std::uint64_t address, std::uint64_t end,
                                         symbols::Readable& readable);
+using Text = std::span<const std::uint8_t>;
+
+// Calls visit(ELF address, text) for all of a module's text that can be read, run by run.
+template <typename Visit>
+void for_each_text(const symbols::Module& module, symbols::Readable& readable, const Visit& visit) {
+  constexpr std::uint64_t kPage = 4096;
+  for (const symbols::Segment& segment : module.segments) {
+    const std::uint64_t end = segment.address + segment.size;
+    for (std::uint64_t at = segment.address; segment.executable && at < end; at = (at | (kPage - 1)) + 1) {
+      const Text text = text_from(module, at, end, readable);
+      if (text.empty()) continue;
+      visit(at, text);
+      at += text.size() - 1;
+    }
+  }
+}
 
 class Modules {
  public:

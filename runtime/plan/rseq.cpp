@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "runtime/plan/modules.h"
 #include "runtime/symbols/readable.h"
 
 namespace ubp::plan {
@@ -21,10 +22,12 @@ bool is_code(const symbols::Module& module, std::uint64_t address) {
 }
 
 bool has_signature(const symbols::Module& module) {
-  return std::any_of(module.segments.begin(), module.segments.end(), [&](const symbols::Segment& segment) {
-    const std::uint8_t* bytes = segment.executable ? module.bytes_at(segment.address, segment.size) : nullptr;
-    return bytes != nullptr && memmem(bytes, segment.size, &kSignature, sizeof kSignature) != nullptr;
+  symbols::Readable readable;
+  bool has_it = false;
+  for_each_text(module, readable, [&](std::uint64_t, Text text) {
+    has_it |= memmem(text.data(), text.size(), &kSignature, sizeof kSignature) != nullptr;
   });
+  return has_it;
 }
 
 // The section that a descriptor at `at` would describe.

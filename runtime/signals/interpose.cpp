@@ -111,7 +111,7 @@ bool passes_through(int signal) {
 
 // SIGTRAP, as the application believes it set it. Returns what it was.
 trap::KernelSigaction change_trap(const trap::KernelSigaction* act) {
-  if (is_vfork_child()) return trap::trap_disposition(trap::t_thread.app_trap.cleared_guest == sys::gettid());
+  if (is_vfork_child()) return trap::trap_disposition(trap::is_cleared_guest());
   DispositionLock lock(SIGTRAP);
   const trap::KernelSigaction before = trap::trap_disposition(false);
   if (act != nullptr) trap::set_trap_disposition(*act);

@@ -53,6 +53,7 @@ inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kT
   cloning->args[0] = flags & ~CLONE_CLEAR_SIGHAND;
   cloning->mask = uc->mask;
   cloning->rdi = uc->rdi;
+  cloning->cleared_before = this_thread().app_trap.cleared_guest;
   cloning->rest = kMostClonings - next;
   uc->rdi = address_of(cloning->args);
   // A filter may raise SIGSYS for the call, and the kernel kills where that is blocked.
@@ -76,18 +77,19 @@ inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kT
 // The call has been made: parent or child goes on behind it, with what the gate has changed put back.
 [[gnu::always_inline]] inline void finish_clone(Context* uc, const xol::Displaced& point) {
   auto* const cloning = reinterpret_cast<Cloning*>(uc->rdi);
-  const bool is_child = uc->rax == 0;
+  const bool is_child = uc->rax == 0, shares_memory = (cloning->args[0] & CLONE_VM) != 0;
   if (is_child) {
     set_up_child(sys::gettid());  // a forked one is a process of its own from here on
     clear_handlers();
-    if ((cloning->args[0] & CLONE_VM) != 0) this_thread().app_trap.cleared_guest = sys::gettid();
+    if (shares_memory) this_thread().app_trap.cleared_guest = sys::gettid();
   }
   uc->mask = cloning->mask;
   uc->rdi = cloning->rdi;
   uc->r11 = uc->eflags;  // as SYSCALL leaves it
   uc->rcx = point.next();
-  if (is_child && (cloning->args[0] & CLONE_VM) != 0) return;  // its parent comes back for it
-  const std::uint64_t rest = cloning->rest;                    // vfork children's that died, too
+  if (is_child && shares_memory) return;  // its parent comes back for it
+  if (shares_memory) this_thread().app_trap.cleared_guest = static_cast<std::uint32_t>(cloning->cleared_before);
+  const std::uint64_t rest = cloning->rest;  // vfork children's that died, too
   for (std::uint64_t entry = 0; entry < rest; ++entry) cloning[entry].rest = 0;
 }
 

@@ -113,10 +113,10 @@ struct DispositionChange {
 // SIGTRAP's disposition as the application has set it; the restorer is not kept. is_cleared: a vfork child asks whose
 // handlers were reset when it was made.
 [[gnu::always_inline]] inline KernelSigaction trap_disposition(bool is_cleared) {
-  if (is_cleared) return {};
   constexpr auto kOrder = std::memory_order_relaxed;  // shown, not called
-  return {g_handlers.handler[SIGTRAP].load(kOrder), g_handlers.trap_flags.load(kOrder), 0,
-          g_handlers.trap_mask.load(kOrder)};
+  const std::uint64_t handler = g_handlers.handler[SIGTRAP].load(kOrder);
+  if (is_cleared) return {is_function(handler) ? 0 : handler, 0, 0, 0};  // what is ignored stays so
+  return {handler, g_handlers.trap_flags.load(kOrder), 0, g_handlers.trap_mask.load(kOrder)};
 }
 [[gnu::always_inline]] inline void set_trap_disposition(const KernelSigaction& act) {
   constexpr auto kOrder = std::memory_order_relaxed;  // for the handler, which is stored last

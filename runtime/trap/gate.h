@@ -78,7 +78,7 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22),
   if (!is_made(result, old)) return static_cast<std::uint64_t>(result);
   if (old != nullptr && !sys::failed(result)) {
     const std::uint64_t restorer = old->restorer;
-    *old = trap_disposition(!is_member && this_thread().app_trap.cleared_guest == sys::gettid());
+    *old = trap_disposition(is_cleared_guest());
     old->restorer = restorer;
   }
   if (act != nullptr && is_member) set_trap_disposition(*act);

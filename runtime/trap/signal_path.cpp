@@ -218,7 +218,8 @@ UBP_RANGE(outside) Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) {
     Context* const settled = settle(uc);
     uc = settled != nullptr ? settled : uc;
   }
-  const std::uint64_t handler = g_handlers.handler[SIGTRAP].load(std::memory_order_acquire);  // pairs with sigaction
+  const std::uint64_t kept = g_handlers.handler[SIGTRAP].load(std::memory_order_acquire);  // pairs with sigaction
+  const std::uint64_t handler = is_function(kept) && is_cleared_guest() ? 0 : kept;
   const bool is_fault = info->si_code > 0, is_breakpoint = info->si_code == SI_KERNEL;
   Thread& thread = this_thread();
   const bool is_blocked = thread.app_trap.is_blocked || thread.in_runtime || consuming_task(uc->rsp) != nullptr;

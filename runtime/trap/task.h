@@ -98,25 +98,27 @@ inline constexpr std::uint64_t kVerifyGap = 65536;  // how far outside the verif
 
 inline constexpr std::uint32_t kAnyBlock = ~0U;
 
+// What an earlier owner has left, or a thread that had the same number: nothing of it is the new one's.
+[[gnu::always_inline]] inline void start_over(TaskState* task) {
+  task->stack_tries = 0;
+  task->moved_origin = 0;
+  task->fast = nullptr;
+}
+
 // Finds the state whose owner is `who`, or claims one: a dead task's, else a fresh one. nullptr: all are in use, or
 // memory is denied. wanted: where nothing is claimed yet, this block, in which a forked child may have counted already.
 [[gnu::always_inline]] inline TaskState* claim_state(Identity who, std::uint32_t wanted = kAnyBlock) {
   const std::uint32_t limit = g_process.layout.blocks;
   std::uint32_t used = g_process.high_water->load(std::memory_order_acquire);  // pairs with the exchange below
-  if (TaskState* const task = find_state(who.key, used)) {
-    task->stack_tries = 0;  // a thread that has the number of an earlier one
-    task->moved_origin = 0;
-    return task;
-  }
+  if (TaskState* const task = find_state(who.key, used)) return task;
   g_process.threads_seen->fetch_add(1, std::memory_order_relaxed);  // a statistic
   const auto take_over = [&](std::uint32_t block) __attribute__((always_inline))->TaskState* {
     TaskState* task = g_process.state(block);
     std::uint32_t owner = task->tid.load(std::memory_order_acquire);  // pairs with the owner's stores
     if (!is_dead(owner) || !sys::exchange_if(task->tid, owner, who.key, __ATOMIC_ACQ_REL)) return nullptr;
     task->verified_bytes = 0;
-    task->stack_tries = 0;
     task->signal_stack = 0;
-    task->moved_origin = 0;
+    start_over(task);
     __atomic_store_n(&task->has_deferred, 0, __ATOMIC_RELAXED);  // the new owner's, as is the next one
     task->consumer.store(0, std::memory_order_relaxed);
     return task;
@@ -191,6 +193,7 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
   task = claim_state(who, may_have_counted ? block_of(task) : kAnyBlock);
   if (task == nullptr) return nullptr;
   if (who.is_member && is_orphan) {
+    start_over(task);
     own_storage(task);
     verify_stack(task, rsp);
     task->signal_stack = signal_stack;

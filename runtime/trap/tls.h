@@ -149,4 +149,10 @@ class Storage {
   if (g_process.before_sharing_tls != nullptr) g_process.before_sharing_tls();
 }
 
+// Whether this is a vfork child whose handlers clone3 has reset (clone.h): it shares g_handlers with its parent.
+[[gnu::always_inline]] inline bool is_cleared_guest() {
+  const std::uint32_t guest = this_thread().app_trap.cleared_guest;
+  return guest != 0 && !sys::is_process(g_process.pid) && guest == sys::gettid();
+}
+
 }  // namespace ubp::trap

@@ -123,14 +123,14 @@ struct Decision {
     end_consuming(task);  // a consumer was left by longjmp, which none may do
     give_up_deferred(task);
   }
-  if (storage == nullptr && g_process.table.points[next.index].has_consumers) [[unlikely]] {
-    next.consumed = kMissed;
-    return counter + g_process.missed_offset;
-  }
   if (task->moved_origin == next.origin && task->moved_rsp == uc->rsp) [[unlikely]] {  // the same hit: ubp_trap_resume
     task->moved_origin = 0;
     next.consumed = kConsumed;
     return &next.scratch;
+  }
+  if (storage == nullptr && g_process.table.points[next.index].has_consumers) [[unlikely]] {
+    next.consumed = kMissed;
+    return counter + g_process.missed_offset;
   }
   return counter;
 }

@@ -82,9 +82,10 @@ struct AppTrap {
 inline constexpr std::uint64_t kMostCloneWords = 16;  // struct clone_args has 11; newer kernels may add some
 struct Cloning {
   std::uint64_t args[kMostCloneWords];
-  std::uint64_t rdi;   // the application's pointer
-  std::uint64_t mask;  // the thread's signal mask
-  std::uint64_t rest;  // how many there are from this one on; 0: it is free
+  std::uint64_t rdi;             // the application's pointer
+  std::uint64_t mask;            // the thread's signal mask
+  std::uint64_t cleared_before;  // AppTrap::cleared_guest
+  std::uint64_t rest;            // how many there are from this one on; 0: it is free
 };
 inline constexpr std::uint64_t kMostClonings = 4;  // one within another: what a vfork child starts, on its parent's TLS
 

@@ -70,6 +70,6 @@ extern "C" [[noreturn]] void ubp_trap_broken(const char* text, std::uint64_t siz
 #define UBP_BROKEN_TEXT(condition) \
   "ubp: error: UBP is broken, and ends the process: " condition " (" __FILE__ ":" UBP_TEXT_OF(__LINE__) ")\n"
 
-#define UBP_ASSERT(condition)                          \
-  (static_cast<bool>(condition) ? static_cast<void>(0) \
-                                : ::ubp::broken(UBP_BROKEN_TEXT(#condition), sizeof(UBP_BROKEN_TEXT(#condition)) - 1))
+#define UBP_ASSERT(condition)         \
+  ((condition) ? static_cast<void>(0) \
+               : ::ubp::broken(UBP_BROKEN_TEXT(#condition), sizeof(UBP_BROKEN_TEXT(#condition)) - 1))

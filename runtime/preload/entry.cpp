@@ -109,7 +109,7 @@ void before_exec(const char* path) {
 bool load(const std::vector<OptionError>& errors, const Options& options) {
   const std::string program = executable_path();
   report::PathFields fields;
-  fields.pid = static_cast<int>(getpid());
+  fields.pid = getpid();
   fields.program = program.substr(program.rfind('/') + 1);
   fields.start = std::time(nullptr);
   char host[256] = "";

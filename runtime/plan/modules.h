@@ -46,10 +46,9 @@ using Text = std::span<const std::uint8_t>;
 // Calls visit(ELF address, text) for all of a module's text that can be read, run by run.
 template <typename Visit>
 void for_each_text(const symbols::Module& module, symbols::Readable& readable, const Visit& visit) {
-  constexpr std::uint64_t kPage = 4096;
   for (const symbols::Segment& segment : module.segments) {
     const std::uint64_t end = segment.address + segment.size;
-    for (std::uint64_t at = segment.address; segment.executable && at < end; at = (at | (kPage - 1)) + 1) {
+    for (std::uint64_t at = segment.address; segment.executable && at < end; at = (at | (sys::kPageBytes - 1)) + 1) {
       const Text text = text_from(module, at, end, readable);
       if (text.empty()) continue;
       visit(at, text);

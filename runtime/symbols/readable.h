@@ -18,15 +18,14 @@ class Readable {
  public:
   // The first address of [begin, end) that cannot be read; `end`: there is none.
   std::uint64_t end_of(std::uint64_t begin, std::uint64_t end) {
-    if (begin < low_ || begin >= high_) low_ = high_ = begin & ~(kPage - 1);
-    if (high_ < end && end - high_ > kPage && is_whole(high_, end)) high_ = (end + kPage - 1) & ~(kPage - 1);
-    while (high_ < end && sys::is_readable(high_)) high_ += kPage;
+    if (begin < low_ || begin >= high_) low_ = high_ = begin & ~(sys::kPageBytes - 1);
+    if (high_ < end && end - high_ > sys::kPageBytes && is_whole(high_, end))
+      high_ = (end + sys::kPageBytes - 1) & ~(sys::kPageBytes - 1);
+    while (high_ < end && sys::is_readable(high_)) high_ += sys::kPageBytes;
     return std::min(std::max(begin, high_), end);
   }
 
  private:
-  static constexpr std::uint64_t kPage = 4096;
-
   // One call for many pages, which are about to be read: it maps them, too. Source: madvise(2), since Linux 5.14; an
   // older kernel says EINVAL, and is asked page by page.
   static bool is_whole(std::uint64_t begin, std::uint64_t end) {

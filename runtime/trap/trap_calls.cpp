@@ -14,23 +14,15 @@ constinit Process g_process;
 constinit AppHandlers g_handlers;
 namespace {
 constinit TaskState g_no_state{};  // of threads that have none
+constexpr Thread without_state(std::uint64_t mark) {
+  Thread thread{};
+  thread.mark = mark;
+  thread.state = &g_no_state;
+  return thread;
 }
-thread_local constinit Thread t_thread __attribute__((tls_model("initial-exec"))) = {.app_trap = {},
-                                                                                     .mark = kThreadMark,
-                                                                                     .state = &g_no_state,
-                                                                                     .spilled = {},
-                                                                                     .app_stack = {},
-                                                                                     .is_away = false,
-                                                                                     .in_runtime = false,
-                                                                                     .clonings = {}};
-constinit Thread g_nobody = {.app_trap = {},
-                             .mark = 0,
-                             .state = &g_no_state,
-                             .spilled = {},
-                             .app_stack = {},
-                             .is_away = false,
-                             .in_runtime = false,
-                             .clonings = {}};
+}  // namespace
+thread_local constinit Thread t_thread __attribute__((tls_model("initial-exec"))) = without_state(kThreadMark);
+constinit Thread g_nobody = without_state(0);
 constinit std::uint64_t g_known_bases[kKnownBases]{};
 
 extern "C" {

@@ -105,14 +105,26 @@ struct Decision {
   Context* frame;
 };
 
-// Which counter a hit of the task's counts in, and whether its consumers are to run. 0: it is no hit, but the runtime's
-// own.
+// Begins the way on from a trap. is_mask_current: see Continuation.
+[[gnu::always_inline]] inline Continuation& begin_continuation(Context* uc, const Trap& trap, TaskState* task,
+                                                               bool is_mask_current) {
+  Continuation& next = continuation(uc);
+  next.origin = trap.origin;
+  next.index = trap.index;
+  next.kind = trap.kind;
+  next.task = task;
+  next.copy = trap.copy;
+  next.is_mask_current = is_mask_current;
+  return next;
+}
+
+// Which counter a hit of the task's counts in, and whether its consumers are to run.
 [[gnu::always_inline]] inline std::uint64_t* counter_of(Continuation& next, const Context* uc, const Thread* storage) {
   TaskState* const task = next.task;
   const Thread& thread = storage != nullptr ? *storage : this_thread();
   next.consumed = kConsumed;
   if (thread.in_runtime) [[unlikely]]
-    return &task->own_traps;
+    return &task->own_traps;  // no hit of the application's
   next.consumed = kNotConsumed;
   std::uint64_t* const counter = task->counters + next.index;
   if (is_consuming(task)) [[unlikely]] {
@@ -190,16 +202,9 @@ UBP_RANGE(pending) std::uint64_t ubp_trap_gate(Context* uc, const xol::Displaced
   return pass_gate(uc, point) ? point.next() : 0;
 }
 // The thread goes on without a hit: it was counted when it entered the slot or the detour, or it has jumped into a
-// window. is_mask_current: see Continuation.
+// window.
 UBP_RANGE(uncounted) Decision ubp_trap_go_on(Context* uc, const Trap& trap, TaskState* task, bool is_mask_current) {
-  Continuation& next = continuation(uc);
-  next.origin = trap.origin;
-  next.index = trap.index;
-  next.kind = trap.kind;
-  next.task = task;
-  next.copy = trap.copy;
-  next.is_mask_current = is_mask_current;
-  return {address_of(&next.scratch), uc};
+  return {address_of(&begin_continuation(uc, trap, task, is_mask_current).scratch), uc};
 }
 // It is back from the call that the gate has changed, or begins there; or a new thread begins.
 UBP_RANGE(uncounted) Decision ubp_trap_begin(Context* uc, TrapKind kind) {
@@ -250,13 +255,7 @@ UBP_RANGE(uncounted) Decision ubp_trap_decide(Context* uc) {
     return ubp_trap_without_state(uc, trap);
   if (Context* frame = adopt_stack(uc, task)) [[unlikely]]
     return {kRetry, frame};
-  Continuation& next = continuation(uc);
-  next.origin = trap.origin;
-  next.index = trap.index;
-  next.kind = TrapKind::kHit;
-  next.task = task;
-  next.copy = trap.copy;
-  next.is_mask_current = true;
+  Continuation& next = begin_continuation(uc, trap, task, true);
   const Thread* const storage = thread_in_storage();
   std::uint64_t* const counter = counter_of(next, uc, storage);
   // In a detour, a consumer runs on the task's own stack: the next trap's frame must not come where the application's

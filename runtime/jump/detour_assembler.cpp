@@ -1,6 +1,8 @@
 // What all of a detour's code is made of: stages, the thread's storage, copies of instructions. See detour_assembler.h.
 #include "runtime/jump/detour_assembler.h"
 
+#include <stdexcept>
+
 namespace ubp::runtime {
 
 using decoder::Effect;

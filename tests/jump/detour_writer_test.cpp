@@ -3,6 +3,7 @@
 // detour_stages_test.cpp.
 #include <doctest/doctest.h>
 
+#include <stdexcept>
 #include <vector>
 
 #include "decoder/classify.h"

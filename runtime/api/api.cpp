@@ -102,7 +102,25 @@ ubp_status failed(ubp_status status) {
   return status;
 }
 
-ubp_status check_options(const ubp_options* options, Request& request) {
+// What a registration asks for.
+struct Asked {
+  Request request;
+  std::uint32_t flags = 0;  // UBP_PROBE_*: those that say when
+};
+
+// What a consumer with these flags does, or, without one, UBP_PROBE_RECORD. A record holds no registers.
+Action action_of(const ubp_options& options) {
+  if ((options.flags & UBP_PROBE_RECORD) != 0) return {ActionKind::kRecord, record_hit, nullptr, {}};
+  if (options.consumer == nullptr) return {};
+  Action action{ActionKind::kCall, options.consumer, options.data, {}};
+  action.needs.reads = (options.flags & UBP_PROBE_NO_REGISTERS) == 0;
+  action.needs.modifies = (options.flags & UBP_PROBE_MODIFY) != 0;
+  action.needs.xmm = (options.flags & UBP_PROBE_NO_FP) == 0;
+  action.needs.all_fp = (options.flags & (UBP_PROBE_NO_FP | UBP_PROBE_SSE_ONLY)) == 0;
+  return action;
+}
+
+ubp_status check_options(const ubp_options* options, Asked& asked) {
   if (options == nullptr) return UBP_OK;
   if (const ubp_status status = check_size(options)) return status;
   constexpr std::uint32_t kKnown = UBP_PROBE_DISABLED | UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_PENDING |
@@ -115,18 +133,17 @@ ubp_status check_options(const ubp_options* options, Request& request) {
   if (options->consumer == nullptr && (options->flags & kOfConsumers) != 0) return UBP_E_INVALID;
   const bool contradicts = (options->flags & UBP_PROBE_MODIFY) != 0 && (options->flags & UBP_PROBE_NO_REGISTERS) != 0;
   if (contradicts || (records && options->consumer != nullptr)) return UBP_E_INVALID;
-  // A record holds no registers. One that is to hold some needs them here, and in Consumers::needs().
-  request.flags = options->flags | (records ? UBP_PROBE_NO_FP | UBP_PROBE_NO_REGISTERS : 0);
-  request.consumer = records ? record_hit : options->consumer;
-  request.data = options->data;
+  asked.request.action = action_of(*options);
+  asked.request.forgives_missing = (options->flags & UBP_PROBE_IGNORE_MISSING) != 0;
+  asked.flags = options->flags;
   return UBP_OK;
 }
 
 // Of a registration. has_target: it names something.
-ubp_status check_arguments(bool has_target, const ubp_options* options, const ubp_refusal* refusal, Request& request) {
+ubp_status check_arguments(bool has_target, const ubp_options* options, const ubp_refusal* refusal, Asked& asked) {
   if (!has_target) return UBP_E_INVALID;
   if (refusal != nullptr && check_size(refusal) != UBP_OK) return UBP_E_STRUCT_SIZE;
-  return check_options(options, request);
+  return check_options(options, asked);
 }
 
 // Carries operations out, or adds them to the open transaction. Under the ApiLock.
@@ -143,11 +160,11 @@ ubp_status carry_out(std::span<const Operation> operations, Problem& problem) {
 }
 
 // The end of every registration. Under the ApiLock.
-ubp_status enter(std::vector<language::Item> items, std::optional<std::uint32_t> module, const Request& asked,
+ubp_status enter(std::vector<language::Item> items, std::optional<std::uint32_t> module, const Asked& asked,
                  ubp_probe** probe, Problem& problem) {
-  Request request = asked;
-  const bool may_be_general = request.consumer != nullptr && (request.flags & UBP_PROBE_NO_FP) == 0;
-  if (may_be_general && is_general_code(request.consumer)) request.flags |= UBP_PROBE_NO_FP;
+  Request request = asked.request;
+  ActionNeeds& needs = request.action.needs;
+  if (needs.xmm && is_general_code(request.action.function)) needs.xmm = needs.all_fp = false;
   std::optional<report::Progress> progress;
   if (request.is_environment) progress.emplace();
   const auto show = [&](std::size_t found) {
@@ -157,17 +174,17 @@ ubp_status enter(std::vector<language::Item> items, std::optional<std::uint32_t>
   if (progress) progress->clear();
   if (!id) return problem.status;
   std::vector<Operation> operations{{Operation::kRegister, *id}};
-  if ((request.flags & UBP_PROBE_DISABLED) != 0) operations.push_back({Operation::kDisable, *id});
+  if ((asked.flags & UBP_PROBE_DISABLED) != 0) operations.push_back({Operation::kDisable, *id});
   const ubp_status status = carry_out(operations, problem);
   if (status == UBP_OK && probe != nullptr) *probe = reinterpret_cast<ubp_probe*>(*id);
   return status;
 }
 
-ubp_status register_items(std::vector<language::Item> items, const Request& request, ubp_probe** probe,
+ubp_status register_items(std::vector<language::Item> items, const Asked& asked, ubp_probe** probe,
                           ubp_refusal* refusal, const void* address = nullptr) {
   if (transaction() != nullptr && t_transaction->has_failed) return UBP_E_TRANSACTION;
   return failed(guarded([&]() -> ubp_status {
-    if ((request.flags & UBP_PROBE_PENDING) != 0) {
+    if ((asked.flags & UBP_PROBE_PENDING) != 0) {
       for (language::Item& item : items) item.pending = !item.exclude;
     }
     const ApiLock lock;
@@ -186,13 +203,13 @@ ubp_status register_items(std::vector<language::Item> items, const Request& requ
       items.front().target = language::AddressTarget{at - where.bias, at - where.bias + 1};
       items.front().text = fmt::format("{}:0x{:x}", where.name, at - where.bias);
     }
-    const ubp_status status = enter(std::move(items), module, request, probe, problem);
+    const ubp_status status = enter(std::move(items), module, asked, probe, problem);
     if (status != UBP_OK) tell(refusal, problem);
     return status;
   }));
 }
 
-ubp_status register_text(std::string_view spec, const Request& request, ubp_probe** probe, ubp_refusal* refusal) {
+ubp_status register_text(std::string_view spec, const Asked& asked, ubp_probe** probe, ubp_refusal* refusal) {
   return failed(guarded([&]() -> ubp_status {
     auto parsed = language::parse(spec);
     Problem problem{UBP_E_SPEC, {1, 1}, 0, 0, "", "", "no probe given; nothing is probed", "try 'libc:malloc'"};
@@ -206,7 +223,7 @@ ubp_status register_text(std::string_view spec, const Request& request, ubp_prob
       tell(refusal, problem);
       return UBP_E_SPEC;
     }
-    return register_items(std::move(*items), request, probe, refusal);
+    return register_items(std::move(*items), asked, probe, refusal);
   }));
 }
 
@@ -249,10 +266,11 @@ ubp_status end_transaction(bool commits) {
 }  // namespace
 
 ubp_status register_environment(std::string_view spec, std::uint32_t flags, ubp_probe** probe, ubp_refusal* refusal) {
-  Request request;
-  request.flags = flags;
-  request.is_environment = true;
-  return register_text(spec, request, probe, refusal);
+  Asked asked;
+  asked.flags = flags;
+  asked.request.forgives_missing = (flags & UBP_PROBE_IGNORE_MISSING) != 0;
+  asked.request.is_environment = true;
+  return register_text(spec, asked, probe, refusal);
 }
 
 void set_flush(bool (*flush)()) { g_flush = flush; }
@@ -304,28 +322,28 @@ int ubp_is_active() {
 }  // a glance: no lock
 
 ubp_status ubp_register(const char* spec, const ubp_options* options, ubp_probe** probe, ubp_refusal* refusal) {
-  Request request;
-  if (const ubp_status status = check_arguments(spec != nullptr, options, refusal, request)) return failed(status);
-  return register_text(spec, request, probe, refusal);
+  Asked asked;
+  if (const ubp_status status = check_arguments(spec != nullptr, options, refusal, asked)) return failed(status);
+  return register_text(spec, asked, probe, refusal);
 }
 
 ubp_status ubp_register_address(const void* address, const ubp_options* options, ubp_probe** probe,
                                 ubp_refusal* refusal) {
-  Request request;
-  if (const ubp_status status = check_arguments(address != nullptr, options, refusal, request)) return failed(status);
-  return failed(guarded([&] { return register_items({spec_item("", "")}, request, probe, refusal, address); }));
+  Asked asked;
+  if (const ubp_status status = check_arguments(address != nullptr, options, refusal, asked)) return failed(status);
+  return failed(guarded([&] { return register_items({spec_item("", "")}, asked, probe, refusal, address); }));
 }
 
 ubp_status ubp_register_symbol(const char* module, const char* symbol, uint64_t offset, const ubp_options* options,
                                ubp_probe** probe, ubp_refusal* refusal) {
-  Request request;
-  if (const ubp_status status = check_arguments(symbol != nullptr && *symbol != '\0', options, refusal, request))
+  Asked asked;
+  if (const ubp_status status = check_arguments(symbol != nullptr && *symbol != '\0', options, refusal, asked))
     return failed(status);
   return failed(guarded([&] {
     ubp::language::Item item = spec_item(module != nullptr ? module : "", symbol);
     item.target = ubp::language::SymbolTarget{symbol, true, offset};
     if (offset != 0) item.text += fmt::format("+0x{:x}", offset);
-    return register_items({std::move(item)}, request, probe, refusal);
+    return register_items({std::move(item)}, asked, probe, refusal);
   }));
 }
 

@@ -114,7 +114,7 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
   // Whole pages a task: they are made accessible when it claims them, so that nothing is committed, locked in memory
   // (mlockall) or touched for tasks that never come.
   const std::uint64_t state_bytes = whole_pages(sizeof(trap::TaskState) + per_area * xol::kMaxAreas);
-  const std::uint64_t counter_bytes = whole_pages(3 * plan.points * sizeof(std::uint64_t));
+  const std::uint64_t counter_bytes = whole_pages(trap::kCounterNames * plan.points * sizeof(std::uint64_t));
   const std::uint32_t shared = shared_slots(plan);
   const SharedTables tables(plan.policy, shared);
   const std::uint64_t all_tables = shared == 0 ? 0 : trap::kHeatEntries + xol::kMaxAreas * tables.bytes;
@@ -156,8 +156,7 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
     g_process.state_bytes = state_bytes;
     g_process.counters = at + kPage + states;
     g_process.counter_bytes = counter_bytes;
-    g_process.missed_offset = plan.points;
-    g_process.optimised_offset = 2 * plan.points;
+    g_process.counted = plan.points;
     g_process.stacks = reinterpret_cast<std::uint64_t>(at + kPage + states + counters);
     g_process.policy = plan.policy;
     if (shared != 0) {
@@ -337,13 +336,11 @@ class WrittenPages {
 
 }  // namespace
 
-std::vector<std::uint64_t> read_counters(Counted which, std::uint32_t first, std::uint32_t count) {
-  const std::uint64_t offsets[] = {0, g_process.missed_offset, g_process.optimised_offset};
+std::vector<std::uint64_t> read_counters(trap::Counter name, std::uint32_t first, std::uint32_t count) {
   std::vector<std::uint64_t> sums(count, 0);
   WrittenPages written;
   for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
-    const std::uint64_t* const counters =
-        g_process.counters_of(block) + offsets[static_cast<std::size_t>(which)] + first;
+    const std::uint64_t* const counters = g_process.counters_of(block) + g_process.offset_of(name) + first;
     const auto begin = reinterpret_cast<std::uint64_t>(counters),
                end = reinterpret_cast<std::uint64_t>(counters + count);
     written.for_each(begin, end, [&](std::uint64_t from, std::uint64_t to) {
@@ -355,7 +352,7 @@ std::vector<std::uint64_t> read_counters(Counted which, std::uint32_t first, std
   return sums;
 }
 
-std::vector<std::uint64_t> read_counters(Counted which) { return read_counters(which, 0, g_process.table.count); }
+std::vector<std::uint64_t> read_counters(trap::Counter name) { return read_counters(name, 0, g_process.table.count); }
 
 std::uint64_t read_own_traps() {
   std::uint64_t traps = 0;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/report/summary.h"
+#include "runtime/trap/trap_state.h"
 #include "xol/displaced.h"
 #include "xol/shared_slots.h"
 
@@ -52,11 +53,9 @@ std::uint64_t read_own_traps();
 // that has hit no other is not one of the threads seen.
 void read_slot_stats(std::uint32_t own_points, report::XolStats& stats);
 
-// Counters by probepoint, summed over all tasks: the hits that trapped, the missed ones, or those that went through
-// detours.
-enum class Counted : std::uint8_t { kTrapped, kMissed, kOptimised };
-// Those of all probepoints, or of `count` of them from `first` on. Costs what was counted, not tasks times probepoints.
-std::vector<std::uint64_t> read_counters(Counted which);
-std::vector<std::uint64_t> read_counters(Counted which, std::uint32_t first, std::uint32_t count);
+// Counters of one name by probepoint, summed over all tasks: of all probepoints, or of `count` of them from `first` on.
+// Costs what was counted, not tasks times probepoints.
+std::vector<std::uint64_t> read_counters(trap::Counter name);
+std::vector<std::uint64_t> read_counters(trap::Counter name, std::uint32_t first, std::uint32_t count);
 
 }  // namespace ubp::runtime

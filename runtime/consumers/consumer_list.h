@@ -9,25 +9,32 @@
 
 namespace ubp::runtime {
 
-// One consumer at one probepoint. Immutable once published.
+// What a probe does at each of its hits. Every kind is performed by a call; a detour may do without
+// (ActionNeeds::kind).
+struct Action {
+  ActionKind kind = ActionKind::kCount;
+  ubp_consumer function = nullptr;  // performs it; null: kCount
+  void* data = nullptr;
+  ActionNeeds needs;
+};
+
+// A probe's action at one probepoint. Immutable once published.
 struct Consumer {
-  ubp_consumer function;
-  void* data;
+  Action action;
   const Consumer* next;  // at the same probepoint; null: none
-  std::int64_t
-      counter;  // bytes from TaskState::optimised to the counter of its hits; missed_offset further, of the missed ones
+  std::int64_t counter;  // bytes from TaskState::jumped to Counter::kPerformed of the action
   ubp_probe* probe;
-  std::uint32_t flags;  // UBP_PROBE_*
   std::uint32_t point;  // index of the probepoint
 };
 
 // Consumer::counter of a counter.
-inline std::int64_t from_optimised(std::uint32_t counter) {
-  return (static_cast<std::int64_t>(counter) - static_cast<std::int64_t>(trap::g_process.optimised_offset)) * 8;
+inline std::int64_t from_jumped(std::uint32_t counter) {
+  return (std::int64_t{counter} - static_cast<std::int64_t>(trap::g_process.offset_of(trap::Counter::kJumped))) * 8;
 }
-// Its counter's index among the task counters.
+// Its counter's index among those of one name.
 inline std::uint32_t counter_of(const Consumer& consumer) {
-  return static_cast<std::uint32_t>(consumer.counter / 8 + static_cast<std::int64_t>(trap::g_process.optimised_offset));
+  return static_cast<std::uint32_t>(consumer.counter / 8 +
+                                    static_cast<std::int64_t>(trap::g_process.offset_of(trap::Counter::kJumped)));
 }
 
 extern const Consumer** g_consumers;  // by probepoint: the first one; null: none
@@ -37,7 +44,7 @@ extern std::int32_t g_cancel_offset;  // of the thread's cancellation state (can
 // Called by the trap path with the task marked (trap/consume.h). Detours do the same in machine code
 // (runtime/jump/consumer_code.cpp).
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed);
-// The consumer of a probe that records. What it drops it counts at the probe's counter, optimised_offset further.
+// Performs ActionKind::kRecord.
 void record_hit(const ubp_context* context, void* data);
 
 }  // namespace ubp::runtime

@@ -40,8 +40,9 @@ __attribute__((no_sanitize_thread)) void run_watched(const ubp_context* context,
   __tsan_release(trap::t_thread.state);
 }
 void watch(Consumer& consumer) {
-  consumer.data = new Watched{consumer.function, consumer.data};
-  consumer.function = &run_watched;
+  if (consumer.action.kind != ActionKind::kCall) return;
+  consumer.action.data = new Watched{consumer.action.function, consumer.action.data};
+  consumer.action.function = &run_watched;
 }
 constexpr bool kIsWatched = true;
 #else
@@ -71,24 +72,21 @@ void replace(std::uint32_t index, const Consumer* first) {
   __atomic_store_n(&g_consumers[index], first, __ATOMIC_RELEASE);  // pairs with run_consumers()
 }
 
-ConsumerNeeds needs_of(const Consumer& consumer) {
-  const std::uint32_t flags = consumer.flags;
-  ConsumerNeeds needs;
-  needs.reads = (flags & UBP_PROBE_NO_REGISTERS) == 0;
-  needs.modifies = (flags & UBP_PROBE_MODIFY) != 0;
-  needs.xmm = (flags & UBP_PROBE_NO_FP) == 0;
-  needs.all_fp = kIsWatched || (flags & (UBP_PROBE_NO_FP | UBP_PROBE_SSE_ONLY)) == 0;
+ActionNeeds needs_of(const Consumer& consumer) {
+  ActionNeeds needs = consumer.action.needs;
+  needs.all_fp |= kIsWatched;
   return needs;
 }
 
 }  // namespace
 
-ConsumerNeeds Consumers::needs(std::uint32_t index, const Consumer* added) {
+ActionNeeds Consumers::needs(std::uint32_t index, const Consumer* added) {
   const Consumer* const first = g_consumers != nullptr ? g_consumers[index] : nullptr;
   const Consumer* const only = first == nullptr ? added : first->next == nullptr && added == nullptr ? first : nullptr;
-  ConsumerNeeds all;
-  if (only != nullptr && (only->flags & UBP_PROBE_RECORD) != 0) {
-    all.recorder = counter_of(*only);
+  ActionNeeds all;
+  if (only != nullptr && only->action.kind == ActionKind::kRecord) {
+    all.kind = ActionKind::kRecord;
+    all.counter = counter_of(*only);
     return all;
   }
   if (added != nullptr) all = needs_of(*added);
@@ -114,7 +112,7 @@ void Consumers::start(std::uint32_t capacity, Callbacks callbacks) {
 
 void Consumers::add(const Runs& runs, const Consumer& consumer) {
   Consumer added = consumer;
-  if ((consumer.flags & UBP_PROBE_RECORD) == 0) watch(added);
+  watch(added);
   for_each_index(runs, [&](std::uint32_t index) {
     UBP_ASSERT(index < capacity_);
     const Consumer* const old = g_consumers[index];  // written under the caller's lock only

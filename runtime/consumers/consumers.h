@@ -19,7 +19,7 @@ namespace ubp::runtime {
 class Consumers {
  public:
   // What those at a probepoint ask for, and perhaps one more.
-  static ConsumerNeeds needs(std::uint32_t index, const Consumer* added);
+  static ActionNeeds needs(std::uint32_t index, const Consumer* added);
   // capacity: probepoints. mark: says in the table whether a probepoint has consumers. synchronise: makes every thread
   // see what was written, where a detour may have run.
   struct Callbacks {

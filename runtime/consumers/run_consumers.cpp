@@ -7,12 +7,14 @@
 
 namespace ubp::runtime {
 
+using trap::Counter;
+
 const Consumer** g_consumers = nullptr;
 std::int64_t g_errno_offset = 0;
 std::int32_t g_cancel_offset = 0;
 
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed) {
-  std::uint64_t* const counters = task->optimised;  // a forked child's state is wiped
+  std::uint64_t* const counters = task->jumped;  // a forked child's state is wiped
   const Consumer* consumer =
       __atomic_load_n(&g_consumers[point], __ATOMIC_ACQUIRE);  // pairs with Consumers; null: taken out since the hit
   const auto count_in = [](std::uint64_t& count) {
@@ -20,7 +22,7 @@ void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point
   };             // the task's own; read by others at any time
   if (missed) {  // %fs may lead anywhere
     for (; consumer != nullptr; consumer = consumer->next)
-      count_in(counters[trap::g_process.missed_offset + consumer->counter / 8]);
+      count_in(counters[trap::g_process.offset_of(Counter::kMissed) + consumer->counter / 8]);
     return;
   }
   const auto thread = reinterpret_cast<std::uint64_t>(__builtin_thread_pointer());
@@ -35,7 +37,7 @@ void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point
   for (; consumer != nullptr; consumer = consumer->next) {
     count_in(counters[consumer->counter / 8]);
     const ubp_context context{uc, nullptr, task, consumer};
-    consumer->function(&context, consumer->data);
+    consumer->action.function(&context, consumer->action.data);
   }
   if (disables) __atomic_fetch_and(cancel, static_cast<std::uint8_t>(~1), __ATOMIC_RELAXED);
   error = before;
@@ -47,14 +49,14 @@ void record_hit(const ubp_context* context, void*) {
     return;  // a child that another consumer forked: the hit is its parent's
   const std::uint32_t counter = counter_of(consumer);
   if (record::write(context->task, consumer.point, counter)) return;
-  std::uint64_t& dropped = context->task->optimised[counter];
+  std::uint64_t& dropped = context->task->counters[trap::g_process.offset_of(Counter::kDropped) + counter];
   __atomic_store_n(&dropped, dropped + 1, __ATOMIC_RELAXED);  // the task's own; read by others at any time
 }
 
 namespace {
 
 std::uint64_t* register_of(const ubp_context& hit, unsigned id) {
-  if (id >= 16 || (hit.consumer->flags & UBP_PROBE_NO_REGISTERS) != 0) return nullptr;
+  if (id >= 16 || !hit.consumer->action.needs.reads) return nullptr;
   return hit.save != nullptr ? &hit.save->registers[id] : &hit.registers->general(id);
 }
 
@@ -78,7 +80,7 @@ uint64_t ubp_context_register(const ubp_context* context, ubp_register_id id) {
 }
 
 uint64_t ubp_context_flags(const ubp_context* context) {
-  if ((context->consumer->flags & UBP_PROBE_NO_REGISTERS) != 0) return 0;
+  if (!context->consumer->action.needs.reads) return 0;
   if (context->save == nullptr) return context->registers->eflags;
   // The other flags are the thread's still: no function changes them for its caller (psABI, 3.2.1). A detour does clear
   // the direction.
@@ -104,7 +106,7 @@ ubp_probe* ubp_context_probe(const ubp_context* context) { return context->consu
 ubp_status ubp_context_set_register(const ubp_context* context, ubp_register_id id, uint64_t value) {
   std::uint64_t* const place = register_of(*context, static_cast<unsigned>(id));
   if (place == nullptr || id == UBP_RSP) return UBP_E_INVALID;
-  if ((context->consumer->flags & UBP_PROBE_MODIFY) == 0) return UBP_E_REFUSED;
+  if (!context->consumer->action.needs.modifies) return UBP_E_REFUSED;
   *place = value;
   return UBP_OK;
 }

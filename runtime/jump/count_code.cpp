@@ -98,7 +98,7 @@ BlockCode DetourAssembler::record() {
   mov(dword[rcx + offsetof(record::Record, point)], kBlank);
   leave_blank(Blank::kPoint);
   mov(dword[rcx + offsetof(record::Record, counter)], kBlank);
-  leave_blank(Blank::kRecorder);
+  leave_blank(Blank::kAction);
   rdtsc();
   mov(ptr[rcx + offsetof(record::Record, time)], eax);
   mov(ptr[rcx + offsetof(record::Record, time) + 4], edx);

@@ -39,7 +39,7 @@ enum class Blank : std::uint8_t {
   kDropped,    // likewise: to what a recorder drops
   kList,       // where the pointer to the first consumer is
   kPoint,      // the probepoint's index
-  kRecorder,   // the counter of the probe that records
+  kAction,     // the counter of the only action
   kToLate,     // a jump's displacement to the late block,
   kToResume,   // and back
 };

@@ -51,11 +51,12 @@ struct Floating {
   std::uint64_t save = 0, restore = 0;  // instead of XSAVE: runtime/jump/floating.S; 0: it cannot be had
 };
 
-// How a detour calls its consumers, or records.
+// How a detour performs the actions at its probepoint.
 struct DetourConsumers {
-  ConsumerNeeds needs;
-  std::uint64_t list = 0;  // where the pointer to the first consumer is
-  bool is_inside = false;  // not at a function's entry, where the psABI says what state there is
+  ActionNeeds needs;
+  std::uint64_t list = 0;     // where the pointer to the first consumer is
+  std::uint32_t dropped = 0;  // bytes from where the task counts to what the only action drops
+  bool is_inside = false;     // not at a function's entry, where the psABI says what state there is
   // The same for all detours of a process:
   std::int32_t error = 0;   // of errno, from %fs:0
   std::int32_t cancel = 0;  // of the thread's cancellation state, likewise; 0: not known

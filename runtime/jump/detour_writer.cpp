@@ -29,11 +29,12 @@ const DetourWriter::Shape& DetourWriter::shape_of(const DetourPlan& plan, const 
     for (const bool value : values) all = all << 1 | static_cast<unsigned>(value);
     return all;
   };
-  const bool calls = consumers != nullptr, by_segment = !calls && plan.parts.front().by_segment;
-  const ConsumerNeeds needs = calls ? consumers->needs : ConsumerNeeds{};
-  const bool records = needs.recorder != 0;
-  const unsigned key = bits({calls, by_segment, records, calls && consumers->is_inside, needs.reads, needs.modifies,
-                             needs.xmm, needs.all_fp});
+  const bool acts = consumers != nullptr, by_segment = !acts && plan.parts.front().by_segment;
+  const ActionNeeds needs = acts ? consumers->needs : ActionNeeds{};
+  const ActionKind kind = acts ? needs.kind : ActionKind::kCount;
+  const bool calls = kind == ActionKind::kCall, records = kind == ActionKind::kRecord;
+  const unsigned key = bits(
+      {calls, records, by_segment, acts && consumers->is_inside, needs.reads, needs.modifies, needs.xmm, needs.all_fp});
   std::unique_ptr<const Shape>& kept = shapes_[key];
   if (kept != nullptr) return *kept;
   auto shape = std::make_unique<Shape>();
@@ -41,13 +42,13 @@ const DetourWriter::Shape& DetourWriter::shape_of(const DetourPlan& plan, const 
                  : calls      ? assembler_->consumers(*consumers)
                  : by_segment ? *by_segment_
                               : assembler_->count(false);
-  if (calls && !records) shape->late = assembler_->late(shape->first);
+  if (calls) shape->late = assembler_->late(shape->first);
   shape->stages.first = shape->first.block;
   shape->stages.late = shape->late.block;
   shape->stages.later = &later_->block;
   shape->stages.by_segment = &by_segment_->block;
-  shape->stages.is_for_consumers = calls;
-  shape->stages.saves_direction = calls && !records && consumers->is_inside;
+  shape->stages.is_for_consumers = acts;
+  shape->stages.saves_direction = calls && consumers->is_inside;
   kept = std::move(shape);
   return *kept;
 }
@@ -81,10 +82,10 @@ void DetourWriter::write(std::span<std::uint8_t> out, DetourInfo& info, const De
       switch (blank) {
         case Blank::kCounter: return counter;
         case Blank::kInSegment: return static_cast<std::uint32_t>(storage_.segment) + counter;
-        case Blank::kDropped: return consumers->needs.recorder * sizeof(std::uint64_t);
+        case Blank::kDropped: return consumers->dropped;
         case Blank::kList: return consumers->list;
         case Blank::kPoint: return info.point;
-        case Blank::kRecorder: return consumers->needs.recorder;
+        case Blank::kAction: return consumers->needs.counter;
         case Blank::kToLate: return head + info.late - end;
         case Blank::kToResume: return resume - end;
       }

@@ -38,11 +38,11 @@ std::string_view tier_reason(Tier tier) {
 // The detour that does for the consumers that a probepoint has now; null: none was made.
 const DetourInfo* Detours::with_consumers(std::uint32_t index) const {
   const auto [first, last] = for_consumers_.equal_range(index);
-  const ConsumerNeeds needs = callbacks_.needs(index);
+  const ActionNeeds needs = callbacks_.needs(index);
   const DetourInfo* best = nullptr;
   for (auto made = first; made != last; ++made) {
     const auto& [its_needs, info] = made->second;
-    if (its_needs.covers(needs) && (best == nullptr || its_needs.recorder == needs.recorder)) best = info;
+    if (its_needs.covers(needs) && (best == nullptr || its_needs.is_same_way(needs))) best = info;
   }
   return best;
 }

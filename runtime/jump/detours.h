@@ -94,7 +94,7 @@ class Detours {
   struct Callbacks {
     std::function<void()> synchronise;
     std::function<bool(std::uint32_t)> is_armed;
-    std::function<ConsumerNeeds(std::uint32_t)> needs;
+    std::function<ActionNeeds(std::uint32_t)> needs;
   };
   void start(Optimize optimize, std::size_t capacity, Callbacks callbacks);
   Optimize mode() const { return optimize_; }
@@ -109,7 +109,7 @@ class Detours {
   void make(std::uint32_t index, DetouredFunction& function, std::uint32_t offset);
   // Makes the detour that a probepoint needs for consumers, where it has none that does.
   void make_for_consumers(std::uint32_t index, DetouredFunction& function, std::uint32_t offset,
-                          const ConsumerNeeds& needs);
+                          const ActionNeeds& needs);
   // Writes what was made.
   void flush();
 
@@ -178,7 +178,7 @@ class Detours {
   std::deque<DetourInfo> infos_;  // never moved or freed: the trap path may look
   std::vector<Tier> tiers_;
   struct ForConsumers {
-    ConsumerNeeds needs;
+    ActionNeeds needs;
     const DetourInfo* info;
   };
   std::unordered_multimap<std::uint32_t, ForConsumers> for_consumers_;  // by probepoint

@@ -16,6 +16,7 @@ namespace ubp::runtime {
 
 using decoder::kJumpBytes;
 using decoder::kMostPrefixes;
+using trap::Counter;
 using trap::g_process;
 
 namespace {
@@ -84,7 +85,8 @@ void Detours::start(Optimize optimize, std::size_t capacity, Callbacks callbacks
   g_process.detours.infos = static_cast<const DetourInfo**>(infos);
   budget_ = optimize == Optimize::kAuto ? kAutoBudget : kBudget;
   callbacks_ = std::move(callbacks);
-  const std::uint64_t segment = g_process.segment_unread + g_process.optimised_offset * sizeof(std::uint64_t);
+  const std::uint64_t segment =
+      g_process.segment_unread + g_process.offset_of(Counter::kJumped) * sizeof(std::uint64_t);
   const trap::Thread& thread = trap::t_thread;
   const DetourStorage storage{thread_offset(&thread.state), thread_offset(&thread.spilled.rcx),
                               thread_offset(&thread.spilled.rax), thread_offset(&thread.spilled.rdx),
@@ -242,15 +244,18 @@ void Detours::make(std::uint32_t index, DetouredFunction& function, std::uint32_
 }
 
 void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function, std::uint32_t offset,
-                                 const ConsumerNeeds& needs) {
+                                 const ActionNeeds& needs) {
   const auto [first, last] = for_consumers_.equal_range(index);
   const bool has_one = std::any_of(first, last, [&](const auto& made) {
-    return made.second.needs.recorder == needs.recorder && made.second.needs.covers(needs);
+    return made.second.needs.is_same_way(needs) && made.second.needs.covers(needs);
   });
   if (has_one || is_stopped_ || used_bytes() >= budget_ || tier(index) == Tier::kUnseen) return;
   DetourConsumers consumers;
   consumers.needs = needs;
   consumers.list = reinterpret_cast<std::uint64_t>(&g_consumers[index]);
+  consumers.dropped = static_cast<std::uint32_t>(
+      (g_process.offset_of(Counter::kDropped) - g_process.offset_of(Counter::kJumped) + needs.counter) *
+      sizeof(std::uint64_t));
   consumers.is_inside = offset != 0;
   consumers.error = static_cast<std::int32_t>(g_errno_offset);
   consumers.cancel = g_cancel_offset;

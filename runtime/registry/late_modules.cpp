@@ -68,7 +68,7 @@ void Registry::arm_module(std::uint64_t id, Registration& registration, std::uin
   if (!registration.done.empty()) registration.done.resize(registration.points);
   if (!registration.is_enabled) return;
   const Runs added(registration.runs.begin() + static_cast<std::ptrdiff_t>(runs), registration.runs.end());
-  if (registration.request.consumer != nullptr) consumers_.add(added, consumer_of(id, registration));
+  if (registration.acts()) consumers_.add(added, consumer_of(id, registration));
   note_base(registration, added, first);
   Edit edit;
   edit.use(added);

@@ -16,6 +16,7 @@
 
 namespace ubp::runtime {
 
+using trap::Counter;
 using trap::g_process;
 
 namespace {
@@ -37,7 +38,7 @@ ubp_probe* handle_of(std::uint64_t id) { return reinterpret_cast<ubp_probe*>(id)
 // What the specification came to; a problem: it is not to be registered.
 std::optional<Problem> Registry::judge(plan::Plan& plan, Registration& registration,
                                        std::vector<plan::Mistake> mistakes) const {
-  const bool forgives = (registration.request.flags & UBP_PROBE_IGNORE_MISSING) != 0;
+  const bool forgives = registration.request.forgives_missing;
   if (!mistakes.empty() && !forgives) return problem_of(mistakes.front());
   const bool is_empty = plan.points().empty() && plan.refused().empty() && !plan.has_pending();
   if (is_empty && mistakes.empty())
@@ -129,7 +130,7 @@ std::optional<std::uint64_t> Registry::prepare_beside_modules(std::vector<langua
       problem.message = std::move(*denied);
       return std::nullopt;
     }
-    if (request.consumer != nullptr && !give_counter(registration, problem)) return std::nullopt;
+    if (registration.acts() && !give_counter(registration, problem)) return std::nullopt;
     take(next_id_, registration);
   }
   append(registration.refused, plan.refused());
@@ -149,7 +150,7 @@ std::optional<std::uint64_t> Registry::prepare_beside_modules(std::vector<langua
 void Registry::take(std::uint64_t id, Registration& registration) {
   plan::Plan& plan = *registration.plan;
   const Consumer consumer = consumer_of(id, registration);
-  Runs runs = probepoints_.add(plan, *modules_, registration.request.consumer != nullptr ? &consumer : nullptr);
+  Runs runs = probepoints_.add(plan, *modules_, registration.acts() ? &consumer : nullptr);
   if (const auto unwatched = probepoints_.take_unwatched(); !unwatched.empty()) {
     const symbols::Module& first = modules_->all()[modules_->module_at(unwatched.front()).value_or(0)];
     report::say(
@@ -166,7 +167,7 @@ void Registry::take(std::uint64_t id, Registration& registration) {
 }
 
 bool Registry::give_counter(Registration& registration, Problem& problem) {
-  const bool records = (registration.request.flags & UBP_PROBE_RECORD) != 0;
+  const bool records = registration.records();
   if (records && !record::make_rings()) {
     problem.status = UBP_E_NO_MEMORY;
     problem.message = "cannot get address space for records";
@@ -186,7 +187,7 @@ bool Registry::give_counter(Registration& registration, Problem& problem) {
   leave_segment();                              // what they hit is to be missed
   if (records) registration.since = __rdtsc();  // a program may have made it a fault
   if (records) recorders_.insert_or_assign(registration.counter, next_id_);
-  registration.counter_base = counter(registration.counter);
+  registration.counter_base = action_count(registration.counter);
   return true;
 }
 
@@ -198,13 +199,7 @@ void Registry::take_counter(Registration& registration) {
 }
 
 Consumer Registry::consumer_of(std::uint64_t id, const Registration& registration) const {
-  return {registration.request.consumer,
-          registration.request.data,
-          nullptr,
-          from_optimised(registration.counter),
-          handle_of(id),
-          registration.request.flags,
-          0};
+  return {registration.request.action, nullptr, from_jumped(registration.counter), handle_of(id), 0};
 }
 
 std::optional<std::string> Registry::apply(std::span<const Operation> operations) {
@@ -230,13 +225,13 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
     if (!aim.is_enabled) {
       edit.leave(registration.runs);
       // First: otherwise commit() would choose a detour for it.
-      if (registration.request.consumer != nullptr) consumers_.remove(registration.runs, handle_of(id));
+      if (registration.acts()) consumers_.remove(registration.runs, handle_of(id));
       continue;
     }
     is_used = probepoints_.is_started();  // else every item was forgiven, and there is nothing
     edit.use(registration.runs);
     note_base(registration, registration.runs, 0);
-    if (registration.request.consumer != nullptr) consumers_.add(registration.runs, consumer_of(id, registration));
+    if (registration.acts()) consumers_.add(registration.runs, consumer_of(id, registration));
   }
   if (is_used && probepoints_.has_unseen_threads()) leave_segment();
   auto denied = is_used ? probepoints_.arm_own() : std::nullopt;
@@ -244,7 +239,7 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
   for (auto& [id, aim] : aims) {
     Registration& registration = *aim.registration;
     const bool changes = aim.is_enabled != registration.is_enabled;
-    if (!changes || !denied || registration.request.consumer == nullptr) continue;
+    if (!changes || !denied || !registration.acts()) continue;
     if (aim.is_enabled) {  // as it was
       consumers_.remove(registration.runs, handle_of(id));
     } else {
@@ -287,16 +282,29 @@ std::vector<std::uint64_t> Registry::ids(bool of_environment) const {
   return ids;
 }
 
-Registry::Count Registry::counter(std::uint32_t index) const {
-  Count count;
+namespace {
+
+// One counter, summed over all tasks.
+std::uint64_t read_counter(Counter name, std::uint32_t index) {
+  std::uint64_t sum = 0;
   for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
-    const std::uint64_t* const counters = g_process.counters_of(block);
-    count.recorded += __atomic_load_n(&counters[index], __ATOMIC_RELAXED);  // its owner may still count
-    const std::uint64_t third =
-        __atomic_load_n(&counters[index + g_process.optimised_offset], __ATOMIC_RELAXED);  // as above
-    (index < g_process.table.count ? count.recorded : count.dropped) += third;
-    count.missed += __atomic_load_n(&counters[index + g_process.missed_offset], __ATOMIC_RELAXED);  // as above
+    const std::uint64_t* const counters = g_process.counters_of(block) + g_process.offset_of(name);
+    sum += __atomic_load_n(&counters[index], __ATOMIC_RELAXED);  // its owner may still count
   }
+  return sum;
+}
+
+}  // namespace
+
+Registry::Count Registry::point_count(std::uint32_t index) const {
+  return {read_counter(Counter::kTrapped, index) + read_counter(Counter::kJumped, index), 0,
+          read_counter(Counter::kMissed, index), 0};
+}
+
+Registry::Count Registry::action_count(std::uint32_t counter) const {
+  Count count{read_counter(Counter::kPerformed, counter), read_counter(Counter::kFiltered, counter),
+              read_counter(Counter::kMissed, counter), read_counter(Counter::kDropped, counter)};
+  count.recorded -= count.filtered + count.dropped;
   return count;
 }
 
@@ -305,13 +313,13 @@ std::vector<Registry::Count> Registry::counts(const Runs& runs) const {
   std::vector<Count> counts;
   for (const Run& run : runs) {
     if (run.count < kFew) {
-      for (std::uint32_t i = 0; i < run.count; ++i) counts.push_back(counter(run.first_index + i));
+      for (std::uint32_t i = 0; i < run.count; ++i) counts.push_back(point_count(run.first_index + i));
       continue;
     }
-    const auto trapped = read_counters(Counted::kTrapped, run.first_index, run.count);
-    const auto optimised = read_counters(Counted::kOptimised, run.first_index, run.count);
-    const auto missed = read_counters(Counted::kMissed, run.first_index, run.count);
-    for (std::uint32_t i = 0; i < run.count; ++i) counts.push_back({trapped[i] + optimised[i], missed[i], 0});
+    const auto trapped = read_counters(Counter::kTrapped, run.first_index, run.count);
+    const auto jumped = read_counters(Counter::kJumped, run.first_index, run.count);
+    const auto missed = read_counters(Counter::kMissed, run.first_index, run.count);
+    for (std::uint32_t i = 0; i < run.count; ++i) counts.push_back({trapped[i] + jumped[i], 0, missed[i], 0});
   }
   return counts;
 }
@@ -345,7 +353,7 @@ Registry::Count Registry::count_at(const Registration& registration, std::uint32
 
 Registry::Count Registry::total(const Registration& registration, const Standing& standing) const {
   if (registration.counter != 0) {
-    Count count = counter(registration.counter) - registration.counter_base;
+    Count count = action_count(registration.counter) - registration.counter_base;
     if (registration.records()) {  // detours count no record but by the ring's head
       const auto found = standing.find(&registration);
       count.recorded = registration.drained + (found != standing.end() ? found->second : 0);

@@ -38,10 +38,9 @@ struct Problem {
 };
 
 struct Request {
-  std::uint32_t flags = 0;          // UBP_PROBE_*
-  ubp_consumer consumer = nullptr;  // also of a probe that records
-  void* data = nullptr;
-  bool is_environment = false;  // UBP_PROBES: lives until the process ends
+  Action action;
+  bool forgives_missing = false;  // what is not found is left out
+  bool is_environment = false;    // UBP_PROBES: lives until the process ends
 };
 
 struct Operation {
@@ -105,13 +104,15 @@ class Registry {
 
  private:
   struct Count {
-    std::uint64_t recorded = 0, missed = 0, dropped = 0;
-    std::uint64_t hits() const { return recorded + missed + dropped; }
+    std::uint64_t recorded = 0, filtered = 0, missed = 0, dropped = 0;
+    std::uint64_t hits() const { return recorded + filtered + missed + dropped; }
     Count& operator+=(const Count& other) {
-      return recorded += other.recorded, missed += other.missed, dropped += other.dropped, *this;
+      recorded += other.recorded, filtered += other.filtered;
+      missed += other.missed, dropped += other.dropped;
+      return *this;
     }
     Count operator-(const Count& other) const {
-      return {recorded - other.recorded, missed - other.missed, dropped - other.dropped};
+      return {recorded - other.recorded, filtered - other.filtered, missed - other.missed, dropped - other.dropped};
     }
     bool operator==(const Count&) const = default;
   };
@@ -124,11 +125,12 @@ class Registry {
     std::uint32_t points = 0;
     std::unique_ptr<plan::Plan> plan;  // kept while items wait for modules
     Request request;
-    std::uint32_t counter = 0;  // the consumer's, and what it held when it was given; 0: none
+    std::uint32_t counter = 0;  // the action's, and what it held when it was given; 0: none
     Count counter_base;
     std::uint64_t since = 0,
                   drained = 0;  // of one that records: the timestamp when it was made; records that were taken
-    bool records() const { return counter != 0 && (request.flags & UBP_PROBE_RECORD) != 0; }
+    bool acts() const { return request.action.kind != ActionKind::kCount; }
+    bool records() const { return request.action.kind == ActionKind::kRecord; }
     bool is_enabled = false;
     std::vector<Count> base, done;  // by point: counters when enabled, hits before; empty: zeros
     std::int64_t resolve_ns = 0, decode_ns = 0, prepare_ns = 0;  // what it took
@@ -151,7 +153,8 @@ class Registry {
   std::optional<std::string> start(std::size_t probepoints, bool has_pending);
   void take_counter(Registration& registration);
   void take(std::uint64_t id, Registration& registration);
-  Count counter(std::uint32_t index) const;
+  Count point_count(std::uint32_t index) const;
+  Count action_count(std::uint32_t counter) const;
   std::vector<Count> counts(const Runs& runs) const;  // of every probepoint in them, in order
   void note_base(Registration& registration, const Runs& runs, std::uint32_t point) const;
   void note_done(Registration& registration) const;

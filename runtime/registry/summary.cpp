@@ -14,6 +14,8 @@
 
 namespace ubp::runtime {
 
+using trap::Counter;
+
 namespace {
 
 std::uint64_t pending_of(const std::unique_ptr<plan::Plan>& plan) { return plan != nullptr ? plan->pending() : 0; }
@@ -62,7 +64,7 @@ void Registry::read(std::uint64_t id, ubp_probe_stats& stats) const {
   stats.recorded = count.recorded;
   stats.missed = count.missed;
   stats.dropped = count.dropped;
-  stats.filtered = 0;
+  stats.filtered = count.filtered;
   stats.hits = count.hits();
   stats.probepoints = registration.points;
   stats.probes = registration.probes.size();
@@ -82,7 +84,7 @@ void Registry::read(ubp_stats& stats) const {
   stats.recorded = all.recorded;
   stats.missed = all.missed + xol.taken_out;
   stats.dropped = all.dropped;
-  stats.filtered = 0;
+  stats.filtered = all.filtered;
   stats.hits = all.hits() + xol.taken_out;
   stats.slot_hits = xol.hits;
   stats.misses = xol.misses;
@@ -91,7 +93,7 @@ void Registry::read(ubp_stats& stats) const {
   stats.area_bytes = xol.area_bytes;
   stats.threads_seen = xol.threads_seen;
   stats.synchronisations = probepoints_.synchronisations();
-  const report::OptimisedStats optimised = optimised_stats(probepoints_.standing(), read_counters(Counted::kOptimised));
+  const report::OptimisedStats optimised = optimised_stats(probepoints_.standing(), read_counters(Counter::kJumped));
   stats.optimised_probepoints = optimised.probepoints;
   stats.optimised_hits = optimised.hits;
 }
@@ -137,11 +139,11 @@ report::Summary Registry::summary(const std::string& program, const Probepoints:
   if (!probepoints_.is_started()) return summary;
   const auto& modules = modules_->all();
   read_slot_stats(probepoints_.own_points(), summary.xol);
-  std::vector<std::uint64_t> recorded = read_counters(Counted::kTrapped);
+  std::vector<std::uint64_t> recorded = read_counters(Counter::kTrapped);
   const std::vector<std::uint64_t> none(recorded.size());
-  const std::vector<std::uint64_t> missed = has_consumers_ ? read_counters(Counted::kMissed) : none;
+  const std::vector<std::uint64_t> missed = has_consumers_ ? read_counters(Counter::kMissed) : none;
   const std::vector<std::uint64_t> optimised =
-      probepoints_.detours().mode() != Optimize::kNever ? read_counters(Counted::kOptimised) : none;
+      probepoints_.detours().mode() != Optimize::kNever ? read_counters(Counter::kJumped) : none;
   for (std::size_t index = 0; index < recorded.size(); ++index) {
     (probepoints_.is_own(static_cast<std::uint32_t>(index)) ? summary.traps.runtime : summary.traps.hits) +=
         recorded[index] + missed[index];
@@ -154,6 +156,7 @@ report::Summary Registry::summary(const std::string& program, const Probepoints:
   totals.probepoints_armed = standing.armed_points;
   totals.recorded = gone_.recorded;
   totals.missed = gone_.missed + summary.xol.taken_out;
+  totals.filtered = gone_.filtered;
   totals.dropped = gone_.dropped;
   std::size_t rows = 0;
   for (const auto& [id, registration] : registrations_) rows += registration->probes.size();
@@ -165,10 +168,12 @@ report::Summary Registry::summary(const std::string& program, const Probepoints:
     totals.refused += registration->refused.size();
     totals.probes_requested += registration->refused.size() + registration->probes.size();
     totals.pending += pending_of(registration->plan);
-    const std::uint64_t dropped =
-        registration->records() ? (counter(registration->counter) - registration->counter_base).dropped : 0;
-    totals.dropped += dropped;
-    totals.recorded -= dropped;  // its probepoints' hits, below
+    if (registration->counter != 0) {
+      const Count count = action_count(registration->counter) - registration->counter_base;
+      totals.filtered += count.filtered;
+      totals.dropped += count.dropped;
+      totals.recorded -= count.filtered + count.dropped;  // its probepoints' hits, below
+    }
     if (!leaves_out) summary.probes.reserve(summary.probes.size() + registration->probes.size());
     std::set<std::uint32_t> searched;  // modules
     for (const plan::Probe& probe : registration->probes) {
@@ -182,7 +187,7 @@ report::Summary Registry::summary(const std::string& program, const Probepoints:
         late_rows;  // path, item, address -> row
     for (const plan::Probe& probe : registration->probes) {
       const std::uint32_t index = index_of(registration->runs, probe.point);
-      const Count count = count_at(*registration, probe.point, {recorded[index], missed[index], 0});
+      const Count count = count_at(*registration, probe.point, {recorded[index], 0, missed[index], 0});
       const std::uint64_t hits = count.recorded + count.missed;
       totals.recorded += count.recorded;
       totals.missed += count.missed;
@@ -206,7 +211,7 @@ report::Summary Registry::summary(const std::string& program, const Probepoints:
                                 aliases_of(*modules_, probe)});
     }
   }
-  totals.hits = totals.recorded + totals.missed + totals.dropped;
+  totals.hits = totals.recorded + totals.filtered + totals.missed + totals.dropped;
   return summary;
 }
 

@@ -44,19 +44,31 @@ inline constexpr std::uint32_t kMostParts = 16;          // instructions a detou
 inline constexpr std::uint32_t kMostDetourBytes = 4096;  // head and all
 inline constexpr std::uint32_t kMostJumpBytes = decoder::kJumpBytes + decoder::kMostPrefixes;
 
-// What a probepoint's consumers ask for.
-struct ConsumerNeeds {
-  bool reads = false;          // registers
-  bool modifies = false;       // them
-  bool xmm = false;            // they change these,
-  bool all_fp = false;         // or any vector or floating-point state
-  std::uint32_t recorder = 0;  // there is only one, and it records: its counter
-  bool covers(const ConsumerNeeds& other) const {
-    return (recorder == 0 || recorder == other.recorder) && reads >= other.reads && modifies >= other.modifies &&
+// What a probe does at a hit, beside being counted.
+enum class ActionKind : std::uint8_t {
+  kCount,   // nothing
+  kCall,    // a function is called
+  kRecord,  // a record goes into the task's ring (record/rings.h)
+};
+
+// What the actions at a probepoint ask for.
+struct ActionNeeds {
+  bool reads = false;     // registers
+  bool modifies = false;  // them
+  bool xmm = false;       // they change these,
+  bool all_fp = false;    // or any vector or floating-point state
+  // How a detour performs them: kCall, by calling the list of consumers; else it does so itself what the only one does,
+  // which has this counter.
+  ActionKind kind = ActionKind::kCall;
+  std::uint32_t counter = 0;
+
+  bool is_same_way(const ActionNeeds& other) const { return kind == other.kind && counter == other.counter; }
+  bool covers(const ActionNeeds& other) const {
+    return (kind == ActionKind::kCall || is_same_way(other)) && reads >= other.reads && modifies >= other.modifies &&
            all_fp >= other.all_fp && (all_fp || xmm >= other.xmm);
   }
-  ConsumerNeeds operator|(const ConsumerNeeds& other) const {
-    return {reads || other.reads, modifies || other.modifies, xmm || other.xmm, all_fp || other.all_fp, 0};
+  ActionNeeds operator|(const ActionNeeds& other) const {
+    return {reads || other.reads, modifies || other.modifies, xmm || other.xmm, all_fp || other.all_fp};
   }
 };
 

@@ -116,7 +116,7 @@ UBP_RANGE(resuming) void ubp_trap_moved(Context* uc, TaskState* task, std::uint3
     if (this_thread().state == task) task->fast = nullptr;  // its detours leave the hit to ubp_trap_decide
   } else {
     std::uint64_t* const counter = task->counters + index;
-    --*(*counter != 0 ? counter : counter + g_process.optimised_offset);
+    --*(*counter != 0 ? counter : counter + g_process.offset_of(Counter::kJumped));
   }
   sys::set_signal_mask(before);
 }

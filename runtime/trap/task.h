@@ -137,12 +137,12 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
       task->block = block;
       task->own.state = task;
       task->counters = g_process.counters_of(block);
-      task->optimised = task->counters + g_process.optimised_offset;
+      task->jumped = task->counters + g_process.offset_of(Counter::kJumped);
       task->consumer_stack = g_process.stack_end(block);
       auto* const save = reinterpret_cast<runtime::DetourSave*>(task->consumer_stack);
       save->context[1] = task->consumer_stack;
       save->context[runtime::kContextTask] = reinterpret_cast<std::uint64_t>(task);
-      save->counters = reinterpret_cast<std::uint64_t>(task->optimised);
+      save->counters = reinterpret_cast<std::uint64_t>(task->jumped);
       task->tid.store(who.key, std::memory_order_release);  // pairs with take_over
       return task;
     }

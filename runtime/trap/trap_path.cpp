@@ -130,7 +130,7 @@ struct Decision {
   if (is_consuming(task)) [[unlikely]] {
     if (is_below(task, uc->rsp)) {
       next.consumed = kMissed;
-      return counter + g_process.missed_offset;
+      return counter + g_process.offset_of(Counter::kMissed);
     }
     end_consuming(task);  // a consumer was left by longjmp, which none may do
     give_up_deferred(task);
@@ -142,7 +142,7 @@ struct Decision {
   }
   if (storage == nullptr && g_process.table.points[next.index].has_consumers) [[unlikely]] {
     next.consumed = kMissed;
-    return counter + g_process.missed_offset;
+    return counter + g_process.offset_of(Counter::kMissed);
   }
   return counter;
 }
@@ -264,7 +264,7 @@ UBP_RANGE(uncounted) Decision ubp_trap_decide(Context* uc) {
   const bool may_count_alone = trap.copy != 0 && next.consumed == kNotConsumed && storage != nullptr &&
                                task == storage->state && has_stack && task->moved_origin == 0;
   if (may_count_alone && !sys::is_set(g_process.shares_tls)) {  // set by this thread before it shares
-    task->fast = task->optimised;
+    task->fast = task->jumped;
   }
   return {address_of(counter), uc};
 }

@@ -102,6 +102,18 @@ struct Thread {
 };
 inline constexpr std::uint64_t kThreadMark = 0x534c545f50425521;
 
+// What a task counts at each probepoint, and for each probe that has an action: of a probepoint, hits = trapped +
+// jumped + missed; of an action, hits = performed + missed, and performed = recorded + filtered + dropped.
+enum class Counter : std::uint8_t {
+  kTrapped,               // by its int3
+  kPerformed = kTrapped,  // of an action
+  kMissed,                // made by what ran at a hit of the same task
+  kJumped,                // by its detour
+  kFiltered,              // its filter said no
+  kDropped,               // there was no room for what it recorded
+};
+inline constexpr std::uint64_t kCounterNames = 5;
+
 // One task: a thread, or a process made by clone(CLONE_VM) that shares its parent's TLS. Lives in memory that a
 // forked child finds wiped (MADV_WIPEONFORK), so that a child never takes itself for its parent.
 struct TaskState {
@@ -111,9 +123,9 @@ struct TaskState {
   // [verified_low, verified_low + verified_bytes) skips the call. Small and contiguous, so that a task which borrows
   // this task's TLS (clone(CLONE_VM) without CLONE_SETTLS) and runs on another stack is told apart.
   std::uint64_t verified_low, verified_bytes;
-  std::uint64_t* counters;   // hits by probepoint index, then the missed ones, then those through detours
-  std::uint64_t* optimised;  // counters + Process::optimised_offset
-  // Where detours count: optimised. 0: they leave the hit to the breakpoint tier, because the task has none yet (also a
+  std::uint64_t* counters;  // by Counter, then by probepoint, and by probe that has an action
+  std::uint64_t* jumped;    // of them, Counter::kJumped's
+  // Where detours count: jumped. 0: they leave the hit to the breakpoint tier, because the task has none yet (also a
   // forked child's, whose states are wiped), is inside the runtime, or shares its TLS.
   std::uint64_t* fast;
   std::uint64_t stack_tries;  // to put its signal frames on UBP's stack (frame.h)
@@ -228,10 +240,7 @@ struct Process {
   std::uint64_t state_bytes = 0;
   std::uint8_t* counters = nullptr;  // layout.blocks x counter_bytes
   std::uint64_t counter_bytes = 0;
-  std::uint64_t missed_offset =
-      0;  // counters[missed_offset + i]: hits of probepoint i that its thread's consumers made
-  std::uint64_t optimised_offset =
-      0;  // counters[optimised_offset + i]: hits of probepoint i that went through its detour
+  std::uint64_t counted = 0;  // probepoints and actions: counters of each name in a task
   runtime::DetourView detours;
   void (*run_consumers)(Context*, TaskState*, std::uint32_t point, bool missed) = nullptr;  // consumers/consumers.cpp
   std::uint64_t stacks = 0;           // layout.blocks x own_stack_bytes
@@ -276,6 +285,10 @@ struct Process {
     if (high_water == nullptr) return 0;
     const std::uint32_t used = high_water->load(std::memory_order_acquire);  // pairs with claims
     return used < layout.blocks ? used : layout.blocks;
+  }
+  // Where a name's counters begin among a task's.
+  [[gnu::always_inline]] std::uint64_t offset_of(Counter name) const {
+    return static_cast<std::uint64_t>(name) * counted;
   }
   std::uint64_t* counters_of(std::uint32_t block) const {
     return reinterpret_cast<std::uint64_t*>(counters + block * counter_bytes);

@@ -22,7 +22,7 @@ using trap::g_process;
 
 constexpr std::uint64_t kTrapFlag = 0x100, kStatus = 0x8d5, kCarry = 1, kZero = 0x40, kDefaultMxcsr = 0x1f80,
                         kRoundsUp = 0x4000;
-constexpr std::uint32_t kRecorder = 20, kDropped = 20;  // a counter that no part has
+constexpr std::uint32_t kDropped = 20;  // a counter that no part has
 constexpr std::uint8_t kAddOne[] = {0x48, 0x8d, 0x5b, 0x01}, kReturn = 0xc3;
 constexpr std::size_t kRcx = 1, kRbx = 3, kRsp = 4;
 
@@ -74,7 +74,7 @@ SteppedDetour::SteppedDetour(const Kind& kind)
   task_ = std::make_unique<trap::TaskState>();
   sink_.assign(16 * 0x1111 + 2 * kDetourSaveBytes, reinterpret_cast<std::uint64_t>(task_.get()));
   task_->counters = counters_.data();
-  task_->optimised = counters_.data();
+  task_->jumped = counters_.data();
   task_->tid = 4711;
   task_->consumer_stack = reinterpret_cast<std::uint64_t>(stack_ + kStackBytes) + kDetourSaveSkew;
   auto* const save = reinterpret_cast<DetourSave*>(task_->consumer_stack);
@@ -112,6 +112,7 @@ SteppedDetour::SteppedDetour(const Kind& kind)
   DetourConsumers consumers;
   consumers.needs = kind.needs;
   consumers.list = reinterpret_cast<std::uint64_t>(&first_consumer_);
+  consumers.dropped = kDropped * sizeof(std::uint64_t);
   consumers.is_inside = kind.is_inside;
   consumers.error = from_thread(errno);
   consumers.cancel = from_thread(t_cancel);
@@ -119,12 +120,10 @@ SteppedDetour::SteppedDetour(const Kind& kind)
   if (kind.has_moves)
     consumers.floating.save = consumers.floating.restore = reinterpret_cast<std::uint64_t>(empty_function);
   for (std::size_t i = 0; i < list_.size(); ++i) {
-    list_[i] = {&SteppedDetour::consume,
-                this,
+    list_[i] = {{ActionKind::kCall, &SteppedDetour::consume, this, kind.needs},
                 i + 1 < list_.size() ? &list_[i + 1] : nullptr,
                 30 * sizeof(std::uint64_t),
                 nullptr,
-                0,
                 0};
   }
   const DetourConsumers* const called = kind.calls ? &consumers : nullptr;
@@ -200,7 +199,7 @@ std::set<std::uint64_t> SteppedDetour::boundaries() const {
 
 void SteppedDetour::run(const Scenario& scenario) {
   scenario_ = scenario;
-  task_->fast = scenario.counts_alone ? task_->optimised : nullptr;
+  task_->fast = scenario.counts_alone ? task_->jumped : nullptr;
   task_->ring = scenario.has_ring ? reinterpret_cast<std::uint64_t>(ring_.data()) : 0;
   task_->ring_head = 0x1fffe;  // not far from the ring's end
   task_->ring_limit = task_->ring_head + (scenario.is_full ? 0 : 100);
@@ -331,7 +330,7 @@ bool SteppedDetour::is_counted(std::uint32_t part) const {
 
 bool SteppedDetour::is_consumed() const {
   if (!kind_.calls || executed_ != 0) return true;
-  if (kind_.needs.recorder != 0) return task_->ring_head != head_ || counters_[kDropped] != dropped_;
+  if (kind_.needs.kind == ActionKind::kRecord) return task_->ring_head != head_ || counters_[kDropped] != dropped_;
   return calls_ == scenario_.consumers;
 }
 

@@ -40,7 +40,7 @@ struct Kind {
   bool by_segment = false;
   bool calls = false, is_inside = false;  // consumers
   bool has_moves = false;                 // it calls functions that save vectors, instead of XSAVE
-  ConsumerNeeds needs;
+  ActionNeeds needs;
 };
 
 class SteppedDetour {

@@ -50,7 +50,7 @@ void DetourAssembler::xsave(const DetourConsumers& consumers, bool restores) {
 // Saves what of vector and floating-point state the consumers may change, and sets MXCSR and x87 as a C function may
 // expect them, as the kernel does for handlers. The task is marked: no signal sees it.
 void DetourAssembler::save_floating(const DetourConsumers& consumers) {
-  const ConsumerNeeds& needs = consumers.needs;
+  const ActionNeeds& needs = consumers.needs;
   if (!needs.all_fp && !needs.xmm) return;
   if (needs.all_fp && consumers.floating.save != 0) return call_with_save(consumers.floating.save);
   if (needs.all_fp) {
@@ -90,7 +90,7 @@ void DetourAssembler::restore_floating(const DetourConsumers& consumers) {
 BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
   const Reg64 call_clobbered[] = {rdx, rsi, rdi, r8, r9, r10, r11};  // but rax and rcx
   const Reg64 call_kept[] = {rbx, rbp, r12, r13, r14};               // but r15 and rsp
-  const ConsumerNeeds& needs = consumers.needs;
+  const ActionNeeds& needs = consumers.needs;
   start_block();
   Label slow;
   slow_way(slow);
@@ -159,8 +159,8 @@ BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
   mov(rcx, ptr[rax + offsetof(Consumer, counter)]);
   inc(qword[rdx + rcx]);
   lea(rdi, saved(offsetof(DetourSave, context)));
-  mov(rsi, ptr[rax + offsetof(Consumer, data)]);
-  call(ptr[rax + offsetof(Consumer, function)]);
+  mov(rsi, ptr[rax + offsetof(Consumer, action.data)]);
+  call(ptr[rax + offsetof(Consumer, action.function)]);
   mov(rax, saved(kConsumerInSave));
   mov(rax, ptr[rax + offsetof(Consumer, next)]);
   test(rax, rax);
@@ -184,7 +184,7 @@ BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
   }
   restore_floating(consumers);
   mov(rsi, saved(kTaskInSave));
-  mov(rax, ptr[rsi + offsetof(TaskState, optimised)]);  // 0 in a forked child, whose states are wiped
+  mov(rax, ptr[rsi + offsetof(TaskState, jumped)]);  // 0 in a forked child, whose states are wiped
   mov(ptr[rsi + offsetof(TaskState, fast)], rax);
   mov(qword[rsi + offsetof(TaskState, consumer)], 0);
   cmp(qword[rsi + offsetof(TaskState, has_deferred)], 0);

@@ -22,8 +22,8 @@ void Probepoints::clear_windows(const std::vector<xol::Displaced>& points) {
 }
 
 // Of the new probepoints, and again of those whose detours do not know one of them.
-void Probepoints::make_detours(plan::Plan& plan, const Runs& runs, const plan::Modules& modules,
-                               std::uint32_t first_new, const Consumer* consumer) {
+void Probepoints::prepare_detours(plan::Plan& plan, const Runs& runs, const plan::Modules& modules,
+                                  std::uint32_t first_new, const Consumer* consumer) {
   if (detours_.mode() == Optimize::kNever) return;
   std::vector<Wanted> wanted;
   std::uint32_t last = ~0U;
@@ -36,7 +36,7 @@ void Probepoints::make_detours(plan::Plan& plan, const Runs& runs, const plan::M
       const auto module = static_cast<std::uint32_t>(probe.module);
       wanted.push_back({index, module, probe.offset, &modules.table_of(module).functions()[probe.function]});
     } else {
-      detours_.leave(index);
+      detours_.keep_int3(index);
     }
   }
   std::vector<std::uint32_t> stale;
@@ -62,7 +62,7 @@ std::optional<Probepoints::Wanted> Probepoints::wanted_at(std::uint32_t index, c
 void Probepoints::promote(std::uint32_t index, const plan::Modules& modules) {
   constexpr std::uint64_t kWarm = 32, kFurthest = 4096;  // hits; bytes
   const auto wants = [&](std::uint32_t point) {
-    return detours_.reason(point) == Tier::kNotEntry && (users_[point] & kArmed) != 0;
+    return detours_.reason(point) == JumpState::kNotEntry && (users_[point] & kArmed) != 0;
   };
   if (!wants(index)) return;
   const auto hot = wanted_at(index, modules);

@@ -372,7 +372,7 @@ Runs Probepoints::add(plan::Plan& plan, const plan::Modules& modules, const Cons
   }
   // Nothing else of the view changes once it is published. Pairs with nothing: the int3s that matter come later.
   __atomic_store_n(&g_process.table.count, table_->view().count, __ATOMIC_RELAXED);
-  make_detours(plan, runs, modules, first_new, consumer);
+  prepare_detours(plan, runs, modules, first_new, consumer);
   return runs;
 }
 

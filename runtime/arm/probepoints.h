@@ -102,8 +102,9 @@ class Probepoints {
   // How things stand now, for a report that is made when they no longer do.
   struct Standing {
     std::uint32_t armed_points = 0;
-    std::array<std::uint64_t, kTiers> tiers{};  // armed probepoints by what keeps them at their int3s, or does not
-    std::vector<Tier> by_point;                 // empty: nobody asked
+    std::array<std::uint64_t, kJumpStates>
+        states{};                     // armed probepoints by what keeps them at their int3s, or does not
+    std::vector<JumpState> by_point;  // empty: nobody asked
     // "jump", or what keeps the probepoint at its int3; "" where nothing does, or nobody asked.
     std::string_view tier_name(std::uint32_t index) const {
       return index < by_point.size() ? tier_reason(by_point[index]) : std::string_view();
@@ -140,8 +141,8 @@ class Probepoints {
   void lose(const std::vector<std::uint32_t>& indexes);
   void drop_lost(std::vector<std::uint32_t>& indexes, const patch::OwnMemory& memory = patch::OwnMemory());
   void clear_windows(const std::vector<xol::Displaced>& points);
-  void make_detours(plan::Plan& plan, const Runs& runs, const plan::Modules& modules, std::uint32_t first_new,
-                    const Consumer* consumer);
+  void prepare_detours(plan::Plan& plan, const Runs& runs, const plan::Modules& modules, std::uint32_t first_new,
+                       const Consumer* consumer);
   std::optional<Wanted> wanted_at(std::uint32_t index, const plan::Modules& modules) const;
   void make_wanted(std::vector<Wanted>& wanted, const plan::Modules& modules, const Consumer* consumer);
   void sort_by_address(std::vector<std::uint32_t>& indexes) const;

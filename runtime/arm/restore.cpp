@@ -32,7 +32,7 @@ Probepoints::Standing Probepoints::standing() const {
     standing.by_point.push_back(detours_.reason(index));
   for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
     if ((users_[index] & kArmed) != 0 && !is_own(index))
-      ++standing.tiers[static_cast<std::size_t>(standing.by_point[index])];
+      ++standing.states[static_cast<std::size_t>(standing.by_point[index])];
   }
   return standing;
 }

@@ -42,7 +42,7 @@ extern std::int64_t g_errno_offset;   // of errno, from %fs:0
 extern std::int32_t g_cancel_offset;  // of the thread's cancellation state (cancellation.h); 0: not known
 
 // Called by the trap path with the task marked (trap/consume.h). Detours do the same in machine code
-// (runtime/jump/consumer_code.cpp).
+// (runtime/jump/call_code.cpp).
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed);
 // Performs ActionKind::kRecord.
 void record_hit(const ubp_context* context, void* data);

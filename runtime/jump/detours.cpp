@@ -28,11 +28,11 @@ struct DetourJump {
   }
 };
 
-std::string_view tier_reason(Tier tier) {
-  static constexpr std::string_view kReasons[kTiers] = {
+std::string_view tier_reason(JumpState state) {
+  static constexpr std::string_view kReasons[kJumpStates] = {
       "",           "",       kJumpTier,   kJumpTier,  "not-entry",  "window-too-short", "instruction", "branch-target",
       "no-address", "budget", "neighbour", "consumer", "unsupported"};
-  return kReasons[static_cast<std::size_t>(tier)];
+  return kReasons[static_cast<std::size_t>(state)];
 }
 
 // The detour that does for the consumers that a probepoint has now; null: none was made.
@@ -61,37 +61,37 @@ void Detours::choose(std::uint32_t index) {
   __atomic_store_n(&g_process.detours.infos[index], chosen(index), __ATOMIC_RELEASE);  // pairs with DetourView::of
 }
 
-Tier Detours::reason(std::uint32_t index) const {
-  const Tier now = tier(index);
-  if (now == Tier::kCovered) {
+JumpState Detours::reason(std::uint32_t index) const {
+  const JumpState now = state(index);
+  if (now == JumpState::kCovered) {
     const std::uint32_t first = covered_by_.at(index);
-    return is_jump(first)                                ? Tier::kCovered
-           : g_process.table.points[index].has_consumers ? Tier::kConsumer
+    return is_jump(first)                                ? JumpState::kCovered
+           : g_process.table.points[index].has_consumers ? JumpState::kConsumer
                                                          : reason(first);
   }
-  if (now != Tier::kReady) return now;
-  if (is_stopped_) return Tier::kUnsupported;
+  if (now != JumpState::kReady) return now;
+  if (is_stopped_) return JumpState::kUnsupported;
   for (std::uint64_t back = 1; back < kMostJumpBytes; ++back) {  // it may lie in a jump that came later
     const std::uint32_t before = g_process.table.find(g_process.table.points[index].address - back);
     if (before != kNotFound && is_jump(before) && back < g_process.detours.of(before)->jump_bytes)
-      return Tier::kCovered;
+      return JumpState::kCovered;
   }
   const bool has_consumers = g_process.table.points[index].has_consumers;
   const DetourInfo* const needed = chosen(index);
-  if (needed == nullptr) return Tier::kConsumer;
+  if (needed == nullptr) return JumpState::kConsumer;
   const DetourInfo& info = *needed;
   const std::uint64_t origin = g_process.table.points[index].address;
   for (std::uint32_t part = has_consumers ? 1 : 0; part < info.count; ++part) {
     if (!info.is_counted(part)) continue;
     const std::uint32_t point = g_process.table.find(origin + info.starts[part]);
-    if (point == kNotFound || g_process.table.points[point].has_consumers) return Tier::kConsumer;
+    if (point == kNotFound || g_process.table.points[point].has_consumers) return JumpState::kConsumer;
   }
   std::uint32_t part = 0;
   for (std::uint64_t offset = 1; offset < std::max<std::uint64_t>(info.jump_bytes, info.length); ++offset) {
     if (g_process.table.find(origin + offset) == kNotFound) continue;
-    if (!info.find_part(offset, part) || !info.is_counted(part)) return Tier::kNeighbour;
+    if (!info.find_part(offset, part) || !info.is_counted(part)) return JumpState::kNeighbour;
   }
-  return Tier::kReady;
+  return JumpState::kReady;
 }
 
 namespace {
@@ -139,7 +139,7 @@ void Detours::jumps_within(std::uint32_t index, std::vector<std::uint32_t>& inde
 
 void Detours::points_within(std::uint32_t index, std::vector<std::uint32_t>& indexes) const {
   for_each_within(index, [&](std::uint32_t point) {
-    if (tier(point) == Tier::kReady) indexes.push_back(point);
+    if (state(point) == JumpState::kReady) indexes.push_back(point);
   });
 }
 
@@ -157,8 +157,8 @@ void Detours::drop_overlapping(std::vector<std::uint32_t>& indexes) {
 void Detours::take_stale(std::uint64_t address, std::vector<std::uint32_t>& indexes) {
   for_each_over(address, [&](std::uint32_t index, const DetourInfo& info, std::uint64_t offset) {
     std::uint32_t part = 0;
-    if (tier(index) != Tier::kReady || (info.find_part(offset, part) && info.is_counted(part))) return;
-    set(index, Tier::kUnseen);
+    if (state(index) != JumpState::kReady || (info.find_part(offset, part) && info.is_counted(part))) return;
+    set(index, JumpState::kUnseen);
     indexes.push_back(index);
   });
 }
@@ -230,7 +230,7 @@ std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexe
   }
   callbacks_.synchronise();
   for (const std::uint32_t index : indexes) {
-    tiers_[index] = Tier::kJump;
+    states_[index] = JumpState::kJump;
     set_active(index, true);
   }
   jumps_ += indexes.size();
@@ -259,7 +259,7 @@ std::optional<std::string> Detours::remove(std::span<const std::uint32_t> indexe
   } else if (auto denied = write_bytes(indexes, *writer_, first, has_written)) {
     return denied;
   }
-  for (const std::uint32_t index : indexes) tiers_[index] = Tier::kReady;
+  for (const std::uint32_t index : indexes) states_[index] = JumpState::kReady;
   jumps_ -= indexes.size();
   callbacks_.synchronise();
   if (is_alone) return std::nullopt;
@@ -271,20 +271,20 @@ std::optional<std::string> Detours::remove(std::span<const std::uint32_t> indexe
 }
 
 bool Detours::counts_by_segment(std::uint32_t index) const {
-  const Tier now = tier(index);
-  if (now != Tier::kJump && now != Tier::kReady && now != Tier::kCovered) return false;
-  const std::uint32_t first = now == Tier::kCovered ? covered_by_.at(index) : index;
+  const JumpState now = state(index);
+  if (now != JumpState::kJump && now != JumpState::kReady && now != JumpState::kCovered) return false;
+  const std::uint32_t first = now == JumpState::kCovered ? covered_by_.at(index) : index;
   const DetourInfo* const info = g_process.detours.of(first);
   const auto counting = counting_.find(first);
   const bool has_other = counting != counting_.end() && counting->second != nullptr;
   return (info != nullptr && info->by_segment != 0) || (has_other && counting->second->by_segment != 0);
 }
 
-void Detours::discard(std::uint32_t index) { tiers_[index] = Tier::kNotEntry; }
+void Detours::discard(std::uint32_t index) { states_[index] = JumpState::kNotEntry; }
 
 std::vector<patch::Swap> Detours::restore(bool is_alone) {
   std::vector<std::uint32_t> indexes;
-  for (std::uint32_t index = 0; jumps_ != 0 && index < tiers_.size(); ++index) {
+  for (std::uint32_t index = 0; jumps_ != 0 && index < states_.size(); ++index) {
     if (is_jump(index)) indexes.push_back(index);
   }
   std::sort(indexes.begin(), indexes.end(), [](std::uint32_t a, std::uint32_t b) {
@@ -294,7 +294,7 @@ std::vector<patch::Swap> Detours::restore(bool is_alone) {
   for (const std::uint32_t index : indexes) {
     const Jump jump(index, *writer_);
     set_active(index, false);
-    tiers_[index] = Tier::kReady;
+    states_[index] = JumpState::kReady;
     for (std::uint32_t offset = 0; offset < jump.info->jump_bytes; ++offset) {
       const std::uint64_t address = jump.address + offset;
       const std::uint32_t point = g_process.table.find(address);
@@ -324,7 +324,7 @@ std::vector<patch::Swap> Detours::restore(bool is_alone) {
 }
 
 void Detours::forget(std::uint32_t index) {
-  if (tier(index) == Tier::kUnseen) return;
+  if (state(index) == JumpState::kUnseen) return;
   jumps_ -= is_jump(index) ? 1 : 0;
   discard(index);  // when it is back, and hot, it may have one again
   for_consumers_.erase(index);

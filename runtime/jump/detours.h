@@ -10,7 +10,7 @@
 // sends it to the instruction's copy in the detour. Detours are never freed or changed.
 //
 // A detour counts every probepoint among its instructions. Those need no jump of their own, unless something branches
-// to them (Tier::kCovered); their int3s stay, for whoever comes another way.
+// to them (JumpState::kCovered); their int3s stay, for whoever comes another way.
 //
 // Context: normal, under the registry's lock. Async-signal-safe: no. Thread-safe: no.
 #pragma once
@@ -40,7 +40,7 @@ namespace ubp::runtime {
 enum class Optimize : std::uint8_t { kNever, kAuto, kAlways };
 
 // What keeps a probepoint at its int3, if anything does: the report's "tier" and "left".
-enum class Tier : std::uint8_t {
+enum class JumpState : std::uint8_t {
   kUnseen,  // nobody asked
   kReady,   // its detour waits
   kJump,
@@ -55,10 +55,10 @@ enum class Tier : std::uint8_t {
   kConsumer,     // consumers in its window, or no detour could be made that calls its own
   kUnsupported,  // membarrier is denied, the text cannot be written, or code runs that keeps signals to itself
 };
-inline constexpr std::size_t kTiers = 13;
+inline constexpr std::size_t kJumpStates = 13;
 
 // "window-too-short", as the summary spells it; kJumpTier for those reached by a jump, "" for those nobody asked about.
-std::string_view tier_reason(Tier tier);
+std::string_view tier_reason(JumpState state);
 inline constexpr std::string_view kJumpTier = "jump";
 
 inline constexpr std::uint32_t kMostDetourLength =
@@ -101,10 +101,10 @@ class Detours {
   // From now on no jump is made; those that are stay.
   void stop() { is_stopped_ = true; }
 
-  // Whether a probepoint so far into its function is to have a detour; if not: leave(). make() says whether it can have
-  // one (make_detours.cpp), reason() whether it still can.
+  // Whether a probepoint so far into its function is to have a detour; if not: keep_int3(). make() says whether it can
+  // have one (make_detours.cpp), reason() whether it still can.
   bool wants(std::uint32_t offset) const { return optimize_ == Optimize::kAlways || offset == 0; }
-  void leave(std::uint32_t index);
+  void keep_int3(std::uint32_t index);
   // Makes the detour of a probepoint that has none. For those of one function, in the order of their addresses.
   void make(std::uint32_t index, DetouredFunction& function, std::uint32_t offset);
   // Makes the detour that a probepoint needs for consumers, where it has none that does.
@@ -113,12 +113,12 @@ class Detours {
   // Writes what was made.
   void flush();
 
-  bool is_jump(std::uint32_t index) const { return tier(index) == Tier::kJump; }
+  bool is_jump(std::uint32_t index) const { return state(index) == JumpState::kJump; }
   // Whether its jump leads to the detour that its consumers need now.
   bool is_chosen(std::uint32_t index) const;
   // Whether insert() would change anything.
   bool is_ready(std::uint32_t index) const {
-    return tier(index) == Tier::kReady && !is_stopped_ && reason(index) == Tier::kReady;
+    return state(index) == JumpState::kReady && !is_stopped_ && reason(index) == JumpState::kReady;
   }
   std::uint64_t jumps() const { return jumps_; }
   bool has_jumped() const { return has_jumped_; }  // some probepoint ever was a jump
@@ -151,14 +151,15 @@ class Detours {
   void forget(std::uint32_t index);
 
   // What keeps the probepoint now.
-  Tier reason(std::uint32_t index) const;
+  JumpState reason(std::uint32_t index) const;
   std::uint64_t used_bytes() const { return space_.used_bytes() + infos_.size() * sizeof(DetourInfo); }
 
  private:
-  Tier tier(std::uint32_t index) const { return index < tiers_.size() ? tiers_[index] : Tier::kUnseen; }
-  void set(std::uint32_t index, Tier tier);
+  JumpState state(std::uint32_t index) const { return index < states_.size() ? states_[index] : JumpState::kUnseen; }
+  void set(std::uint32_t index, JumpState state);
   std::optional<std::uint8_t> original_at(const DetourJump& jump, std::uint32_t offset) const;
-  Tier place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset, const DetourConsumers* consumers);
+  JumpState place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset,
+                  const DetourConsumers* consumers);
   const DetourInfo* with_consumers(std::uint32_t index) const;
   const DetourInfo* chosen(std::uint32_t index) const;
   void choose(std::uint32_t index);
@@ -176,14 +177,14 @@ class Detours {
   std::unique_ptr<DetourWriter> writer_;  // null: no jump is ever made
   DetourSpace space_;
   std::deque<DetourInfo> infos_;  // never moved or freed: the trap path may look
-  std::vector<Tier> tiers_;
+  std::vector<JumpState> states_;
   struct ForConsumers {
     ActionNeeds needs;
     const DetourInfo* info;
   };
   std::unordered_multimap<std::uint32_t, ForConsumers> for_consumers_;  // by probepoint
   std::unordered_map<std::uint32_t, const DetourInfo*> counting_;       // of those: their other detour
-  std::unordered_map<std::uint32_t, std::uint32_t> covered_by_;         // of Tier::kCovered: whose detour
+  std::unordered_map<std::uint32_t, std::uint32_t> covered_by_;         // of JumpState::kCovered: whose detour
   std::map<std::uint64_t, Page> pages_;                                 // staged, by address
   std::unordered_set<std::uint64_t> written_;                           // pages that ever were
   std::vector<const DetourInfo*> made_;                                 // staged

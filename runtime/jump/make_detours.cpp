@@ -62,14 +62,14 @@ bool has_points(std::uint64_t begin, std::uint64_t end) {
   return begin < end;
 }
 
-Tier tier_of(decoder::WindowProblem problem) {
+JumpState tier_of(decoder::WindowProblem problem) {
   switch (problem) {
-    case decoder::WindowProblem::kNone: return Tier::kReady;
-    case decoder::WindowProblem::kTooShort: return Tier::kTooShort;
-    case decoder::WindowProblem::kInstruction: return Tier::kInstruction;
-    case decoder::WindowProblem::kTarget: return Tier::kTarget;
+    case decoder::WindowProblem::kNone: return JumpState::kReady;
+    case decoder::WindowProblem::kTooShort: return JumpState::kTooShort;
+    case decoder::WindowProblem::kInstruction: return JumpState::kInstruction;
+    case decoder::WindowProblem::kTarget: return JumpState::kTarget;
   }
-  return Tier::kInstruction;
+  return JumpState::kInstruction;
 }
 
 }  // namespace
@@ -94,9 +94,9 @@ void Detours::start(Optimize optimize, std::size_t capacity, Callbacks callbacks
   writer_ = std::make_unique<DetourWriter>(storage);
 }
 
-void Detours::set(std::uint32_t index, Tier tier) {
-  if (tiers_.size() <= index) tiers_.resize(index + 1, Tier::kUnseen);
-  tiers_[index] = tier;
+void Detours::set(std::uint32_t index, JumpState state) {
+  if (states_.size() <= index) states_.resize(index + 1, JumpState::kUnseen);
+  states_[index] = state;
 }
 
 void Detours::stage(std::uint64_t address, std::span<const std::uint8_t> bytes) {
@@ -155,14 +155,14 @@ std::vector<std::uint32_t> cuts(const decoder::Straight& straight, std::uint32_t
 
 }  // namespace
 
-Tier Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset,
-                    const DetourConsumers* consumers) {
+JumpState Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset,
+                         const DetourConsumers* consumers) {
   const std::uint64_t origin = function.entry + offset;
   if (offset >= function.code.bytes.size())
-    return Tier::kTooShort;  // behind a restartable sequence the code is not read
+    return JumpState::kTooShort;  // behind a restartable sequence the code is not read
   const auto code = function.code.bytes.subspan(offset);
-  Tier problem = Tier::kReady;  // the first one met
-  const auto note = [&](Tier tier) { problem = problem == Tier::kReady ? tier : problem; };
+  JumpState problem = JumpState::kReady;  // the first one met
+  const auto note = [&](JumpState tier) { problem = problem == JumpState::kReady ? tier : problem; };
   for (std::uint32_t prefixes = 0; prefixes <= kMostPrefixes; ++prefixes) {
     const std::uint32_t jump_bytes = kJumpBytes + prefixes;
     const decoder::Straight straight = decoder::follow(function.code, offset, kMostParts, jump_bytes);
@@ -172,7 +172,7 @@ Tier Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32
     for (const std::uint32_t cut : cuts(straight, jump_bytes, can_cover)) {
       if (cut < jump_bytes && (code.size() < jump_bytes || has_points(origin + cut, origin + jump_bytes))) continue;
       if (function.targets.lead_into(offset + 1, offset + std::min(cut, straight.length))) {
-        note(Tier::kTarget);
+        note(JumpState::kTarget);
         continue;
       }
       const DetourPlan plan = plan_detour(function, offset, straight, jump_bytes, cut);
@@ -193,11 +193,11 @@ Tier Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32
         function.latest = index;
         function.window_end = offset + jump_bytes;
         function.covered_end = offset + plan.length;
-        return Tier::kReady;
+        return JumpState::kReady;
       }
     }
   }
-  return problem == Tier::kReady ? Tier::kNoAddress : problem;
+  return problem == JumpState::kReady ? JumpState::kNoAddress : problem;
 }
 
 std::optional<std::uint64_t> Detours::find_place(std::uint64_t origin, std::uint32_t jump_bytes, const DetourPlan& plan,
@@ -220,22 +220,22 @@ std::optional<std::uint64_t> Detours::find_place(std::uint64_t origin, std::uint
   return std::nullopt;
 }
 
-void Detours::leave(std::uint32_t index) {
-  if (tier(index) == Tier::kUnseen) set(index, Tier::kNotEntry);
+void Detours::keep_int3(std::uint32_t index) {
+  if (state(index) == JumpState::kUnseen) set(index, JumpState::kNotEntry);
 }
 
 void Detours::make(std::uint32_t index, DetouredFunction& function, std::uint32_t offset) {
-  if (tier(index) != Tier::kUnseen && tier(index) != Tier::kNotEntry) return;
+  if (state(index) != JumpState::kUnseen && state(index) != JumpState::kNotEntry) return;
   const bool is_covered = offset < function.window_end ||
                           (offset < function.covered_end && !function.targets.lead_into(offset, offset + 1));
   if (is_covered) {
-    set(index, Tier::kCovered);
+    set(index, JumpState::kCovered);
     covered_by_[index] = function.latest;
     newly_covered_.push_back(index);
   } else if (is_stopped_) {
-    set(index, Tier::kUnsupported);
+    set(index, JumpState::kUnsupported);
   } else if (used_bytes() >= budget_) {
-    set(index, Tier::kBudget);
+    set(index, JumpState::kBudget);
   } else {
     set(index, place(index, function, offset, nullptr));
   }
@@ -249,7 +249,7 @@ void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function
   const bool has_one = std::any_of(first, last, [&](const auto& made) {
     return made.second.needs.is_same_way(needs) && made.second.needs.covers(needs);
   });
-  if (has_one || is_stopped_ || used_bytes() >= budget_ || tier(index) == Tier::kUnseen) return;
+  if (has_one || is_stopped_ || used_bytes() >= budget_ || state(index) == JumpState::kUnseen) return;
   DetourConsumers consumers;
   consumers.needs = needs;
   consumers.list = reinterpret_cast<std::uint64_t>(&g_consumers[index]);
@@ -277,7 +277,7 @@ void Detours::flush() {
   is_denied = patch::write_pages(pages).has_value();
   for (const DetourInfo* info : made_) {
     if (is_denied) {
-      tiers_[info->point] = Tier::kUnsupported;
+      states_[info->point] = JumpState::kUnsupported;
       continue;
     }
     space_.publish(g_process.detours, info->head());

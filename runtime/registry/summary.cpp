@@ -120,9 +120,9 @@ report::OptimisedStats Registry::optimised_stats(const Probepoints::Standing& st
   if (!probepoints_.is_started() || probepoints_.detours().mode() == Optimize::kNever) return stats;
   stats.hits = std::accumulate(hits.begin(), hits.end(), std::uint64_t{0});
   stats.detour_bytes = probepoints_.detours().used_bytes();
-  for (std::size_t tier = 0; tier < kTiers; ++tier) {
-    const std::string_view reason = tier_reason(static_cast<Tier>(tier));
-    const std::uint64_t points = standing.tiers[tier];
+  for (std::size_t state = 0; state < kJumpStates; ++state) {
+    const std::string_view reason = tier_reason(static_cast<JumpState>(state));
+    const std::uint64_t points = standing.states[state];
     if (reason == kJumpTier) stats.probepoints += points;
     if (points != 0 && !reason.empty() && reason != kJumpTier) stats.left.emplace_back(reason, points);
   }

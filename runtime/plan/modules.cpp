@@ -1,7 +1,10 @@
 // What is loaded, and what was read of it. See modules.h.
 #include "runtime/plan/modules.h"
 
+#include <emmintrin.h>
+
 #include <algorithm>
+#include <bit>
 
 namespace ubp::plan {
 
@@ -12,6 +15,19 @@ namespace {
 
 bool is_same(const Module& a, const Module& b) {
   return a.bias == b.bias && a.path == b.path && a.build_id == b.build_id;
+}
+
+// How many bytes at the front of the text are neither an int3 nor what a jump to a detour begins with.
+std::ptrdiff_t leading_others(std::span<const std::uint8_t> text) {
+  std::size_t at = 0;
+  for (; text.size() - at >= sizeof(__m128i); at += sizeof(__m128i)) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(text.data() + at));
+    const auto is = [&](int byte) { return _mm_cmpeq_epi8(bytes, _mm_set1_epi8(static_cast<char>(byte))); };
+    const int found = _mm_movemask_epi8(_mm_or_si128(is(0xcc), _mm_or_si128(is(0xe9), is(0x3e))));
+    if (found != 0) return static_cast<std::ptrdiff_t>(at) + std::countr_zero(static_cast<unsigned>(found));
+  }
+  while (at < text.size() && text[at] != 0xcc && !runtime::is_detour_jump(&text[at])) ++at;
+  return static_cast<std::ptrdiff_t>(at);
 }
 
 }  // namespace
@@ -130,9 +146,12 @@ Code Modules::code_from(std::uint32_t module, std::uint64_t address, std::uint64
     if (has_detour && runtime::is_detour_jump(byte)) restore_jump(at, point);
   }
   for (std::ptrdiff_t at = 0; at < size; ++at) {
+    at += leading_others(code.subspan(static_cast<std::size_t>(at)));
+    if (at == size) break;
     const std::uint8_t* const byte = code.data() + at;
-    const bool is_jump =
-        has_jumps && runtime::is_detour_jump(byte);  // or the first byte was one already: the same bytes
+    // The end of a jump may lie behind what can be read: the table is asked then.
+    const bool is_whole = size - at >= static_cast<std::ptrdiff_t>(runtime::kMostJumpBytes);
+    const bool is_jump = has_jumps && (is_whole ? detours_->is_jumped_from(byte) : runtime::is_detour_jump(byte));
     if (*byte != 0xcc && !is_jump) continue;
     const std::uint32_t point = armed_.find(reinterpret_cast<std::uint64_t>(byte));
     if (point == runtime::kNotFound) continue;

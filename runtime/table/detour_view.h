@@ -35,6 +35,16 @@ struct DetourView {
     }
     return nullptr;
   }
+  // Whether kMostJumpBytes of text begin with a jump into a chunk: no other code has such.
+  [[gnu::always_inline]] inline bool is_jumped_from(const std::uint8_t* text) const {
+    if (!is_detour_jump(text)) return false;
+    std::uint32_t prefixes = 0;
+    while (prefixes < decoder::kMostPrefixes && text[prefixes] == 0x3e) ++prefixes;
+    if (text[prefixes] != 0xe9) return false;
+    const auto displacement = static_cast<std::int32_t>(xol::load32(text + prefixes + 1));
+    const std::uint64_t behind = reinterpret_cast<std::uint64_t>(text) + prefixes + decoder::kJumpBytes;
+    return chunk_of(behind + static_cast<std::uint64_t>(std::int64_t{displacement})) != nullptr;
+  }
   // The detour that holds the address, its slow way included; null: none does.
   [[gnu::always_inline]] inline const DetourInfo* around(std::uint64_t address) const {
     const DetourChunk* const chunk = chunk_of(address);

@@ -88,6 +88,16 @@ namespace ubp::trap {
   send_pending_trap();
 }
 
+// A signal has come in the middle of the task's consumer: it is to come behind it. False: another waits already.
+[[gnu::always_inline]] inline bool put_off(TaskState* task, const siginfo_t* info, Context* uc) {
+  if (task->has_deferred != 0) return false;
+  reinterpret_cast<runtime::DetourSave*>(task->consumer_stack)->mask = uc->mask;  // for a detour's end
+  copy_bytes(&task->deferred, info, sizeof *info);
+  __atomic_store_n(&task->has_deferred, 1, __ATOMIC_RELAXED);  // its own
+  uc->mask |= kHoldable;
+  return true;
+}
+
 // A handler is about to run in the middle of a consumer: puts the signal off. False: it must run now.
 [[gnu::always_inline]] inline bool defer(siginfo_t* info, Context* uc) {
 #ifdef UBP_TEST_NO_DEFER  // tests/api: handlers run in the middle of consumers
@@ -103,14 +113,10 @@ namespace ubp::trap {
   TaskState* const task = consuming_task(uc->rsp);
   if (task == nullptr) return false;
   sys::set_signal_mask(kHoldable);
-  if (task->has_deferred == 0) {
-    reinterpret_cast<runtime::DetourSave*>(task->consumer_stack)->mask = uc->mask;  // for a detour's end
-    copy_bytes(&task->deferred, info, sizeof *info);
-    __atomic_store_n(&task->has_deferred, 1, __ATOMIC_RELAXED);  // its own
-  } else {                                                       // the kernel had put its frame on that of another
+  if (!put_off(task, info, uc)) {  // the kernel had put its frame on that of another
     send_again(*info);
+    uc->mask |= kHoldable;
   }
-  uc->mask |= kHoldable;
   return true;
 }
 

@@ -60,8 +60,8 @@ struct Prepared {
   const auto signal = static_cast<std::uint64_t>(info.si_signo) & 127;
   const std::uint64_t handler =
       g_handlers.handler[signal % 65].load(std::memory_order_acquire);  // pairs with sigaction
-  if (handler <= 1) {
-    give_up_deferred(task);  // the kernel knows what becomes of it
+  if (handler <= 1 || signal == SIGTRAP) {
+    give_up_deferred(task);  // the kernel knows what becomes of it, and ubp_trap_foreign of a SIGTRAP
     return {0, uc};
   }
   KernelSigaction act{};
@@ -222,10 +222,14 @@ UBP_RANGE(outside) Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) {
   const std::uint64_t handler = is_function(kept) && is_cleared_guest() ? 0 : kept;
   const bool is_fault = info->si_code > 0, is_breakpoint = info->si_code == SI_KERNEL;
   Thread& thread = this_thread();
-  const bool is_blocked = thread.app_trap.is_blocked || thread.in_runtime || consuming_task(uc->rsp) != nullptr;
-  if (is_blocked && !is_fault) {  // stays pending until it is unblocked: release_trap
-    thread.app_trap.info = *info;
-    thread.app_trap.is_pending = true;
+  TaskState* const consuming = consuming_task(uc->rsp);
+  const bool waits = thread.app_trap.is_blocked || thread.in_runtime;
+  const bool is_blocked = waits || consuming != nullptr;
+  if (is_blocked && !is_fault) {
+    if (waits || !put_off(consuming, info, uc)) {  // stays pending: send_pending_trap
+      thread.app_trap.info = *info;
+      thread.app_trap.is_pending = true;
+    }
     sys::set_signal_mask(before);
     return {0, uc};
   }

@@ -179,6 +179,53 @@ TEST_CASE("signals wait until the consumer returns, and then find the original c
   sigaction(SIGUSR1, &old, nullptr);
 }
 
+TEST_CASE("a SIGTRAP of the program's own waits for the consumer, and no longer") {
+  static volatile sig_atomic_t in_consumer, in_the_middle, handled, others;
+  static bool is_second;  // behind another signal that waits already
+  in_consumer = 0;
+  in_the_middle = 0;
+  handled = 0;
+  others = 0;
+  struct sigaction act {
+  }, old{}, old_other{};
+  act.sa_handler = [](int signal) {
+    if (in_consumer) in_the_middle = 1;
+    auto& count = signal == SIGTRAP ? handled : others;
+    count = count + 1;
+  };
+  sigaction(SIGTRAP, &act, &old);
+  sigaction(SIGUSR1, &act, &old_other);
+  const auto consumer = [](const ubp_context*, void*) {
+    in_consumer = 1;
+    if (is_second) pthread_kill(pthread_self(), SIGUSR1);
+    pthread_kill(pthread_self(), SIGTRAP);
+    in_consumer = 0;
+  };
+  int wrong = 0;
+  {
+    const Scoped probe(add("libfx_target:target_add", consumer));
+    for (const bool second : {false, true}) {
+      is_second = second;
+      for (int i = 0; i < 100; ++i) {
+        const int before = handled;
+        CHECK(target_add(i, 1) == i + 1);
+        wrong += handled != before + 1;  // before anything else is hit
+      }
+    }
+    CHECK(read(probe.probe).recorded == 200);
+  }
+  CHECK(wrong == 0);
+  CHECK(in_the_middle == 0);
+  CHECK(handled == 200);
+  CHECK(others == 100);
+  sigset_t mask;
+  pthread_sigmask(SIG_BLOCK, nullptr, &mask);
+  CHECK(sigismember(&mask, SIGTRAP) == 0);
+  CHECK(sigismember(&mask, SIGHUP) == 0);
+  sigaction(SIGTRAP, &old, nullptr);
+  sigaction(SIGUSR1, &old_other, nullptr);
+}
+
 TEST_CASE("a consumer's hits at 10 kHz signals: each exactly once") {
   static std::atomic<long> runs, signals;
   runs = signals = 0;

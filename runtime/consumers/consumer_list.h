@@ -10,7 +10,7 @@
 namespace ubp::runtime {
 
 // What a probe does at each of its hits. Every kind is performed by a call; a detour may do without
-// (ActionNeeds::kind).
+// (ActionNeeds::block, table/action.h).
 struct Action {
   ActionKind kind = ActionKind::kCount;
   ubp_consumer function = nullptr;  // performs it; null: kCount
@@ -22,18 +22,19 @@ struct Action {
 struct Consumer {
   Action action;
   const Consumer* next;  // at the same probepoint; null: none
-  std::int64_t counter;  // bytes from TaskState::jumped to Counter::kPerformed of the action
+  // Bytes from TaskState::jumped to Counter::kPerformed of the action; negative, since those stand before.
+  std::int64_t counter_offset;
   ubp_probe* probe;
   std::uint32_t point;  // index of the probepoint
 };
 
-// Consumer::counter of a counter.
+// Consumer::counter_offset of the action with these counters.
 inline std::int64_t from_jumped(std::uint32_t counter) {
   return (std::int64_t{counter} - static_cast<std::int64_t>(trap::g_process.offset_of(trap::Counter::kJumped))) * 8;
 }
-// Its counter's index among those of one name.
+// The other way: their index among those of one name.
 inline std::uint32_t counter_of(const Consumer& consumer) {
-  return static_cast<std::uint32_t>(consumer.counter / 8 +
+  return static_cast<std::uint32_t>(consumer.counter_offset / 8 +
                                     static_cast<std::int64_t>(trap::g_process.offset_of(trap::Counter::kJumped)));
 }
 
@@ -44,7 +45,7 @@ extern std::int32_t g_cancel_offset;  // of the thread's cancellation state (can
 // Called by the trap path with the task marked (trap/consume.h). Detours do the same in machine code
 // (runtime/jump/call_code.cpp).
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed);
-// Performs ActionKind::kRecord.
+// Performs ActionKind::kRecord. What it writes: record/rings.h.
 void record_hit(const ubp_context* context, void* data);
 
 }  // namespace ubp::runtime

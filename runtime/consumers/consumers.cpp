@@ -85,7 +85,8 @@ ActionNeeds Consumers::needs(std::uint32_t index, const Consumer* added) {
   const Consumer* const only = first == nullptr ? added : first->next == nullptr && added == nullptr ? first : nullptr;
   ActionNeeds all;
   if (only != nullptr && only->action.kind == ActionKind::kRecord) {
-    all.kind = ActionKind::kRecord;
+    all = only->action.needs;
+    all.block = ActionKind::kRecord;
     all.counter = counter_of(*only);
     return all;
   }

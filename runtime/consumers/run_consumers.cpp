@@ -22,7 +22,7 @@ void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point
   };             // the task's own; read by others at any time
   if (missed) {  // %fs may lead anywhere
     for (; consumer != nullptr; consumer = consumer->next)
-      count_in(counters[trap::g_process.offset_of(Counter::kMissed) + consumer->counter / 8]);
+      count_in(counters[trap::g_process.offset_of(Counter::kMissed) + consumer->counter_offset / 8]);
     return;
   }
   const auto thread = reinterpret_cast<std::uint64_t>(__builtin_thread_pointer());
@@ -35,7 +35,7 @@ void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point
   const bool disables = g_cancel_offset != 0 && (__atomic_load_n(cancel, __ATOMIC_RELAXED) & 1) == 0;
   if (disables) __atomic_fetch_or(cancel, 1, __ATOMIC_RELAXED);
   for (; consumer != nullptr; consumer = consumer->next) {
-    count_in(counters[consumer->counter / 8]);
+    count_in(counters[consumer->counter_offset / 8]);
     const ubp_context context{uc, nullptr, task, consumer};
     consumer->action.function(&context, consumer->action.data);
   }

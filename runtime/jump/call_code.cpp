@@ -156,7 +156,7 @@ BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
   L(next);
   mov(saved(kConsumerInSave), rax);
   mov(rdx, saved(offsetof(DetourSave, counters)));
-  mov(rcx, ptr[rax + offsetof(Consumer, counter)]);
+  mov(rcx, ptr[rax + offsetof(Consumer, counter_offset)]);
   inc(qword[rdx + rcx]);
   lea(rdi, saved(offsetof(DetourSave, context)));
   mov(rsi, ptr[rax + offsetof(Consumer, action.data)]);

@@ -63,8 +63,9 @@ BlockCode DetourAssembler::count_by_segment() {
   return finish_block();
 }
 
-// Without a mark: what makes the record one is the store of the head. Where there is no room, the compare is by jrcxz
-// too: limit - head = limit + ~head + 1, by instructions that leave the flags alone.
+// Loses rcx, rax and rdx, which are spilled; all other registers are the thread's. Without a mark: what makes the
+// record one is the store of the head. Where there is no room, the compare is by jrcxz too: limit - head = limit +
+// ~head + 1, by instructions that leave the flags alone.
 BlockCode DetourAssembler::record() {
   static_assert(record::kRingRecords == 1 << 16 &&
                 sizeof(record::Record) == 3 * 8);  // movzx, and lea by three and by eight

@@ -31,7 +31,7 @@ const DetourWriter::Shape& DetourWriter::shape_of(const DetourPlan& plan, const 
   };
   const bool acts = consumers != nullptr, by_segment = !acts && plan.parts.front().by_segment;
   const ActionNeeds needs = acts ? consumers->needs : ActionNeeds{};
-  const ActionKind kind = acts ? needs.kind : ActionKind::kCount;
+  const ActionKind kind = acts ? needs.block : ActionKind::kCount;
   const bool calls = kind == ActionKind::kCall, records = kind == ActionKind::kRecord;
   const unsigned key = bits(
       {calls, records, by_segment, acts && consumers->is_inside, needs.reads, needs.modifies, needs.xmm, needs.all_fp});

@@ -42,7 +42,7 @@ const DetourInfo* Detours::with_consumers(std::uint32_t index) const {
   const DetourInfo* best = nullptr;
   for (auto made = first; made != last; ++made) {
     const auto& [its_needs, info] = made->second;
-    if (its_needs.covers(needs) && (best == nullptr || its_needs.is_same_way(needs))) best = info;
+    if (its_needs.covers(needs) && (best == nullptr || its_needs.has_same_block(needs))) best = info;
   }
   return best;
 }

@@ -247,7 +247,7 @@ void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function
                                  const ActionNeeds& needs) {
   const auto [first, last] = for_consumers_.equal_range(index);
   const bool has_one = std::any_of(first, last, [&](const auto& made) {
-    return made.second.needs.is_same_way(needs) && made.second.needs.covers(needs);
+    return made.second.needs.has_same_block(needs) && made.second.needs.covers(needs);
   });
   if (has_one || is_stopped_ || used_bytes() >= budget_ || state(index) == JumpState::kUnseen) return;
   DetourConsumers consumers;

@@ -18,13 +18,13 @@
 
 namespace ubp::record {
 
-// In a ring. Detours write it too: runtime/jump/count_code.cpp.
+// In a ring. Written at traps by record_hit (consumers/run_consumers.cpp), and by detours (jump/count_code.cpp).
 struct Record {
-  std::uint64_t time;     // of the timestamp counter
-  std::uint32_t point;    // index of the probepoint
-  std::uint32_t counter;  // the probe's, among the task counters
-  std::uint32_t task;     // TaskState::tid
-  std::uint32_t reserved;
+  std::uint64_t time;      // of the timestamp counter
+  std::uint32_t point;     // index of the probepoint
+  std::uint32_t counter;   // the probe's, among the task counters
+  std::uint32_t task;      // TaskState::tid
+  std::uint32_t reserved;  // 0
 };
 inline constexpr std::uint64_t kRingRecords = 65536;
 inline constexpr std::uint64_t kRingBytes = kRingRecords * sizeof(Record);

@@ -35,6 +35,7 @@
 #include <cstdint>
 
 #include "decoder/instruction.h"
+#include "runtime/table/action.h"
 #include "runtime/table/detour_stages.h"
 #include "xol/slot_image.h"
 
@@ -44,40 +45,12 @@ inline constexpr std::uint32_t kMostParts = 16;          // instructions a detou
 inline constexpr std::uint32_t kMostDetourBytes = 4096;  // head and all
 inline constexpr std::uint32_t kMostJumpBytes = decoder::kJumpBytes + decoder::kMostPrefixes;
 
-// What a probe does at a hit, beside being counted.
-enum class ActionKind : std::uint8_t {
-  kCount,   // nothing
-  kCall,    // a function is called
-  kRecord,  // a record goes into the task's ring (record/rings.h)
-};
-
-// What the actions at a probepoint ask for.
-struct ActionNeeds {
-  bool reads = false;     // registers
-  bool modifies = false;  // them
-  bool xmm = false;       // they change these,
-  bool all_fp = false;    // or any vector or floating-point state
-  // How a detour performs them: kCall, by calling the list of consumers; else it does so itself what the only one does,
-  // which has this counter.
-  ActionKind kind = ActionKind::kCall;
-  std::uint32_t counter = 0;
-
-  bool is_same_way(const ActionNeeds& other) const { return kind == other.kind && counter == other.counter; }
-  bool covers(const ActionNeeds& other) const {
-    return (kind == ActionKind::kCall || is_same_way(other)) && reads >= other.reads && modifies >= other.modifies &&
-           all_fp >= other.all_fp && (all_fp || xmm >= other.xmm);
-  }
-  ActionNeeds operator|(const ActionNeeds& other) const {
-    return {reads || other.reads, modifies || other.modifies, xmm || other.xmm, all_fp || other.all_fp};
-  }
-};
-
 // Written once, before anybody can be inside, but for is_active and previous.
 struct DetourInfo {
   std::uint64_t entry = 0;
   std::uint64_t origin = 0;  // of the jump, when the detour was made
   const DetourInfo* previous =
-      nullptr;  // another detour of the same probepoint: all of them, in a ring; null: there is none
+      nullptr;  // another detour of the same probepoint: all of them, in a circle; null: there is none
   const DetourShape* shape = nullptr;  // what its blocks hold; it stays
   std::uint32_t point = 0;             // the probepoint's index
   std::uint16_t bytes = 0;             // of code, from the entry on

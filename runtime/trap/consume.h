@@ -2,11 +2,11 @@
 //
 // Invariant: a hit's consumers run once, to their end, and no handler of the application's runs meanwhile. A hit under
 // way may be abandoned and taken up again (translate.h), which a callback must not be: while a task is marked, a signal
-// is kept with every signal blocked in the interrupted context, and its handler called when the consumers have run
-// (ubp_trap_foreign), before those of signals that came later. The signals of faults, and abort(), are not put off:
-// they are the callback's own. Nor is libc's SIGSETXID, for which another thread waits: its handler looks at no
-// context, and returns to where it was. A hit that a callback makes is missed: counted, told to the consumers'
-// accounts, and displaced as any other.
+// is put off, with those that can be held blocked in the interrupted context, and its handler called when the consumers
+// have run (deliver(), signal_path.cpp), before those of signals that came later. The signals of faults, and abort(),
+// are not put off: they are the callback's own. Nor is libc's SIGSETXID, for which another thread waits: its handler
+// looks at no context, and returns to where it was. A hit that a callback makes is missed: counted, told to the
+// consumers' accounts, and displaced as any other.
 //
 // Synchronization protocol (with consumers/consumers.cpp). The task marks itself, fences, and reads the list of
 // consumers; whoever takes a consumer out changes the list, fences, and waits until every task it finds marked has

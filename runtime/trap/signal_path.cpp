@@ -47,7 +47,7 @@ struct Prepared {
 [[gnu::always_inline]] inline bool is_breakpoint_of(Context* uc, void (*place)(std::uint64_t, TaskState*)) {
   return uc->info()->si_code == SI_KERNEL && uc->rip - 1 == reinterpret_cast<std::uint64_t>(place);
 }
-[[gnu::always_inline]] inline bool is_late(Context* uc) {
+[[gnu::always_inline]] inline bool is_delivery(Context* uc) {
   if (uc->info()->si_code != SI_KERNEL) return false;
   const runtime::DetourInfo* const detour = g_process.detours.around(uc->rip - 1);
   return detour != nullptr && runtime::detour_position(*detour, uc->rip - 1).is(runtime::kDelivers);
@@ -212,7 +212,8 @@ UBP_RANGE(outside) Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) {
   if (is_own) return {0, uc};  // arm/threads.cpp asked, and no longer waits
   // A step inside a detour: the program sees one only where an instruction of its own has been executed.
   if (info->si_code == TRAP_TRACE && (is_before_copies(uc->rip) || consuming_task(uc->rsp) != nullptr)) return {0, uc};
-  if (is_breakpoint_of(uc, &ubp_trap_deliver) || is_late(uc)) return deliver(uc, reinterpret_cast<TaskState*>(uc->rsi));
+  if (is_breakpoint_of(uc, &ubp_trap_deliver) || is_delivery(uc))
+    return deliver(uc, reinterpret_cast<TaskState*>(uc->rsi));
   const std::uint64_t before = block_all();
   if (is_in_ubp(uc->rip)) {
     Context* const settled = settle(uc);

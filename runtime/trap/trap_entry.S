@@ -3,7 +3,7 @@
 // Context: signal handlers, in the application's own thread. No libc, no C++ unwinding, no locks.
 //
 //   int3 --kernel--> ubp_trap_entry --> ubp_trap_decide (C++)   whose trap is it, which counter
-//                        |                  `--> not ours: ubp_trap_foreign (C++) -> the application's disposition
+//                        |                  `--> no probepoint's: ubp_trap_foreign (C++) -> the application's disposition
 //                        | incq counter                          <- the one instruction that counts the hit
 //                        v
 //                    ubp_trap_displace (C++)                     slot or emulation: fills the Continuation

@@ -242,8 +242,9 @@ struct Process {
   std::uint64_t counter_bytes = 0;
   std::uint64_t counted = 0;  // probepoints and actions: counters of each name in a task
   runtime::DetourView detours;
-  void (*run_consumers)(Context*, TaskState*, std::uint32_t point, bool missed) = nullptr;  // consumers/consumers.cpp
-  std::uint64_t stacks = 0;           // layout.blocks x own_stack_bytes
+  void (*run_consumers)(Context*, TaskState*, std::uint32_t point,
+                        bool missed) = nullptr;  // consumers/run_consumers.cpp
+  std::uint64_t stacks = 0;                      // layout.blocks x own_stack_bytes
   std::uint64_t own_stack_bytes = 0;  // UBP's own signal stack of one task; its lowest page stays inaccessible
   std::uint64_t rings = 0;            // layout.blocks x record::kRingBytes; 0: no probe ever recorded
   std::atomic<std::uint32_t>* fork_state = nullptr;

@@ -26,7 +26,7 @@ std::vector<Kind> kinds() {
   std::vector<Kind> all{{.name = "counts"}, {.name = "counts in one instruction", .by_segment = true}};
   for (const bool is_inside : {false, true}) {
     Kind records{.name = "records", .calls = true, .is_inside = is_inside};
-    records.needs.kind = ActionKind::kRecord;
+    records.needs.block = ActionKind::kRecord;
     records.needs.counter = 20;
     all.push_back(records);
     for (int what = 0; what < 3; ++what) {                // no registers, reads, modifies

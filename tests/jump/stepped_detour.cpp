@@ -330,7 +330,7 @@ bool SteppedDetour::is_counted(std::uint32_t part) const {
 
 bool SteppedDetour::is_consumed() const {
   if (!kind_.calls || executed_ != 0) return true;
-  if (kind_.needs.kind == ActionKind::kRecord) return task_->ring_head != head_ || counters_[kDropped] != dropped_;
+  if (kind_.needs.block == ActionKind::kRecord) return task_->ring_head != head_ || counters_[kDropped] != dropped_;
   return calls_ == scenario_.consumers;
 }
 

@@ -1,0 +1,40 @@
+// What a probe does at a hit, and what that asks of whatever performs it: a trap or a detour.
+//
+// Plain data, free of libc: compiled into the trap path. The action itself: consumers/consumer_list.h.
+#pragma once
+
+#include <cstdint>
+
+namespace ubp::runtime {
+
+// What a probe does at a hit, beside being counted.
+enum class ActionKind : std::uint8_t {
+  kCount,   // nothing
+  kCall,    // a function is called
+  kRecord,  // a record goes into the task's ring (record/rings.h)
+};
+
+// What one action, or all at a probepoint, ask for.
+struct ActionNeeds {
+  bool reads = false;     // They read the thread's registers. Without this, a register reads as 0.
+  bool modifies = false;  // They change the thread's registers.
+  bool xmm = false;       // Their code changes %xmm0 to %xmm15 or MXCSR.
+  bool all_fp = false;    // Their code may change any vector, mask or x87 state.
+  // Which block of code a detour performs them by. kCall: the one that calls the list of consumers. kRecord: the one
+  // that records by itself, possible only where that is the only action; `counter` is the index of that action's
+  // counters.
+  ActionKind block = ActionKind::kCall;
+  std::uint32_t counter = 0;
+
+  bool has_same_block(const ActionNeeds& other) const { return block == other.block && counter == other.counter; }
+  // Whether a detour made for these does for the others.
+  bool covers(const ActionNeeds& other) const {
+    return (block == ActionKind::kCall || has_same_block(other)) && reads >= other.reads &&
+           modifies >= other.modifies && all_fp >= other.all_fp && (all_fp || xmm >= other.xmm);
+  }
+  ActionNeeds operator|(const ActionNeeds& other) const {
+    return {reads || other.reads, modifies || other.modifies, xmm || other.xmm, all_fp || other.all_fp};
+  }
+};
+
+}  // namespace ubp::runtime

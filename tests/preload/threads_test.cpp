@@ -45,7 +45,7 @@ TEST_CASE("cancel_async_in_slot: threads cancelled while a slot executes") {
   check("cancel", "100", "f; insn:fill; libc:*");
 }
 
-TEST_CASE("setuid_storm: every thread is signalled while it hits probes") { check("setuid", "2000", "f; libc:*"); }
+TEST_CASE("setuid_storm: every thread is signalled while it hits probes") { check("setuid", "500", "f; libc:*"); }
 
 TEST_CASE("cancel_pending_in_promotion: a probepoint becomes a jump in a thread that is to be cancelled") {
   for (std::string probes : {"insn:f; insn:hot; !hot", "insn:f; insn:hot", "f; libc:*"}) {

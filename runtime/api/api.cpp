@@ -273,6 +273,8 @@ ubp_status register_environment(std::string_view spec, std::uint32_t flags, ubp_
   return register_text(spec, asked, probe, refusal);
 }
 
+bool lacks_module(std::string_view message) { return message.starts_with(plan::kNoModule); }
+
 void set_flush(bool (*flush)()) { g_flush = flush; }
 
 }  // namespace ubp::runtime

@@ -49,6 +49,9 @@ struct Shortfall {
 };
 Shortfall shortfall(ubp_probe* probe);
 
+// Whether a problem's message says that a module is not loaded.
+bool lacks_module(std::string_view message);
+
 // What one registration cost, for UBP_LOG=info.
 std::string costs(ubp_probe* probe);
 

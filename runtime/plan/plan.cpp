@@ -76,7 +76,7 @@ Mistake Plan::unknown_module(const language::Item& item) const {
     if (modules_.is_present(index) && !module.is_runtime && !module.is_vdso && !is_runtimes_own(module))
       names += (names.empty() ? "" : ", ") + module.name;
   }
-  std::string message = fmt::format("no module '{}' is loaded", item.module);
+  std::string message = fmt::format("{}{}' is loaded", kNoModule, item.module);
   if (modules_.left_out() != 0)
     message +=
         fmt::format(", or it is one of the {} beyond the {} that UBP can know", modules_.left_out(), kMaxModules);

@@ -114,9 +114,7 @@ bool make_report(bool is_death) {
     write_files(end(g_loaded->program, g_loaded->summary.is_set(), is_death ? nullptr : &quiet, is_restored), true,
                 static_cast<int>(pid));
     if (const std::string mail = mail_of_family(); !mail.empty()) report::error_stream().write(mail);
-    for (const Note note : {Note::kUnmatched, Note::kUnwritten}) {
-      if (const std::string told = told_by_family(note); !told.empty()) say(Level::kWarning, told);
-    }
+    for (const std::string& told : told_by_family()) say(Level::kWarning, told);
   } catch (const std::bad_alloc&) {
     report::error_stream().write("ubp: error: out of memory at the end; no report\n");
   }

@@ -34,7 +34,7 @@ struct Page {  // relaxed wherever nothing is said: each is a number on its own
   std::atomic<std::uint32_t> owner;     // files_owner()
   std::atomic<std::uint32_t> is_over;   // the first has told
   std::atomic<std::uint32_t> unfollowed;
-  Noted noted[2];
+  Noted noted[3];
 };
 static_assert(sizeof(Page) <= kPageBytes);
 
@@ -201,20 +201,27 @@ std::string mail_of_family() {
   return text;
 }
 
-std::string told_by_family(Note note) {
-  if (g_page == nullptr || !is_first_of_family()) return {};
+std::vector<std::string> told_by_family() {
+  std::vector<std::string> told;
+  if (g_page == nullptr || !is_first_of_family()) return told;
   g_page->is_over.store(1, std::memory_order_relaxed);
-  const Noted& noted = g_page->noted[static_cast<std::size_t>(note)];
-  const std::uint32_t count = noted.count.load(std::memory_order_relaxed);
-  if (count == 0) return {};
-  const std::string_view text(noted.text,
-                              std::min<std::size_t>(noted.length.load(std::memory_order_acquire), sizeof noted.text));
-  if (note == Note::kUnwritten) {
-    return fmt::format("{} of its children could not write {}, first {}", count,
-                       count == 1 ? "its report" : "their reports", text);
+  const auto noted = [](Note note) -> const Noted& { return g_page->noted[static_cast<std::size_t>(note)]; };
+  const auto count = [&](Note note) { return noted(note).count.load(std::memory_order_relaxed); };
+  const auto text = [&](Note note) {
+    const std::size_t length = noted(note).length.load(std::memory_order_acquire);  // pairs with note_in_family()
+    return std::string_view(noted(note).text, std::min(length, sizeof noted(note).text));
+  };
+  const bool is_near = count(Note::kNear) != 0;
+  if (const std::uint32_t lacking = count(Note::kUnmatched) + count(Note::kNear); lacking != 0) {
+    told.push_back(fmt::format("{} of {} executed programs lack what is to be probed, {} {}", lacking,
+                               g_page->executed.load(std::memory_order_relaxed), is_near ? "nearest" : "first",
+                               text(is_near ? Note::kNear : Note::kUnmatched)));
   }
-  return fmt::format("{} of {} executed programs lack what is to be probed, first {}", count,
-                     g_page->executed.load(std::memory_order_relaxed), text);
+  if (const std::uint32_t unwritten = count(Note::kUnwritten); unwritten != 0) {
+    told.push_back(fmt::format("{} of its children could not write {}, first {}", unwritten,
+                               unwritten == 1 ? "its report" : "their reports", text(Note::kUnwritten)));
+  }
+  return told;
 }
 
 }  // namespace ubp::runtime

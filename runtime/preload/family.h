@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace ubp::runtime {
 
@@ -35,9 +36,9 @@ bool is_first_of_family();
 // is one.
 std::uint32_t files_owner(bool claim);
 
-// What members have to say. unmatched: the program lacks what is to be probed, or a part of it. unwritten: its report
-// could not be written.
-enum class Note : std::uint8_t { kUnmatched, kUnwritten };
+// What members have to say. unmatched: the program lacks a module that is to be probed; near: it has that, and lacks
+// what is to be probed in it. unwritten: its report could not be written.
+enum class Note : std::uint8_t { kUnmatched, kNear, kUnwritten };
 
 // Counts it, and keeps the first one's text. False: it is not for the first to say, or it has ended: the caller says
 // it.
@@ -50,7 +51,7 @@ std::uint32_t unfollowed();
 // At the first's end: what members have printed that could not go straight to its standard error; empty elsewhere.
 std::string mail_of_family();
 
-// At the first's end: what has been noted, a line each; empty elsewhere, and where there is nothing to say.
-std::string told_by_family(Note note);
+// At the first's end: what has been noted, a line each; none elsewhere, and where there is nothing to say.
+std::vector<std::string> told_by_family();
 
 }  // namespace ubp::runtime

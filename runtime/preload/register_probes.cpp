@@ -35,7 +35,8 @@ std::string place_of(std::string_view module, std::string_view symbol, std::uint
 // Whether the first process says at its end that this one lacks what is to be probed: who executed it knows no better.
 bool is_noted(const std::string& where, std::string_view why) {
   return was_executed() && g_loaded->options.missing != Missing::kError &&
-         note_in_family(Note::kUnmatched, fmt::format("{}: {}: {}", g_loaded->program, where, why));
+         note_in_family(lacks_module(why) ? Note::kUnmatched : Note::kNear,
+                        fmt::format("{}: {}: {}", g_loaded->program, where, why));
 }
 
 // What the registered specification did not get: mistakes one by one, where they are to be said; refusals in one line.

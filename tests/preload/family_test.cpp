@@ -147,6 +147,15 @@ TEST_CASE("... and an item that fits some of them only") {
   CHECK(has(said(probed), "2 of 3 executed programs lack what is to be probed"));
 }
 
+TEST_CASE("what is said of programs without it is said of one that comes near") {
+  Outcome probed = run_probed({"/bin/sh", "-c", "/bin/true; " + hello() + "; exit $?"}, "fx_hello:nothing_of_that_name",
+                              {{"UBP_FOLLOW", "exec"}});
+  CHECK(probed.end() == "exit 7");
+  CHECK(
+      has(said(probed), "2 of 2 executed programs lack what is to be probed, nearest " + hello() + ": UBP_PROBES:1:"));
+  CHECK(has(said(probed), "nothing_of_that_name"));
+}
+
 TEST_CASE("nobody finds it: the first says so, and that the others had none either") {
   Outcome probed = run_probed({"/bin/sh", "-c", "/bin/ls / >/dev/null; /bin/true; exit 3"}, "fx_hallo:compute");
   CHECK(probed.end() == "exit 3");

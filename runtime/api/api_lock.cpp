@@ -73,8 +73,9 @@ bool is_in_consumer() {
   return trap::ubp_trap_is_consuming(reinterpret_cast<std::uint64_t>(__builtin_frame_address(0)));
 }
 bool is_borrowed_memory() {
-  return g_process.fork_state != nullptr && g_process.fork_state->load(std::memory_order_acquire) == trap::kReady &&
-         !sys::is_process(g_process.pid);
+  return g_process.tasks.fork_state != nullptr &&
+         g_process.tasks.fork_state->load(std::memory_order_acquire) == trap::kReady &&
+         !sys::is_process(g_process.tasks.pid);
 }
 
 void before_fork() {
@@ -105,11 +106,11 @@ void after_fork_in_child() {
   new (&g_mutex) Lock;  // its holder is this thread under another number, or not here
   g_is_forking.store(false, std::memory_order_relaxed);
   g_owner.store(0, std::memory_order_relaxed);
-  if (g_process.fork_state == nullptr) return;  // nothing was ever armed
+  if (g_process.tasks.fork_state == nullptr) return;  // nothing was ever armed
   trap::ubp_trap_set_up_child();
   report::release_error_duplicate();
   interface().registry.set_up_child();
-  g_pid.store(g_process.pid, std::memory_order_relaxed);  // read by a child that has one thread
+  g_pid.store(g_process.tasks.pid, std::memory_order_relaxed);  // read by a child that has one thread
 }
 
 }  // namespace
@@ -145,10 +146,10 @@ SignalsHeld::~SignalsHeld() {
 
 ApiLock::ApiLock(bool needs_init, Wait wait) {
   // A child by a system call of its own: no handler was called. Its first hit may have made it ready for hits.
-  const bool is_started = g_process.fork_state != nullptr;
+  const bool is_started = g_process.tasks.fork_state != nullptr;
   const std::uint32_t pid = g_pid.load(std::memory_order_relaxed);  // a child has one thread
-  const bool is_unready = is_started && g_process.fork_state->load(std::memory_order_acquire) != trap::kReady;
-  const bool is_forked = is_unready || (is_started && pid != 0 && pid != g_process.pid);
+  const bool is_unready = is_started && g_process.tasks.fork_state->load(std::memory_order_acquire) != trap::kReady;
+  const bool is_forked = is_unready || (is_started && pid != 0 && pid != g_process.tasks.pid);
   if (is_forked) after_fork_in_child();
   if (is_in_consumer()) {
     status_ = UBP_E_IN_CONSUMER;
@@ -181,7 +182,8 @@ ApiLock::ApiLock(bool needs_init, Wait wait) {
 
 ApiLock::~ApiLock() {
   if (status_ != UBP_OK) return;
-  if (g_process.fork_state != nullptr) g_pid.store(g_process.pid, std::memory_order_relaxed);  // as in ApiLock()
+  if (g_process.tasks.fork_state != nullptr)
+    g_pid.store(g_process.tasks.pid, std::memory_order_relaxed);  // as in ApiLock()
   g_owner.store(0, std::memory_order_relaxed);
   g_mutex.unlock();
 }

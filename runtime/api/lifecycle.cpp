@@ -155,10 +155,10 @@ ubp_status initialise(const ProbepointsConfig& config, bool is_embedding) {
       report::error_stream().write("ubp: the program embeds UBP too: one runtime serves it and UBP_PROBES\n");
   }
   state.is_initialised = true;
-  trap::g_process.on_modules_changed = reinterpret_cast<std::uint64_t>(&on_modules_changed);
-  trap::g_process.before_sharing_tls = &before_sharing_tls;
-  trap::g_process.leave_segment = &leave_segment;
-  if (state.registry.config().optimize == Optimize::kAuto) trap::g_process.promote = &promote;
+  trap::g_process.upcalls.on_modules_changed = reinterpret_cast<std::uint64_t>(&on_modules_changed);
+  trap::g_process.upcalls.before_sharing_tls = &before_sharing_tls;
+  trap::g_process.upcalls.leave_segment = &leave_segment;
+  if (state.registry.config().optimize == Optimize::kAuto) trap::g_process.upcalls.promote = &promote;
   return UBP_OK;
 }
 

@@ -75,8 +75,8 @@ void Probepoints::promote(std::uint32_t index, const plan::Modules& modules) {
     const std::uint32_t point = g_process.table.find(at);
     if (point == kNotFound || is_own(point) || !wants(point)) continue;
     std::uint64_t count = 0;
-    for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
-      count += __atomic_load_n(&g_process.counters_of(block)[point], __ATOMIC_RELAXED);  // its owner counts on
+    for (std::uint32_t block = 0; block < g_process.tasks.used_blocks(); ++block) {
+      count += __atomic_load_n(&g_process.tasks.counters_of(block)[point], __ATOMIC_RELAXED);  // its owner counts on
     }
     if (count >= kWarm)
       wanted.push_back({point, hot->module, static_cast<std::uint32_t>(hot->offset + (at - address)), hot->function});

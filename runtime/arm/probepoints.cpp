@@ -129,15 +129,15 @@ std::optional<std::string> Probepoints::start(const ProbepointsConfig& config, p
   users_ = static_cast<std::uint16_t*>(users);
   g_process.table = table_->view();
   modules.set_armed(g_process.table, g_process.detours);
-  g_process.pid = static_cast<std::uint32_t>(getpid());
+  g_process.tasks.pid = static_cast<std::uint32_t>(getpid());
   constexpr unsigned long kFsgsbase = 2;  // HWCAP2_FSGSBASE, asm/hwcap2.h
-  g_process.has_fsgsbase = (getauxval(AT_HWCAP2) & kFsgsbase) != 0;
-  g_process.loading_tls = trap::fs_base();
+  g_process.processor.has_fsgsbase = (getauxval(AT_HWCAP2) & kFsgsbase) != 0;
+  g_process.tasks.loading_tls = trap::fs_base();
   set_return_mode();
-  trap::ubp_trap_text(&g_process.text_low, &g_process.text_high);
-  g_process.keeps_stacks = std::any_of(modules.all().begin(), modules.all().end(), has_go_code);
+  trap::ubp_trap_text(&g_process.text.low, &g_process.text.high);
+  g_process.tasks.keeps_stacks = std::any_of(modules.all().begin(), modules.all().end(), has_go_code);
   const bool may_jump =
-      !g_process.keeps_stacks && !sys::is_set(trap::ubp_moves_fs);  // Go takes its signals from the kernel itself
+      !g_process.tasks.keeps_stacks && !sys::is_set(trap::ubp_moves_fs);  // Go takes its signals from the kernel itself
   if (sees_threads && has_libc && may_jump) enter_segment();
   adopt_loading_thread();
   detours_.start(config.optimize, capacity,
@@ -209,12 +209,12 @@ void Probepoints::gate_modules_of(const std::vector<xol::Displaced>& points, con
 bool Probepoints::enter_segment() {
   std::uint64_t base = 0;
   if (sys::failed(sys::call4(SYS_arch_prctl, trap::kGetGs, reinterpret_cast<long>(&base))) || base != 0) return false;
-  void* const unread = mmap(nullptr, g_process.counter_bytes, PROT_READ | PROT_WRITE,
+  void* const unread = mmap(nullptr, g_process.tasks.counter_bytes, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0);
   if (unread == MAP_FAILED) return false;
-  madvise(unread, g_process.counter_bytes, MADV_DONTDUMP);
-  g_process.segment_unread = reinterpret_cast<std::uint64_t>(unread);
-  __atomic_store_n(&g_process.counts_by_segment, true, __ATOMIC_RELEASE);  // pairs with trap::counts_by_segment
+  madvise(unread, g_process.tasks.counter_bytes, MADV_DONTDUMP);
+  g_process.segment.unread = reinterpret_cast<std::uint64_t>(unread);
+  __atomic_store_n(&g_process.segment.is_used, true, __ATOMIC_RELEASE);  // pairs with trap::counts_by_segment
   return true;
 }
 
@@ -225,7 +225,7 @@ bool Probepoints::has_unseen_threads() const {
 
 // Threads that are inside such detours count there still: their %gs stays.
 void Probepoints::leave_segment(const plan::Modules& modules) {
-  if (!is_started() || !__atomic_exchange_n(&g_process.counts_by_segment, false, __ATOMIC_ACQ_REL))
+  if (!is_started() || !__atomic_exchange_n(&g_process.segment.is_used, false, __ATOMIC_ACQ_REL))
     return;  // as in enter_segment()
   std::vector<std::uint32_t> indexes, jumps;
   for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
@@ -274,7 +274,7 @@ std::optional<std::string> Probepoints::arm_own() {
   ParkedThreads parked;
   if (!own_armed_) {
     if (auto problem = parked.park(leaves_blocked_threads_)) return problem;
-    if (sys::is_set(g_process.shares_tls)) leave_jump_tier();  // detours keep what they spill in the TLS
+    if (sys::is_set(g_process.tasks.shares_tls)) leave_jump_tier();  // detours keep what they spill in the TLS
     if (!signals::take_over()) {
       return signals::is_taken_by_another() ? "another copy of UBP has SIGTRAP"
                                             : "the kernel refuses a SIGTRAP handler";

@@ -68,8 +68,8 @@ class Probepoints {
   // Run-time addresses of system calls of the modules gated since the last time that ought to pass the gate, and do
   // not.
   std::vector<std::uint64_t> take_unwatched() { return std::exchange(unwatched_, {}); }
-  // From the next arm_own() on, calls g_process.on_modules_changed when the dynamic linker's list of modules has
-  // changed.
+  // From the next arm_own() on, calls g_process.upcalls.on_modules_changed when the dynamic linker's list of modules
+  // has changed.
   void watch_modules() { watches_modules_ = true; }
 
   // Gives the plan's points areas and permanent slots, and refuses those that can have none; then takes them into the

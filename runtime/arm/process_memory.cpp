@@ -99,11 +99,11 @@ struct SharedTables {
 
 // Makes an area's shared slots and their tables accessible.
 bool open_shared(const xol::Area& area, std::uint32_t number) {
-  if (g_process.layout.shared_bytes == 0) return true;
-  const xol::SharedSlots& shared = g_process.shared[number];
-  const SharedTables tables(g_process.policy, shared.slots);
+  if (g_process.slots.layout.shared_bytes == 0) return true;
+  const xol::SharedSlots& shared = g_process.slots.shared[number];
+  const SharedTables tables(g_process.slots.policy, shared.slots);
   return mprotect(shared.next, tables.bytes, PROT_READ | PROT_WRITE) == 0 &&
-         xol::open_pages(area, g_process.layout.shared_offset, g_process.layout.shared_bytes);
+         xol::open_pages(area, g_process.slots.layout.shared_offset, g_process.slots.layout.shared_bytes);
 }
 
 }  // namespace
@@ -118,12 +118,12 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
   const std::uint32_t shared = shared_slots(plan);
   const SharedTables tables(plan.policy, shared);
   const std::uint64_t all_tables = shared == 0 ? 0 : trap::kHeatEntries + xol::kMaxAreas * tables.bytes;
-  g_process.own_stack_bytes = stack_bytes();
+  g_process.tasks.own_stack_bytes = stack_bytes();
   for (std::uint32_t tasks = kMostTasks; tasks >= kFewestTasks; tasks /= 2) {
     const xol::AreaLayout layout = xol::AreaLayout::for_slots(plan.slots, tasks, shared);
     const std::uint64_t states = whole_pages(layout.blocks * state_bytes);
     const std::uint64_t counters = whole_pages(layout.blocks * counter_bytes);
-    const std::uint64_t stacks = layout.blocks * g_process.own_stack_bytes;
+    const std::uint64_t stacks = layout.blocks * g_process.tasks.own_stack_bytes;
     const std::uint64_t bytes = kPage + states + counters + stacks + all_tables;
     // Leave most of a limited address space (RLIMIT_AS) to the application.
     const std::uint64_t whole = bytes + 2 * layout.area_bytes * kLikelyAreas;
@@ -145,52 +145,54 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan) {
     madvise(at + kPage + states + counters, stacks,
             MADV_KEEPONFORK);  // a consumer may fork, and its child returns from it
     UBP_ASSERT(geometry.slots == geometry.sets * geometry.ways && layout.blocks != 0);
-    g_process.geometry = geometry;
-    g_process.layout = layout;
+    g_process.slots.geometry = geometry;
+    g_process.slots.layout = layout;
+    g_process.tasks.blocks = layout.blocks;
     auto* const words = reinterpret_cast<std::atomic<std::uint32_t>*>(at);
-    g_process.fork_state = &words[0];
-    g_process.high_water = &words[32];  // cache lines apart
-    g_process.threads_seen = &words[64];
-    g_process.taken_out = reinterpret_cast<std::atomic<std::uint64_t>*>(&words[96]);
-    g_process.states = at + kPage;
-    g_process.state_bytes = state_bytes;
-    g_process.counters = at + kPage + states;
-    g_process.counter_bytes = counter_bytes;
-    g_process.counted = plan.points;
-    g_process.stacks = reinterpret_cast<std::uint64_t>(at + kPage + states + counters);
-    g_process.policy = plan.policy;
+    g_process.tasks.fork_state = &words[0];
+    g_process.tasks.high_water = &words[32];  // cache lines apart
+    g_process.tasks.threads_seen = &words[64];
+    g_process.tasks.taken_out = reinterpret_cast<std::atomic<std::uint64_t>*>(&words[96]);
+    g_process.tasks.states = at + kPage;
+    g_process.tasks.state_bytes = state_bytes;
+    g_process.tasks.counters = at + kPage + states;
+    g_process.tasks.counter_bytes = counter_bytes;
+    g_process.tasks.counted = plan.points;
+    g_process.tasks.stacks = reinterpret_cast<std::uint64_t>(at + kPage + states + counters);
+    g_process.slots.policy = plan.policy;
     if (shared != 0) {
-      g_process.heat = at + kPage + states + counters + stacks;
-      mprotect(g_process.heat, trap::kHeatEntries, PROT_READ | PROT_WRITE);
+      g_process.slots.heat = at + kPage + states + counters + stacks;
+      mprotect(g_process.slots.heat, trap::kHeatEntries, PROT_READ | PROT_WRITE);
       for (std::uint64_t area = 0; area < xol::kMaxAreas; ++area) {
-        g_process.shared[area] = tables.at(g_process.heat + trap::kHeatEntries + area * tables.bytes, shared);
+        g_process.slots.shared[area] =
+            tables.at(g_process.slots.heat + trap::kHeatEntries + area * tables.bytes, shared);
       }
     }
-    g_process.fork_state->store(trap::kReady, std::memory_order_relaxed);  // no other thread looks before arming
+    g_process.tasks.fork_state->store(trap::kReady, std::memory_order_relaxed);  // no other thread looks before arming
     return std::nullopt;
   }
   return std::string("mmap: ") + std::strerror(errno);
 }
 
 std::optional<std::uint32_t> find_or_make_area(std::uint64_t low, std::uint64_t high) {
-  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
-    if (xol::area_serves(g_process.areas[area], g_process.layout, low, high)) return area;
+  for (std::uint32_t area = 0; area < g_process.slots.area_count; ++area) {
+    if (xol::area_serves(g_process.slots.areas[area], g_process.slots.layout, low, high)) return area;
   }
-  if (g_process.area_count == xol::kMaxAreas) return std::nullopt;
-  const auto area = xol::make_area(low, high, g_process.layout);
+  if (g_process.slots.area_count == xol::kMaxAreas) return std::nullopt;
+  const auto area = xol::make_area(low, high, g_process.slots.layout);
   if (!area) return std::nullopt;
   // Tasks that have their block already find it accessible in a late area too; at load there are none.
   const bool is_late =
-      g_process.high_water->load(std::memory_order_relaxed) != 0;  // a task that claims now opens its own
-  if ((is_late && !xol::open_pages(*area, 0, g_process.layout.area_bytes)) ||
-      !open_shared(*area, g_process.area_count)) {
-    xol::unmap_area(*area, g_process.layout);
+      g_process.tasks.high_water->load(std::memory_order_relaxed) != 0;  // a task that claims now opens its own
+  if ((is_late && !xol::open_pages(*area, 0, g_process.slots.layout.area_bytes)) ||
+      !open_shared(*area, g_process.slots.area_count)) {
+    xol::unmap_area(*area, g_process.slots.layout);
     return std::nullopt;
   }
-  g_process.areas[g_process.area_count] = *area;
-  __atomic_store_n(&g_process.area_count, g_process.area_count + 1,
+  g_process.slots.areas[g_process.slots.area_count] = *area;
+  __atomic_store_n(&g_process.slots.area_count, g_process.slots.area_count + 1,
                    __ATOMIC_RELEASE);  // whoever counts it finds it whole
-  return g_process.area_count - 1;
+  return g_process.slots.area_count - 1;
 }
 
 namespace {
@@ -198,11 +200,11 @@ namespace {
 // Gives `members`, all of them of one area, their slots: bytes that are executable already are written through the text
 // poke, fresh pages before they become executable. False: no room, out of reach, or denied.
 bool make_slots_in(std::uint32_t area, std::span<xol::Displaced* const> members, std::uint64_t spare_bytes) {
-  trap::PermanentSlots& slots = g_process.permanent[area];
+  trap::PermanentSlots& slots = g_process.slots.permanent[area];
   const std::uint64_t bytes = members.size() * xol::kSlotBytes;
   if (slots.base == 0) {
-    const std::uint64_t near = g_process.areas[area].rx, whole = whole_pages(bytes) + spare_bytes;
-    const auto base = xol::reserve_near(near, near + g_process.layout.area_bytes, whole);
+    const std::uint64_t near = g_process.slots.areas[area].rx, whole = whole_pages(bytes) + spare_bytes;
+    const auto base = xol::reserve_near(near, near + g_process.slots.layout.area_bytes, whole);
     if (!base) return false;
     slots = {*base, whole, 0};
   }
@@ -239,14 +241,14 @@ bool make_slots_in(std::uint32_t area, std::span<xol::Displaced* const> members,
 }  // namespace
 
 bool make_permanent_slots(std::vector<xol::Displaced>& points, std::uint64_t spare_bytes) {
-  std::vector<std::vector<xol::Displaced*>> members(g_process.area_count);
+  std::vector<std::vector<xol::Displaced*>> members(g_process.slots.area_count);
   for (xol::Displaced& point : points) {
     // One that has been a probepoint before has its slot.
     const bool is_new = point.route == decoder::Route::kSystem && g_process.table.find(point.address) == kNotFound;
     if (is_new) members[point.area].push_back(&point);
   }
   bool missing = false;
-  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
+  for (std::uint32_t area = 0; area < g_process.slots.area_count; ++area) {
     if (!members[area].empty()) missing |= !make_slots_in(area, members[area], spare_bytes);
   }
   return missing;
@@ -259,17 +261,18 @@ void adopt_loading_thread() {
   const bool limited = getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur < kMostStack;
   const auto here = reinterpret_cast<std::uint64_t>(&limit);
   trap::ubp_trap_adopt_main(here - (limited ? limit.rlim_cur : kMostStack), here + kAbove);
-  g_process.threads_seen->store(0, std::memory_order_relaxed);  // it is seen when it hits something: read_counters()
+  g_process.tasks.threads_seen->store(0,
+                                      std::memory_order_relaxed);  // it is seen when it hits something: read_counters()
 }
 
 void set_return_mode() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   constexpr unsigned kOsxsave = 1u << 27, kOspke = 1u << 4;
-  g_process.fast_return = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & kOsxsave) != 0;
-  g_process.pkru_offset = 0;
+  g_process.processor.fast_return = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & kOsxsave) != 0;
+  g_process.processor.pkru_offset = 0;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c & kOspke) != 0 &&
       __get_cpuid_count(0xd, 9, &a, &b, &c, &d) != 0) {
-    g_process.pkru_offset = b;  // SDM volume 1, 13.5: the component's offset in the standard format
+    g_process.processor.pkru_offset = b;  // SDM volume 1, 13.5: the component's offset in the standard format
   }
 }
 
@@ -339,8 +342,8 @@ class WrittenPages {
 std::vector<std::uint64_t> read_counters(trap::Counter name, std::uint32_t first, std::uint32_t count) {
   std::vector<std::uint64_t> sums(count, 0);
   WrittenPages written;
-  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
-    const std::uint64_t* const counters = g_process.counters_of(block) + g_process.offset_of(name) + first;
+  for (std::uint32_t block = 0; block < g_process.tasks.used_blocks(); ++block) {
+    const std::uint64_t* const counters = g_process.tasks.counters_of(block) + g_process.tasks.offset_of(name) + first;
     const auto begin = reinterpret_cast<std::uint64_t>(counters),
                end = reinterpret_cast<std::uint64_t>(counters + count);
     written.for_each(begin, end, [&](std::uint64_t from, std::uint64_t to) {
@@ -356,37 +359,39 @@ std::vector<std::uint64_t> read_counters(trap::Counter name) { return read_count
 
 std::uint64_t read_own_traps() {
   std::uint64_t traps = 0;
-  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block)
-    traps += __atomic_load_n(&g_process.state(block)->own_traps, __ATOMIC_RELAXED);
+  for (std::uint32_t block = 0; block < g_process.tasks.used_blocks(); ++block)
+    traps += __atomic_load_n(&g_process.tasks.state(block)->own_traps, __ATOMIC_RELAXED);
   return traps;
 }
 
 void read_slot_stats(std::uint32_t own_points, report::XolStats& stats) {
-  const std::uint32_t used = g_process.used_blocks();
+  const std::uint32_t used = g_process.tasks.used_blocks();
   if (used == 0) return;
   // The thread that was adopted at load is seen when it has hit a probe.
-  const std::uint64_t* const first = g_process.counters_of(0);
+  const std::uint64_t* const first = g_process.tasks.counters_of(0);
   if (std::any_of(first + own_points, first + g_process.table.count, [](std::uint64_t count) { return count != 0; }))
     ++stats.threads_seen;
   for (std::uint32_t block = 0; block < used; ++block) {
-    const trap::TaskState* task = g_process.state(block);
+    const trap::TaskState* task = g_process.tasks.state(block);
     stats.hits += task->slot_hits;
     stats.misses += task->misses;
     stats.refills += task->refills;
     stats.evictions += task->evictions;
   }
-  stats.threads_seen += g_process.threads_seen->load(std::memory_order_relaxed);      // a statistic
-  stats.taken_out = g_process.taken_out->load(std::memory_order_relaxed);             // a statistic
-  stats.uncounted_tasks = g_process.uncounted_tasks.load(std::memory_order_relaxed);  // a statistic
-  const bool by_thread = g_process.policy == xol::Policy::kThread || g_process.policy == xol::Policy::kAdaptive;
-  stats.area_bytes = by_thread ? std::uint64_t{used} * g_process.layout.block_bytes * g_process.area_count : 0;
-  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
-    const xol::SharedSlots& shared = g_process.shared[area];
-    const bool is_pool = g_process.policy == xol::Policy::kSteal;
+  stats.threads_seen += g_process.tasks.threads_seen->load(std::memory_order_relaxed);        // a statistic
+  stats.taken_out = g_process.tasks.taken_out->load(std::memory_order_relaxed);               // a statistic
+  stats.uncounted_tasks = g_process.segment.uncounted_tasks.load(std::memory_order_relaxed);  // a statistic
+  const bool by_thread =
+      g_process.slots.policy == xol::Policy::kThread || g_process.slots.policy == xol::Policy::kAdaptive;
+  stats.area_bytes =
+      by_thread ? std::uint64_t{used} * g_process.slots.layout.block_bytes * g_process.slots.area_count : 0;
+  for (std::uint32_t area = 0; area < g_process.slots.area_count; ++area) {
+    const xol::SharedSlots& shared = g_process.slots.shared[area];
+    const bool is_pool = g_process.slots.policy == xol::Policy::kSteal;
     const std::uint32_t slots = shared.slots == 0 || is_pool ? shared.slots
                                                              : std::min(shared.next->load(std::memory_order_relaxed),
                                                                         shared.slots);  // a statistic
-    stats.area_bytes += g_process.permanent[area].used + slots * xol::kSlotBytes;
+    stats.area_bytes += g_process.slots.permanent[area].used + slots * xol::kSlotBytes;
   }
 }
 

@@ -238,7 +238,7 @@ std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
   storage.push_back(trap::fs_base());
   std::sort(storage.begin(), storage.end());
   if (std::adjacent_find(storage.begin(), storage.end()) != storage.end())
-    trap::g_process.shares_tls.store(true, std::memory_order_relaxed);  // they wait
+    trap::g_process.tasks.shares_tls.store(true, std::memory_order_relaxed);  // they wait
   // The disposition that was, for take_over() to find.
   sys::call4(SYS_rt_sigaction, SIGTRAP, reinterpret_cast<long>(&old), 0, 8);
   return std::nullopt;

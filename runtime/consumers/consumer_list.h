@@ -30,12 +30,13 @@ struct Consumer {
 
 // Consumer::counter_offset of the action with these counters.
 inline std::int64_t from_jumped(std::uint32_t counter) {
-  return (std::int64_t{counter} - static_cast<std::int64_t>(trap::g_process.offset_of(trap::Counter::kJumped))) * 8;
+  return (std::int64_t{counter} - static_cast<std::int64_t>(trap::g_process.tasks.offset_of(trap::Counter::kJumped))) *
+         8;
 }
 // The other way: their index among those of one name.
 inline std::uint32_t counter_of(const Consumer& consumer) {
   return static_cast<std::uint32_t>(consumer.counter_offset / 8 +
-                                    static_cast<std::int64_t>(trap::g_process.offset_of(trap::Counter::kJumped)));
+                                    static_cast<std::int64_t>(trap::g_process.tasks.offset_of(trap::Counter::kJumped)));
 }
 
 extern const Consumer** g_consumers;  // by probepoint: the first one; null: none

@@ -108,7 +108,7 @@ void Consumers::start(std::uint32_t capacity, Callbacks callbacks) {
                                              thread);  // libc's TLS is there from the start
   g_cancel_offset = find_cancel_state();
   g_consumers = static_cast<const Consumer**>(memory);
-  g_process.run_consumers = &run_consumers;
+  g_process.upcalls.run_consumers = &run_consumers;
 }
 
 void Consumers::add(const Runs& runs, const Consumer& consumer) {
@@ -142,8 +142,8 @@ void Consumers::wait() {
   if (retired_.empty()) return;
   callbacks_.synchronise();                             // detours mark their task without a fence
   std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the one in trap/consume.h
-  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
-    const trap::TaskState* const task = g_process.state(block);
+  for (std::uint32_t block = 0; block < g_process.tasks.used_blocks(); ++block) {
+    const trap::TaskState* const task = g_process.tasks.state(block);
     const std::uint64_t mark = task->consumer.load(std::memory_order_acquire);  // pairs with end_consuming()
     if (mark == 0) {
       has_left(task);

@@ -22,7 +22,7 @@ void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point
   };             // the task's own; read by others at any time
   if (missed) {  // %fs may lead anywhere
     for (; consumer != nullptr; consumer = consumer->next)
-      count_in(counters[trap::g_process.offset_of(Counter::kMissed) + consumer->counter_offset / 8]);
+      count_in(counters[trap::g_process.tasks.offset_of(Counter::kMissed) + consumer->counter_offset / 8]);
     return;
   }
   const auto thread = reinterpret_cast<std::uint64_t>(__builtin_thread_pointer());
@@ -49,7 +49,7 @@ void record_hit(const ubp_context* context, void*) {
     return;  // a child that another consumer forked: the hit is its parent's
   const std::uint32_t counter = counter_of(consumer);
   if (record::write(context->task, consumer.point, counter)) return;
-  std::uint64_t& dropped = context->task->counters[trap::g_process.offset_of(Counter::kDropped) + counter];
+  std::uint64_t& dropped = context->task->counters[trap::g_process.tasks.offset_of(Counter::kDropped) + counter];
   __atomic_store_n(&dropped, dropped + 1, __ATOMIC_RELAXED);  // the task's own; read by others at any time
 }
 

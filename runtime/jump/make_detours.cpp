@@ -86,7 +86,7 @@ void Detours::start(Optimize optimize, std::size_t capacity, Callbacks callbacks
   budget_ = optimize == Optimize::kAuto ? kAutoBudget : kBudget;
   callbacks_ = std::move(callbacks);
   const std::uint64_t segment =
-      g_process.segment_unread + g_process.offset_of(Counter::kJumped) * sizeof(std::uint64_t);
+      g_process.segment.unread + g_process.tasks.offset_of(Counter::kJumped) * sizeof(std::uint64_t);
   const trap::Thread& thread = trap::t_thread;
   const DetourStorage storage{thread_offset(&thread.state), thread_offset(&thread.spilled.rcx),
                               thread_offset(&thread.spilled.rax), thread_offset(&thread.spilled.rdx),
@@ -254,7 +254,7 @@ void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function
   consumers.needs = needs;
   consumers.list = reinterpret_cast<std::uint64_t>(&g_consumers[index]);
   consumers.dropped = static_cast<std::uint32_t>(
-      (g_process.offset_of(Counter::kDropped) - g_process.offset_of(Counter::kJumped) + needs.counter) *
+      (g_process.tasks.offset_of(Counter::kDropped) - g_process.tasks.offset_of(Counter::kJumped) + needs.counter) *
       sizeof(std::uint64_t));
   consumers.is_inside = offset != 0;
   consumers.error = static_cast<std::int32_t>(g_errno_offset);

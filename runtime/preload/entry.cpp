@@ -145,7 +145,7 @@ bool load(const std::vector<OptionError>& errors, const Options& options) {
   // The report goes elsewhere: no descriptor is kept that the application could meet.
   if (process->output.is_set()) report::release_error_duplicate();
   set_flush(&flush_files);
-  trap::g_process.on_exit = &on_raw_exit;
+  trap::g_process.upcalls.on_exit = &on_raw_exit;
   return register_probes(options);
 }
 
@@ -176,7 +176,7 @@ __attribute__((constructor)) void on_load(int argc, char** argv) {
     join_family(find_variable(kFirstVariable));
     good = load(errors, options);
     const bool is_followed = options.follow_exec || (g_loaded != nullptr && g_loaded->passes_on);
-    if (!is_followed && good) trap::g_process.before_exec = &before_exec;
+    if (!is_followed && good) trap::g_process.upcalls.before_exec = &before_exec;
     is_followed ? announce_to_children(block, first_of_family()) : hide_from_children(block);
     reserve_arena();
     prepare_death();

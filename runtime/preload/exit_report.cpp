@@ -62,7 +62,9 @@ bool write_files(report::Summary summary, bool to_stream, int pid) {
   return good;
 }
 
-std::uint32_t reporting_pid() { return sys::is_process(trap::g_process.pid) ? trap::g_process.pid : sys::getpid(); }
+std::uint32_t reporting_pid() {
+  return sys::is_process(trap::g_process.tasks.pid) ? trap::g_process.tasks.pid : sys::getpid();
+}
 
 // Waits until `done`, but not for ever: the process is to end.
 template <typename Done>
@@ -125,9 +127,10 @@ bool make_report(bool is_death) {
 }  // namespace
 
 bool is_reporting_process() {
-  if (trap::g_process.fork_state == nullptr) return true;  // nothing armed: nothing that could be shared
-  const bool forked = trap::g_process.fork_state->load(std::memory_order_acquire) != trap::kReady;  // wiped: a child
-  return forked || sys::is_process(trap::g_process.pid);
+  if (trap::g_process.tasks.fork_state == nullptr) return true;  // nothing armed: nothing that could be shared
+  const bool forked =
+      trap::g_process.tasks.fork_state->load(std::memory_order_acquire) != trap::kReady;  // wiped: a child
+  return forked || sys::is_process(trap::g_process.tasks.pid);
 }
 
 bool flush_files() {
@@ -186,7 +189,7 @@ void prepare_death() {
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   if (stack == MAP_FAILED) return;
   g_death_stack = reinterpret_cast<std::uint64_t>(stack);
-  trap::g_process.report_death = &report_death;
+  trap::g_process.upcalls.report_death = &report_death;
 }
 
 }  // namespace ubp::runtime

@@ -34,25 +34,25 @@ Moment now() {
 }  // namespace
 
 bool make_rings() {
-  if (g_process.rings != 0) return true;
-  const std::uint64_t bytes = g_process.layout.blocks * kRingBytes;
+  if (g_process.tasks.rings != 0) return true;
+  const std::uint64_t bytes = g_process.tasks.blocks * kRingBytes;
   // Below the tasks' other memory: the kernel would put them where detours want to lie.
   constexpr std::uint64_t kGap = std::uint64_t{1} << 30;
-  const std::uint64_t below = reinterpret_cast<std::uint64_t>(g_process.states) & ~std::uint64_t{4095};
+  const std::uint64_t below = reinterpret_cast<std::uint64_t>(g_process.tasks.states) & ~std::uint64_t{4095};
   void* const hint = below > bytes + 2 * kGap ? reinterpret_cast<void*>(below - bytes - kGap) : nullptr;
   void* const memory = mmap(hint, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return false;
   madvise(memory, bytes, MADV_DONTDUMP);
   g_start = now();
-  g_process.rings = reinterpret_cast<std::uint64_t>(memory);
+  g_process.tasks.rings = reinterpret_cast<std::uint64_t>(memory);
   // Those that are there need ask the kernel for nothing later: no probe records yet.
-  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) open_ring(g_process.state(block));
+  for (std::uint32_t block = 0; block < g_process.tasks.used_blocks(); ++block) open_ring(g_process.tasks.state(block));
   return true;
 }
 
 void read(bool takes, const std::function<void(const Record&)>& visit) {
-  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
-    trap::TaskState* const task = g_process.state(block);
+  for (std::uint32_t block = 0; block < g_process.tasks.used_blocks(); ++block) {
+    trap::TaskState* const task = g_process.tasks.state(block);
     const std::uint64_t ring = __atomic_load_n(&task->ring, __ATOMIC_ACQUIRE);  // pairs with open_ring()
     if (ring == 0) continue;
     const std::uint64_t head = __atomic_load_n(&task->ring_head, __ATOMIC_ACQUIRE);  // pairs with write()

@@ -34,8 +34,8 @@ inline constexpr std::uint64_t kRingBytes = kRingRecords * sizeof(Record);
   // Behind a system call filter of the program's own, nothing new is asked of the kernel.
   const bool may_ask =
       !trap::g_process.is_sandboxed.load(std::memory_order_relaxed);  // set by this thread, or just now by another
-  if (trap::g_process.rings == 0 || !may_ask) return false;
-  const std::uint64_t at = trap::g_process.rings + task->block * kRingBytes;
+  if (trap::g_process.tasks.rings == 0 || !may_ask) return false;
+  const std::uint64_t at = trap::g_process.tasks.rings + task->block * kRingBytes;
   if (sys::failed(sys::call4(SYS_mprotect, static_cast<long>(at), kRingBytes, PROT_READ | PROT_WRITE))) return false;
   __atomic_store_n(&task->ring_limit, task->ring_tail + kRingRecords, __ATOMIC_RELAXED);
   __atomic_store_n(&task->ring, at, __ATOMIC_RELEASE);  // pairs with read()

@@ -287,8 +287,8 @@ namespace {
 // One counter, summed over all tasks.
 std::uint64_t read_counter(Counter name, std::uint32_t index) {
   std::uint64_t sum = 0;
-  for (std::uint32_t block = 0; block < g_process.used_blocks(); ++block) {
-    const std::uint64_t* const counters = g_process.counters_of(block) + g_process.offset_of(name);
+  for (std::uint32_t block = 0; block < g_process.tasks.used_blocks(); ++block) {
+    const std::uint64_t* const counters = g_process.tasks.counters_of(block) + g_process.tasks.offset_of(name);
     sum += __atomic_load_n(&counters[index], __ATOMIC_RELAXED);  // its owner may still count
   }
   return sum;

@@ -31,7 +31,7 @@ UBP_EXPORT int sigaltstack(const stack_t* wanted, stack_t* old) noexcept {
   stack_t kernel{};
   const bool is_virtual = ubp::signals::g_active.load(std::memory_order_acquire) &&  // pairs with take_over
                           real(nullptr, &kernel) == 0 &&
-                          ubp::trap::g_process.is_own_stack(reinterpret_cast<std::uint64_t>(kernel.ss_sp));
+                          ubp::trap::g_process.tasks.is_own_stack(reinterpret_cast<std::uint64_t>(kernel.ss_sp));
   if (!is_virtual) return real(wanted, old);  // the first hit takes it over
   ubp::trap::AppStack& stack = ubp::trap::t_thread.app_stack;
   stack_t before{};

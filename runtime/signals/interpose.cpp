@@ -99,8 +99,9 @@ struct sigaction libc_form(const trap::KernelSigaction& act) {
 // A vfork child has signal dispositions of its own but shares this memory with its parent: what it sets goes to the
 // kernel as it is, and the parent's tables stay.
 bool is_vfork_child() {
-  return trap::g_process.fork_state->load(std::memory_order_acquire) == trap::kReady &&  // pairs with set_up_child
-         !sys::is_process(trap::g_process.pid);
+  return trap::g_process.tasks.fork_state->load(std::memory_order_acquire) ==
+             trap::kReady &&  // pairs with set_up_child
+         !sys::is_process(trap::g_process.tasks.pid);
 }
 
 // Whether libc's function does all there is to do. SIGTRAP never reaches it: a vfork child may meet an int3 too.
@@ -296,11 +297,12 @@ UBP_EXPORT int clone(int (*function)(void*), void* stack, int flags, void* argum
   va_end(list);
   if ((flags & CLONE_VM) != 0 && (flags & CLONE_VFORK) == 0) {
     if ((flags & CLONE_SETTLS) == 0)
-      ubp::trap::g_process.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
+      ubp::trap::g_process.tasks.shares_tls.store(true,
+                                                  std::memory_order_relaxed);  // this thread makes the task after this
     if ((flags & CLONE_SETTLS) != 0) {
       ubp::trap::leave_storage();
-    } else if (ubp::trap::g_process.before_sharing_tls != nullptr) {
-      ubp::trap::g_process.before_sharing_tls();
+    } else if (ubp::trap::g_process.upcalls.before_sharing_tls != nullptr) {
+      ubp::trap::g_process.upcalls.before_sharing_tls();
     }
   }
   return UBP_REAL(clone)(function, stack, flags, argument, parent_tid, tls, child_tid);

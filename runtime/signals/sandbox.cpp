@@ -88,8 +88,9 @@ void note(long number, unsigned long first, unsigned long second, unsigned long 
   const bool stops_clock = is_prctl && first == PR_SET_TSC && second == PR_TSC_SIGSEGV;
   const bool takes_segment = number == SYS_arch_prctl && static_cast<long>(first) == ubp::trap::kSetGs;
   // Behind a filter a new thread could not be given its %gs.
-  const bool forbids_segment = is_filter && !g_process.has_fsgsbase;
-  if ((takes_segment || forbids_segment) && g_process.leave_segment != nullptr) g_process.leave_segment();
+  const bool forbids_segment = is_filter && !g_process.processor.has_fsgsbase;
+  if ((takes_segment || forbids_segment) && g_process.upcalls.leave_segment != nullptr)
+    g_process.upcalls.leave_segment();
   if (number == SYS_arch_prctl && static_cast<long>(first) == ubp::trap::kSetFs) ubp::trap::leave_storage();
   const bool is_program = is_prctl ? second == SECCOMP_MODE_FILTER : first == SECCOMP_SET_MODE_FILTER;
   if (is_filter && is_program && ubp::signals::has_taken_over()) ubp::signals::note_filter(third);

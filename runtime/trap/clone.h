@@ -58,7 +58,7 @@ inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kT
   uc->rdi = address_of(cloning->args);
   // A filter may raise SIGSYS for the call, and the kernel kills where that is blocked.
   uc->mask = ~(kTrapBit | std::uint64_t{1} << (SIGSYS - 1));
-  return g_process.permanent[point.area].base + point.system.permanent * xol::kSlotBytes + xol::kCloneOffset;
+  return g_process.slots.permanent[point.area].base + point.system.permanent * xol::kSlotBytes + xol::kCloneOffset;
 }
 
 // What CLONE_CLEAR_SIGHAND does: every handler back to the default, what is ignored stays so.

@@ -31,7 +31,7 @@ namespace ubp::trap {
 // Whether a context with this stack pointer was called by the task's consumer.
 [[gnu::always_inline]] inline bool is_below(const TaskState* task, std::uint64_t rsp) {
   const bool is_detour = (task->consumer.load(std::memory_order_relaxed) & 0xff) == runtime::kDetourMark;  // as above
-  return (is_detour ? task->consumer_stack : task->consumer_frame) - rsp < g_process.own_stack_bytes;
+  return (is_detour ? task->consumer_stack : task->consumer_frame) - rsp < g_process.tasks.own_stack_bytes;
 }
 
 [[gnu::always_inline]] inline void end_consuming(TaskState* task) {
@@ -48,8 +48,9 @@ namespace ubp::trap {
 // The task that runs a consumer in a context with this stack pointer; nullptr: none does.
 [[gnu::always_inline]] inline TaskState* consuming_task(std::uint64_t rsp) {
   TaskState* task = this_thread().state;
-  if (g_process.is_own_stack(rsp)) {
-    task = g_process.state(static_cast<std::uint32_t>((rsp - g_process.stacks) / g_process.own_stack_bytes));
+  if (g_process.tasks.is_own_stack(rsp)) {
+    task = g_process.tasks.state(
+        static_cast<std::uint32_t>((rsp - g_process.tasks.stacks) / g_process.tasks.own_stack_bytes));
   } else if (!is_state(task)) {
     return nullptr;
   }
@@ -61,7 +62,7 @@ namespace ubp::trap {
   TaskState* const task = next.task;
   const std::uint32_t point = next.index;
   if (next.consumed == kMissed) {
-    g_process.run_consumers(uc, task, point, true);
+    g_process.upcalls.run_consumers(uc, task, point, true);
     next.consumed = kConsumed;
     return;
   }
@@ -71,7 +72,7 @@ namespace ubp::trap {
   static_assert(kTrapMark != runtime::kDetourMark);
   task->consumer.store(task->counters[point] << runtime::kMarkBits | kTrapMark, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the one in consumers/consumers.cpp
-  g_process.run_consumers(uc, task, point, false);
+  g_process.upcalls.run_consumers(uc, task, point, false);
   next.consumed = kConsumed;
   if (task->tid.load(std::memory_order_relaxed) == 0) [[unlikely]] {  // a forked child, whose states are wiped
     next.task = current_task(uc->rsp);

@@ -57,12 +57,12 @@ namespace ubp::trap {
   if (sent && sys::getpid() == 1) return;  // the kernel ignores it for the first process of a namespace
   sys::set_signal_mask(kAllSignals & ~(std::uint64_t{1} << (SIGTRAP - 1)));  // until the return
   bool is_restored = false;
-  if (g_process.report_death != nullptr) {
+  if (g_process.upcalls.report_death != nullptr) {
     const Storage storage(true);  // the instruction at RIP may need what the program has
-    is_restored = g_process.report_death();
+    is_restored = g_process.upcalls.report_death();
   }
   // Only a core dump shows the text, and another thread may meet what is left of the gate. A vfork child dies alone.
-  if (!is_restored && !terminates(signal) && sys::is_process(g_process.pid)) restore_text();
+  if (!is_restored && !terminates(signal) && sys::is_process(g_process.tasks.pid)) restore_text();
   const KernelSigaction act{0, 0, 0, 0};
   sys::call4(SYS_rt_sigaction, static_cast<long>(signal), reinterpret_cast<long>(&act), 0, 8);
   uc->mask &= ~(std::uint64_t{1} << (signal - 1));

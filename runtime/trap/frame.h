@@ -9,7 +9,7 @@
 //
 // So UBP's stack is empty whenever application code runs. Threads of Go take the stack that the kernel has for their
 // own, by system calls of their own, and run handlers on stacks too small for a frame: in a process with Go code the
-// kernel's stacks are left alone (Process::keeps_stacks).
+// kernel's stacks are left alone (Tasks::keeps_stacks).
 //
 // Inline and free of libc: compiled into the trap path. Source: arch/x86/kernel/signal_64.c, sigaltstack(2).
 #pragma once
@@ -44,7 +44,8 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
 
 // Where the frame of a handler that is about to run belongs; 0: where it is.
 [[gnu::always_inline]] inline std::uint64_t frame_target(const Context* uc, std::uint64_t signal) {
-  if (!g_process.is_own_stack(reinterpret_cast<std::uint64_t>(uc)) || g_process.is_own_stack(uc->rsp)) return 0;
+  if (!g_process.tasks.is_own_stack(reinterpret_cast<std::uint64_t>(uc)) || g_process.tasks.is_own_stack(uc->rsp))
+    return 0;
   const AppStack& stack = this_thread().app_stack;
   const bool wants_stack = has_bit(g_handlers.on_stack, signal) && stack.size != 0;
   return !wants_stack || is_on(stack, uc->rsp) ? uc->rsp - kRedZone : stack.base + stack.size;
@@ -77,20 +78,20 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
   return nullptr;
 #endif
   constexpr std::uint64_t kMostTries = 16;  // whatever refuses it will go on doing so
-  const std::uint64_t own = g_process.stack_of(task->block);
-  if (uc->stack_base == own || g_process.keeps_stacks) [[likely]]
+  const std::uint64_t own = g_process.tasks.stack_of(task->block);
+  if (uc->stack_base == own || g_process.tasks.keeps_stacks) [[likely]]
     return nullptr;
   const bool is_disabled = (uc->stack_flags & SS_DISABLE) != 0;
   const AppStack present{uc->stack_base, is_disabled ? 0 : uc->stack_size};
   if ((uc->stack_flags & kAutodisarm) != 0 || is_on(present, uc->rsp) || task->stack_tries >= kMostTries)
     return nullptr;
-  if (!g_process.is_own_stack(uc->stack_base)) this_thread().app_stack = present;  // else: inherited through fork
+  if (!g_process.tasks.is_own_stack(uc->stack_base)) this_thread().app_stack = present;  // else: inherited through fork
   ++task->stack_tries;
   task->signal_stack = own;
-  Context* const frame = move_frame(uc, g_process.stack_end(task->block));
+  Context* const frame = move_frame(uc, g_process.tasks.stack_end(task->block));
   frame->stack_base = own;
   frame->stack_flags = 0;
-  frame->stack_size = g_process.stack_end(task->block) - own;
+  frame->stack_size = g_process.tasks.stack_end(task->block) - own;
   frame->rip = uc->rip - 1;
   return frame;
 }

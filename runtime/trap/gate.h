@@ -19,7 +19,7 @@ namespace ubp::trap {
 // parent's TLS.
 [[gnu::always_inline]] inline bool& blocked_bit() {
   AppTrap& trap = this_thread().app_trap;
-  if (sys::is_process(g_process.pid)) return trap.is_blocked;
+  if (sys::is_process(g_process.tasks.pid)) return trap.is_blocked;
   const std::uint32_t tid = sys::gettid();
   if (trap.guest != tid) {
     trap.guest = tid;
@@ -89,7 +89,7 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22),
 // the process (death.h). act, old: null, or act is good; old may be bad.
 [[gnu::always_inline]] inline std::uint64_t change_disposition(std::uint64_t signal, const KernelSigaction* act,
                                                                KernelSigaction* old) {
-  const bool is_member = sys::is_process(g_process.pid);
+  const bool is_member = sys::is_process(g_process.tasks.pid);
   if (signal == SIGTRAP) return change_trap(act, old, is_member);
   DispositionChange change = begin_change(signal, act, is_member);
   if (act != nullptr && change.is_kept && act->handler == 0 && is_guarded(signal)) {
@@ -136,9 +136,9 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22),
 // stack that has room for it, and with libc's TLS. Returns where; 0: the call is made.
 [[gnu::always_inline]] inline std::uint64_t leave_process(Context* uc) {
   constexpr long kStackBytes = 256 << 10;
-  const bool may_report =
-      g_process.on_exit != nullptr && !sys::is_set(g_process.is_sandboxed);  // nothing new is asked of the kernel
-  if (!may_report || !sys::is_process(g_process.pid)) return 0;              // a vfork child ends alone
+  const bool may_report = g_process.upcalls.on_exit != nullptr &&
+                          !sys::is_set(g_process.is_sandboxed);        // nothing new is asked of the kernel
+  if (!may_report || !sys::is_process(g_process.tasks.pid)) return 0;  // a vfork child ends alone
   const long stack =
       sys::call6(SYS_mmap, 0, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (sys::failed(stack)) return 0;
@@ -146,7 +146,7 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22),
   storage.keep();
   uc->rsp = static_cast<std::uint64_t>(stack) + kStackBytes - 8;
   uc->eflags &= ~runtime::kDirectionFlag;
-  return reinterpret_cast<std::uint64_t>(g_process.on_exit);
+  return reinterpret_cast<std::uint64_t>(g_process.upcalls.on_exit);
 }
 
 // Carries the system call out when it is one of the two; false: it is another, to run as any displaced call does.

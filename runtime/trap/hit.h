@@ -48,16 +48,16 @@ static_assert(sizeof(Continuation) == -UBP_CONT_OFFSET - 8);
 }
 
 // When `address` is the int3 at the end of a pool's slot: the original next address; else 0.
-[[gnu::always_inline]] inline std::uint64_t left_pool(std::uint64_t address) {
-  if (g_process.policy != xol::Policy::kSteal) return 0;
-  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
-    const std::uint64_t in_shared = address - g_process.areas[area].rx - g_process.layout.shared_offset;
-    if (in_shared >= g_process.layout.shared_bytes) continue;
+[[gnu::always_inline]] inline std::uint64_t left_pool(const CodeMap& code, std::uint64_t address) {
+  if (code.slots.policy != xol::Policy::kSteal) return 0;
+  for (std::uint32_t area = 0; area < code.slots.area_count; ++area) {
+    const std::uint64_t in_shared = address - code.slots.areas[area].rx - code.slots.layout.shared_offset;
+    if (in_shared >= code.slots.layout.shared_bytes) continue;
     // The task holds the slot: its bytes are still those that it was sent to.
     const std::uint64_t offset = in_shared % xol::kSlotBytes;
-    const std::uint32_t index = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(address - offset)));
+    const std::uint32_t index = code.point_of_slot(address - offset);
     if (index == runtime::kNotFound) return 0;
-    const xol::Displaced& point = g_process.table.points[index];
+    const xol::Displaced& point = code.table.points[index];
     return offset == point.length ? point.next() : 0;
   }
   return 0;
@@ -65,27 +65,27 @@ static_assert(sizeof(Continuation) == -UBP_CONT_OFFSET - 8);
 
 // The system call that a thread has just been made by, when RIP is where it has not yet its own %gs (segment.h); null
 // elsewhere. The maker passes there too, but not with rax 0.
-[[gnu::always_inline]] inline const xol::Displaced* born_at(std::uint64_t rip, std::uint64_t rax) {
-  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
-    const PermanentSlots& permanent = g_process.permanent[area];
+[[gnu::always_inline]] inline const xol::Displaced* born_at(const CodeMap& code, std::uint64_t rip, std::uint64_t rax) {
+  for (std::uint32_t area = 0; area < code.slots.area_count; ++area) {
+    const PermanentSlots& permanent = code.slots.permanent[area];
     const std::uint64_t offset = (rip - permanent.base) % xol::kSlotBytes;
     const bool is_there =
         rip - permanent.base < permanent.used && offset > xol::kBirthOffset && offset <= xol::kBirthTrap + 1;
     if (!is_there || rax != 0) continue;
-    const std::uint32_t index = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(rip - offset)));
-    return index != runtime::kNotFound ? &g_process.table.points[index] : nullptr;
+    const std::uint32_t index = code.point_of_slot(rip - offset);
+    return index != runtime::kNotFound ? &code.table.points[index] : nullptr;
   }
   return nullptr;
 }
 
 // The gate whose clone3 ends in the int3 at this address; null: none does.
-[[gnu::always_inline]] inline const xol::Displaced* cloned_at(std::uint64_t address) {
-  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
-    const std::uint64_t in_slots = address - g_process.permanent[area].base, offset = in_slots % xol::kSlotBytes;
-    if (in_slots >= g_process.permanent[area].bytes) continue;
-    const std::uint32_t index = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(address - offset)));
+[[gnu::always_inline]] inline const xol::Displaced* cloned_at(const CodeMap& code, std::uint64_t address) {
+  for (std::uint32_t area = 0; area < code.slots.area_count; ++area) {
+    const std::uint64_t in_slots = address - code.slots.permanent[area].base, offset = in_slots % xol::kSlotBytes;
+    if (in_slots >= code.slots.permanent[area].bytes) continue;
+    const std::uint32_t index = code.point_of_slot(address - offset);
     if (index == runtime::kNotFound) return nullptr;
-    const xol::Displaced& point = g_process.table.points[index];
+    const xol::Displaced& point = code.table.points[index];
     return point.is_gate && offset == xol::kCloneOffset + point.length ? &point : nullptr;
   }
   return nullptr;
@@ -100,19 +100,19 @@ struct Detoured {
 
 // Finds what the int3 that ends at `rip` stands for, when it is no probepoint's own: the slow way of a detour, or a
 // boundary in a window.
-[[gnu::always_inline]] inline bool find_detoured(std::uint64_t rip, Detoured& found) {
-  const runtime::DetourView& detours = g_process.detours;
+[[gnu::always_inline]] inline bool find_detoured(const CodeMap& code, std::uint64_t rip, Detoured& found) {
+  const runtime::DetourView& detours = code.detours;
   if (detours.infos == nullptr) return false;
   if (const runtime::DetourInfo* const info = detours.around(rip - 1)) {
     const runtime::DetourPosition position = runtime::detour_position(*info, rip - 1);
     if (!position.is(runtime::kLeaves)) return false;
     found.origin = position.rip;
-    found.point = g_process.table.find(found.origin);
+    found.point = code.table.find(found.origin);
     found.copy = info->entry + info->copies[position.part];
     return found.point != runtime::kNotFound;
   }
   for (std::uint64_t back = 1; back < runtime::kMostJumpBytes; ++back) {
-    const std::uint32_t index = g_process.table.find(rip - 1 - back);
+    const std::uint32_t index = code.table.find(rip - 1 - back);
     if (index == runtime::kNotFound) continue;
     // Another detour's jump may have had another window: a thread is late.
     const runtime::DetourInfo* const first = detours.of(index);
@@ -136,13 +136,13 @@ struct Trap {
 };
 
 // What the int3 before RIP is when it is no probepoint's own.
-[[gnu::always_inline]] inline Trap other_trap_of(const Context* uc) {
+[[gnu::always_inline]] inline Trap other_trap_of(const CodeMap& code, const Context* uc) {
   const std::uint64_t address = uc->rip - 1;
-  if (const std::uint64_t next = left_pool(address)) return {TrapKind::kLeftSlot, runtime::kNotFound, next};
-  if (cloned_at(address) != nullptr) return {TrapKind::kCloned};
-  if (born_at(uc->rip, uc->rax) != nullptr) return {TrapKind::kBorn};
+  if (const std::uint64_t next = left_pool(code, address)) return {TrapKind::kLeftSlot, runtime::kNotFound, next};
+  if (cloned_at(code, address) != nullptr) return {TrapKind::kCloned};
+  if (born_at(code, uc->rip, uc->rax) != nullptr) return {TrapKind::kBorn};
   Detoured detoured;
-  if (!find_detoured(uc->rip, detoured)) return {};
+  if (!find_detoured(code, uc->rip, detoured)) return {};
   const TrapKind kind = detoured.point != runtime::kNotFound ? TrapKind::kHit : TrapKind::kAtBoundary;
   return {kind, detoured.point, detoured.origin, detoured.copy};
 }

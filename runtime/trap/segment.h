@@ -3,7 +3,7 @@
 // A detour that counts by `incq %gs:counter` (runtime/table/detour.h) needs each task's %gs base to lead to counters of
 // its own, from before it runs probed code until it is gone. x86-64 Linux and libc leave %gs to the program. The
 // displacement is such that a task whose base is 0, as the kernel makes a process, counts in a mapping that nobody
-// reads (Process::segment_unread): so does a task that is inside the runtime (SlowLane), and one for which there were
+// reads (Segment::unread): so does a task that is inside the runtime (SlowLane), and one for which there were
 // no counters.
 //
 //   a thread is made     its %gs base is its maker's: it traps before it returns from the system call
@@ -27,7 +27,7 @@ namespace ubp::trap {
 inline constexpr long kSetGs = 0x1001, kGetGs = 0x1004;  // asm/prctl.h: ARCH_SET_GS, ARCH_GET_GS
 
 [[gnu::always_inline]] inline void set_gs_base(std::uint64_t base) {
-  if (g_process.has_fsgsbase) {
+  if (g_process.processor.has_fsgsbase) {
     asm volatile("wrgsbase %0" : : "r"(base) : "memory");
   } else {
     sys::call4(SYS_arch_prctl, kSetGs, static_cast<long>(base));
@@ -35,22 +35,22 @@ inline constexpr long kSetGs = 0x1001, kGetGs = 0x1004;  // asm/prctl.h: ARCH_SE
 }
 
 [[gnu::always_inline]] inline bool counts_by_segment() {
-  return __atomic_load_n(&g_process.counts_by_segment,
+  return __atomic_load_n(&g_process.segment.is_used,
                          __ATOMIC_ACQUIRE);  // pairs with Probepoints, which has made the mapping
 }
 
 // A program may have put something else where the TLS was (wrfsbase): only a state's address is followed.
 [[gnu::always_inline]] inline bool is_state(const TaskState* task) {
   const std::uint64_t offset =
-      reinterpret_cast<std::uint64_t>(task) - reinterpret_cast<std::uint64_t>(g_process.states);
-  return offset < g_process.layout.blocks * g_process.state_bytes && offset % g_process.state_bytes == 0;
+      reinterpret_cast<std::uint64_t>(task) - reinterpret_cast<std::uint64_t>(g_process.tasks.states);
+  return offset < g_process.tasks.blocks * g_process.tasks.state_bytes && offset % g_process.tasks.state_bytes == 0;
 }
 
 // The block of a state, also of one that a forked child finds wiped.
 [[gnu::always_inline]] inline std::uint32_t block_of(const TaskState* task) {
   return static_cast<std::uint32_t>(
-      (reinterpret_cast<std::uint64_t>(task) - reinterpret_cast<std::uint64_t>(g_process.states)) /
-      g_process.state_bytes);
+      (reinterpret_cast<std::uint64_t>(task) - reinterpret_cast<std::uint64_t>(g_process.tasks.states)) /
+      g_process.tasks.state_bytes);
 }
 
 // Lets the running task, whose state this is, count in its own block.
@@ -59,7 +59,7 @@ inline constexpr long kSetGs = 0x1001, kGetGs = 0x1004;  // asm/prctl.h: ARCH_SE
 #ifdef UBP_TEST_NO_BIRTH  // tests/preload/segment_test.cpp: a thread counts where its maker does
   if (block_of(task) != 0) return;
 #endif
-  set_gs_base(reinterpret_cast<std::uint64_t>(g_process.counters_of(block_of(task))) - g_process.segment_unread);
+  set_gs_base(reinterpret_cast<std::uint64_t>(g_process.tasks.counters_of(block_of(task))) - g_process.segment.unread);
 }
 
 // In libc's storage only.

@@ -13,17 +13,6 @@
 namespace ubp::trap {
 namespace {
 
-// True when a frame's RIP may have to be translated: it lies in libubp or in slot memory.
-[[gnu::always_inline]] inline bool is_in_ubp(std::uint64_t rip) {
-  if (rip - g_process.text_low < g_process.text_high - g_process.text_low) return true;
-  if (g_process.detours.chunk_of(rip) != nullptr) return true;
-  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
-    if (rip - g_process.areas[area].rx < g_process.layout.area_bytes) return true;
-    if (rip - g_process.permanent[area].base < g_process.permanent[area].bytes) return true;
-  }
-  return false;
-}
-
 // A filter of the program's (SECCOMP_RET_TRAP) has raised SIGSYS for a system call of the runtime's own. The program's
 // handler knows nothing of that, and the trap path, begun again behind it, would make the same call for ever: the call
 // has failed, and the runtime does without.
@@ -32,7 +21,7 @@ namespace {
   constexpr std::uint64_t kNoSuchCall = ~std::uint64_t{37};  // -ENOSYS
   if (info->si_signo != SIGSYS || info->si_code != kSeccomp) return false;
   const std::uint64_t call = reinterpret_cast<std::uint64_t>(info->si_addr);  // si_call_addr has its place
-  if (call - g_process.text_low >= g_process.text_high - g_process.text_low && !this_thread().in_runtime) return false;
+  if (!g_process.text.holds(call) && !this_thread().in_runtime) return false;
   uc->rax = kNoSuchCall;
   return true;
 }
@@ -116,7 +105,7 @@ UBP_RANGE(resuming) void ubp_trap_moved(Context* uc, TaskState* task, std::uint3
     if (this_thread().state == task) task->fast = nullptr;  // its detours leave the hit to ubp_trap_decide
   } else {
     std::uint64_t* const counter = task->counters + index;
-    --*(*counter != 0 ? counter : counter + g_process.offset_of(Counter::kJumped));
+    --*(*counter != 0 ? counter : counter + g_process.tasks.offset_of(Counter::kJumped));
   }
   sys::set_signal_mask(before);
 }
@@ -150,7 +139,7 @@ UBP_RANGE(resuming) int ubp_trap_resume(Context* uc) {
 
 // Range: entering. Shows the handler the original context; handler 0: there is none, return from the frame.
 UBP_RANGE(entering) Prepared ubp_signal_prepare(siginfo_t* info, Context* uc) {
-  if (const xol::Displaced* const made_by = born_at(uc->rip, uc->rax)) [[unlikely]]
+  if (const xol::Displaced* const made_by = born_at(g_process, uc->rip, uc->rax)) [[unlikely]]
     give_birth(uc, *made_by);
   if (refused_call(info, uc) || defer(info, uc)) [[unlikely]]
     return {0, uc};
@@ -174,12 +163,13 @@ UBP_RANGE(entering) Prepared ubp_signal_prepare(siginfo_t* info, Context* uc) {
   };
   if (range_of(uc->rip) == Range::kEntering && is_fault(info)) [[unlikely]]
     return overflow(uc);
-  if (is_in_ubp(uc->rip) || g_process.is_own_stack(reinterpret_cast<std::uint64_t>(uc))) [[unlikely]] {
+  if (g_process.is_in_runtime(uc->rip) || g_process.tasks.is_own_stack(reinterpret_cast<std::uint64_t>(uc)))
+      [[unlikely]] {
     const std::uint64_t before = block_all();
     Context* const settled = settle(uc);
     if (settled == nullptr) return overflow(uc);
     uc = settled;
-    if (g_process.policy == xol::Policy::kSteal) [[unlikely]] {  // its context is in no slot any more
+    if (g_process.slots.policy == xol::Policy::kSteal) [[unlikely]] {  // its context is in no slot any more
       if (TaskState* task = current_task(uc->rsp, uc->stack_base))
         task->held.store(0, std::memory_order_release);  // pairs with is_held
     }
@@ -211,11 +201,12 @@ UBP_RANGE(outside) Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) {
       info->si_code == SI_QUEUE && reinterpret_cast<std::uint64_t>(info->si_value.sival_ptr) == UBP_ENTRY_MARK;
   if (is_own) return {0, uc};  // arm/threads.cpp asked, and no longer waits
   // A step inside a detour: the program sees one only where an instruction of its own has been executed.
-  if (info->si_code == TRAP_TRACE && (is_before_copies(uc->rip) || consuming_task(uc->rsp) != nullptr)) return {0, uc};
+  if (info->si_code == TRAP_TRACE && (is_before_copies(g_process, uc->rip) || consuming_task(uc->rsp) != nullptr))
+    return {0, uc};
   if (is_breakpoint_of(uc, &ubp_trap_deliver) || is_delivery(uc))
     return deliver(uc, reinterpret_cast<TaskState*>(uc->rsi));
   const std::uint64_t before = block_all();
-  if (is_in_ubp(uc->rip)) {
+  if (g_process.is_in_runtime(uc->rip)) {
     Context* const settled = settle(uc);
     uc = settled != nullptr ? settled : uc;
   }

@@ -22,7 +22,7 @@ inline constexpr std::uint64_t kVerifyGap = 65536;  // how far outside the verif
 #ifdef UBP_TEST_NO_TASK_CHECK  // tests/preload/controls_test.cpp: whoever shares the TLS passes for the owner
   return task->tid.load(std::memory_order_relaxed) != 0;
 #endif
-  return rsp - task->verified_low < task->verified_bytes && !sys::is_set(g_process.shares_tls);
+  return rsp - task->verified_low < task->verified_bytes && !sys::is_set(g_process.tasks.shares_tls);
 }
 
 // Called by the owner only. Whoever interrupts sees a smaller range or the larger one, both true.
@@ -41,7 +41,7 @@ inline constexpr std::uint64_t kVerifyGap = 65536;  // how far outside the verif
 // A forked child (or one made by raw clone or _Fork) finds its states wiped: it needs slot pages of its own before it
 // claims one. Returns false when the kernel denies the memory.
 [[gnu::always_inline]] inline bool set_up_child(std::uint32_t tid) {
-  std::atomic<std::uint32_t>& word = *g_process.fork_state;
+  std::atomic<std::uint32_t>& word = *g_process.tasks.fork_state;
   const std::uint32_t mine = tid << 1;
   for (;;) {
     std::uint32_t seen = word.load(std::memory_order_acquire);  // pairs with the release store of kReady below
@@ -52,9 +52,9 @@ inline constexpr std::uint64_t kVerifyGap = 65536;  // how far outside the verif
     }
     if (seen == 0 && !sys::exchange_if(word, seen, mine, __ATOMIC_ACQUIRE)) continue;
 #ifndef UBP_TEST_SHARED_AFTER_FORK  // tests/preload/controls_test.cpp: the child keeps its parent's pages
-    for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
-      const xol::Area& views = g_process.areas[area];
-      const xol::AreaLayout& layout = g_process.layout;
+    for (std::uint32_t area = 0; area < g_process.slots.area_count; ++area) {
+      const xol::Area& views = g_process.slots.areas[area];
+      const xol::AreaLayout& layout = g_process.slots.layout;
       if (!xol::map_views(views.rx, views.rw, layout.area_bytes) ||
           (layout.shared_bytes != 0 && !xol::open_pages(views, layout.shared_offset, layout.shared_bytes))) {
         word.store(0, std::memory_order_relaxed);  // nothing was published: the next hit tries again
@@ -62,7 +62,7 @@ inline constexpr std::uint64_t kVerifyGap = 65536;  // how far outside the verif
       }
     }
 #endif
-    g_process.pid = sys::getpid();
+    g_process.tasks.pid = sys::getpid();
     word.store(kReady, std::memory_order_release);  // pairs with the acquire load above
     return true;
   }
@@ -85,13 +85,13 @@ inline constexpr std::uint64_t kVerifyGap = 65536;  // how far outside the verif
     return !sys::failed(
         sys::call4(SYS_mprotect, static_cast<long>(low), static_cast<long>(high - low), PROT_READ | PROT_WRITE));
   };
-  bool done = open(reinterpret_cast<std::uint64_t>(g_process.state(block)), g_process.state_bytes);
-  done &= open(reinterpret_cast<std::uint64_t>(g_process.counters) + block * g_process.counter_bytes,
-               g_process.counter_bytes);
-  done &= open(g_process.stack_of(block), g_process.own_stack_bytes - xol::kPageBytes);
-  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
-    const std::uint64_t offset = block * g_process.layout.block_bytes;
-    done &= xol::open_pages(g_process.areas[area], offset, g_process.layout.block_bytes);
+  bool done = open(reinterpret_cast<std::uint64_t>(g_process.tasks.state(block)), g_process.tasks.state_bytes);
+  done &= open(reinterpret_cast<std::uint64_t>(g_process.tasks.counters) + block * g_process.tasks.counter_bytes,
+               g_process.tasks.counter_bytes);
+  done &= open(g_process.tasks.stack_of(block), g_process.tasks.own_stack_bytes - xol::kPageBytes);
+  for (std::uint32_t area = 0; area < g_process.slots.area_count; ++area) {
+    const std::uint64_t offset = block * g_process.slots.layout.block_bytes;
+    done &= xol::open_pages(g_process.slots.areas[area], offset, g_process.slots.layout.block_bytes);
   }
   return done;
 }
@@ -108,12 +108,12 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
 // Finds the state whose owner is `who`, or claims one: a dead task's, else a fresh one. nullptr: all are in use, or
 // memory is denied. wanted: where nothing is claimed yet, this block, in which a forked child may have counted already.
 [[gnu::always_inline]] inline TaskState* claim_state(Identity who, std::uint32_t wanted = kAnyBlock) {
-  const std::uint32_t limit = g_process.layout.blocks;
-  std::uint32_t used = g_process.high_water->load(std::memory_order_acquire);  // pairs with the exchange below
+  const std::uint32_t limit = g_process.tasks.blocks;
+  std::uint32_t used = g_process.tasks.high_water->load(std::memory_order_acquire);  // pairs with the exchange below
   if (TaskState* const task = find_state(who.key, used)) return task;
-  g_process.threads_seen->fetch_add(1, std::memory_order_relaxed);  // a statistic
+  g_process.tasks.threads_seen->fetch_add(1, std::memory_order_relaxed);  // a statistic
   const auto take_over = [&](std::uint32_t block) __attribute__((always_inline))->TaskState* {
-    TaskState* task = g_process.state(block);
+    TaskState* task = g_process.tasks.state(block);
     std::uint32_t owner = task->tid.load(std::memory_order_acquire);  // pairs with the owner's stores
     if (!is_dead(owner) || !sys::exchange_if(task->tid, owner, who.key, __ATOMIC_ACQ_REL)) return nullptr;
     task->verified_bytes = 0;
@@ -132,13 +132,13 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
   while (used < limit) {
     const std::uint32_t block = used == 0 && wanted < limit ? wanted : used;
     if (!open_block(block)) return nullptr;
-    if (sys::exchange_if(*g_process.high_water, used, block + 1, __ATOMIC_ACQ_REL)) {
-      TaskState* task = g_process.state(block);
+    if (sys::exchange_if(*g_process.tasks.high_water, used, block + 1, __ATOMIC_ACQ_REL)) {
+      TaskState* task = g_process.tasks.state(block);
       task->block = block;
       task->own.state = task;
-      task->counters = g_process.counters_of(block);
-      task->jumped = task->counters + g_process.offset_of(Counter::kJumped);
-      task->consumer_stack = g_process.stack_end(block);
+      task->counters = g_process.tasks.counters_of(block);
+      task->jumped = task->counters + g_process.tasks.offset_of(Counter::kJumped);
+      task->consumer_stack = g_process.tasks.stack_end(block);
       auto* const save = reinterpret_cast<runtime::DetourSave*>(task->consumer_stack);
       save->context[1] = task->consumer_stack;
       save->context[runtime::kContextTask] = reinterpret_cast<std::uint64_t>(task);

@@ -20,7 +20,7 @@ inline constexpr long kSetFs = 0x1002, kGetFs = 0x1003;  // asm/prctl.h: ARCH_SE
 
 [[gnu::always_inline]] inline std::uint64_t fs_base() {
   std::uint64_t base = 0;
-  if (g_process.has_fsgsbase) {
+  if (g_process.processor.has_fsgsbase) {
     asm volatile("rdfsbase %0" : "=r"(base));
   } else {
     sys::call4(SYS_arch_prctl, kGetFs, reinterpret_cast<long>(&base));
@@ -49,7 +49,7 @@ extern std::uint64_t g_known_bases[kKnownBases];
 // What is kept in libc's storage of the running thread; nullptr: %fs leads elsewhere.
 [[gnu::always_inline]] inline Thread* thread_in_storage() {
   // Without FSGSBASE the kernel would have to be asked at each hit.
-  if (!g_process.has_fsgsbase && !sys::is_set(ubp_moves_fs)) return &t_thread;
+  if (!g_process.processor.has_fsgsbase && !sys::is_set(ubp_moves_fs)) return &t_thread;
   const std::uint64_t base = fs_base();
   auto* const thread = reinterpret_cast<Thread*>(base + thread_offset());
   std::uint64_t& known = g_known_bases[(base >> 12) % kKnownBases];
@@ -72,11 +72,11 @@ struct Identity {
 inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000;
 
 [[gnu::always_inline]] inline Identity identify(std::uint32_t tid) {
-  if (sys::is_process(g_process.pid)) return {tid, true, true};
+  if (sys::is_process(g_process.tasks.pid)) return {tid, true, true};
   // The parent of a task in a new pid namespace has no number there; and one that is made there has another parent, or
   // process 1.
   const long parent = sys::call4(SYS_getppid, 0);
-  const bool is_here = parent == static_cast<long>(g_process.pid) && parent != 1;
+  const bool is_here = parent == static_cast<long>(g_process.tasks.pid) && parent != 1;
   return {tid | kGuest | (parent == 0 ? kOtherNamespace : 0), false, is_here};
 }
 
@@ -84,7 +84,7 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
 [[gnu::always_inline]] inline TaskState* find_state(std::uint32_t key, std::uint32_t used) {
   for (std::uint32_t block = 0; block < used; ++block) {
     // Relaxed: only the task itself ever stores its own key, so it sees its own claim.
-    if (g_process.state(block)->tid.load(std::memory_order_relaxed) == key) return g_process.state(block);
+    if (g_process.tasks.state(block)->tid.load(std::memory_order_relaxed) == key) return g_process.tasks.state(block);
   }
   return nullptr;
 }
@@ -97,8 +97,8 @@ inline constexpr std::uint32_t kGuest = 0x80000000, kOtherNamespace = 0x40000000
 
 // The running task's state, where %fs leads elsewhere; nullptr: it has none.
 [[gnu::always_inline]] inline TaskState* state_elsewhere() {
-  if (g_process.high_water == nullptr) return nullptr;
-  return find_state(identify(sys::gettid()).key, g_process.used_blocks());
+  if (g_process.tasks.high_water == nullptr) return nullptr;
+  return find_state(identify(sys::gettid()).key, g_process.tasks.used_blocks());
 }
 
 // What is kept for the running thread. g_nobody: nothing is, and what is written there is lost.
@@ -120,7 +120,7 @@ class Storage {
     const TaskState* const task = state_elsewhere();
     const Thread* const own = task != nullptr ? storage_of(task) : nullptr;
     const std::uint64_t base = own != nullptr ? reinterpret_cast<std::uint64_t>(own) - thread_offset()
-                               : may_borrow   ? g_process.loading_tls
+                               : may_borrow   ? g_process.tasks.loading_tls
                                               : 0;
     is_there_ = base != 0;
     if (!is_there_) return;
@@ -146,13 +146,13 @@ class Storage {
   if (thread_in_storage() == nullptr) return;  // it has before
   if (__atomic_exchange_n(reinterpret_cast<bool*>(&ubp_moves_fs), true, __ATOMIC_ACQ_REL))
     return;  // pairs with Machine::start
-  if (g_process.before_sharing_tls != nullptr) g_process.before_sharing_tls();
+  if (g_process.upcalls.before_sharing_tls != nullptr) g_process.upcalls.before_sharing_tls();
 }
 
 // Whether this is a vfork child whose handlers clone3 has reset (clone.h): it shares g_handlers with its parent.
 [[gnu::always_inline]] inline bool is_cleared_guest() {
   const std::uint32_t guest = this_thread().app_trap.cleared_guest;
-  return guest != 0 && !sys::is_process(g_process.pid) && guest == sys::gettid();
+  return guest != 0 && !sys::is_process(g_process.tasks.pid) && guest == sys::gettid();
 }
 
 }  // namespace ubp::trap

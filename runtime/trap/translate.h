@@ -73,26 +73,28 @@ namespace ubp::trap {
 }
 
 // RIP in a slot: false when it is not.
-[[gnu::always_inline]] inline bool translate_slot(Context* uc, siginfo_t* info) {
+[[gnu::always_inline]] inline bool translate_slot(const CodeMap& code, const Tasks& tasks, Context* uc,
+                                                  siginfo_t* info) {
   const std::uint64_t rip = uc->rip;
-  for (std::uint32_t area = 0; area < g_process.area_count; ++area) {
+  const Slots& slots = code.slots;
+  for (std::uint32_t area = 0; area < slots.area_count; ++area) {
     std::uint32_t point = runtime::kNotFound;
     std::uint64_t offset = 0;
-    const PermanentSlots& permanent = g_process.permanent[area];
+    const PermanentSlots& permanent = slots.permanent[area];
     if (rip - permanent.base < permanent.bytes) {
       offset = (rip - permanent.base) % xol::kSlotBytes;
-      point = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(rip - offset)));
+      point = code.point_of_slot(rip - offset);
       if (point == runtime::kNotFound) return false;
-    } else if (rip - g_process.areas[area].rx < g_process.layout.area_bytes) {
-      const std::uint64_t in_shared = rip - g_process.areas[area].rx - g_process.layout.shared_offset;
-      if (in_shared < g_process.layout.shared_bytes) {
+    } else if (rip - slots.areas[area].rx < slots.layout.area_bytes) {
+      const std::uint64_t in_shared = rip - slots.areas[area].rx - slots.layout.shared_offset;
+      if (in_shared < slots.layout.shared_bytes) {
         offset = in_shared % xol::kSlotBytes;
-        point = g_process.table.find(static_cast<std::uint64_t>(xol::shared_origin(rip - offset)));
+        point = code.point_of_slot(rip - offset);
         if (point == runtime::kNotFound) return false;
       } else {
-        const xol::SlotLocation at = xol::locate(g_process.layout, g_process.areas[area], rip);
-        if (at.block >= g_process.high_water->load(std::memory_order_relaxed)) return false;  // never opened
-        const std::uint32_t tag = g_process.cache(g_process.state(at.block), area).tags[at.slot];
+        const xol::SlotLocation at = xol::locate(slots.layout, slots.areas[area], rip);
+        if (at.block >= tasks.high_water->load(std::memory_order_relaxed)) return false;  // never opened
+        const std::uint32_t tag = slots.cache(tasks.state(at.block), area).tags[at.slot];
         if (tag == 0) return false;
         point = tag - 1;
         offset = at.offset;
@@ -100,7 +102,7 @@ namespace ubp::trap {
     } else {
       continue;
     }
-    const xol::Displaced& displaced = g_process.table.points[point];
+    const xol::Displaced& displaced = code.table.points[point];
     const xol::SlotPosition position = xol::position_in_slot(displaced, offset);
     const auto original = static_cast<std::uint64_t>(position.address);
     if (info != nullptr) fix_fault_address(info, rip, original);
@@ -131,18 +133,16 @@ namespace ubp::trap {
   uc->eflags = runtime::with_status(uc->eflags, save.status);
 }
 
-// RIP in a detour: false when it is not. What the detour has spilled is in the thread's storage, since nothing of its
-// own runs between the detour and this.
-[[gnu::always_inline]] inline bool translate_detour(Context* uc, siginfo_t* info) {
-  const runtime::DetourInfo* const detour = g_process.detours.around(uc->rip);
-  if (detour == nullptr) return false;
-  const runtime::DetourPosition position = runtime::detour_position(*detour, uc->rip);
+// RIP in this detour, which has spilled what is in the thread's storage: nothing of its own runs between the detour and
+// this.
+[[gnu::always_inline]] inline void leave_detour(const runtime::DetourInfo& detour, const Spilled& spilled, Context* uc,
+                                                siginfo_t* info) {
+  const runtime::DetourPosition position = runtime::detour_position(detour, uc->rip);
   if (info != nullptr) fix_fault_address(info, uc->rip, position.rip);
   const bool is_saved = position.is(runtime::kAllSaved), is_consumed = !position.is(runtime::kUnconsumed);
   const auto* const save = reinterpret_cast<const runtime::DetourSave*>(
       is_saved && !position.is(runtime::kSaveInRcx) ? runtime::detour_save_at(uc->rsp) : uc->rcx);
   if (position.is(runtime::kRaxSaved)) uc->rax = save->registers[0];
-  const Spilled& spilled = this_thread().spilled;
   if (position.is(runtime::kRcxSpilled)) uc->rcx = spilled.rcx;
   if (position.is(runtime::kRaxSpilled)) uc->rax = spilled.rax;
   if (position.is(runtime::kRdxSpilled)) uc->rdx = spilled.rdx;
@@ -165,20 +165,27 @@ namespace ubp::trap {
   } else {
     set_rip(uc, position.rip);
   }
+}
+
+// RIP in a detour: false when it is not.
+[[gnu::always_inline]] inline bool translate_detour(const CodeMap& code, Context* uc, siginfo_t* info) {
+  const runtime::DetourInfo* const detour = code.detours.around(uc->rip);
+  if (detour == nullptr) return false;
+  leave_detour(*detour, this_thread().spilled, uc, info);
   return true;
 }
 
 // Whether RIP is in a detour, none of whose instructions have been executed.
-[[gnu::always_inline]] inline bool is_before_copies(std::uint64_t rip) {
-  const runtime::DetourInfo* const detour = g_process.detours.around(rip);
+[[gnu::always_inline]] inline bool is_before_copies(const CodeMap& code, std::uint64_t rip) {
+  const runtime::DetourInfo* const detour = code.detours.around(rip);
   return detour != nullptr && runtime::detour_position(*detour, rip).is_before;
 }
 
 // Gives the thread that a system call has just made its own state and %gs, and sends it on.
 [[gnu::always_inline]] inline void give_birth(Context* uc, const xol::Displaced& made_by) {
   if (current_task(uc->rsp) == nullptr) {
-    set_gs_base(0);                                                     // or it would count in its maker's block
-    g_process.uncounted_tasks.fetch_add(1, std::memory_order_relaxed);  // a statistic
+    set_gs_base(0);  // or it would count in its maker's block
+    g_process.segment.uncounted_tasks.fetch_add(1, std::memory_order_relaxed);  // a statistic
   }
   uc->rcx = made_by.next();
   set_rip(uc, made_by.next());
@@ -202,7 +209,7 @@ namespace ubp::trap {
   if (task == nullptr || this_thread().in_runtime || task->consumer.load(std::memory_order_relaxed) != 0)
     return false;  // its own
   const std::uint64_t origin = hit->rip - 1;
-  const bool is_simple = hit->stack_base == g_process.stack_of(task->block) && task->moved_origin != origin &&
+  const bool is_simple = hit->stack_base == g_process.tasks.stack_of(task->block) && task->moved_origin != origin &&
                          !g_process.table.points[point].has_consumers && !g_process.table.points[point].is_hook;
   if (!is_simple) return false;
   copy_context(frame, hit);
@@ -216,7 +223,7 @@ namespace ubp::trap {
 #ifdef UBP_TEST_NO_TRANSLATION  // tests/preload/controls_test.cpp: handlers see, and return to, what they interrupted
   return;
 #endif
-  if (translate_slot(frame, info) || translate_detour(frame, info)) return;
+  if (translate_slot(g_process, g_process.tasks, frame, info) || translate_detour(g_process, frame, info)) return;
   const Range range = range_of(frame->rip);
   if (range == Range::kOutside || range == Range::kEntering) return;
   const Context* hit = interrupted_frame(frame);
@@ -225,7 +232,7 @@ namespace ubp::trap {
     case Range::kUncounted: {
       const std::uint64_t origin = hit->rip - 1;
       if (const_cast<Context*>(hit)->info()->si_code != SI_KERNEL) return;  // as below
-      if (const std::uint64_t next_address = left_pool(origin)) {
+      if (const std::uint64_t next_address = left_pool(g_process, origin)) {
         copy_context(frame, hit);
         set_rip(frame, next_address);
         return;
@@ -235,12 +242,12 @@ namespace ubp::trap {
       const std::uint32_t point = g_process.table.find(origin);
       const bool is_point = point != runtime::kNotFound;
       if (is_point && count_early(frame, hit, point)) return;
-      if (const xol::Displaced* const made_by = is_point ? nullptr : born_at(hit->rip, hit->rax)) {
+      if (const xol::Displaced* const made_by = is_point ? nullptr : born_at(g_process, hit->rip, hit->rax)) {
         copy_context(frame, hit);
         give_birth(frame, *made_by);
         return;
       }
-      if (!is_point && !find_detoured(hit->rip, detoured)) return;
+      if (!is_point && !find_detoured(g_process, hit->rip, detoured)) return;
       copy_context(frame, hit);
       set_rip(frame, is_point ? origin : detoured.origin);
       return;
@@ -259,7 +266,7 @@ namespace ubp::trap {
         frame->rsp = next.rsp;
         frame->rcx = next.rcx;
         set_rip(frame, next.rip);
-        translate_detour(frame, nullptr);
+        translate_detour(g_process, frame, nullptr);
       } else {
         resume_later(frame, next.origin, kConsumed);
       }
@@ -288,7 +295,7 @@ namespace ubp::trap {
   }
   frame->reserved[2] = 0;
   const Thread* const storage = thread_in_storage();
-  frame->reserved[4] = storage == nullptr ? 1 : g_process.has_fsgsbase ? fs_base() : 0;
+  frame->reserved[4] = storage == nullptr ? 1 : g_process.processor.has_fsgsbase ? fs_base() : 0;
   const bool is_blocked = (storage != nullptr ? *storage : this_thread()).app_trap.is_blocked;
   if (is_blocked) frame->mask |= kTrapBit;  // that may have it already: lent by a system call (begins_in_lent_mask)
 }

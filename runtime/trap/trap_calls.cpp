@@ -72,7 +72,7 @@ UBP_RANGE(outside) bool ubp_trap_set_up_child() {
   // The signal stack is a parent's, and another thread of the child may get that block: the application's own instead.
   std::uint64_t present[3] = {0, SS_DISABLE, 0};
   sys::call4(SYS_sigaltstack, 0, reinterpret_cast<long>(present));
-  if (g_process.is_own_stack(present[0])) {
+  if (g_process.tasks.is_own_stack(present[0])) {
     const std::uint64_t flags = thread.app_stack.size == 0 ? SS_DISABLE : 0;
     const std::uint64_t wanted[3] = {thread.app_stack.base, flags, thread.app_stack.size};
     sys::call4(SYS_sigaltstack, reinterpret_cast<long>(wanted), 0);

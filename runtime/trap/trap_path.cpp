@@ -39,14 +39,16 @@ inline constexpr std::uint64_t kRetry = 1;
 [[gnu::always_inline]] inline bool can_return_fast(const Context* uc) {
   constexpr std::uint64_t kTrapFlag = 0x100, kNestedTask = 0x4000;
   constexpr std::uint16_t kUserCode = 0x33, kUserStack = 0x2b;
-  if (!g_process.fast_return || (uc->eflags & (kTrapFlag | kNestedTask)) != 0 || (uc->stack_flags & kAutodisarm) != 0)
+  if (!g_process.processor.fast_return || (uc->eflags & (kTrapFlag | kNestedTask)) != 0 ||
+      (uc->stack_flags & kAutodisarm) != 0)
     return false;
   if (uc->cs != kUserCode || uc->ss != kUserStack) return false;
   if (uc->fpstate == nullptr || fp_word(uc, 464) != kFpMagic1) return false;
   if (has_shadow_stack()) return false;
-  if (g_process.pkru_offset != 0) {
+  if (g_process.processor.pkru_offset != 0) {
     constexpr std::uint32_t kPkruBit = 1u << 9, kXstateBv = 512;
-    const std::uint32_t saved = (fp_word(uc, kXstateBv) & kPkruBit) != 0 ? fp_word(uc, g_process.pkru_offset) : 0;
+    const std::uint32_t saved =
+        (fp_word(uc, kXstateBv) & kPkruBit) != 0 ? fp_word(uc, g_process.processor.pkru_offset) : 0;
     if (saved != read_pkru()) return false;
   }
   return true;
@@ -78,7 +80,7 @@ inline constexpr std::uint64_t kRetry = 1;
   const bool by_words = uc->rax == SYS_clone3;
   const std::uint64_t flags = by_words ? words[0] : uc->rdi;
   if ((flags & CLONE_SETTLS) == 0)
-    g_process.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
+    g_process.tasks.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
   const bool brings_own = (flags & CLONE_SETTLS) != 0;
   const std::uint64_t own = !brings_own                            ? 0
                             : !by_words                            ? uc->r8
@@ -86,12 +88,13 @@ inline constexpr std::uint64_t kRetry = 1;
                                                                    : 0;
   const bool is_libcs =
       brings_own && is_marked(reinterpret_cast<const Thread*>(own + thread_offset()));  // libc has made it before
-  if (is_libcs || g_process.before_sharing_tls == nullptr || !g_process.is_own_stack(address_of(uc))) return;
+  if (is_libcs || g_process.upcalls.before_sharing_tls == nullptr || !g_process.tasks.is_own_stack(address_of(uc)))
+    return;
   const std::uint64_t before = block_all();
   if (brings_own) {
     leave_storage();
   } else {
-    g_process.before_sharing_tls();
+    g_process.upcalls.before_sharing_tls();
   }
   sys::set_signal_mask(before);
 }
@@ -130,7 +133,7 @@ struct Decision {
   if (is_consuming(task)) [[unlikely]] {
     if (is_below(task, uc->rsp)) {
       next.consumed = kMissed;
-      return counter + g_process.offset_of(Counter::kMissed);
+      return counter + g_process.tasks.offset_of(Counter::kMissed);
     }
     end_consuming(task);  // a consumer was left by longjmp, which none may do
     give_up_deferred(task);
@@ -142,7 +145,7 @@ struct Decision {
   }
   if (storage == nullptr && g_process.table.points[next.index].has_consumers) [[unlikely]] {
     next.consumed = kMissed;
-    return counter + g_process.offset_of(Counter::kMissed);
+    return counter + g_process.tasks.offset_of(Counter::kMissed);
   }
   return counter;
 }
@@ -154,36 +157,36 @@ extern "C" {
 // What the hit path does only now and then, out of its way: tests/checks/link_check looks at what is left, and finds no
 // locked instruction in it. Each in the range of its caller.
 UBP_RANGE(uncounted) TaskState* ubp_trap_find_task(const Context* uc) { return current_task(uc->rsp, uc->stack_base); }
-UBP_RANGE(uncounted) void ubp_trap_find_other(const Context* uc, Trap& trap) { trap = other_trap_of(uc); }
+UBP_RANGE(uncounted) void ubp_trap_find_other(const Context* uc, Trap& trap) { trap = other_trap_of(g_process, uc); }
 UBP_RANGE(pending) void ubp_trap_consume(Context* uc) { consume(uc); }
 // A probepoint that still traps has been hit often: may it have a jump? With all signals blocked, so that none can
 // abandon what goes on in there.
 UBP_RANGE(pending) void ubp_trap_promote(Context* uc) {
   const Continuation& next = continuation(uc);
   // Its in_runtime will be set: whoever shares it would count nothing meanwhile.
-  const bool is_alone = !sys::is_set(g_process.shares_tls);  // set by this thread before it shares
+  const bool is_alone = !sys::is_set(g_process.tasks.shares_tls);  // set by this thread before it shares
   const Thread* const thread = thread_in_storage();
   const bool can = is_alone && thread != nullptr && !thread->in_runtime && next.consumed != kMissed &&
-                   g_process.is_own_stack(address_of(uc));
+                   g_process.tasks.is_own_stack(address_of(uc));
   if (!can) return;
 #ifndef UBP_TEST_NO_SANDBOX  // tests/preload/environment_test.cpp: a program's filter is not minded
   if (sys::is_set(g_process.is_sandboxed)) return;  // set by this thread, or just now by another
 #endif
   const std::uint64_t before = block_all();
-  g_process.promote(next.index);
+  g_process.upcalls.promote(next.index);
   sys::set_signal_mask(before);
 }
 UBP_RANGE(pending) bool ubp_trap_makes_thread(const Context* uc) { return counts_by_segment() && makes_thread(uc); }
 // A program is about to be executed. Signals are blocked as in ubp_trap_promote; one that comes behind has it told
 // again.
 UBP_RANGE(pending) void ubp_trap_tell_exec(const Context* uc) {
-  const bool can = g_process.before_exec != nullptr && !sys::is_set(g_process.is_sandboxed) &&
-                   g_process.is_own_stack(address_of(uc));
+  const bool can = g_process.upcalls.before_exec != nullptr && !sys::is_set(g_process.is_sandboxed) &&
+                   g_process.tasks.is_own_stack(address_of(uc));
   if (!can || this_thread().in_runtime) return;
   const std::uint64_t before = block_all();
   const Storage storage(false);
   if (storage.is_there())
-    g_process.before_exec(uc->rax == SYS_execve ? reinterpret_cast<const char*>(uc->rdi) : nullptr);
+    g_process.upcalls.before_exec(uc->rax == SYS_execve ? reinterpret_cast<const char*>(uc->rdi) : nullptr);
   sys::set_signal_mask(before);
 }
 // The program is about to set %fs. Signals are blocked as in ubp_trap_promote.
@@ -209,10 +212,10 @@ UBP_RANGE(uncounted) Decision ubp_trap_go_on(Context* uc, const Trap& trap, Task
 // It is back from the call that the gate has changed, or begins there; or a new thread begins.
 UBP_RANGE(uncounted) Decision ubp_trap_begin(Context* uc, TrapKind kind) {
   if (kind == TrapKind::kBorn) {
-    give_birth(uc, *born_at(uc->rip, uc->rax));
+    give_birth(uc, *born_at(g_process, uc->rip, uc->rax));
     return {kRetry, uc};
   }
-  const xol::Displaced& gate = *cloned_at(uc->rip - 1);
+  const xol::Displaced& gate = *cloned_at(g_process, uc->rip - 1);
   finish_clone(uc, gate);
   return ubp_trap_go_on(uc, {TrapKind::kLeftSlot, runtime::kNotFound, gate.next()}, nullptr, false);
 }
@@ -222,7 +225,7 @@ UBP_RANGE(uncounted) Decision ubp_trap_without_state(Context* uc, Trap& trap) {
   const bool needs_slot = trap.copy == 0 && g_process.table.points[trap.index].route == decoder::Route::kSlot;
   if (needs_slot && !take_out(trap.index)) return {0, uc};
   const bool is_own = trap.index < g_process.own_points;
-  if (!is_own) g_process.taken_out->fetch_add(1, std::memory_order_relaxed);  // a statistic
+  if (!is_own) g_process.tasks.taken_out->fetch_add(1, std::memory_order_relaxed);  // a statistic
   if (needs_slot) {
     uc->rip = trap.origin;
     return {kRetry, uc};
@@ -260,10 +263,10 @@ UBP_RANGE(uncounted) Decision ubp_trap_decide(Context* uc) {
   std::uint64_t* const counter = counter_of(next, uc, storage);
   // In a detour, a consumer runs on the task's own stack: the next trap's frame must not come where the application's
   // are.
-  const bool has_stack = uc->stack_base == g_process.stack_of(task->block);
+  const bool has_stack = uc->stack_base == g_process.tasks.stack_of(task->block);
   const bool may_count_alone = trap.copy != 0 && next.consumed == kNotConsumed && storage != nullptr &&
                                task == storage->state && has_stack && task->moved_origin == 0;
-  if (may_count_alone && !sys::is_set(g_process.shares_tls)) {  // set by this thread before it shares
+  if (may_count_alone && !sys::is_set(g_process.tasks.shares_tls)) {  // set by this thread before it shares
     task->fast = task->jumped;
   }
   return {address_of(counter), uc};
@@ -294,7 +297,7 @@ UBP_RANGE(uncounted) Decision ubp_trap_decide(Context* uc) {
     go_on_at(next, rip);
     return;
   }
-  next.rip = g_process.permanent[point.area].base + point.system.permanent * xol::kSlotBytes;
+  next.rip = g_process.slots.permanent[point.area].base + point.system.permanent * xol::kSlotBytes;
   if (ubp_trap_makes_thread(uc)) next.rip += xol::kBirthOffset;
 }
 
@@ -302,15 +305,16 @@ UBP_RANGE(uncounted) Decision ubp_trap_decide(Context* uc) {
 [[gnu::always_inline]] inline void displace_hit(Continuation& next, Context* uc) {
   const xol::Displaced& point = g_process.table.points[next.index];
   if (point.is_hook && !this_thread().in_runtime) [[unlikely]] {
-    return go_on_at(next,
-                    g_process.on_modules_changed);  // the linker has called an empty function: it calls ours instead
+    return go_on_at(
+        next,
+        g_process.upcalls.on_modules_changed);  // the linker has called an empty function: it calls ours instead
   }
   if (next.copy == 0) next.copy = g_process.detours.covered_copy(next.index, next.origin);
   if (next.copy != 0) [[unlikely]]
     return go_on_at(next, next.copy);
   const std::uint64_t count = next.task != nullptr ? next.task->counters[next.index] : 0;
   const bool is_hot = count >= kHot && (count & (count - 1)) == 0;  // again and again, ever more rarely
-  if (is_hot && g_process.promote != nullptr) [[unlikely]]
+  if (is_hot && g_process.upcalls.promote != nullptr) [[unlikely]]
     ubp_trap_promote(uc);
   switch (point.route) {
     case decoder::Route::kEmulate: return emulate(next, uc, point);

@@ -262,7 +262,7 @@ void SteppedDetour::trap(siginfo_t* info, Context* uc) {
   last_ = uc->rip;
   if (info->si_code == SI_KERNEL) {  // an int3 of the detour's own
     trap::Detoured found;
-    if (trap::find_detoured(uc->rip, found)) {
+    if (trap::find_detoured(g_process, uc->rip, found)) {
       expect(found.origin == origin_ + executed_ * kPartBytes, "the slow way's probepoint", uc->rip);
       expect(found.copy == info_.entry + info_.copies[executed_], "the slow way's copy", uc->rip);
       last_ = uc->rip = found.copy;

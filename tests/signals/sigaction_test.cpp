@@ -86,8 +86,8 @@ class World {
   World() {
     for (int signal : kUsed) raw_sigaction(signal, nullptr, &kept_[signal]);
     clear();
-    g_process.pid = static_cast<std::uint32_t>(getpid());
-    g_process.fork_state = &fork_state_;
+    g_process.tasks.pid = static_cast<std::uint32_t>(getpid());
+    g_process.tasks.fork_state = &fork_state_;
     signals::g_active = true;
   }
   ~World() {
@@ -287,10 +287,10 @@ TEST_CASE("a vfork child sets its own dispositions in the kernel, and leaves its
   const KernelSigaction first{kFirst, SA_ONSTACK, 0, kTrapBit}, second{kSecond, SA_RESTART, 0, kUser2};
   for (const Door door : {Door{&ask_libc}, Door{&ask_gate}}) {
     world.clear();
-    g_process.pid = static_cast<std::uint32_t>(getpid());
+    g_process.tasks.pid = static_cast<std::uint32_t>(getpid());
     CHECK(door(SIGUSR1, &first).result == 0);
     CHECK(door(SIGTRAP, &first).result == 0);
-    g_process.pid += 1;  // from here on this process is not the one that the table belongs to
+    g_process.tasks.pid += 1;  // from here on this process is not the one that the table belongs to
     CHECK(door(SIGUSR1, &second).result == 0);
     CHECK(door(SIGUSR1, nullptr) == Answer{0, kSecond, SA_RESTART, kUser2});
     check_noted(SIGUSR1, {kFirst, true, false, true});

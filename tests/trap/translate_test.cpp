@@ -60,25 +60,26 @@ class World {
     table_->add(slot_point_);
     table_->add(system);
     std::construct_at(&g_process);
-    g_process.high_water = &high_water_;
+    g_process.tasks.high_water = &high_water_;
     g_process.table = table_->view();
-    g_process.geometry = xol::CacheGeometry::for_slots(4);
-    g_process.layout = xol::AreaLayout::for_slots(4, 2);
-    g_process.area_count = 1;
-    g_process.areas[0] = {0x10000000, 0x20000000};
+    g_process.slots.geometry = xol::CacheGeometry::for_slots(4);
+    g_process.slots.layout = xol::AreaLayout::for_slots(4, 2);
+    g_process.slots.area_count = 1;
+    g_process.tasks.blocks = g_process.slots.layout.blocks;
+    g_process.slots.areas[0] = {0x10000000, 0x20000000};
     xol::write_permanent_slot(permanent_.data(), xol::SlotAddress{reinterpret_cast<std::uint64_t>(permanent_.data())},
                               system);
-    g_process.permanent[0] = {reinterpret_cast<std::uint64_t>(permanent_.data()), xol::kSlotBytes};
-    g_process.states = states_.data();
-    g_process.state_bytes = kStateBytes;
-    xol::SlotCache cache = g_process.cache(g_process.state(1), 0);
+    g_process.slots.permanent[0] = {reinterpret_cast<std::uint64_t>(permanent_.data()), xol::kSlotBytes};
+    g_process.tasks.states = states_.data();
+    g_process.tasks.state_bytes = kStateBytes;
+    xol::SlotCache cache = g_process.slots.cache(g_process.tasks.state(1), 0);
     slot_ = cache.claim(0).slot;
     cache.publish(slot_, 0);
   }
   ~World() { std::construct_at(&g_process); }
 
   // The executable address of the slot that holds kOrigin's instruction, in block 1.
-  std::uint64_t slot() const { return 0x10000000 + g_process.layout.block_bytes + slot_ * xol::kSlotBytes; }
+  std::uint64_t slot() const { return 0x10000000 + g_process.slots.layout.block_bytes + slot_ * xol::kSlotBytes; }
   std::uint64_t permanent() const { return reinterpret_cast<std::uint64_t>(permanent_.data()); }
 
  private:
@@ -355,9 +356,9 @@ struct OnOwnStack {
 
   OnOwnStack() {
     // Ends where the frame does: what stands behind is the application's.
-    g_process.own_stack_bytes = 65536;
-    g_process.stacks =
-        reinterpret_cast<std::uint64_t>(&frame + 1) - g_process.layout.blocks * g_process.own_stack_bytes;
+    g_process.tasks.own_stack_bytes = 65536;
+    g_process.tasks.stacks =
+        reinterpret_cast<std::uint64_t>(&frame + 1) - g_process.tasks.blocks * g_process.tasks.own_stack_bytes;
     g_handlers.handler[SIGUSR1] = 0x404000;
     frame.info.si_signo = SIGUSR1;
     frame.fp[100] = 0x77;
@@ -424,8 +425,8 @@ TEST_CASE("a state whose block is no area's ends the process: nothing is written
       signal(SIGABRT, SIG_DFL);  // doctest has a handler of its own
       close(STDERR_FILENO);
       if (in_trap_path) ubp_trap_broken("", 0);
-      TaskState* const task = g_process.state(1);
-      task->block = g_process.layout.blocks;
+      TaskState* const task = g_process.tasks.state(1);
+      task->block = g_process.tasks.blocks;
       own_slot(task, 0, g_process.table.points[0]);
       _exit(0);
     }

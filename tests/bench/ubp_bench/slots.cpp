@@ -35,7 +35,7 @@ std::vector<xol::Displaced> prepare(const std::string& policy) {
     points.emplace_back(reinterpret_cast<std::uint64_t>(code), decoder::classify({code, 15}), code);
     points.back().area = area.value() & 0xf;
   }
-  trap::g_process.pid = sys::getpid();
+  trap::g_process.tasks.pid = sys::getpid();
   return points;
 }
 

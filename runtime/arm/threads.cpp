@@ -31,13 +31,16 @@ namespace {
 // A bit for every number that a thread may have. Source: linux/threads.h, PID_MAX_LIMIT.
 constexpr std::uint32_t kNumbers = 1U << 22, kBits = 64;
 constexpr std::size_t kArrivedBytes = kNumbers / 8, kBasesBytes = std::size_t{1} << 19;
-constinit std::atomic<std::atomic<std::uint64_t>*> g_arrived{nullptr};  // mapped once: a straggler may look at any time
+// Where the bits are, mapped once: a straggler may look at any time. A number: to load a pointer is a call in
+// libstdc++, which a thread sanitizer would instrument.
+constinit std::atomic<std::uint64_t> g_arrived{0};
 constinit std::atomic<std::uint32_t> g_arrivals{0};
 // Where %fs led those that arrived, in the order of their arrival; behind the bits.
 constexpr std::uint32_t kMostBases = kBasesBytes / sizeof(std::uint64_t);
-[[gnu::no_sanitize_thread]] std::atomic<std::uint64_t>* bases() {
-  return g_arrived.load(std::memory_order_acquire) + kNumbers / kBits;
-}  // pairs with park()
+[[gnu::no_sanitize_thread]] std::atomic<std::uint64_t>* arrived() {
+  return reinterpret_cast<std::atomic<std::uint64_t>*>(g_arrived.load(std::memory_order_acquire));  // pairs with park()
+}
+[[gnu::no_sanitize_thread]] std::atomic<std::uint64_t>* bases() { return arrived() + kNumbers / kBits; }
 constinit std::atomic<std::uint32_t> g_held{0};  // a futex
 
 void wait_a_moment() {
@@ -53,16 +56,15 @@ void wait_a_moment() {
   const std::uint32_t arrival = g_arrivals.fetch_add(1, std::memory_order_release);  // pairs with park()
   if (arrival < kMostBases)
     bases()[arrival].store(trap::fs_base(), std::memory_order_relaxed);  // the bit below publishes it
-  g_arrived.load(std::memory_order_acquire)[tid / kBits].fetch_or(std::uint64_t{1} << tid % kBits,
-                                                                  std::memory_order_release);  // pairs with has_arrived
-  while (g_held.load(std::memory_order_acquire) != 0) {                                        // pairs with let_go()
+  arrived()[tid / kBits].fetch_or(std::uint64_t{1} << tid % kBits,
+                                  std::memory_order_release);  // pairs with has_arrived
+  while (g_held.load(std::memory_order_acquire) != 0) {        // pairs with let_go()
     sys::call4(SYS_futex, reinterpret_cast<long>(&g_held), FUTEX_WAIT_PRIVATE, 1);
   }
 }
 
 bool has_arrived(std::uint32_t tid) {
-  const auto* const arrived = g_arrived.load(std::memory_order_relaxed);  // its own, in park()
-  return (arrived[tid % kNumbers / kBits].load(std::memory_order_acquire) >> tid % kBits & 1) !=
+  return (arrived()[tid % kNumbers / kBits].load(std::memory_order_acquire) >> tid % kBits & 1) !=
          0;  // pairs with hold()
 }
 
@@ -174,15 +176,13 @@ std::optional<std::string> ParkedThreads::park(bool leaves_blocked) {
     return is_alone ? std::nullopt
                     : std::optional<std::string>("cannot list the threads of this process: /proc is not there");
   }
-  std::atomic<std::uint64_t>* const arrived =
-      g_arrived.load(std::memory_order_relaxed);  // the caller's lock: one at a time
-  if (arrived == nullptr) {
+  if (arrived() == nullptr) {  // the caller's lock: one at a time
     void* const bits = mmap(nullptr, kArrivedBytes + kBasesBytes, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (bits == MAP_FAILED) return "no memory to list the threads of this process";
-    g_arrived.store(static_cast<std::atomic<std::uint64_t>*>(bits), std::memory_order_release);  // pairs with hold()
+    g_arrived.store(reinterpret_cast<std::uint64_t>(bits), std::memory_order_release);  // pairs with hold()
   } else {
-    madvise(arrived, kArrivedBytes, MADV_DONTNEED);  // zeros
+    madvise(arrived(), kArrivedBytes, MADV_DONTNEED);  // zeros
   }
   trap::KernelSigaction act{}, old{};
   act.handler = reinterpret_cast<std::uint64_t>(&hold);

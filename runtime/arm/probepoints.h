@@ -148,6 +148,8 @@ class Probepoints {
   void sort_by_address(std::vector<std::uint32_t>& indexes) const;
   void count_users(std::span<const std::uint32_t> indexes, int change);
   void register_membarrier();
+  static constexpr std::size_t kOwnPoints = 256;  // libc has 60 gate sites
+  bool make_own(const plan::Modules& modules);
   void find_own(std::uint32_t module, const plan::Modules& modules, std::vector<xol::Displaced>& own);
   bool can_watch(const xol::Displaced& point);
   void gate_modules_of(const std::vector<xol::Displaced>& points, const plan::Modules& modules);

@@ -199,11 +199,12 @@ namespace {
 
 // Gives `members`, all of them of one area, their slots: bytes that are executable already are written through the text
 // poke, fresh pages before they become executable. False: no room, out of reach, or denied.
-bool make_slots_in(std::uint32_t area, std::span<xol::Displaced* const> members, std::uint64_t spare_bytes) {
+bool make_slots_in(std::uint32_t area, std::span<xol::Displaced* const> members) {
+  constexpr std::uint64_t kSpareBytes = std::uint64_t{1} << 20;  // for those that come later
   trap::PermanentSlots& slots = g_process.slots.permanent[area];
   const std::uint64_t bytes = members.size() * xol::kSlotBytes;
   if (slots.base == 0) {
-    const std::uint64_t near = g_process.slots.areas[area].rx, whole = whole_pages(bytes) + spare_bytes;
+    const std::uint64_t near = g_process.slots.areas[area].rx, whole = whole_pages(bytes) + kSpareBytes;
     const auto base = xol::reserve_near(near, near + g_process.slots.layout.area_bytes, whole);
     if (!base) return false;
     slots = {*base, whole, 0};
@@ -240,7 +241,7 @@ bool make_slots_in(std::uint32_t area, std::span<xol::Displaced* const> members,
 
 }  // namespace
 
-bool make_permanent_slots(std::vector<xol::Displaced>& points, std::uint64_t spare_bytes) {
+bool make_permanent_slots(std::vector<xol::Displaced>& points) {
   std::vector<std::vector<xol::Displaced*>> members(g_process.slots.area_count);
   for (xol::Displaced& point : points) {
     // One that has been a probepoint before has its slot.
@@ -249,9 +250,13 @@ bool make_permanent_slots(std::vector<xol::Displaced>& points, std::uint64_t spa
   }
   bool missing = false;
   for (std::uint32_t area = 0; area < g_process.slots.area_count; ++area) {
-    if (!members[area].empty()) missing |= !make_slots_in(area, members[area], spare_bytes);
+    if (!members[area].empty()) missing |= !make_slots_in(area, members[area]);
   }
   return missing;
+}
+
+bool has_permanent_slot(const xol::Displaced& point) {
+  return point.route != decoder::Route::kSystem || point.system.permanent != xol::kNoPermanentSlot;
 }
 
 void adopt_loading_thread() {

@@ -29,9 +29,11 @@ std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan);
 std::optional<std::uint32_t> find_or_make_area(std::uint64_t low, std::uint64_t high);
 
 // Writes the permanent slots of all Route::kSystem points (private memory, executable only once written) and sets
-// Displaced::permanent. May be called again for further points. spare_bytes: reserved for that, per area. Returns true
-// when some could not be made.
-bool make_permanent_slots(std::vector<xol::Displaced>& points, std::uint64_t spare_bytes);
+// Displaced::permanent. May be called again for further points. Returns true when some could not be
+// made.
+bool make_permanent_slots(std::vector<xol::Displaced>& points);
+// Whether the probepoint has its permanent slot, or needs none.
+bool has_permanent_slot(const xol::Displaced& point);
 
 // Makes the calling thread's state, with its stack as far as RLIMIT_STACK lets it grow (at most 8 MiB). Load time.
 void adopt_loading_thread();

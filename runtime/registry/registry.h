@@ -43,6 +43,9 @@ struct Request {
   bool is_environment = false;    // UBP_PROBES: lives until the process ends
 };
 
+// What the C interface calls a probe.
+inline ubp_probe* handle_of(std::uint64_t id) { return reinterpret_cast<ubp_probe*>(id); }
+
 struct Operation {
   enum Kind : std::uint8_t { kRegister, kEnable, kDisable, kUnregister } kind;
   std::uint64_t id;

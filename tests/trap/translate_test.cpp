@@ -1,128 +1,12 @@
 // What a handler is shown when it interrupted UBP: every range and every slot position, on fabricated frames and
-// without a single signal. Detours: tests/jump/detour_stages_test.cpp.
-#include <doctest/doctest.h>
-#include <signal.h>
+// without a single signal. Detours: detour_test.cpp.
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
-#include <cstring>
-#include <memory>
-
-#include "runtime/table/table.h"
-#include "runtime/trap/slots.h"
-#include "runtime/trap/translate.h"
+#include "tests/trap/fabricated.h"
 
 using namespace ubp;
 using namespace ubp::trap;
-
-extern "C" void ubp_trap_decide();
-extern "C" void ubp_trap_displace();
-extern "C" void ubp_trap_resume();
-extern "C" void ubp_signal_prepare();
-extern "C" void ubp_trap_broken(const char* text, std::uint64_t size);
-
-namespace {
-
-constexpr std::uint64_t kOrigin = 0x401000, kSystem = 0x402000;
-constexpr std::uint64_t kStateBytes = sizeof(TaskState) + 256;  // and a cache
-
-// Room for Continuation and friends below the frame, the frame, its siginfo and a legacy FP image.
-struct Frame {
-  alignas(64) std::array<std::uint8_t, 1024> below{};
-  std::uint64_t padding = 0;
-  std::uint64_t return_address = 0xdead;
-  alignas(16) Context uc{};
-  siginfo_t info{};
-  alignas(64) std::array<std::uint8_t, 512> fp{};
-
-  Frame() { uc.fpstate = fp.data(); }
-};
-static_assert(offsetof(Frame, info) - offsetof(Frame, uc) == UBP_UC_SIGINFO);
-static_assert(offsetof(Frame, uc) - offsetof(Frame, return_address) == 8);
-
-// One slot-routed probepoint at kOrigin, one syscall at kSystem, one XOL area with one task.
-class World {
- public:
-  World() {
-    slot_point_.address = kOrigin;
-    slot_point_.length = 3;
-    slot_point_.route = decoder::Route::kSlot;
-    xol::Displaced system = slot_point_;
-    system.address = kSystem;
-    system.length = 2;
-    system.route = decoder::Route::kSystem;
-    system.is_gate = true;
-    system.bytes[0] = 0x0f;
-    system.bytes[1] = 0x05;
-    system.system.permanent = 0;
-    table_ = std::make_unique<runtime::Table>(2);
-    table_->add(slot_point_);
-    table_->add(system);
-    std::construct_at(&g_process);
-    g_process.tasks.high_water = &high_water_;
-    g_process.table = table_->view();
-    g_process.slots.geometry = xol::CacheGeometry::for_slots(4);
-    g_process.slots.layout = xol::AreaLayout::for_slots(4, 2);
-    g_process.slots.area_count = 1;
-    g_process.tasks.blocks = g_process.slots.layout.blocks;
-    g_process.slots.areas[0] = {0x10000000, 0x20000000};
-    xol::write_permanent_slot(permanent_.data(), xol::SlotAddress{reinterpret_cast<std::uint64_t>(permanent_.data())},
-                              system);
-    g_process.slots.permanent[0] = {reinterpret_cast<std::uint64_t>(permanent_.data()), xol::kSlotBytes};
-    g_process.tasks.states = states_.data();
-    g_process.tasks.state_bytes = kStateBytes;
-    xol::SlotCache cache = g_process.slots.cache(g_process.tasks.state(1), 0);
-    slot_ = cache.claim(0).slot;
-    cache.publish(slot_, 0);
-  }
-  ~World() { std::construct_at(&g_process); }
-
-  // The executable address of the slot that holds kOrigin's instruction, in block 1.
-  std::uint64_t slot() const { return 0x10000000 + g_process.slots.layout.block_bytes + slot_ * xol::kSlotBytes; }
-  std::uint64_t permanent() const { return reinterpret_cast<std::uint64_t>(permanent_.data()); }
-
- private:
-  xol::Displaced slot_point_;
-  std::unique_ptr<runtime::Table> table_;
-  alignas(64) std::array<std::uint8_t, 2 * kStateBytes> states_{};
-  alignas(64) std::array<std::uint8_t, xol::kSlotBytes> permanent_{};
-  std::uint32_t slot_ = 0;
-  std::atomic<std::uint32_t> high_water_{2};
-};
-
-const std::uint64_t kResume = address_of(&ubp_resume_restorer);
-
-// A hit under way in `hit`, interrupted by the handler whose frame is `handler`, at `rip`.
-void interrupt(Frame& handler, Frame& hit, std::uint64_t rip) {
-  hit.uc.rip = kOrigin + 1;
-  hit.uc.rsp = 0x7ffe1000;
-  hit.uc.rcx = 5;
-  hit.uc.rbx = 0xb0b;
-  hit.uc.r15 = 0xf15;
-  hit.uc.mask = 0x1234;
-  hit.uc.eflags = 0x246;
-  hit.info.si_code = SI_KERNEL;
-  hit.fp[100] = 0x77;
-  Continuation& next = continuation(&hit.uc);
-  next.origin = kOrigin;
-  next.rip = 0x405000;
-  next.rsp = 0x7ffe0ff8;
-  next.rcx = 4;
-  next.kind = TrapKind::kHit;
-  handler.uc.rip = rip;
-  handler.uc.r15 = reinterpret_cast<std::uint64_t>(&hit.uc);
-}
-
-void check_copied(const Frame& handler) {
-  CHECK(handler.uc.rbx == 0xb0b);
-  CHECK(handler.uc.r15 == 0xf15);
-  CHECK(handler.uc.mask == 0x1234);
-  CHECK(handler.uc.eflags == 0x246);
-  CHECK(handler.fp[100] == 0x77);
-}
-
-}  // namespace
 
 TEST_CASE("application code is left alone") {
   World world;
@@ -225,7 +109,7 @@ TEST_CASE("a system call's slot: before, after, and after the fix-up of rcx") {
 
 TEST_CASE("the trap path before it counted: back to the int3") {
   World world;
-  for (const std::uint64_t rip : {address_of(&ubp_trap_entry_r15), address_of(&ubp_trap_decide)}) {
+  for (const std::uint64_t rip : {address_of(&ubp_trap_entry_r15), code_of(&ubp_trap_decide)}) {
     Frame hit, handler;
     interrupt(handler, hit, rip);
     translate(&handler.uc, &handler.info);
@@ -249,15 +133,15 @@ TEST_CASE("another's SIGTRAP is never abandoned") {
   translate(&handler.uc, &handler.info);
   CHECK(handler.uc.rip == address_of(&ubp_trap_entry_r15));
   Frame foreign, second;  // an int3 of the application's own
-  interrupt(second, foreign, address_of(&ubp_trap_decide));
+  interrupt(second, foreign, code_of(&ubp_trap_decide));
   foreign.uc.rip = 0x409001;
   translate(&second.uc, &second.info);
-  CHECK(second.uc.rip == address_of(&ubp_trap_decide));
+  CHECK(second.uc.rip == code_of(&ubp_trap_decide));
 }
 
 TEST_CASE("the trap path after it counted: the hit goes on without a second count") {
   World world;
-  for (const std::uint64_t rip : {address_of(&ubp_trap_counted), address_of(&ubp_trap_displace)}) {
+  for (const std::uint64_t rip : {address_of(&ubp_trap_counted), code_of(&ubp_trap_displace)}) {
     Frame hit, handler;
     interrupt(handler, hit, rip);
     translate(&handler.uc, &handler.info);
@@ -302,7 +186,7 @@ TEST_CASE("a handler that is returning to a hit can itself be interrupted") {
   CHECK(handler.return_address == kResume);
 
   Frame moved, second;  // the handler has moved the thread: what becomes of the hit is still to be seen
-  interrupt(second, moved, address_of(&ubp_trap_resume));
+  interrupt(second, moved, code_of(&ubp_trap_resume));
   moved.uc.rip = 0x401003;
   moved.uc.reserved[0] = kOrigin;
   moved.info.si_signo = SIGUSR1;
@@ -312,7 +196,7 @@ TEST_CASE("a handler that is returning to a hit can itself be interrupted") {
   CHECK(second.return_address == kResume);
 
   Frame faulted, third;  // it has skipped the instruction that faulted: no hit to go on with
-  interrupt(third, faulted, address_of(&ubp_trap_resume));
+  interrupt(third, faulted, code_of(&ubp_trap_resume));
   faulted.uc.rip = 0x401003;
   faulted.uc.reserved[0] = kOrigin;
   faulted.info.si_signo = SIGSEGV;
@@ -332,7 +216,7 @@ TEST_CASE("handlers that interrupt each other before either began start one afte
   first.info.si_signo = SIGUSR2;
   first.uc.rip = address_of(&ubp_signal_entry);
   first.uc.rdx = reinterpret_cast<std::uint64_t>(&slot.uc);
-  second.uc.rip = address_of(&ubp_signal_prepare);
+  second.uc.rip = code_of(&ubp_signal_prepare);
   second.uc.r15 = reinterpret_cast<std::uint64_t>(&first.uc);
   CHECK(settle(&second.uc) == &second.uc);
   CHECK(slot.uc.rip == kOrigin);

@@ -1,3 +1,8 @@
+// System calls that make a task, at the gate.
+//
+// One of the program's own may share its maker's memory, and bring it a TLS or none: what the runtime knows of tasks by
+// their TLS no longer holds then.
+//
 // clone3 with CLONE_CLEAR_SIGHAND: the child loses every handler, SIGTRAP's with them, and its next int3 kills it. libc
 // since glibc 2.38 starts the children of posix_spawn, system and popen so.
 //
@@ -20,6 +25,46 @@
 namespace ubp::trap {
 
 inline constexpr std::uint64_t kNoSuchCall = static_cast<std::uint64_t>(-38), kTooBig = static_cast<std::uint64_t>(-7);
+
+// Whether the system call at hand makes a task that runs beside this one in the same memory.
+[[gnu::always_inline]] inline bool makes_thread(const Context& uc) {
+  std::uint64_t flags = uc.rdi;
+  if (uc.rax == SYS_clone3) {  // its argument's first word
+    if (!sys::is_readable(uc.rdi)) return false;
+    flags = *reinterpret_cast<const std::uint64_t*>(uc.rdi);
+  } else if (uc.rax != SYS_clone) {
+    return false;
+  }
+  return (flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM;
+}
+
+// Whose TLS such a task will run on.
+enum class TaskTls : std::uint8_t { kMakers, kLibcs, kOther };
+
+[[gnu::always_inline]] inline TaskTls tls_of_new_task(const Context& uc) {
+  constexpr std::uint64_t kTls = 7;  // in clone_args
+  const auto* const words = reinterpret_cast<const std::uint64_t*>(uc.rdi);
+  const bool by_words = uc.rax == SYS_clone3;
+  if (((by_words ? words[0] : uc.rdi) & CLONE_SETTLS) == 0) return TaskTls::kMakers;
+  const std::uint64_t tls = !by_words ? uc.r8 : sys::is_readable(uc.rdi + kTls * 8) ? words[kTls] : 0;
+  return is_marked(reinterpret_cast<const Thread*>(tls + thread_offset())) ? TaskTls::kLibcs : TaskTls::kOther;
+}
+
+// It is one of the program's own: what libc's clone() is told (signals/interpose.cpp).
+[[gnu::always_inline]] inline void share_memory(const Context* uc) {
+  const TaskTls tls = tls_of_new_task(*uc);
+  if (tls == TaskTls::kMakers)
+    g_process.tasks.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
+  const bool is_told = g_process.upcalls.before_sharing_tls != nullptr && g_process.tasks.is_own_stack(address_of(uc));
+  if (tls == TaskTls::kLibcs || !is_told) return;  // libc has made it before
+  const std::uint64_t before = block_all();
+  if (tls == TaskTls::kOther) {
+    leave_storage();
+  } else {
+    g_process.upcalls.before_sharing_tls();
+  }
+  sys::set_signal_mask(before);
+}
 
 // Looks at a clone3 that is about to be made. Returns where the thread goes on: in the slot, behind the call when it is
 // refused; 0: the gate has nothing to do with it.

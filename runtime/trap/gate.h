@@ -15,6 +15,33 @@
 
 namespace ubp::trap {
 
+// What of a system call is the gate's.
+enum class Gated : std::uint8_t {
+  kNothing,      // it runs as any displaced call does
+  kMask,         // rt_sigprocmask: carried out here
+  kDisposition,  // rt_sigaction: likewise
+  kExec,         // likewise, where the application blocks SIGTRAP
+  kClone,        // it may make a task that shares memory
+  kClone3,       // likewise, and its arguments may be changed (clone.h)
+  kStorage,      // %fs is about to change (tls.h)
+  kExit,         // the report is made first
+};
+
+[[gnu::always_inline]] inline Gated gated_part(const Context& uc) {
+  switch (uc.rax) {
+    case SYS_rt_sigprocmask: return Gated::kMask;
+    case SYS_rt_sigaction:  // with the mark: another copy of UBP asks (signals/interpose.cpp)
+      return uc.r8 == UBP_ENTRY_MARK ? Gated::kNothing : Gated::kDisposition;
+    case SYS_execve:
+    case SYS_execveat: return Gated::kExec;
+    case SYS_clone: return Gated::kClone;
+    case SYS_clone3: return Gated::kClone3;
+    case SYS_arch_prctl: return uc.rdi == static_cast<std::uint64_t>(kSetFs) ? Gated::kStorage : Gated::kNothing;
+    case SYS_exit_group: return Gated::kExit;
+    default: return Gated::kNothing;
+  }
+}
+
 // Whether the running task blocks SIGTRAP as far as the application knows. A vfork child has a bit of its own, on its
 // parent's TLS.
 [[gnu::always_inline]] inline bool& blocked_bit() {
@@ -149,21 +176,18 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22),
   return reinterpret_cast<std::uint64_t>(g_process.upcalls.on_exit);
 }
 
-// Carries the system call out when it is one of the two; false: it is another, to run as any displaced call does.
-[[gnu::always_inline]] inline bool pass_gate(Context* uc, const xol::Displaced& point) {
+// Carries a system call out that changes the mask, a disposition, or the program. Returns where the thread goes on; 0:
+// the call is to run as any displaced one does.
+[[gnu::always_inline]] inline std::uint64_t pass_gate(Context* uc, Gated call, const xol::Displaced& point) {
 #ifdef UBP_TEST_NO_GATE  // tests/preload/gate_test.cpp: libc blocks SIGTRAP as it likes
-  return false;
+  return 0;
 #endif
-  const std::uint64_t number = uc->rax;
-  const bool is_exec = number == SYS_execve || number == SYS_execveat;
-  if (is_exec ? !blocked_bit() : number != SYS_rt_sigprocmask && number != SYS_rt_sigaction) return false;
-  if (number == SYS_rt_sigaction && uc->r8 == UBP_ENTRY_MARK)
-    return false;  // another copy of UBP (signals/interpose.cpp)
+  if (call == Gated::kExec && !blocked_bit()) return 0;
   sys::set_signal_mask(kAllSignals);
-  uc->rax = is_exec ? gated_exec(uc) : number == SYS_rt_sigprocmask ? gated_mask(uc) : gated_sigaction(uc);
+  uc->rax = call == Gated::kExec ? gated_exec(uc) : call == Gated::kMask ? gated_mask(uc) : gated_sigaction(uc);
   uc->r11 = uc->eflags;  // as SYSCALL leaves it
   uc->rcx = point.next();
-  return true;
+  return point.next();
 }
 
 }  // namespace ubp::trap

@@ -61,44 +61,6 @@ inline constexpr std::uint64_t kRetry = 1;
   return registers;
 }
 
-// Whether the system call at hand makes a task that runs beside this one in the same memory.
-[[gnu::always_inline]] inline bool makes_thread(const Context* uc) {
-  std::uint64_t flags = uc->rdi;
-  if (uc->rax == SYS_clone3) {  // its argument's first word
-    if (!sys::is_readable(uc->rdi)) return false;
-    flags = *reinterpret_cast<const std::uint64_t*>(uc->rdi);
-  } else if (uc->rax != SYS_clone) {
-    return false;
-  }
-  return (flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM;
-}
-
-// It is one of the program's own: what libc's clone() is told (signals/interpose.cpp).
-[[gnu::always_inline]] inline void share_memory(const Context* uc) {
-  constexpr std::uint64_t kTls = 7;  // in clone_args
-  const auto* const words = reinterpret_cast<const std::uint64_t*>(uc->rdi);
-  const bool by_words = uc->rax == SYS_clone3;
-  const std::uint64_t flags = by_words ? words[0] : uc->rdi;
-  if ((flags & CLONE_SETTLS) == 0)
-    g_process.tasks.shares_tls.store(true, std::memory_order_relaxed);  // this thread makes the task after this
-  const bool brings_own = (flags & CLONE_SETTLS) != 0;
-  const std::uint64_t own = !brings_own                            ? 0
-                            : !by_words                            ? uc->r8
-                            : sys::is_readable(uc->rdi + kTls * 8) ? words[kTls]
-                                                                   : 0;
-  const bool is_libcs =
-      brings_own && is_marked(reinterpret_cast<const Thread*>(own + thread_offset()));  // libc has made it before
-  if (is_libcs || g_process.upcalls.before_sharing_tls == nullptr || !g_process.tasks.is_own_stack(address_of(uc)))
-    return;
-  const std::uint64_t before = block_all();
-  if (brings_own) {
-    leave_storage();
-  } else {
-    g_process.upcalls.before_sharing_tls();
-  }
-  sys::set_signal_mask(before);
-}
-
 // A trap costs some 2 us, and a jump some 100 us to make.
 constexpr std::uint64_t kHot = 256;
 
@@ -176,7 +138,7 @@ UBP_RANGE(pending) void ubp_trap_promote(Context* uc) {
   g_process.upcalls.promote(next.index);
   sys::set_signal_mask(before);
 }
-UBP_RANGE(pending) bool ubp_trap_makes_thread(const Context* uc) { return counts_by_segment() && makes_thread(uc); }
+UBP_RANGE(pending) bool ubp_trap_makes_thread(const Context* uc) { return counts_by_segment() && makes_thread(*uc); }
 // A program is about to be executed. Signals are blocked as in ubp_trap_promote; one that comes behind has it told
 // again.
 UBP_RANGE(pending) void ubp_trap_tell_exec(const Context* uc) {
@@ -195,14 +157,22 @@ UBP_RANGE(pending) void ubp_trap_leave_storage() {
   leave_storage();
   sys::set_signal_mask(before);
 }
-// Where the thread goes on, when the system call is one for the gate; 0: it is not.
+// Where the thread goes on, when the system call is carried out at the gate; 0: it runs as any displaced one does.
 UBP_RANGE(pending) std::uint64_t ubp_trap_gate(Context* uc, const xol::Displaced& point) {
-  if (uc->rax == SYS_exit_group) return leave_process(uc);
-  if (makes_thread(uc)) share_memory(uc);
-  if (uc->rax == SYS_arch_prctl && uc->rdi == static_cast<std::uint64_t>(kSetFs)) ubp_trap_leave_storage();
-  if (uc->rax == SYS_execve || uc->rax == SYS_execveat) ubp_trap_tell_exec(uc);
-  if (uc->rax == SYS_clone3) return pass_clone(uc, point);
-  return pass_gate(uc, point) ? point.next() : 0;
+  const Gated call = gated_part(*uc);
+  switch (call) {
+    case Gated::kNothing: return 0;
+    case Gated::kExit: return leave_process(uc);
+    case Gated::kStorage: ubp_trap_leave_storage(); return 0;
+    case Gated::kClone:
+    case Gated::kClone3:
+      if (makes_thread(*uc)) share_memory(uc);
+      return call == Gated::kClone3 ? pass_clone(uc, point) : 0;
+    case Gated::kExec: ubp_trap_tell_exec(uc); break;
+    case Gated::kMask:
+    case Gated::kDisposition: break;
+  }
+  return pass_gate(uc, call, point);
 }
 // The thread goes on without a hit: it was counted when it entered the slot or the detour, or it has jumped into a
 // window.

@@ -99,18 +99,21 @@ namespace ubp::trap {
   return true;
 }
 
+// Whether a signal's handler can be kept until consumers have run. handler: the application's, or SIG_DFL or SIG_IGN.
+[[gnu::always_inline]] inline bool can_wait(std::uint64_t signal, std::uint64_t handler) {
+  // Also one that was sent: while it is blocked, a fault is death.
+  const bool is_synchronous = (kSynchronousSignals >> (signal - 1) & 1) != 0;
+  const bool is_death = handler == 0 && ends_process(signal);
+  return !is_synchronous && !is_death && signal != SIGABRT && signal != kSetxid;  // abort() does not wait
+}
+
 // A handler is about to run in the middle of a consumer: puts the signal off. False: it must run now.
 [[gnu::always_inline]] inline bool defer(siginfo_t* info, Context* uc) {
 #ifdef UBP_TEST_NO_DEFER  // tests/api: handlers run in the middle of consumers
   return false;
 #endif
   const auto signal = static_cast<std::uint64_t>(info->si_signo);
-  const bool is_death =
-      ends_process(signal) && g_handlers.handler[signal].load(std::memory_order_acquire) == 0;  // pairs with sigaction
-  const bool is_synchronous =
-      (kSynchronousSignals >> (signal - 1) & 1) != 0;                 // also when it was sent: it cannot be held back
-  if (is_synchronous || is_death || signal == SIGABRT) return false;  // abort() does not wait
-  if (signal == kSetxid) return false;
+  if (!can_wait(signal, g_handlers.handler[signal].load(std::memory_order_acquire))) return false;  // with sigaction
   TaskState* const task = consuming_task(uc->rsp);
   if (task == nullptr) return false;
   sys::set_signal_mask(kHoldable);

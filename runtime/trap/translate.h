@@ -19,9 +19,19 @@ namespace ubp::trap {
   return info->si_code > 0 && (kFaults >> (info->si_signo - 1) & 1) != 0;
 }
 
-// Gives a signal back to the kernel, for this thread.
+// Gives a signal back to the kernel, for this thread. Of one that the kernel's queue has no room for any more, what it
+// carries is lost, and nothing else.
 [[gnu::always_inline]] inline void send_again(const siginfo_t& info) {
-  sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), info.si_signo, reinterpret_cast<long>(&info));
+  constexpr long kTryAgain = -11;  // -EAGAIN: a real-time signal, and RLIMIT_SIGPENDING
+  const auto send = [](const siginfo_t& sent) __attribute__((always_inline)) {
+    return sys::call4(SYS_rt_tgsigqueueinfo, sys::getpid(), sys::gettid(), sent.si_signo,
+                      reinterpret_cast<long>(&sent));
+  };
+  if (send(info) != kTryAgain) return;
+  siginfo_t bare;
+  copy_bytes(&bare, &info, sizeof bare);
+  bare.si_code = SI_USER;  // of which the kernel notes that it is pending, where it can note no more
+  send(bare);
 }
 
 [[gnu::always_inline]] inline bool has_shadow_stack() {

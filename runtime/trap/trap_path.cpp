@@ -83,6 +83,12 @@ struct Decision {
   return next;
 }
 
+// A consumer was left by longjmp, which none may do.
+extern "C" UBP_RANGE(uncounted) void ubp_trap_left_consumer(TaskState* task) {
+  end_consuming(task);
+  give_up_deferred(task);
+}
+
 // Which counter a hit of the task's counts in, and whether its consumers are to run.
 [[gnu::always_inline]] inline std::uint64_t* counter_of(Continuation& next, const Context* uc, const Thread* storage) {
   TaskState* const task = next.task;
@@ -97,8 +103,7 @@ struct Decision {
       next.consumed = kMissed;
       return counter + g_process.tasks.offset_of(Counter::kMissed);
     }
-    end_consuming(task);  // a consumer was left by longjmp, which none may do
-    give_up_deferred(task);
+    ubp_trap_left_consumer(task);
   }
   if (task->moved_origin == next.origin && task->moved_rsp == uc->rsp) [[unlikely]] {  // the same hit: ubp_trap_resume
     task->moved_origin = 0;

@@ -6,6 +6,7 @@
 // general registers only.
 #include "runtime/trap/consume.h"
 #include "runtime/trap/death.h"
+#include "runtime/trap/foreign.h"
 #include "runtime/trap/gate.h"
 #include "runtime/trap/task.h"
 #include "runtime/trap/translate.h"
@@ -31,16 +32,6 @@ struct Prepared {
   std::uint64_t handler;
   Context* frame;
 };
-
-// Whether the trap is that of an int3 at this address, or of the one behind a detour's consumers.
-[[gnu::always_inline]] inline bool is_breakpoint_of(Context* uc, void (*place)(std::uint64_t, TaskState*)) {
-  return uc->info()->si_code == SI_KERNEL && uc->rip - 1 == reinterpret_cast<std::uint64_t>(place);
-}
-[[gnu::always_inline]] inline bool is_delivery(Context* uc) {
-  if (uc->info()->si_code != SI_KERNEL) return false;
-  const runtime::DetourInfo* const detour = g_process.detours.around(uc->rip - 1);
-  return detour != nullptr && runtime::detour_position(*detour, uc->rip - 1).is(runtime::kDelivers);
-}
 
 // The consumers of a hit have run: calls the handler of the signal that was put off, as the kernel would have in the
 // hit's own context. handler 0: there is none any more, and the thread goes on where it trapped.
@@ -69,6 +60,24 @@ struct Prepared {
   const std::uint64_t own = (act.flags & SA_NODEFER) != 0 ? 0 : std::uint64_t{1} << (signal - 1);
   sys::set_signal_mask((settled->mask | act.mask | own) & ~kTrapBit);
   return {handler, settled};
+}
+
+// Begins the application's handler of SIGTRAP. before: the thread's mask.
+[[gnu::always_inline]] inline Prepared begin_trap_handler(Context* uc, std::uint64_t handler, std::uint64_t before) {
+  const std::uint64_t flags = g_handlers.trap_flags.load(std::memory_order_relaxed);  // set with the handler
+  if ((flags & SA_RESETHAND) != 0)
+    g_handlers.handler[SIGTRAP].store(0, std::memory_order_release);  // pairs with ubp_trap_foreign
+  sys::set_signal_mask(before | (g_handlers.trap_mask.load(std::memory_order_relaxed) & ~kTrapBit));  // as its flags
+  if (const std::uint64_t target = frame_target(uc, SIGTRAP)) {
+    Context* const moved = move_frame(uc, target);
+    if (moved == nullptr) {
+      die(uc, SIGSEGV, true);
+      return {0, uc};
+    }
+    uc = moved;
+  }
+  expect_return(uc);
+  return {handler, uc};
 }
 
 // A system call that lends a mask (io_uring_enter, ppoll where libc's is not called) ends in EINTR, and the handler
@@ -191,20 +200,11 @@ UBP_RANGE(entering) Prepared ubp_signal_prepare(siginfo_t* info, Context* uc) {
 // Outside the ranges. A SIGTRAP that no probepoint caused: what the application's disposition makes of it. handler 0:
 // nothing to call, return from the frame.
 UBP_RANGE(outside) Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) {
-  // The kernel keeps one SIGTRAP pending: an int3 that is executed then has none of its own. No instruction begins
-  // behind the first byte of a longer one: the int3 is executed again. (After one of a single byte, it cannot be told.)
-  constexpr std::uint64_t kBreakpoint = 3;
-  const std::uint32_t merged =
-      info->si_code == SI_KERNEL || uc->trapno != kBreakpoint ? runtime::kNotFound : g_process.table.find(uc->rip - 1);
-  if (merged != runtime::kNotFound && g_process.table.points[merged].length > 1) --uc->rip;
-  const bool is_own =
-      info->si_code == SI_QUEUE && reinterpret_cast<std::uint64_t>(info->si_value.sival_ptr) == UBP_ENTRY_MARK;
-  if (is_own) return {0, uc};  // arm/threads.cpp asked, and no longer waits
-  // A step inside a detour: the program sees one only where an instruction of its own has been executed.
-  if (info->si_code == TRAP_TRACE && (is_before_copies(g_process, uc->rip) || consuming_task(uc->rsp) != nullptr))
-    return {0, uc};
-  if (is_breakpoint_of(uc, &ubp_trap_deliver) || is_delivery(uc))
-    return deliver(uc, reinterpret_cast<TaskState*>(uc->rsi));
+  if (has_swallowed_int3(g_process.table, *info, *uc)) --uc->rip;
+  const ForeignTrap kind = foreign_trap_of(g_process, *info, *uc, consuming_task(uc->rsp) != nullptr);
+  if (kind == ForeignTrap::kOwn || kind == ForeignTrap::kHiddenStep) return {0, uc};
+  if (kind == ForeignTrap::kPutOff) return deliver(uc, reinterpret_cast<TaskState*>(uc->rsi));
+  const bool is_caused = kind == ForeignTrap::kCaused, is_breakpoint = is_caused && info->si_code == SI_KERNEL;
   const std::uint64_t before = block_all();
   if (g_process.is_in_runtime(uc->rip)) {
     Context* const settled = settle(uc);
@@ -212,42 +212,24 @@ UBP_RANGE(outside) Prepared ubp_trap_foreign(siginfo_t* info, Context* uc) {
   }
   const std::uint64_t kept = g_handlers.handler[SIGTRAP].load(std::memory_order_acquire);  // pairs with sigaction
   const std::uint64_t handler = is_function(kept) && is_cleared_guest() ? 0 : kept;
-  const bool is_fault = info->si_code > 0, is_breakpoint = info->si_code == SI_KERNEL;
   Thread& thread = this_thread();
   TaskState* const consuming = consuming_task(uc->rsp);
   const bool waits = thread.app_trap.is_blocked || thread.in_runtime;
-  const bool is_blocked = waits || consuming != nullptr;
-  if (is_blocked && !is_fault) {
-    if (waits || !put_off(consuming, info, uc)) {  // stays pending: send_pending_trap
-      thread.app_trap.info = *info;
+  switch (fate_of(is_caused, waits || consuming != nullptr, handler)) {
+    case TrapFate::kIgnored: break;
+    case TrapFate::kPending:
+      if (!waits && put_off(consuming, info, uc)) break;
+      thread.app_trap.info = *info;  // stays pending: send_pending_trap
       thread.app_trap.is_pending = true;
-    }
-    sys::set_signal_mask(before);
-    return {0, uc};
+      break;
+    case TrapFate::kDeath:
+      if (is_breakpoint) uc->rip -= breakpoint_bytes(uc->rip);  // it traps again
+      die(uc, SIGTRAP, !is_breakpoint);                         // which has its own mask, until the return
+      return {0, uc};
+    case TrapFate::kHandler: return begin_trap_handler(uc, handler, before);
   }
-  if (handler > 1 && !is_blocked) {
-    const std::uint64_t flags = g_handlers.trap_flags.load(std::memory_order_relaxed);  // set with the handler
-    if ((flags & SA_RESETHAND) != 0)
-      g_handlers.handler[SIGTRAP].store(0, std::memory_order_release);  // pairs with above
-    sys::set_signal_mask(before | (g_handlers.trap_mask.load(std::memory_order_relaxed) & ~kTrapBit));  // as its flags
-    if (const std::uint64_t target = frame_target(uc, SIGTRAP)) {
-      Context* const moved = move_frame(uc, target);
-      if (moved == nullptr) {
-        die(uc, SIGSEGV, true);
-        return {0, uc};
-      }
-      uc = moved;
-    }
-    expect_return(uc);
-  } else if (handler == 0 || is_fault) {  // blocking and SIG_IGN stop kill(2), not a fault
-    if (is_breakpoint) {
-      const auto* after = reinterpret_cast<const std::uint8_t*>(uc->rip);
-      uc->rip -= after[-1] == 0xcc ? 1 : 2;  // int3, or int $3: it traps again
-    }
-    die(uc, SIGTRAP, !is_breakpoint);
-  }
-  if (handler <= 1 || is_blocked) sys::set_signal_mask(before);
-  return {handler > 1 && !is_blocked ? handler : 0, uc};
+  sys::set_signal_mask(before);
+  return {0, uc};
 }
 
 }  // extern "C"

@@ -144,7 +144,7 @@ class World {
   TaskState* own_task() {
     task()->tid = sys::gettid();
     task()->block = 1;
-    task()->counters = task()->optimised = counters_.data();
+    task()->counters = task()->jumped = counters_.data();
     own_storage(task());
     return task();
   }

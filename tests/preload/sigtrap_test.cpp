@@ -33,6 +33,8 @@ TEST_CASE("samask_full: a handler with a full sa_mask hits a probe") { check_mod
 
 TEST_CASE("app_int3, raise and kill reach the application's own handler") { check_mode("own_traps"); }
 
+TEST_CASE("a SIGTRAP that a program queues itself and ignores is ignored, whatever its code") { check_mode("queued"); }
+
 TEST_CASE("app_int3_core, kill_sigtrap: without a handler they kill by SIGTRAP") {
   for (std::string mode : {"die_int3", "die_raise", "die_kill"}) {
     CAPTURE(mode);

@@ -17,8 +17,6 @@
 
 namespace ubp::runtime {
 
-using trap::g_process;
-
 namespace {
 
 // Room for the probepoints of modules that are loaded later, and of programs that embed UBP under UBP_PROBES.

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/language/lexer.h"
 #include "runtime/language/spec.h"
 
 namespace ubp::language {
@@ -26,8 +27,8 @@ constexpr bool is_unicode(char c) { return static_cast<unsigned char>(c) >= 0x80
 
 class Parser {
  public:
-  // text: already checked by find_bad_byte().
-  explicit Parser(std::string_view text) : text_(text) {}
+  // text: already checked by find_bad_byte(). program: see parse().
+  Parser(std::string_view text, Program* program) : text_(text), program_(program) {}
 
   bool parse_list(std::vector<Item>& items, std::size_t most);
   const Error& error() const { return error_; }
@@ -35,9 +36,14 @@ class Parser {
  private:
   // spec.cpp
   bool parse_item(Item& item);
+  bool parse_attach(Item& item);
   bool parse_kind(Item& item);
   bool expect_no_name();
   bool parse_options(Item& item);
+  bool parse_more(std::vector<Item>& items);  // the attach points behind the first one, and the block
+  std::optional<Probe::Event> find_event() const;
+  bool parse_program(Probe::Event event, const Cursor& begin);
+  bool has_program() const;
   bool expect_item_end();
   void skip_blank();  // space, separators and comments between items
   void skip_space();
@@ -70,10 +76,13 @@ class Parser {
   std::string_view character_at(std::size_t offset) const;  // one whole UTF-8 character
   std::string_view slice(std::size_t begin, std::size_t end) const { return text_.substr(begin, end - begin); }
   Position position(std::size_t offset) const;  // offset: on the cursor's line
+  Cursor cursor() const { return {offset_, line_, line_start_}; }
+  void move_to(const Cursor& cursor);
   bool fail(std::size_t offset, std::string message);
   bool fail_unsupported(std::size_t offset, std::string_view what);
 
   std::string_view text_;
+  Program* program_;
   std::size_t offset_ = 0;
   int line_ = 1;
   std::size_t line_start_ = 0;

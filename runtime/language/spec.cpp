@@ -1,10 +1,11 @@
 // The specification's list, items and kinds; what follows a target. Pure text, load time; see spec.h and
 // parser.h.
 //
-//   list := item { (";" | newline) item }          item := ["!"] [kind ":"] target
+//   list   := item { (";" | newline) item }        item := ["!"] attach { "," attach } ["/" filter "/"] [block]
+//   attach := [kind ":"] target                    also: "begin" block, "end" block
 //
-// The rest of the grammar (names, other kinds, options, captures, predicates, actions, file inclusion) is
-// recognised where it would begin and refused by name.
+// The rest of the grammar (names, other kinds, options, captures, file inclusion) is recognised where it would begin
+// and refused by name.
 #include "runtime/language/spec.h"
 
 #include <fmt/format.h>
@@ -13,6 +14,7 @@
 #include <utility>
 
 #include "runtime/language/parser.h"
+#include "runtime/language/program_parser.h"
 #include "runtime/language/text.h"
 
 namespace ubp::language {
@@ -37,7 +39,8 @@ Error bad_byte_error(std::string_view text, const BadByte& bad) {
   const std::size_t line_start = newline == std::string_view::npos ? 0 : newline + 1;
   return {{1 + static_cast<int>(std::count(before.begin(), before.end(), '\n')),
            1 + static_cast<int>(bad.offset - line_start)},
-          bad.message};
+          bad.message,
+          {0, 0}};
 }
 
 }  // namespace
@@ -54,16 +57,106 @@ bool Parser::parse_list(std::vector<Item>& items, std::size_t most) {
   for (skip_blank(); !at_end(); skip_blank()) {
     if (items.size() == most)
       return fail(offset_, fmt::format("more than {} probes in one specification; a glob names many", most));
+    if (const auto event = find_event()) {
+      const Cursor begin = cursor();
+      offset_ += event == Probe::Event::kBegin ? 5 : 3;
+      if (!parse_program(*event, begin)) return false;
+      continue;
+    }
     Item item;
-    if (!parse_item(item) || !expect_item_end()) return false;
+    if (!parse_item(item)) return false;
     items.push_back(std::move(item));
+    if (!parse_more(items)) return false;
   }
   return true;
 }
 
+// "begin" and "end" are functions' names, too, where no block follows.
+std::optional<Probe::Event> Parser::find_event() const {
+  constexpr std::pair<std::string_view, Probe::Event> kEvents[] = {{"begin", Probe::Event::kBegin},
+                                                                   {"BEGIN", Probe::Event::kBegin},
+                                                                   {"end", Probe::Event::kEnd},
+                                                                   {"END", Probe::Event::kEnd}};
+  if (program_ == nullptr) return std::nullopt;
+  for (const auto& [word, event] : kEvents) {
+    if (!text_.substr(offset_).starts_with(word)) continue;
+    Lexer ahead(text_, {offset_ + word.size(), line_, line_start_});
+    const char next = ahead.skip_blanks();
+    const bool is_apart = ahead.cursor().offset > offset_ + word.size();
+    if (next == '{' || (next == '/' && is_apart)) return event;
+  }
+  return std::nullopt;
+}
+
+// Behind an attach point: does a filter or a block stand there, on the same line or at the beginning of the next?
+bool Parser::has_program() const {
+  Lexer ahead(text_, cursor());
+  const char first = ahead.skip_spaces();
+  if (program_ == nullptr || first == ';') return first == '/' || first == '{';
+  const char next = ahead.skip_blanks();
+  if (next != '/' || ahead.cursor().line == line_) return next == '/' || next == '{';
+  // On the next line a '/' also begins an item's path: it is a filter's if another one ends it.
+  const std::size_t begin = ahead.cursor().offset;
+  const std::string_view line = slice(begin, std::min(text_.find('\n', begin), text_.size()));
+  const std::size_t end = std::min({line.find('{'), line.find(" #"), line.find("//"), line.size()});
+  const std::size_t last = end != 0 ? line.find_last_not_of(" \t\r", end - 1) : std::string_view::npos;
+  return last != 0 && last != std::string_view::npos && line[last] == '/';
+}
+
+bool Parser::parse_program(Probe::Event event, const Cursor& begin) {
+  Probe probe;
+  probe.event = event;
+  probe.span = {begin.position(), position(offset_)};
+  ProgramParser parser(text_, cursor(), program_->nodes);
+  if (!parser.parse(probe)) {
+    error_ = {parser.span().begin, parser.message(), parser.span().end};
+    return false;
+  }
+  move_to(parser.end());
+  program_->probes.push_back(std::move(probe));
+  return true;
+}
+
+void Parser::move_to(const Cursor& cursor) {
+  offset_ = cursor.offset;
+  line_ = cursor.line;
+  line_start_ = cursor.line_start;
+}
+
+bool Parser::parse_more(std::vector<Item>& items) {
+  const std::size_t first = items.size() - 1;
+  const Cursor begin{offset_ - items.back().text.size(), line_, line_start_};
+  Cursor behind = cursor();
+  skip_space();
+  const Cursor comma = cursor();
+  const auto fail_at_comma = [&] {
+    move_to(comma);
+    return fail(offset_, "unexpected ','; separate probes with ';'");
+  };
+  while (peek() == ',') {
+    if (program_ == nullptr || items[first].exclude) return fail_at_comma();
+    ++offset_;
+    Lexer ahead(text_, cursor());
+    ahead.skip_blanks();
+    move_to(ahead.cursor());
+    Item item;
+    if (!parse_attach(item)) return fail_at_comma();
+    items.push_back(std::move(item));
+    behind = cursor();
+    skip_space();
+  }
+  move_to(behind);
+  if (!has_program()) return items.size() - 1 == first ? expect_item_end() : fail_at_comma();
+  skip_space();
+  if (program_ == nullptr) return fail(offset_, "filters and blocks are for UBP_PROBES alone");
+  if (items[first].exclude) return fail(offset_, "an exclusion has no filter and no block");
+  for (std::size_t i = first; i < items.size(); ++i)
+    items[i].probe = static_cast<std::uint32_t>(program_->probes.size());
+  return parse_program(Probe::Event::kItems, begin);
+}
+
 bool Parser::parse_item(Item& item) {
   const std::size_t start = offset_;
-  item.position = position(start);
   if (peek() == '!') {
     item.exclude = true;
     ++offset_;
@@ -72,8 +165,17 @@ bool Parser::parse_item(Item& item) {
     if (peek() == '!') return fail(offset_, "unexpected second '!'");
   }
   if (peek() == '@') return fail_unsupported(offset_, fmt::format("file inclusion ({})", quote(word_at(offset_))));
+  if (!expect_no_name() || !parse_attach(item)) return false;
+  item.position = position(start);
+  item.text = slice(start, offset_);
+  return true;
+}
+
+bool Parser::parse_attach(Item& item) {
+  const std::size_t start = offset_;
   kind_given_ = false;
-  if (!expect_no_name() || !parse_kind(item) || !parse_target(item) || !parse_options(item)) return false;
+  item.position = position(start);
+  if (!parse_kind(item) || !parse_target(item) || !parse_options(item)) return false;
   item.text = slice(start, offset_);
   return true;
 }
@@ -130,12 +232,9 @@ bool Parser::expect_item_end() {
   if (at_end() || is_separator(peek())) return true;
   switch (peek()) {
     case '[': return fail_unsupported(offset_, fmt::format("an option list ({})", quote(word_at(offset_))));
-    case '/': return fail_unsupported(offset_, "a predicate (/.../)");
-    case '{': return fail_unsupported(offset_, "an action ({...})");
     case '+':
       if (spaced) return fail(offset_, "unexpected '+'; write an offset without spaces: symbol+4");
       break;
-    case ',': return fail(offset_, "unexpected ','; separate probes with ';'");
     case '#':
       if (!spaced) break;
       skip_comment();
@@ -163,6 +262,11 @@ void Parser::skip_blank() {
       line_start_ = offset_;
     } else if (c == ';' || is_space(c)) {
       ++offset_;
+    } else if (program_ != nullptr && c == '/' && (at(offset_ + 1) == '/' || at(offset_ + 1) == '*')) {
+      Lexer ahead(text_, cursor());
+      ahead.skip_blanks();
+      if (ahead.cursor().offset == offset_) return;  // "/*" that nothing closes: a path with globs
+      move_to(ahead.cursor());
     } else {
       return;
     }
@@ -190,7 +294,7 @@ std::string_view Parser::character_at(std::size_t offset) const {
 Position Parser::position(std::size_t offset) const { return {line_, static_cast<int>(offset - line_start_) + 1}; }
 
 bool Parser::fail(std::size_t offset, std::string message) {
-  error_ = {position(offset), std::move(message)};
+  error_ = {position(offset), std::move(message), {0, 0}};
   return false;
 }
 
@@ -198,12 +302,12 @@ bool Parser::fail_unsupported(std::size_t offset, std::string_view what) {
   return fail(offset, fmt::format("{} is not supported yet by this version", what));
 }
 
-std::variant<std::vector<Item>, Error> parse(std::string_view text, std::size_t most) {
+std::variant<std::vector<Item>, Error> parse(std::string_view text, std::size_t most, Program* program) {
   constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
-  if (text.size() > kMaxBytes) return Error{{}, "the specification is larger than 16 MiB"};
+  if (text.size() > kMaxBytes) return Error{{}, "the specification is larger than 16 MiB", {0, 0}};
   if (const std::optional<BadByte> bad = find_bad_byte(text)) return bad_byte_error(text, *bad);
-  Parser parser(text);
+  Parser parser(text, program);
   std::vector<Item> items;
   if (!parser.parse_list(items, most)) return parser.error();
   return items;

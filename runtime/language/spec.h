@@ -1,7 +1,8 @@
 // UBP_PROBES text -> items. Pure text: knows no module, no symbol, no address.
 //
-// The grammar is that of ubp-probes(7); this part accepts targets and exclusions and refuses, by name and
-// column, the parts of the full grammar that are not built yet (other kinds, options, captures, predicates, actions).
+// The grammar is that of ubp-probes(7); this part reads targets and exclusions and refuses, by name and column, the
+// parts of the full grammar that are not built yet (other kinds, options, captures). Filters and blocks are
+// program_parser.h's.
 #pragma once
 
 #include <cstdint>
@@ -10,13 +11,9 @@
 #include <variant>
 #include <vector>
 
-namespace ubp::language {
+#include "runtime/language/tree.h"
 
-// 1-based place in the specification text; columns count bytes.
-struct Position {
-  int line = 1;
-  int column = 1;
-};
+namespace ubp::language {
 
 enum class Kind : std::uint8_t {
   kEntry,  // "u", "uprobe", the default: one instruction
@@ -37,6 +34,9 @@ struct AddressTarget {
   std::uint64_t end = 0;  // one past the range; address + 1 for a single address
 };
 
+// Item::probe of a target without a filter or block: its hits are counted.
+inline constexpr std::uint32_t kBare = ~std::uint32_t{0};
+
 struct Item {
   std::string text;            // as typed, without surrounding space; reports show it
   Position position{};         // of the item's first character
@@ -46,11 +46,13 @@ struct Item {
   Kind kind = Kind::kEntry;
   std::string module;  // basename glob; empty: the executable
   std::variant<SymbolTarget, AddressTarget> target;
+  std::uint32_t probe = kBare;  // which of the program's it is an attach point of
 };
 
 struct Error {
   Position position{};
   std::string message;  // one line, no final full stop, e.g. "expected a symbol after ':'"
+  Position end{0, 0};   // behind what is wrong, where that is known: in a filter or a block
 };
 
 // True when `text` holds a glob character (* ? [).
@@ -63,9 +65,11 @@ bool glob_match(std::string_view pattern, std::string_view text);
 inline constexpr std::size_t kMaxItems = std::size_t{1} << 22;
 
 // Parses a whole specification, of at most so many items.
-// text: any bytes, at most 16 MiB; NUL and invalid UTF-8 are errors, not undefined behaviour.
+// text: any bytes, at most 16 MiB; NUL and invalid UTF-8 are errors, not undefined behaviour. program: receives the
+// filters and blocks; null: there may be none.
 // Returns the items in order (empty when there is nothing but space and comments), or the first error.
 // Context: load time. Async-signal-safe: no (allocates). Thread-safe: yes.
-std::variant<std::vector<Item>, Error> parse(std::string_view text, std::size_t most = kMaxItems);
+std::variant<std::vector<Item>, Error> parse(std::string_view text, std::size_t most = kMaxItems,
+                                             Program* program = nullptr);
 
 }  // namespace ubp::language

@@ -65,7 +65,9 @@ std::size_t Parser::find_colon() const {
     ++i;
     return at(i) == ':' && at(i + 1) != ':' ? i : kNoOffset;
   }
-  while (!ends_word(i) && text_[i] != '"' && text_[i] != '{') {
+  int open = 0;  // ( and <
+  while (!ends_word(i) && text_[i] != '"' && text_[i] != '{' && (text_[i] != ',' || open > 0)) {
+    open += (text_[i] == '(' || text_[i] == '<') - (text_[i] == ')' || text_[i] == '>');
     if (text_[i] == ':') {
       std::size_t end = i;
       while (at(end) == ':') ++end;
@@ -115,10 +117,6 @@ bool Parser::parse_module(std::size_t colon, std::string& module) {
 bool Parser::expect_one_colon(const Item& item, std::size_t module_at) {
   const std::size_t second = find_colon();
   if (second == kNoOffset) return true;
-  const std::size_t comma = slice(offset_, second).find(',');
-  if (peek() != '"' && comma != std::string_view::npos) {
-    return fail(offset_ + comma, "unexpected ','; separate probes with ';'");
-  }
   if (kind_given_ || at(module_at) == '"') {
     return fail(second,
                 fmt::format("unexpected ':' after {} (C++ scopes are written '::')", quote(slice(offset_, second))));
@@ -215,7 +213,7 @@ bool Parser::parse_name(const Item& item, std::string& pattern) {
     return fail(open.back(),
                 fmt::format("{} is not closed (put an operator's name in quotes)", quote(character_at(open.back()))));
   }
-  const bool stopped_well = ends_word(offset_) || peek() == '+' || peek() == '{' || peek() == '[';
+  const bool stopped_well = ends_word(offset_) || peek() == '+' || peek() == '{' || peek() == '[' || peek() == ',';
   if (!stopped_well || offset_ == start) return fail_in_name(item, start);
   pattern = slice(start, offset_);
   if (pattern.ends_with("::")) return fail(offset_, "expected a name after '::'");
@@ -239,7 +237,6 @@ bool Parser::fail_in_name(const Item& item, std::size_t start) {
     return fail(offset_,
                 "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one");
   }
-  if (peek() == ',') return fail(offset_, "unexpected ','; separate probes with ';'");
   if (peek() == '/' && !has_module &&
       before.find_first_not_of('.') == std::string_view::npos) {  // "/usr/bin/x", "./app", "../app"
     return fail(start, fmt::format("{} names a module but no symbol; write module:symbol", quote(word_at(start))));
@@ -247,7 +244,7 @@ bool Parser::fail_in_name(const Item& item, std::size_t start) {
   if (before.empty()) return fail(offset_, fmt::format("expected a symbol, found {}", quote(character_at(offset_))));
   const std::size_t slash = peek() == '/' ? before.size() : before.find('/');
   if (slash != std::string_view::npos)
-    return fail_unsupported(start + std::min(slash, before.find('/')), "a predicate (/.../)");
+    return fail(start + std::min(slash, before.find('/')), "put a space before a filter (/.../)");
   if (peek() == '-') return fail(offset_, "unexpected '-'; an offset is written symbol+4 and is never negative");
   return fail(offset_,
               fmt::format("unexpected {} in a symbol; put an unusual name in quotes", quote(character_at(offset_))));

@@ -273,9 +273,9 @@ TEST_CASE("spec: errors in targets") {
       {"./app", 1, 1, "'./app' names a module but no symbol; write module:symbol"},
       {"/usr/bin/x", 1, 1, "'/usr/bin/x' names a module but no symbol; write module:symbol"},
       {"../x", 1, 1, "'../x' names a module but no symbol; write module:symbol"},
-      {"f/x/", 1, 2, "a predicate (/.../) is not supported yet by this version"},
+      {"f/x/", 1, 2, "put a space before a filter (/.../)"},
       {"app:f/x == 3/", 1, 9, "unexpected '=' after the target"},
-      {"f/x==3/", 1, 2, "a predicate (/.../) is not supported yet by this version"},
+      {"f/x==3/", 1, 2, "put a space before a filter (/.../)"},
       {"f-4", 1, 2, "unexpected '-'; an offset is written symbol+4 and is never negative"},
       {"f%return", 1, 2, "unexpected '%' in a symbol; put an unusual name in quotes"},
       {"f#x", 1, 2, "unexpected '#' in a symbol; put an unusual name in quotes"},
@@ -395,11 +395,11 @@ TEST_CASE("spec: the parts of the grammar that are not built yet are named") {
        "unexpected '%rax' after the target; separate probes with ';' (a capture is not supported yet by this version)"},
       {"f *(+8)(arg0)", 1, 3,
        "unexpected '*(+8)(arg0)' after the target; separate probes with ';' (a capture is not supported yet by this version)"},
-      {"libc:read /arg0 < 0/", 1, 11, "a predicate (/.../) is not supported yet by this version"},
-      {"libc:read/arg0/", 1, 10, "a predicate (/.../) is not supported yet by this version"},
-      {"f+4/arg0/", 1, 4, "a predicate (/.../) is not supported yet by this version"},
-      {"f { count(); }", 1, 3, "an action ({...}) is not supported yet by this version"},
-      {"f{count()}", 1, 2, "an action ({...}) is not supported yet by this version"},
+      {"libc:read /arg0 < 0/", 1, 11, "filters and blocks are for UBP_PROBES alone"},
+      {"libc:read/arg0/", 1, 10, "put a space before a filter (/.../)"},
+      {"f+4/arg0/", 1, 4, "filters and blocks are for UBP_PROBES alone"},
+      {"f { count(); }", 1, 3, "filters and blocks are for UBP_PROBES alone"},
+      {"f{count()}", 1, 2, "filters and blocks are for UBP_PROBES alone"},
   });
 }
 

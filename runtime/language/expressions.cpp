@@ -1,0 +1,236 @@
+// Expressions. See program_parser.h.
+#include <algorithm>
+#include <charconv>
+#include <iterator>
+#include <utility>
+
+#include "runtime/language/program_parser.h"
+
+namespace ubp::language {
+namespace {
+
+struct BinarySign {
+  std::string_view sign;
+  Operator operation;
+  int level;  // the higher, the tighter
+};
+constexpr BinarySign kBinarySigns[] = {
+    {"||", Operator::kOr, 0},         {"&&", Operator::kAnd, 1},          {"|", Operator::kBitOr, 2},
+    {"^", Operator::kBitXor, 3},      {"&", Operator::kBitAnd, 4},        {"==", Operator::kEqual, 5},
+    {"!=", Operator::kNotEqual, 5},   {"<", Operator::kLess, 6},          {"<=", Operator::kLessEqual, 6},
+    {">", Operator::kGreater, 6},     {">=", Operator::kGreaterEqual, 6}, {"<<", Operator::kShiftLeft, 7},
+    {">>", Operator::kShiftRight, 7}, {"+", Operator::kAdd, 8},           {"-", Operator::kSubtract, 8},
+    {"*", Operator::kMultiply, 9},    {"/", Operator::kDivide, 9},        {"%", Operator::kModulo, 9},
+};
+constexpr int kTightest = 9;
+
+constexpr std::string_view kTypeNames[] = {
+    "int8",    "int16",   "int32",   "int64",   "uint8",    "uint16",   "uint32",   "uint64", "bool", "int8_t",
+    "int16_t", "int32_t", "int64_t", "uint8_t", "uint16_t", "uint32_t", "uint64_t", "int",    "char", "size_t"};
+
+}  // namespace
+
+bool is_type_name(std::string_view name) {
+  return std::find(std::begin(kTypeNames), std::end(kTypeNames), name) != std::end(kTypeNames);
+}
+
+NodePointer ProgramParser::expression() {
+  const Depth depth(*this);
+  if (depth.is_too_deep()) return fail_too_deep();
+  const Cursor begin = token_.begin;
+  NodePointer condition = binary(0);
+  if (condition == nullptr || !accept("?")) return condition;
+  auto node = make(NodeKind::kConditional, begin);
+  node->children.push_back(std::move(condition));
+  if (!token_.is(":")) {  // "?:" stands for the condition's own value
+    NodePointer then = expression();
+    if (then == nullptr) return nullptr;
+    node->children.push_back(std::move(then));
+  }
+  if (!expect(":")) return nullptr;
+  NodePointer otherwise = expression();
+  if (otherwise == nullptr) return nullptr;
+  node->children.push_back(std::move(otherwise));
+  return finish(std::move(node));
+}
+
+// Behind the '/' that is the current token: does the filter end here? A block follows, or the item ends.
+bool ProgramParser::is_filter_end() const {
+  Lexer ahead = lexer_;
+  const char next = ahead.skip_spaces();
+  if (next == '\0' || next == ';' || next == '\n' || next == '#' || next == '{') return true;
+  return ahead.skip_blanks() == '{';
+}
+
+NodePointer ProgramParser::binary(int level) {
+  if (level > kTightest) return unary();
+  const Cursor begin = token_.begin;
+  NodePointer left = binary(level + 1);
+  while (left != nullptr) {
+    const auto* const found =
+        std::find_if(std::begin(kBinarySigns), std::end(kBinarySigns),
+                     [&](const BinarySign& known) { return known.level == level && token_.is(known.sign); });
+    if (found == std::end(kBinarySigns)) break;
+    if (in_filter_ && found->operation == Operator::kDivide && is_filter_end()) break;
+    take();
+    NodePointer right = binary(level + 1);
+    if (right == nullptr) return nullptr;
+    auto node = make(NodeKind::kBinary, begin);
+    node->operation = found->operation;
+    node->children.push_back(std::move(left));
+    node->children.push_back(std::move(right));
+    left = finish(std::move(node));
+  }
+  return left;
+}
+
+NodePointer ProgramParser::unary() {
+  const Depth depth(*this);
+  if (depth.is_too_deep()) return fail_too_deep();
+  constexpr std::pair<std::string_view, Operator> kUnary[] = {{"!", Operator::kNot},
+                                                              {"~", Operator::kComplement},
+                                                              {"-", Operator::kNegate},
+                                                              {"++", Operator::kPreIncrement},
+                                                              {"--", Operator::kPreDecrement}};
+  for (const auto& [sign, operation] : kUnary) {
+    if (!token_.is(sign)) continue;
+    const bool changes = operation == Operator::kPreIncrement || operation == Operator::kPreDecrement;
+    auto node = make(changes ? NodeKind::kIncrement : NodeKind::kUnary, token_.begin);
+    node->operation = operation;
+    take();
+    NodePointer operand = unary();
+    if (operand == nullptr) return nullptr;
+    if (changes && operand->kind != NodeKind::kVariable && operand->kind != NodeKind::kMap)
+      return fail(operand->span, "syntax: only variables and maps can be incremented");
+    node->children.push_back(std::move(operand));
+    return finish(std::move(node));
+  }
+  return postfix();
+}
+
+NodePointer ProgramParser::postfix() {
+  const Cursor begin = token_.begin;
+  NodePointer value = primary();
+  while (value != nullptr) {
+    const bool is_increment = token_.is("++"), is_decrement = token_.is("--");
+    if (is_increment || is_decrement) {
+      if (value->kind != NodeKind::kVariable && value->kind != NodeKind::kMap) break;
+      auto node = make(NodeKind::kIncrement, begin);
+      node->operation = is_increment ? Operator::kPostIncrement : Operator::kPostDecrement;
+      take();
+      node->children.push_back(std::move(value));
+      value = finish(std::move(node));
+      continue;
+    }
+    if (!token_.is(".")) break;
+    take();
+    auto node = make(NodeKind::kMember, begin);
+    if (token_.kind != TokenKind::kNumber) return fail(token_.span(), "syntax: expected an element's number after '.'");
+    node->number = token_.number;
+    take();
+    node->children.push_back(std::move(value));
+    value = finish(std::move(node));
+  }
+  return value;
+}
+
+NodePointer ProgramParser::primary() {
+  auto leaf = [this](NodeKind kind) {
+    auto node = make(kind, token_.begin);
+    node->text = token_.kind == TokenKind::kString ? token_.value : std::string(token_.text);
+    node->number = token_.number;
+    take();
+    return finish(std::move(node));
+  };
+  switch (token_.kind) {
+    case TokenKind::kNumber: return leaf(NodeKind::kNumber);
+    case TokenKind::kString: return leaf(NodeKind::kString);
+    case TokenKind::kMap: return map();
+    case TokenKind::kVariable: {
+      NodePointer node = leaf(NodeKind::kVariable);
+      node->text.erase(0, 1);
+      return node;
+    }
+    case TokenKind::kName: {
+      if (token_.text == "true" || token_.text == "false") {
+        NodePointer node = leaf(NodeKind::kBool);
+        node->number = node->text == "true" ? 1 : 0;
+        return node;
+      }
+      const Token name = token_;
+      take();
+      return call(name);
+    }
+    default: return token_.is("(") ? parenthesised() : unexpected();
+  }
+}
+
+// (value), (element, ...), (type) value
+NodePointer ProgramParser::parenthesised() {
+  const Cursor begin = token_.begin;
+  const bool in_filter = std::exchange(in_filter_, false);
+  take();
+  if (token_.kind == TokenKind::kName && is_type_name(token_.text)) {
+    auto node = make(NodeKind::kCast, begin);
+    node->text = token_.text;
+    take();
+    if (!expect(")")) return nullptr;
+    in_filter_ = in_filter;
+    NodePointer value = unary();
+    if (value == nullptr) return nullptr;
+    node->children.push_back(std::move(value));
+    return finish(std::move(node));
+  }
+  auto tuple = make(NodeKind::kTuple, begin);
+  bool is_tuple = token_.is(")");
+  while (!token_.is(")")) {
+    NodePointer element = expression();
+    if (element == nullptr) return nullptr;
+    tuple->children.push_back(std::move(element));
+    if (!accept(",")) break;
+    is_tuple = true;
+  }
+  in_filter_ = in_filter;
+  if (!expect(")")) return nullptr;
+  if (!is_tuple) return std::move(tuple->children.front());
+  return finish(std::move(tuple));
+}
+
+// expression { "," expression } close
+bool ProgramParser::list(Node& node, std::string_view close) {
+  const bool in_filter = std::exchange(in_filter_, false);
+  while (!token_.is(close)) {
+    NodePointer element = expression();
+    if (element == nullptr) return false;
+    node.children.push_back(std::move(element));
+    if (!accept(",")) break;
+  }
+  in_filter_ = in_filter;
+  return expect(close);
+}
+
+NodePointer ProgramParser::map() {
+  auto node = make(NodeKind::kMap, token_.begin);
+  node->text = token_.text;
+  take();
+  if (token_.is("[")) {
+    const Span bracket = token_.span();
+    take();
+    if (!list(*node, "]")) return nullptr;
+    if (node->children.empty()) return fail(bracket, "syntax: expected a key after '['");
+  }
+  return finish(std::move(node));
+}
+
+NodePointer ProgramParser::call(const Token& name) {
+  const bool is_call = token_.is("(");
+  auto node = make(is_call ? NodeKind::kCall : NodeKind::kName, name.begin);
+  node->text = name.text;
+  if (is_call) {
+    take();
+    if (!list(*node, ")")) return nullptr;
+  }
+  return finish(std::move(node));
+}
+
+}  // namespace ubp::language

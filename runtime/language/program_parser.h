@@ -1,0 +1,86 @@
+// The recursive-descent parser of a probe's filter and block: bpftrace's language, as ubp-probes(7) has it.
+//
+// The list of items is spec.cpp's; this one is called where a '/' or a '{' stands behind a target, and leaves the
+// cursor behind what it has read. The first failure ends the parse.
+#pragma once
+
+#include <initializer_list>
+#include <string>
+#include <string_view>
+
+#include "runtime/language/lexer.h"
+#include "runtime/language/tree.h"
+
+namespace ubp::language {
+
+class ProgramParser {
+ public:
+  // nodes: how many the program has so far; goes on with them.
+  ProgramParser(std::string_view text, Cursor at, std::uint32_t& nodes) : lexer_(text, at), nodes_(nodes) { take(); }
+
+  // ["/" expression "/"] ["{" statements "}"]. False: span() and message() say what is wrong.
+  bool parse(Probe& probe);
+
+  // Behind the last token that was read.
+  const Cursor& end() const { return last_end_; }
+  const Span& span() const { return error_span_; }
+  const std::string& message() const { return message_; }
+
+ private:
+  // Statements: null after a failure.
+  NodePointer block();
+  NodePointer statement();
+  NodePointer if_statement();
+  NodePointer loop(NodeKind kind);
+  NodePointer declaration();
+  NodePointer simple_statement();
+  bool ends_statement() const;
+
+  // Expressions, from the loosest binding to the tightest.
+  NodePointer expression();
+  NodePointer binary(int level);
+  NodePointer unary();
+  NodePointer postfix();
+  NodePointer primary();
+  NodePointer parenthesised();
+  NodePointer map();
+  NodePointer call(const Token& name);
+  bool list(Node& node, std::string_view close);
+  bool is_filter_end() const;
+
+  NodePointer make(NodeKind kind, Cursor begin);
+  NodePointer finish(NodePointer node);  // it ends where the last token did
+  void take();                           // the next token becomes the current one
+  bool accept(std::string_view sign);
+  bool expect(std::string_view sign);
+  NodePointer fail(const Span& span, std::string message);
+  NodePointer unexpected();
+
+  // Text may nest as deep as its writer likes; the stack does not.
+  class Depth {
+   public:
+    explicit Depth(ProgramParser& parser) : parser_(parser) { ++parser_.depth_; }
+    ~Depth() { --parser_.depth_; }
+    Depth(const Depth&) = delete;
+    Depth& operator=(const Depth&) = delete;
+    bool is_too_deep() const { return parser_.depth_ > 128; }
+
+   private:
+    ProgramParser& parser_;
+  };
+  NodePointer fail_too_deep() { return fail(token_.span(), "syntax: nested too deeply"); }
+  int depth_ = 0;
+
+  Lexer lexer_;
+  Token token_;  // the current one, not read yet
+  Cursor last_end_;
+  std::uint32_t& nodes_;
+  bool in_filter_ = false;  // a '/' may end the expression
+  Span error_span_;
+  std::string message_;
+};
+
+// The names that casts and declarations know: "int8" to "uint64", "bool", and C's for them.
+bool is_type_name(std::string_view name);
+
+}  // namespace ubp::language

@@ -9,24 +9,12 @@
 // libubp's own.
 #pragma once
 
-// Else Xbyak brings <iostream>, for messages of its own, and that std::locale: a megabyte, and relocations for every
-// process to work off.
-#ifndef NDEBUG
-#define NDEBUG
-#define UBP_HAS_ASSERT
-#endif
-#define XBYAK_DONT_USE_MMAP_ALLOCATOR
-#include <xbyak/xbyak.h>
-#ifdef UBP_HAS_ASSERT
-#undef NDEBUG
-#undef UBP_HAS_ASSERT
-#endif
-
 #include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "runtime/base/xbyak.h"
 #include "runtime/jump/detour_plan.h"
 #include "runtime/table/detour_save.h"
 

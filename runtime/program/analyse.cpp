@@ -1,0 +1,466 @@
+// Statements and expressions. See analysis.h.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "runtime/program/analyser.h"
+
+namespace ubp::program {
+
+using language::NodeKind;
+using language::Operator;
+
+namespace {
+
+bool is_comparison(Operator operation) { return operation >= Operator::kLess && operation <= Operator::kNotEqual; }
+
+}  // namespace
+
+bool are_unsigned(const Analysis& analysis, const language::Node& left, const language::Node& right) {
+  const bool is_left = analysis.type(left).is_signed, is_right = analysis.type(right).is_signed;
+  const auto fits = [](const language::Node& node, bool is_signed) {
+    return !is_signed || node.kind == NodeKind::kNumber;
+  };
+  return (!is_left || !is_right) && fits(left, is_left) && fits(right, is_right);
+}
+
+void Analyser::run() {
+  constexpr int kMostPasses = 100;  // each widens something; types are small
+  out_.facts.resize(program_.nodes);
+  out_.reads_registers.resize(program_.probes.size());
+  for (int pass = 0; pass < kMostPasses; ++pass) {
+    changed_ = false;
+    visit_all();
+    if (is_last_ && !changed_) break;
+    is_last_ = !changed_;
+  }
+  std::stable_sort(out_.diagnostics.begin(), out_.diagnostics.end(),
+                   [](const Diagnostic& a, const Diagnostic& b) { return a.is_warning < b.is_warning; });
+}
+
+void Analyser::visit_all() {
+  out_.diagnostics.clear();
+  for (probe_ = 0; probe_ < program_.probes.size(); ++probe_) {
+    const language::Probe& probe = program_.probes[probe_];
+    scopes_.assign(1, {});
+    loops_ = 0;
+    if (probe.filter != nullptr) condition(*probe.filter);
+    if (probe.block != nullptr) statement(*probe.block);
+  }
+  if (!is_last_) return;
+  const bool has_errors = std::any_of(out_.diagnostics.begin(), out_.diagnostics.end(),
+                                      [](const Diagnostic& diagnostic) { return !diagnostic.is_warning; });
+  for (const Map& map : out_.maps) {
+    if (map.value.is(TypeKind::kNone) && !has_errors) error(map.first, fmt::format("Undefined map: {}", map.name));
+    if (map.key.words() > kMostWideWords || map.value.words() > kMostWideWords)
+      error(map.first, fmt::format("{}'s keys or values are longer than {} bytes", map.name, kMostWideWords * 8));
+  }
+}
+
+void Analyser::error(const language::Span& span, std::string message, std::string hint) {
+  out_.diagnostics.push_back({span, std::move(message), std::move(hint), false});
+}
+void Analyser::warn(const language::Span& span, std::string message) {
+  out_.diagnostics.push_back({span, std::move(message), {}, true});
+}
+
+bool Analyser::widen(Type& into, const Type& from) {
+  const Type before = into;
+  const bool fits = join(into, from);
+  if (into != before) changed_ = true;
+  return fits;
+}
+
+void Analyser::site_of(const Node& node, Site::Kind kind) {
+  std::uint32_t& index = out_.facts[node.id].index;
+  if (index != kNone) return;
+  index = static_cast<std::uint32_t>(out_.sites.size());
+  out_.sites.push_back({kind, node.span});
+}
+
+std::uint32_t Analyser::event_of(const Node& node) {
+  std::uint32_t& index = out_.facts[node.id].index;
+  if (index == kNone) {
+    index = static_cast<std::uint32_t>(out_.events.size());
+    out_.events.emplace_back();
+  }
+  return index;
+}
+
+// ---- Statements
+
+void Analyser::statement(const Node& node) {
+  switch (node.kind) {
+    case NodeKind::kBlock:
+      scopes_.emplace_back();
+      for (const auto& child : node.children) statement(*child);
+      scopes_.pop_back();
+      return;
+    case NodeKind::kIf:
+      condition(*node.children[0]);
+      for (std::size_t i = 1; i < node.children.size(); ++i) statement(*node.children[i]);
+      return;
+    case NodeKind::kWhile:
+      site_of(node, Site::Kind::kBudget);
+      condition(*node.children[0]);
+      ++loops_;
+      statement(*node.children[1]);
+      --loops_;
+      return;
+    case NodeKind::kUnroll: return unrolled(node);
+    case NodeKind::kAssign: return assignment(node);
+    case NodeKind::kDeclare: return declaration(node);
+    case NodeKind::kBreak:
+    case NodeKind::kContinue:
+      if (loops_ == 0)
+        error(node.span,
+              fmt::format("{} is only possible in a loop", node.kind == NodeKind::kBreak ? "break" : "continue"));
+      return;
+    case NodeKind::kReturn: return;
+    default: break;
+  }
+  const Node& value = *node.children[0];
+  const Type type = expression(value);
+  if (value.kind == NodeKind::kCall && !type.is(TypeKind::kVoid) && !type.is(TypeKind::kNone) && value.text != "delete")
+    warn(value.span, "Return value discarded.");
+}
+
+void Analyser::condition(const Node& node) {
+  expression(node);
+  need_number(node, "a condition");
+}
+
+void Analyser::need_number(const Node& node, std::string_view what) {
+  const Type& type = out_.type(node);
+  if (type.is_number() || (type.is(TypeKind::kNone) && !is_last_)) return;
+  error(node.span, fmt::format("{} is a number or a bool, not '{}'", what, name_of(type)));
+}
+
+void Analyser::unrolled(const Node& node) {
+  std::int64_t times = 0;
+  expression(*node.children[0]);
+  if (!literal(*node.children[0], times)) {
+    error(node.children[0]->span, "unroll takes a number");
+  } else if (times > 100) {
+    error(node.children[0]->span, "unroll maximum value is 100");
+  } else if (times < 1) {
+    error(node.children[0]->span, "unroll minimum value is 1");
+  }
+  ++loops_;
+  statement(*node.children[1]);
+  --loops_;
+}
+
+std::uint32_t* Analyser::find_variable(const std::string& name) {
+  for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
+    const auto found = scope->find(name);
+    if (found != scope->end()) return &found->second;
+  }
+  return nullptr;
+}
+
+void Analyser::assign_variable(std::uint32_t index, const std::string& name, const Type& type, const Node& node) {
+  Type& known = out_.variables[index];
+  const Type before = known;
+  if (type.is(TypeKind::kVoid) || type.is(TypeKind::kAggregate) || !widen(known, type)) {
+    error(node.span,
+          fmt::format("Type mismatch for ${}: trying to assign value of type '{}' when variable already has a "
+                      "type '{}'",
+                      name, name_of(type), name_of(before)));
+  }
+}
+
+// let $x: a new variable in this block.
+void Analyser::declaration(const Node& node) {
+  const std::size_t colon = node.text.find(':');
+  const std::string name = node.text.substr(0, colon);
+  Type type;
+  for (const auto& child : node.children) type = expression(*child);
+  if (scopes_.back().contains(name)) error(node.span, fmt::format("Variable ${} was already declared", name));
+  const auto [made, is_new] = declared_.try_emplace(node.id, static_cast<std::uint32_t>(out_.variables.size()));
+  if (is_new) out_.variables.emplace_back();
+  const std::uint32_t index = made->second;
+  out_.facts[node.id].index = index;
+  scopes_.back()[name] = index;
+  if (colon != std::string::npos)
+    widen(out_.variables[index], named_type(std::string_view(node.text).substr(colon + 1)));
+  if (!node.children.empty()) assign_variable(index, name, type, node);
+  if (is_last_ && out_.variables[index].is(TypeKind::kNone))
+    widen(out_.variables[index], integer(64, true));  // it is 0
+}
+
+void Analyser::assignment(const Node& node) {
+  const Node &target = *node.children[0], &value = *node.children[1];
+  if (target.kind == NodeKind::kMap) return assign_map(target, value, node);
+  Type type = expression(value);
+  std::uint32_t* const known = find_variable(target.text);
+  if (node.operation != Operator::kNone) {
+    if (known == nullptr) {
+      error(target.span, fmt::format("Undefined or undeclared variable: ${}", target.text));
+      return;
+    }
+    out_.facts[target.id].index = *known;
+    out_.facts[target.id].type = out_.variables[*known];
+    type = binary(node);
+  }
+  std::uint32_t index = known != nullptr ? *known : kNone;
+  if (known == nullptr) {
+    const auto [made, is_new] = declared_.try_emplace(target.id, static_cast<std::uint32_t>(out_.variables.size()));
+    if (is_new) out_.variables.emplace_back();
+    index = made->second;
+    scopes_.back()[target.text] = index;
+  }
+  assign_variable(index, target.text, type, node);
+  out_.facts[target.id].index = index;
+}
+
+void Analyser::assign_map(const Node& target, const Node& value, const Node& node) {
+  Map* const map = &map_of(target);
+  use_key(target, *map, !target.children.empty());
+  assigned_call_ = node.operation == Operator::kNone ? &value : nullptr;
+  assigned_map_ = map;
+  Type type = expression(value);
+  assigned_call_ = nullptr;
+  if (node.operation != Operator::kNone) {
+    if (map->value.is(TypeKind::kNone)) widen(map->value, integer(64, true));  // it begins at 0
+    if (map->value.is(TypeKind::kAggregate)) {
+      error(target.span,
+            fmt::format("{} is a map of type {}, which only its function changes", map->name, name_of(map->value)));
+      return;
+    }
+    out_.facts[target.id].type = map->value;
+    type = binary(node);
+  }
+  const Type before = map->value;
+  if (type.is(TypeKind::kVoid) || !widen(map->value, type)) {
+    error(node.span,
+          fmt::format("Type mismatch for {}: trying to assign value of type '{}' when map already has a type '{}'",
+                      map->name, name_of(type), name_of(before)));
+  }
+}
+
+// ---- Maps
+
+Map& Analyser::map_of(const Node& node) {
+  const auto [found, is_new] = maps_.try_emplace(node.text, static_cast<std::uint32_t>(out_.maps.size()));
+  if (is_new) {
+    out_.maps.emplace_back();
+    out_.maps.back().name = node.text;
+    out_.maps.back().first = node.span;
+  }
+  out_.facts[node.id].index = found->second;
+  return out_.maps[found->second];
+}
+
+// A map has keys or not: the first use says so.
+void Analyser::use_key(const Node& node, Map& map, bool has_key) {
+  std::vector<const Node*> keys;
+  keys.reserve(node.children.size());
+  for (const auto& child : node.children) keys.push_back(child.get());
+  const bool is_first = map.key.is(TypeKind::kNone) && !map.has_keys;
+  if (has_key && is_first && !map.value.is(TypeKind::kNone)) {
+    error(node.span, fmt::format("{} used as a map with an explicit key (non-scalar map), previously used without an "
+                                 "explicit key (scalar map)",
+                                 map.name));
+    return;
+  }
+  if (!has_key) {
+    if (map.has_keys)
+      error(node.span, fmt::format("{} used as a map without an explicit key (scalar map), previously used with an "
+                                   "explicit key (non-scalar map)",
+                                   map.name));
+    return;
+  }
+  map.has_keys = true;
+  join_key(node, map, keys);
+}
+
+void Analyser::join_key(const Node& node, Map& map, const std::vector<const Node*>& keys) {
+  std::vector<Type> types;
+  types.reserve(keys.size());
+  for (const Node* key : keys) types.push_back(expression(*key));
+  Type type = types.size() == 1 ? types.front() : tuple_of(std::move(types));
+  const Type before = map.key;
+  if (type.is(TypeKind::kVoid) || type.is(TypeKind::kAggregate) || !widen(map.key, type)) {
+    error(node.span, fmt::format("Argument mismatch for {}: trying to access with arguments: '{}' when map expects "
+                                 "arguments: '{}'",
+                                 map.name, name_of(type), name_of(before)));
+  }
+}
+
+Type Analyser::map_value(const Node& node) {
+  use_key(node, map_of(node), !node.children.empty());
+  const Map& map = out_.maps[out_.facts[node.id].index];
+  if (!map.value.is(TypeKind::kAggregate)) return map.value;
+  switch (map.value.aggregate) {
+    case Aggregate::kStats:
+    case Aggregate::kHistogram:
+    case Aggregate::kLinear:
+      error(node.span,
+            fmt::format("Map type {} cannot print the value of individual keys. You must print the whole map.",
+                        name_of(map.value)));
+      return {};
+    case Aggregate::kCount: return integer(64, false);
+    default: return integer(64, map.value.is_signed);
+  }
+}
+
+// ---- Expressions
+
+const Type& Analyser::expression(const Node& node) {
+  Type type = type_of(node);
+  Type& known = out_.facts[node.id].type;
+  if (known != type) {
+    known = std::move(type);
+    changed_ = true;
+  }
+  return known;
+}
+
+Type Analyser::type_of(const Node& node) {
+  switch (node.kind) {
+    case NodeKind::kNumber: return type_of_literal(node.number);
+    case NodeKind::kBool: return boolean();
+    case NodeKind::kString:
+      if (node.text.size() > kMaxString - 1)
+        error(node.span, fmt::format("String is too long (over {} bytes): {}", kMaxString, node.text));
+      return string_of(static_cast<std::uint32_t>(std::min<std::size_t>(node.text.size() + 1, kMaxString)));
+    case NodeKind::kName: return builtin(node);
+    case NodeKind::kVariable: return variable(node);
+    case NodeKind::kMap: return map_value(node);
+    case NodeKind::kCall: return call(node);
+    case NodeKind::kUnary: return unary(node);
+    case NodeKind::kIncrement: return increment(node);
+    case NodeKind::kBinary:
+      expression(*node.children[0]);
+      expression(*node.children[1]);
+      return binary(node);
+    case NodeKind::kConditional: return conditional(node);
+    case NodeKind::kMember: return member(node);
+    case NodeKind::kCast: return cast(node);
+    default: break;
+  }
+  std::vector<Type> elements;
+  for (const auto& child : node.children) elements.push_back(expression(*child));
+  return tuple_of(std::move(elements));
+}
+
+Type Analyser::variable(const Node& node) {
+  const std::uint32_t* const known = find_variable(node.text);
+  if (known == nullptr) {
+    error(node.span, fmt::format("Undefined or undeclared variable: ${}", node.text));
+    return {};
+  }
+  out_.facts[node.id].index = *known;
+  const Type& type = out_.variables[*known];
+  if (is_last_ && type.is(TypeKind::kNone))
+    error(node.span, fmt::format("Undefined or undeclared variable: ${}", node.text));
+  return type;
+}
+
+Type Analyser::builtin(const Node& node) {
+  const auto found = find_builtin(node.text);
+  if (!found) {
+    error(node.span, fmt::format("Unknown identifier: '{}'", node.text));
+    return {};
+  }
+  const bool is_hit = program_.probes[probe_].event == language::Probe::Event::kItems;
+  if (found->needs_hit && !is_hit)
+    error(node.span, fmt::format("The {} builtin can not be used with 'begin' and 'end' probes", node.text));
+  out_.uses_names |= node.text == "probe" || node.text == "func";
+  return found->type;
+}
+
+// Of a kBinary, or of a compound kAssign.
+Type Analyser::binary(const Node& node) {
+  const Node &left = *node.children[0], &right = *node.children[1];
+  const Type &left_type = out_.type(left), &right_type = out_.type(right);
+  const Operator operation = node.operation;
+  if (left_type.is(TypeKind::kNone) || right_type.is(TypeKind::kNone))
+    return is_comparison(operation) ? boolean() : Type{};
+  const bool compares_texts = (operation == Operator::kEqual || operation == Operator::kNotEqual) &&
+                              left_type.is(TypeKind::kString) && right_type.is(TypeKind::kString);
+  if (!compares_texts && !(left_type.is_number() && right_type.is_number())) {
+    error(node.span,
+          fmt::format("The operation can not be used on '{}' and '{}'", name_of(left_type), name_of(right_type)));
+    return is_comparison(operation) ? boolean() : Type{};
+  }
+  if (operation == Operator::kDivide || operation == Operator::kModulo) site_of(node, Site::Kind::kDivision);
+  if (is_comparison(operation) || operation == Operator::kAnd || operation == Operator::kOr) return boolean();
+  if (operation == Operator::kSubtract) return integer(64, true);
+  if (operation == Operator::kShiftLeft || operation == Operator::kShiftRight)
+    return integer(64, left_type.is_signed && left_type.is(TypeKind::kInteger));
+  return integer(64, !are_unsigned(out_, left, right));
+}
+
+Type Analyser::unary(const Node& node) {
+  const Node& operand = *node.children[0];
+  expression(operand);
+  need_number(operand, "the operand");
+  if (node.operation == Operator::kNot) return boolean();
+  if (node.operation == Operator::kComplement) return integer(64, false);
+  const bool is_literal = operand.kind == NodeKind::kNumber && out_.type(operand).is_signed;
+  return is_literal ? out_.type(operand) : integer(64, true);
+}
+
+Type Analyser::increment(const Node& node) {
+  const Node& operand = *node.children[0];
+  const bool adds = node.operation == Operator::kPreIncrement || node.operation == Operator::kPostIncrement;
+  if (operand.kind == NodeKind::kMap) {
+    use_key(operand, map_of(operand), !operand.children.empty());
+    Map& map = out_.maps[out_.facts[operand.id].index];
+    if (map.value.is(TypeKind::kNone)) widen(map.value, integer(64, true));
+    if (!map.value.is(TypeKind::kInteger))
+      error(node.span, fmt::format("{} of type {} is no number", map.name, name_of(map.value)));
+    if (!adds || map.value.bits < 64) widen(map.value, integer(64, map.value.is_signed || !adds));
+    out_.facts[operand.id].type = map.value;
+    return map.value;
+  }
+  expression(operand);
+  need_number(operand, "the operand");
+  const std::uint32_t index = out_.facts[operand.id].index;
+  if (index == kNone) return {};
+  widen(out_.variables[index], integer(64, true));
+  return out_.variables[index];
+}
+
+Type Analyser::conditional(const Node& node) {
+  condition(*node.children[0]);
+  Type type = node.children.size() == 2 ? out_.type(*node.children[0]) : expression(*node.children[1]);
+  const Type other = expression(*node.children.back());
+  const Type before = type;
+  if (!join(type, other))
+    error(node.span,
+          fmt::format("the two values are of different types: '{}' and '{}'", name_of(before), name_of(other)));
+  return type;
+}
+
+Type Analyser::member(const Node& node) {
+  const Type& tuple = expression(*node.children[0]);
+  if (tuple.is(TypeKind::kNone)) return {};
+  if (!tuple.is(TypeKind::kTuple)) {
+    error(node.span, fmt::format("'{}' is no tuple", name_of(tuple)));
+    return {};
+  }
+  if (node.number < tuple.elements.size()) return tuple.elements[node.number];
+  error(node.span,
+        fmt::format("Invalid tuple index: {}. Found {} elements in tuple.", node.number, tuple.elements.size()));
+  return {};
+}
+
+Type Analyser::cast(const Node& node) {
+  const Type& from = expression(*node.children[0]);
+  Type to = named_type(node.text);
+  const bool is_text = to.is(TypeKind::kBool) && from.is(TypeKind::kString);
+  if (!is_text) need_number(*node.children[0], "what is cast");
+  return to;
+}
+
+Analysis analyse(const language::Program& program) {
+  Analysis analysis;
+  Analyser(program, analysis).run();
+  return analysis;
+}
+
+}  // namespace ubp::program

@@ -1,0 +1,226 @@
+// Calls of functions. See analyser.h.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "runtime/program/analyser.h"
+#include "runtime/program/format.h"
+#include "runtime/program/read_map.h"
+
+namespace ubp::program {
+
+using language::NodeKind;
+using language::Operator;
+
+// A number as it is written: 5, -5.
+bool Analyser::literal(const Node& node, std::int64_t& value) {
+  const bool is_negative = node.kind == NodeKind::kUnary && node.operation == Operator::kNegate;
+  const Node& number = is_negative ? *node.children[0] : node;
+  if (number.kind != NodeKind::kNumber || number.number >> 63 != 0) return false;
+  value = static_cast<std::int64_t>(number.number);
+  if (is_negative) value = -value;
+  return true;
+}
+
+Type Analyser::call(const Node& node) {
+  const FunctionRow* const row = find_function(node.text);
+  const std::size_t arguments = node.children.size();
+  if (row == nullptr) {
+    if (arguments == 0 && find_builtin(node.text)) return builtin(node);
+    error(node.span, fmt::format("Unknown function: '{}'", node.text));
+    return {};
+  }
+  if (arguments < row->least || arguments > row->most) {
+    const auto wanted = row->least == row->most  ? fmt::format("{}", row->least)
+                        : arguments < row->least ? fmt::format("at least {}", row->least)
+                                                 : fmt::format("at most {}", row->most);
+    error(node.span, fmt::format("{}() takes {} argument{}, {} found", row->name, wanted,
+                                 wanted.ends_with('1') ? "" : "s", arguments));
+    return {};
+  }
+  switch (row->function) {
+    case Function::kPrintf: return print_formatted(node);
+    case Function::kPrint: return print(node);
+    case Function::kClear:
+    case Function::kZero:
+    case Function::kDelete:
+    case Function::kLength:
+    case Function::kHasKey: return of_map(node, row->function);
+    case Function::kStr: return text(node);
+    case Function::kExit:
+      for (const auto& child : node.children) {
+        expression(*child);
+        need_number(*child, "a status");
+      }
+      return void_type();
+    case Function::kReg:
+      if (is_kept_by_calls(register_of(node.children[0]->text))) out_.reads_registers[probe_] = true;
+      if (node.children[0]->kind != NodeKind::kString || register_of(node.children[0]->text) < 0)
+        error(node.span, "reg() takes a register's name: ip sp ax bx cx dx si di bp r8 ... r15");
+      if (program_.probes[probe_].event != language::Probe::Event::kItems)
+        error(node.span, "reg() can not be used with 'begin' and 'end' probes");
+      return integer(64, false);
+    default: return aggregation(node, *row);
+  }
+}
+
+// count() and the others, where one is assigned to a map.
+Type Analyser::aggregation(const Node& node, const FunctionRow& row) {
+  if (assigned_call_ != &node) {
+    error(node.span, fmt::format("{}() should be assigned to a map", row.name));
+    return {};
+  }
+  const auto aggregate =
+      static_cast<Aggregate>(static_cast<int>(row.function) - static_cast<int>(Function::kCount) + 1);
+  bool is_signed = false;
+  if (!node.children.empty()) {
+    assigned_call_ = nullptr;
+    is_signed = expression(*node.children[0]).is_signed;
+    need_number(*node.children[0], fmt::format("what {}() takes", row.name));
+    histogram(node, row.function, *assigned_map_);
+  }
+  return aggregate_of(aggregate, is_signed);
+}
+
+// The further arguments of hist() and lhist(): the same wherever the map is assigned to.
+void Analyser::histogram(const Node& node, Function function, Map& map) {
+  std::int64_t values[3] = {};
+  for (std::size_t i = 1; i < node.children.size(); ++i) {
+    expression(*node.children[i]);
+    if (!literal(*node.children[i], values[i - 1])) {
+      error(node.children[i]->span, fmt::format("{}() takes literal numbers behind the first argument", node.text));
+      return;
+    }
+  }
+  const bool is_first = map.value.is(TypeKind::kNone);
+  if (function == Function::kHistogram) {
+    if (values[0] < 0 || values[0] > 5) {
+      error(node.span, fmt::format("hist() takes 0 to 5 bits, not {}", values[0]));
+    } else if (!is_first && map.power != values[0]) {
+      error(node.span, fmt::format("{} is a hist() with other bits elsewhere", map.name));
+    } else {
+      map.power = static_cast<std::uint8_t>(values[0]);
+    }
+  }
+  if (function != Function::kLinear) return;
+  const auto [low, high, step] = values;
+  constexpr std::uint64_t kMostBuckets = 1000;
+  const std::uint64_t range = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
+  if (low >= high || step <= 0) {
+    error(node.span, "lhist() takes a minimum below its maximum, and a step above 0");
+  } else if (range / static_cast<std::uint64_t>(step) > kMostBuckets) {
+    error(node.span, fmt::format("lhist() takes at most {} buckets", kMostBuckets));
+  } else if (!is_first && (map.low != low || map.high != high || map.step != step)) {
+    error(node.span, fmt::format("{} is an lhist() with other bounds elsewhere", map.name));
+  } else {
+    map.low = low;
+    map.high = high;
+    map.step = step;
+  }
+}
+
+Type Analyser::print_formatted(const Node& node) {
+  const Node& format = *node.children[0];
+  for (std::size_t i = 1; i < node.children.size(); ++i) expression(*node.children[i]);
+  if (format.kind != NodeKind::kString) {
+    error(format.span, "printf() takes a literal format string");
+    return void_type();
+  }
+  expression(format);
+  std::string wrong;
+  std::vector<Conversion> conversions = parse_format(format.text, wrong);
+  if (!wrong.empty()) {
+    error(node.span, wrong);
+    return void_type();
+  }
+  if (!conversions.empty() && conversions.back().letter == '\0') conversions.pop_back();
+  const std::size_t supplied = node.children.size() - 1;
+  if (supplied != conversions.size()) {
+    error(node.span,
+          fmt::format("{} arguments for format string ({} supplied, {} expected)",
+                      supplied < conversions.size() ? "not enough" : "too many", supplied, conversions.size()));
+    return void_type();
+  }
+  std::vector<Type> values;
+  for (std::size_t i = 0; i < supplied; ++i) {
+    const Type& type = out_.type(*node.children[i + 1]);
+    const bool is_known = !type.is(TypeKind::kNone) && !type.is(TypeKind::kVoid);
+    if ((is_known && !takes(conversions[i], type)) || type.is(TypeKind::kVoid))
+      error(node.span,
+            fmt::format("unsupported format specifier for type '{}': {}", name_of(type), conversions[i].letter));
+    values.push_back(type);
+  }
+  const std::uint32_t index = event_of(node);
+  out_.events[index] = {Event::Kind::kFormat, format.text, std::move(values)};
+  return void_type();
+}
+
+// print(value); print(@map[, top[, divisor]])
+Type Analyser::print(const Node& node) {
+  const Node& value = *node.children[0];
+  const bool is_map = value.kind == NodeKind::kMap && value.children.empty();
+  const std::uint32_t index = event_of(node);
+  if (!is_map) {
+    const Type& type = expression(value);
+    if (node.children.size() > 1)
+      error(node.span, fmt::format("Non-map print() only takes 1 argument, {} found", node.children.size()));
+    if (type.is(TypeKind::kVoid)) error(value.span, "print() takes a value, and this is none");
+    out_.events[index] = {Event::Kind::kValue, "", {type}};
+    return void_type();
+  }
+  map_of(value);
+  for (std::size_t i = 1; i < node.children.size(); ++i) {
+    expression(*node.children[i]);
+    std::int64_t number = 0;
+    if (!literal(*node.children[i], number) || number < 0)
+      error(node.children[i]->span, "print() takes literal numbers behind the map");
+  }
+  out_.events[index] = {Event::Kind::kMap, "", {}, out_.facts[value.id].index};
+  return void_type();
+}
+
+Type Analyser::text(const Node& node) {
+  expression(*node.children[0]);
+  need_number(*node.children[0], "an address");
+  site_of(node, Site::Kind::kAddress);
+  if (node.children.size() == 1) return string_of(kMaxString);
+  expression(*node.children[1]);
+  need_number(*node.children[1], "a length");
+  std::int64_t bytes = 0;
+  if (!literal(*node.children[1], bytes)) return string_of(kMaxString);
+  if (bytes < 1 || bytes > kMaxString) {
+    error(node.children[1]->span, fmt::format("str() takes 1 to {} bytes", kMaxString));
+    return string_of(kMaxString);
+  }
+  return string_of(static_cast<std::uint32_t>(bytes));
+}
+
+// clear(@m), zero(@m), len(@m), has_key(@m, key), delete(@m), delete(@m, key), delete(@m[key])
+Type Analyser::of_map(const Node& node, Function function) {
+  const Node& target = *node.children[0];
+  Type type = function == Function::kLength                                    ? integer(64, false)
+              : function == Function::kHasKey || function == Function::kDelete ? boolean()
+                                                                               : void_type();
+  if (target.kind != NodeKind::kMap) {
+    error(target.span, fmt::format("{}() expects a map", node.text));
+    return type;
+  }
+  if (!target.children.empty() && function != Function::kDelete) {
+    error(target.span, fmt::format("{}() expects a map without a key", node.text));
+    return type;
+  }
+  Map& map = map_of(target);
+  const bool needs_keys = function == Function::kLength || function == Function::kHasKey || node.children.size() == 2;
+  if (needs_keys && !map.has_keys && !map.value.is(TypeKind::kNone)) {
+    error(node.span, fmt::format("call to {}() expects a map with explicit keys (non-scalar map)", node.text));
+    return type;
+  }
+  if (node.children.size() == 2) {
+    join_key(target, map, {node.children[1].get()});
+  } else if (function == Function::kDelete) {
+    use_key(target, map, !target.children.empty());
+  }
+  return type;
+}
+
+}  // namespace ubp::program

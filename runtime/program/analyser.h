@@ -1,0 +1,77 @@
+// The walk behind analyse(). Internal to runtime/program; calls of functions: analyse_calls.cpp.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/program/analysis.h"
+#include "runtime/program/builtins.h"
+
+namespace ubp::program {
+
+class Analyser {
+ public:
+  Analyser(const language::Program& program, Analysis& analysis) : program_(program), out_(analysis) {}
+  void run();
+
+ private:
+  using Node = language::Node;
+
+  void visit_all();
+  void statement(const Node& node);
+  void assignment(const Node& node);
+  void assign_map(const Node& target, const Node& value, const Node& node);
+  void declaration(const Node& node);
+  void unrolled(const Node& node);
+  void condition(const Node& node);
+
+  // Expressions: each notes the node's type and returns it.
+  const Type& expression(const Node& node);
+  Type type_of(const Node& node);
+  Type binary(const Node& node);
+  Type unary(const Node& node);
+  Type increment(const Node& node);
+  Type conditional(const Node& node);
+  Type member(const Node& node);
+  Type cast(const Node& node);
+  Type builtin(const Node& node);
+  Type map_value(const Node& node);
+  Type variable(const Node& node);
+
+  // analyse_calls.cpp
+  Type call(const Node& node);
+  Type aggregation(const Node& node, const FunctionRow& row);
+  void histogram(const Node& node, Function function, Map& map);
+  Type print(const Node& node);
+  Type print_formatted(const Node& node);
+  Type text(const Node& node);
+  Type of_map(const Node& node, Function function);
+  bool literal(const Node& node, std::int64_t& value);
+
+  Map& map_of(const Node& node);  // the one that a kMap names, made if need be
+  void use_key(const Node& node, Map& map, bool has_key);
+  void join_key(const Node& node, Map& map, const std::vector<const Node*>& keys);
+  void need_number(const Node& node, std::string_view what);
+  std::uint32_t* find_variable(const std::string& name);
+  void assign_variable(std::uint32_t index, const std::string& name, const Type& type, const Node& node);
+  bool widen(Type& into, const Type& from);
+  std::uint32_t event_of(const Node& node);
+  void site_of(const Node& node, Site::Kind kind);
+  void error(const language::Span& span, std::string message, std::string hint = {});
+  void warn(const language::Span& span, std::string message);
+
+  const language::Program& program_;
+  Analysis& out_;
+  std::vector<std::map<std::string, std::uint32_t>> scopes_;  // innermost last
+  std::map<std::uint32_t, std::uint32_t> declared_;           // variables by the node that makes them
+  std::map<std::string, std::uint32_t> maps_;
+  std::uint32_t probe_ = 0;
+  int loops_ = 0;
+  bool changed_ = false, is_last_ = false;
+  const Node* assigned_call_ = nullptr;  // an aggregation that stands where one may
+  Map* assigned_map_ = nullptr;
+};
+
+}  // namespace ubp::program

@@ -1,0 +1,76 @@
+// What a program means: the type of every expression, its maps and variables, the events it prints.
+//
+// Types are inferred over the whole program before code is made: the tree is walked until nothing changes any more, so
+// that a map that is read in the first block may get its type in the last one.
+//
+// Context: load time. Async-signal-safe: no. Thread-safe: yes.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "runtime/language/tree.h"
+#include "runtime/program/diagnostic.h"
+#include "runtime/program/types.h"
+
+namespace ubp::program {
+
+inline constexpr std::uint32_t kNone = ~std::uint32_t{0};
+
+struct Map {
+  std::string name;  // with its @
+  Type key;          // kNone: it has none; several keys: a tuple
+  Type value;
+  std::uint64_t capacity = 4096;
+  std::uint8_t power = 0;                    // of hist()
+  std::int64_t low = 0, high = 0, step = 0;  // of lhist()
+  language::Span first{};                    // where it is met first
+  bool has_keys = false;
+};
+
+// What a reader prints.
+struct Event {
+  enum class Kind : std::uint8_t { kFormat, kValue, kMap };
+  Kind kind = Kind::kFormat;
+  std::string format{};        // of printf
+  std::vector<Type> values{};  // kMap: none
+  std::uint32_t map = kNone;
+};
+
+// Where something may go wrong at run time.
+struct Site {
+  enum class Kind : std::uint8_t { kDivision, kBudget, kAddress };
+  Kind kind;
+  language::Span span;
+};
+
+// What is known of a node.
+struct Fact {
+  Type type;
+  std::uint32_t index = kNone;  // of the map, variable, event or site that it uses
+};
+
+struct Analysis {
+  std::vector<Fact> facts;  // by Node::id
+  std::deque<Map> maps;     // a reference to one stays good
+  std::vector<Type> variables;
+  std::vector<Event> events;
+  std::vector<Site> sites;
+  std::vector<bool> reads_registers;    // by probe: those that a call keeps
+  bool uses_names = false;              // `probe` or `func`
+  std::vector<Diagnostic> diagnostics;  // errors first
+
+  const Fact& of(const language::Node& node) const { return facts[node.id]; }
+  const Type& type(const language::Node& node) const { return facts[node.id].type; }
+  bool has_errors() const { return !diagnostics.empty() && !diagnostics.front().is_warning; }
+};
+
+Analysis analyse(const language::Program& program);
+
+// Whether an operation's sides are handled as unsigned numbers: both are, or the other is a literal that is no negative
+// one.
+bool are_unsigned(const Analysis& analysis, const language::Node& left, const language::Node& right);
+
+}  // namespace ubp::program

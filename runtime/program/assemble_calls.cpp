@@ -1,0 +1,199 @@
+// Builtins, functions and maps. See assembler.h.
+#include "runtime/program/assembler.h"
+#include "runtime/program/assembler_temporaries.h"
+#include "runtime/program/format.h"
+
+namespace ubp::program {
+
+using language::NodeKind;
+using Xbyak::Label;
+
+void Assembler::builtin(std::string_view name) {
+  const Builtin builtin = *find_builtin(name);
+  if (builtin.register_number >= 0) return read_register(builtin.register_number);
+  if (name == "probe" && probe_->event != language::Probe::Event::kItems) {
+    const bool is_begin = probe_->event == language::Probe::Event::kBegin;
+    return text_constant(is_begin ? "begin" : "end", builtin.type.words());
+  }
+  mov(rdi, rbx);
+  if (builtin.number != nullptr) return invoke(builtin.number);
+  const int result = room(builtin.type.words());
+  lea(rsi, at(result));
+  invoke(builtin.text);
+  lea(rax, at(result));
+}
+
+// A detour has saved the registers, or the kernel has.
+void Assembler::read_register(int number) {
+  if (number == kInstructionPointer) {
+    mov(rdi, rbx);
+    return invoke(&instruction_address);
+  }
+  Label is_trap, over;
+  mov(rax, in_run(offsetof(Run, context)));
+  mov(rcx, ptr[rax + offsetof(ubp_context, save)]);
+  test(rcx, rcx);
+  jz(is_trap);
+  mov(rax, ptr[rcx + offsetof(runtime::DetourSave, registers) + static_cast<std::size_t>(number) * 8]);
+  jmp(over);
+  L(is_trap);
+  mov(rcx, ptr[rax + offsetof(ubp_context, registers)]);
+  mov(rax, ptr[rcx + offsetof(trap::Context, r8) + trap::kRegisterWords[number] * 8]);
+  L(over);
+}
+
+// ---- Maps
+
+int Assembler::key(const Map& map, const std::vector<const Node*>& keys) {
+  const int place = room(std::max(map.key.words(), 1U));
+  if (keys.size() == 1) {
+    value(*keys[0]);
+    store(map.key, analysis_.type(*keys[0]), place);
+    return place;
+  }
+  int next = place;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    value(*keys[i]);
+    store(map.key.elements[i], analysis_.type(*keys[i]), next);
+    next += static_cast<int>(map.key.elements[i].words() * sizeof(std::uint64_t));
+  }
+  return place;
+}
+
+int Assembler::key_of(const Node& node) {
+  std::vector<const Node*> keys;
+  keys.reserve(node.children.size());
+  for (const auto& child : node.children) keys.push_back(child.get());
+  return key(map_of(node), keys);
+}
+
+void Assembler::map_value(const Node& node) {
+  const std::uint32_t index = analysis_.of(node).index;
+  const Map& map = map_of(node);
+  const int its_key = key_of(node);
+  if (map.value.is(TypeKind::kAggregate)) return call_map(&map_number, index, its_key);
+  if (!map.value.is_wide()) return call_map(&map_get, index, its_key);
+  const int result = room(map.value.words());
+  lea(rcx, at(result));
+  call_map(&map_get_wide, index, its_key);
+  lea(rax, at(result));
+}
+
+void Assembler::aggregate(const Node& target, const Node& call) {
+  const int its_key = key_of(target);
+  if (!call.children.empty()) {
+    value(*call.children[0]);
+    mov(rcx, rax);
+  }
+  call_map(&map_aggregate, analysis_.of(target).index, its_key);
+}
+
+void Assembler::call_of_map(const Node& node, Function function) {
+  const Node& target = *node.children[0];
+  const std::uint32_t index = analysis_.of(target).index;
+  const int its_key = node.children.size() == 2 ? key(map_of(target), {node.children[1].get()}) : key_of(target);
+  switch (function) {
+    case Function::kHasKey: return call_map(&map_has, index, its_key);
+    case Function::kDelete: return call_map(&map_delete, index, its_key);
+    case Function::kClear: return call_map(&map_clear, index, its_key);
+    case Function::kZero: return call_map(&map_zero, index, its_key);
+    default: return call_map(&map_length, index, its_key);
+  }
+}
+
+// ---- Other functions
+
+// The values from the first child on, as an event.
+void Assembler::print_event(const Node& node, std::size_t first) {
+  const std::uint32_t index = analysis_.of(node).index;
+  const Event& event = analysis_.events[index];
+  std::uint32_t words = 0;
+  for (const Type& type : event.values) words += type.words();
+  const int values = room(words);
+  int place = values;
+  for (std::size_t i = 0; i < event.values.size(); ++i) {
+    const Temporaries temporaries(*this);
+    const Node& its = *node.children[first + i];
+    value(its);
+    store(event.values[i], analysis_.type(its), place);
+    place += static_cast<int>(event.values[i].words() * sizeof(std::uint64_t));
+  }
+  Label over;
+  mov(rdi, rbx);
+  mov(esi, index);
+  mov(edx, words);
+  invoke(&begin_event);
+  test(rax, rax);
+  jz(over, T_NEAR);
+  const int room_at = room(1);
+  mov(at(room_at), rax);
+  mov(rdi, rax);
+  mov(esi, words);
+  lea(rdx, at(values));
+  mov(ecx, words);
+  invoke(&copy_words);
+  mov(rdi, rbx);
+  mov(rsi, at(room_at));
+  invoke(&end_event);
+  L(over);
+}
+
+void Assembler::print_map(const Node& node) {
+  const auto number = [&](std::size_t index) {
+    return index < node.children.size() ? node.children[index]->number : std::uint64_t{0};
+  };
+  mov(rdi, rbx);
+  mov(rsi, reinterpret_cast<std::uint64_t>(&placed_.maps[analysis_.events[analysis_.of(node).index].map]));
+  mov(edx, analysis_.of(node).index);
+  mov(rcx, number(1));
+  mov(r8, number(2));
+  invoke(&program::map_print);
+}
+
+void Assembler::read_text(const Node& node) {
+  const Type& type = analysis_.type(node);
+  const int result = room(type.words());
+  const int address = room(1);
+  value(*node.children[0]);
+  mov(at(address), rax);
+  mov(ecx, type.bytes);
+  if (node.children.size() == 2) {
+    Label is_less;
+    value(*node.children[1]);
+    mov(ecx, type.bytes);
+    cmp(rax, rcx);
+    cmovb(rcx, rax);
+  }
+  mov(rdi, rbx);
+  mov(rsi, at(address));
+  lea(rdx, at(result));
+  mov(r8d, analysis_.of(node).index);
+  invoke(&program::read_text);
+  lea(rax, at(result));
+}
+
+void Assembler::call(const Node& node) {
+  const FunctionRow* const row = find_function(node.text);
+  if (row == nullptr) return builtin(node.text);
+  switch (row->function) {
+    case Function::kPrintf: return print_event(node, 1);
+    case Function::kPrint:
+      return analysis_.events[analysis_.of(node).index].kind == Event::Kind::kMap ? print_map(node)
+                                                                                  : print_event(node, 0);
+    case Function::kStr: return read_text(node);
+    case Function::kReg: return read_register(register_of(node.children[0]->text));
+    case Function::kExit:
+      if (!node.children.empty()) {
+        value(*node.children[0]);
+      } else {
+        xor_(eax, eax);
+      }
+      mov(rdi, rbx);
+      mov(rsi, rax);
+      invoke(&close_gate);
+      return jmp(end_, T_NEAR);
+    default: return call_of_map(node, row->function);
+  }
+}
+
+}  // namespace ubp::program

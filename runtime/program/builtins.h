@@ -1,0 +1,59 @@
+// The names that programs know without defining them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "runtime/program/helpers.h"
+#include "runtime/program/types.h"
+
+namespace ubp::program {
+
+// A value that needs no arguments.
+struct Builtin {
+  std::string_view name;
+  Type type;
+  std::uint64_t (*number)(Run*) = nullptr;  // what computes it;
+  void (*text)(Run*, char*) = nullptr;      // of a string
+  int register_number = -1;                 // or the register it is
+  bool needs_hit = false;                   // not in begin and end
+};
+std::optional<Builtin> find_builtin(std::string_view name);
+
+// A register by its name in reg(): "di", "sp"; -1: there is none. kInstructionPointer: "ip".
+inline constexpr int kInstructionPointer = 16;
+int register_of(std::string_view name);
+// Those that a detour saves only where it is asked to.
+bool is_kept_by_calls(int register_number);
+
+enum class Function : std::uint8_t {
+  kCount,
+  kSum,
+  kMinimum,
+  kMaximum,
+  kAverage,
+  kStats,
+  kHistogram,
+  kLinear,
+  kPrintf,
+  kPrint,
+  kClear,
+  kZero,
+  kDelete,
+  kLength,
+  kHasKey,
+  kExit,
+  kStr,
+  kReg,
+};
+struct FunctionRow {
+  std::string_view name;
+  Function function;
+  std::uint8_t least, most;  // arguments
+};
+const FunctionRow* find_function(std::string_view name);
+
+inline constexpr std::uint32_t kMaxString = 1024;  // bytes of str() that says nothing else
+
+}  // namespace ubp::program

@@ -1,0 +1,21 @@
+// What is wrong with a program, and where.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "runtime/language/tree.h"
+
+namespace ubp::program {
+
+struct Diagnostic {
+  language::Span span;
+  std::string message;
+  std::string hint{};
+  bool is_warning = false;
+};
+
+// The line that a span begins in, tabs as four blanks, and below it a ~ under each column of the span.
+std::string excerpt(std::string_view source, const language::Span& span);
+
+}  // namespace ubp::program

@@ -1,0 +1,213 @@
+// See helpers.h. Maps: map_helpers.cpp.
+#include "runtime/program/helpers.h"
+
+#include <x86gprintrin.h>
+
+#include "runtime/program/read_memory.h"
+#include "runtime/trap/tls.h"
+#include "xol/sys.h"
+
+namespace ubp::program {
+
+using trap::Counter;
+using trap::g_process;
+
+namespace {
+
+void count(const ubp_context* context, Counter name) {
+  trap::TaskState* const task = context->task;
+  if (task == nullptr || task->counters == nullptr) return;  // begin and end; a child that another consumer forked
+  std::uint64_t& counter = task->counters[g_process.tasks.offset_of(name) + runtime::counter_of(*context->consumer)];
+  __atomic_store_n(&counter, counter + 1, __ATOMIC_RELAXED);  // the task's own; read by others at any time
+}
+
+// Behind a system call filter of the program's own making nothing is asked of the kernel.
+bool may_ask() { return !g_process.is_sandboxed.load(std::memory_order_relaxed); }  // a flag on its own
+
+std::uint64_t clock_ns() {
+  if (!may_ask()) return 0;
+  constexpr long kBootTime = 7;  // CLOCK_BOOTTIME: uapi/linux/time.h
+  std::uint64_t time[2] = {};
+  sys::call4(SYS_clock_gettime, kBootTime, reinterpret_cast<long>(time));
+  return time[0] * 1'000'000'000 + time[1];
+}
+
+// The names of the probepoint that was hit; null: it has none.
+const PointName* name_of(const Run* run) {
+  const auto* const names = __atomic_load_n(&run->machine->names, __ATOMIC_ACQUIRE);  // pairs with their publication
+  if (names == nullptr || run->context->consumer == nullptr) return nullptr;
+  const std::uint32_t point = run->context->consumer->point;
+  std::uint64_t low = 0, high = names->count;
+  while (low < high) {
+    const std::uint64_t middle = (low + high) / 2;
+    if (names->names[middle].point < point) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low < names->count && names->names[low].point == point ? &names->names[low] : nullptr;
+}
+
+void copy_name(char* to, const char* from) {
+  for (std::size_t i = 0; i < kNameBytes; ++i) to[i] = from != nullptr ? from[i] : '\0';
+}
+
+std::uint32_t task_of(const Run* run) { return run->context->task != nullptr ? run->context->task->block : kNoTask; }
+
+}  // namespace
+
+void count_filtered(const ubp_context* context) { count(context, Counter::kFiltered); }
+void count_dropped(const ubp_context* context) { count(context, Counter::kDropped); }
+
+void close_gate(Run* run, std::uint64_t status) {
+  run->machine->status = static_cast<std::uint32_t>(status);
+  __atomic_store_n(&run->machine->is_closed, true, __ATOMIC_RELEASE);  // read at the beginning of each run
+}
+
+void count_site(Run* run, std::uint64_t site) {
+  __atomic_fetch_add(&run->machine->sites[site], 1, __ATOMIC_RELAXED);  // a number
+}
+
+std::uint64_t divide(Run* run, std::uint64_t left, std::uint64_t right, std::uint64_t site) {
+  if (right != 0) return left / right;
+  count_site(run, site);
+  return 1;
+}
+std::uint64_t modulo(Run* run, std::uint64_t left, std::uint64_t right, std::uint64_t site) {
+  if (right != 0) return left % right;
+  count_site(run, site);
+  return 1;
+}
+std::uint64_t divide_signed(Run* run, std::uint64_t left, std::uint64_t right, std::uint64_t site) {
+  if (right == ~std::uint64_t{0}) return -left;
+  if (right == 0) return divide(run, left, right, site);
+  return static_cast<std::uint64_t>(static_cast<std::int64_t>(left) / static_cast<std::int64_t>(right));
+}
+std::uint64_t modulo_signed(Run* run, std::uint64_t left, std::uint64_t right, std::uint64_t site) {
+  if (right == ~std::uint64_t{0}) return 0;
+  if (right == 0) return modulo(run, left, right, site);
+  return static_cast<std::uint64_t>(static_cast<std::int64_t>(left) % static_cast<std::int64_t>(right));
+}
+
+void copy_words(std::uint64_t* to, std::uint64_t to_words, const std::uint64_t* from, std::uint64_t from_words) {
+  for (std::uint64_t i = 0; i < to_words; ++i) to[i] = i < from_words ? from[i] : 0;
+}
+
+std::uint64_t is_same_text(const char* left, std::uint64_t left_bytes, const char* right, std::uint64_t right_bytes) {
+  for (std::uint64_t i = 0;; ++i) {
+    const char a = i < left_bytes ? left[i] : '\0', b = i < right_bytes ? right[i] : '\0';
+    if (a != b) return 0;
+    if (a == '\0') return 1;
+  }
+}
+
+void read_text(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, std::uint64_t site) {
+  const std::uint64_t room = (bytes + 7) & ~std::uint64_t{7};
+  std::uint64_t got = bytes > 1 ? read_memory(address, to, bytes - 1) : 0;
+  if (got == 0 && address != 0 && bytes > 1) count_site(run, site);
+  std::uint64_t length = 0;
+  while (length < got && to[length] != '\0') ++length;
+  for (; length < room; ++length) to[length] = '\0';
+}
+
+std::uint64_t process_id(Run*) { return may_ask() ? sys::getpid() : g_process.tasks.pid; }
+std::uint64_t thread_id(Run* run) {
+  const trap::TaskState* const task = run->context->task;
+  if (task == nullptr) return sys::gettid();
+  return task->tid.load(std::memory_order_relaxed) & ~(trap::kGuest | trap::kOtherNamespace);  // its own
+}
+std::uint64_t user_id(Run*) { return may_ask() ? static_cast<std::uint32_t>(sys::call4(SYS_getuid, 0)) : 0; }
+std::uint64_t group_id(Run*) { return may_ask() ? static_cast<std::uint32_t>(sys::call4(SYS_getgid, 0)) : 0; }
+
+std::uint64_t processor(Run*) {
+  std::uint32_t number = 0;
+  if (may_ask()) sys::call4(SYS_getcpu, reinterpret_cast<long>(&number));
+  return number;
+}
+
+std::uint64_t boot_time(Run*) { return clock_ns(); }
+std::uint64_t elapsed_time(Run* run) { return clock_ns() - run->machine->start_ns; }
+
+std::uint64_t random_number(Run* run) {                                                               // splitmix64
+  std::uint64_t z = __atomic_add_fetch(&run->machine->random, 0x9e3779b97f4a7c15, __ATOMIC_RELAXED);  // on its own
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return (z ^ (z >> 31)) >> 32;
+}
+
+std::uint64_t register_value(Run* run, std::uint64_t number) {
+  const ubp_context& context = *run->context;
+  if (context.save != nullptr) return context.save->registers[number];
+  return context.registers != nullptr ? context.registers->general(static_cast<unsigned>(number)) : 0;
+}
+
+std::uint64_t instruction_address(Run* run) {
+  const runtime::Consumer* const consumer = run->context->consumer;
+  return consumer != nullptr ? g_process.table.address_of(consumer->point) : 0;
+}
+
+void thread_name(Run*, char* to) {
+  constexpr long kGetName = 16;  // PR_GET_NAME: uapi/linux/prctl.h
+  for (int i = 0; i < 16; ++i) to[i] = '\0';
+  if (may_ask()) sys::call4(SYS_prctl, kGetName, reinterpret_cast<long>(to));
+}
+
+void probe_name(Run* run, char* to) {
+  const PointName* const name = name_of(run);
+  copy_name(to, name != nullptr ? name->probe : nullptr);
+}
+void function_name(Run* run, char* to) {
+  const PointName* const name = name_of(run);
+  copy_name(to, name != nullptr ? name->function : nullptr);
+}
+
+namespace {
+
+Chunk* chunk_at(const Machine* machine, std::uint64_t index) {
+  return reinterpret_cast<Chunk*>(machine->chunks + index * Chunk::kBytes);
+}
+
+// A chunk that nobody has, by number from 1 on; 0: there is none.
+std::uint32_t take_chunk(Machine* machine) {
+  for (std::uint64_t look = 0; look < machine->chunk_count; ++look) {
+    const std::uint64_t turn = __atomic_fetch_add(machine->next_chunk, 1, __ATOMIC_RELAXED);  // only where to look
+    const std::uint64_t index = turn % machine->chunk_count;
+    std::uint32_t is_free = 0;
+    Chunk* const chunk = chunk_at(machine, index);
+    if (__atomic_load_n(&chunk->is_taken, __ATOMIC_RELAXED) != 0) continue;  // as above
+    if (__atomic_compare_exchange_n(&chunk->is_taken, &is_free, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+      return static_cast<std::uint32_t>(index + 1);
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::uint64_t* begin_event(Run* run, std::uint64_t event, std::uint64_t words) {
+  Machine* const machine = run->machine;
+  const std::uint32_t task = task_of(run);
+  std::uint32_t& own = machine->task_chunks[task];
+  const std::uint64_t bytes = sizeof(EventHeader) + words * sizeof(std::uint64_t);
+  Chunk* chunk = own != 0 ? chunk_at(machine, own - 1) : nullptr;
+  if (chunk == nullptr || chunk->used + bytes > Chunk::kRoom) {
+    const std::uint32_t next = bytes <= Chunk::kRoom ? take_chunk(machine) : 0;
+    if (next == 0) {
+      run->dropped = 1;
+      return nullptr;
+    }
+    own = next;
+    chunk = chunk_at(machine, next - 1);
+  }
+  auto* const header = reinterpret_cast<EventHeader*>(chunk->data() + chunk->used);
+  *header = {static_cast<std::uint32_t>(bytes), static_cast<std::uint32_t>(event), __rdtsc(), task, kWhole};
+  return reinterpret_cast<std::uint64_t*>(header + 1);
+}
+
+void end_event(Run* run, std::uint64_t* words) {
+  const auto* const header = reinterpret_cast<const EventHeader*>(words) - 1;
+  Chunk* const chunk = chunk_at(run->machine, run->machine->task_chunks[header->task] - 1);
+  __atomic_store_n(&chunk->used, chunk->used + header->bytes, __ATOMIC_RELEASE);  // pairs with the reader
+}
+
+}  // namespace ubp::program

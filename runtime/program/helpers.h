@@ -1,0 +1,73 @@
+// What generated code calls. Compiled without vector registers, free of libc, without allocation.
+//
+// Context: a hit, in the thread that made it; begin and end, in the thread that loads or ends the program.
+// Async-signal-safe: yes. Thread-safe: yes.
+#pragma once
+
+#include "runtime/program/memory.h"
+
+namespace ubp::program {
+
+// ---- How a run ends
+
+void count_filtered(const ubp_context* context);
+void count_dropped(const ubp_context* context);
+void close_gate(Run* run, std::uint64_t status);  // exit()
+
+// ---- Values
+
+// C's, but a divisor of 0 gives 1 and is counted at the site, and the smallest number divided by -1 is itself.
+std::uint64_t divide(Run* run, std::uint64_t left, std::uint64_t right, std::uint64_t site);
+std::uint64_t divide_signed(Run* run, std::uint64_t left, std::uint64_t right, std::uint64_t site);
+std::uint64_t modulo(Run* run, std::uint64_t left, std::uint64_t right, std::uint64_t site);
+std::uint64_t modulo_signed(Run* run, std::uint64_t left, std::uint64_t right, std::uint64_t site);
+void count_site(Run* run, std::uint64_t site);
+
+void copy_words(std::uint64_t* to, std::uint64_t to_words, const std::uint64_t* from, std::uint64_t from_words);
+std::uint64_t is_same_text(const char* left, std::uint64_t left_bytes, const char* right, std::uint64_t right_bytes);
+// A string of the program's, up to its NUL, at most bytes with one; zeros behind. "" where it cannot be read, which is
+// counted at the site.
+void read_text(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, std::uint64_t site);
+
+// ---- What a hit is
+
+std::uint64_t process_id(Run* run);
+std::uint64_t thread_id(Run* run);
+std::uint64_t user_id(Run* run);
+std::uint64_t group_id(Run* run);
+std::uint64_t processor(Run* run);
+std::uint64_t boot_time(Run* run);
+std::uint64_t elapsed_time(Run* run);
+std::uint64_t random_number(Run* run);
+std::uint64_t register_value(Run* run, std::uint64_t number);
+std::uint64_t instruction_address(Run* run);
+void thread_name(Run* run, char* to);  // 16 bytes
+void probe_name(Run* run, char* to);   // kNameBytes
+void function_name(Run* run, char* to);
+
+// ---- Maps. key: as many words as the map's have; of no use where it has none
+
+std::uint64_t map_get(Run* run, const MapView* map, const std::uint64_t* key);
+void map_get_wide(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t* value);
+void map_set(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t value);
+void map_set_wide(Run* run, const MapView* map, const std::uint64_t* key, const std::uint64_t* value);
+// Adds to a value and returns what it is then.
+std::uint64_t map_add(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t amount);
+void map_aggregate(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t value);
+// An aggregation as one number.
+std::uint64_t map_number(Run* run, const MapView* map, const std::uint64_t* key);
+std::uint64_t map_has(Run* run, const MapView* map, const std::uint64_t* key);
+std::uint64_t map_delete(Run* run, const MapView* map, const std::uint64_t* key);
+std::uint64_t map_length(Run* run, const MapView* map);
+void map_clear(Run* run, const MapView* map);
+void map_zero(Run* run, const MapView* map);
+// Writes the map as it is as events with this number. top: 0: all. divisor: 0: none.
+void map_print(Run* run, const MapView* map, std::uint64_t event, std::uint64_t top, std::uint64_t divisor);
+
+// ---- Events
+
+// Room for one with so many words; null: there is none, and the hit counts as dropped.
+std::uint64_t* begin_event(Run* run, std::uint64_t event, std::uint64_t words);
+void end_event(Run* run, std::uint64_t* words);
+
+}  // namespace ubp::program

@@ -1,0 +1,225 @@
+// What generated code does with maps. See helpers.h and maps.h.
+#include "runtime/program/helpers.h"
+#include "runtime/program/maps.h"
+#include "runtime/program/read_map.h"
+
+namespace ubp::program {
+namespace {
+
+constexpr std::uint64_t kVersion = std::uint64_t{1} << 32;  // in a MapNode::value, how often it was replaced
+constexpr std::uint64_t kSign = std::uint64_t{1} << 63;
+
+// Deletes what was found. False: another has.
+bool end_key(const MapView& map, const Found& found) {
+  MapNode& node = node_of(map, found.index);
+  Word2 now{found.generation, load(node.value)};
+  // The wide value's number stays above, so that it is never taken for the next one.
+  const auto emptied = [&](std::uint64_t value) { return map.values != nullptr ? value & ~kIndex : 0; };
+  while (now.generation == found.generation) {
+    if (!exchange_if(node, now, {found.generation + 1, emptied(now.value)})) continue;
+    if (map.values != nullptr && (now.value & kIndex) != 0) give_value(map, now.value & kIndex);
+    return true;
+  }
+  return false;
+}
+
+void zero_cells(const MapView& map, std::uint64_t index) {
+  for (std::uint64_t shard = 0; shard <= map.shard_mask; ++shard) {
+    std::uint64_t* const cells = cells_of(map, index, shard);
+    for (std::uint64_t i = 0; i < map.cell_count; ++i) __atomic_store_n(&cells[i], 0, __ATOMIC_RELAXED);  // a number
+  }
+}
+
+// A scalar that has no value yet, or an aggregation's key that was deleted, is there from now on.
+std::uint64_t revive(MapNode& node, std::uint64_t generation) {
+  exchange_if(node.generation, generation, generation + 1);
+  return generation + 1;
+}
+
+// Puts a value in a key's place, which it makes if need be. next(value): the new one from the old one.
+template <typename Next>
+std::uint64_t change(Run* run, const MapView& map, const std::uint64_t* key, const Next& next) {
+  for (;;) {
+    bool is_new = false;
+    const std::uint64_t first = next(0);
+    const Found found = find_or_insert(map, key, first, is_new);
+    if (found.index == 0) {
+      run->dropped = 1;
+      return first;
+    }
+    if (is_new) return first;
+    MapNode& node = node_of(map, found.index);
+    Word2 now{found.generation, load(node.value)};
+    for (;;) {
+      if (now.generation % 2 == 0 && map.key_words != 0) break;  // deleted: look again
+      const std::uint64_t value = next(now.generation % 2 == 1 ? now.value : 0);
+      if (exchange_if(node, now, {now.generation | 1, value})) return value;
+    }
+  }
+}
+
+}  // namespace
+
+std::uint64_t map_get(Run*, const MapView* map, const std::uint64_t* key) {
+  const Found found = find(*map, key);
+  if (found.index == 0 || found.generation % 2 == 0) return 0;
+  MapNode& node = node_of(*map, found.index);
+  const std::uint64_t value = load(node.value);
+  return load(node.generation) == found.generation ? value : 0;
+}
+
+void map_get_wide(Run*, const MapView* map, const std::uint64_t* key, std::uint64_t* value) {
+  const Found found = find(*map, key);
+  const bool is_there = found.index != 0 && found.generation % 2 == 1 && copy_wide(*map, found, value);
+  for (std::uint64_t i = 0; !is_there && i < map->value_words; ++i) value[i] = 0;
+}
+
+void map_set(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t value) {
+  change(run, *map, key, [value](std::uint64_t) { return value; });
+}
+
+std::uint64_t map_add(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t amount) {
+  return change(run, *map, key, [amount](std::uint64_t value) { return value + amount; });
+}
+
+void map_set_wide(Run* run, const MapView* map, const std::uint64_t* key, const std::uint64_t* value) {
+  const std::uint64_t index = take_value(*map);
+  if (index == 0) {
+    run->dropped = 1;
+    return;
+  }
+  std::uint64_t* const words = value_of(*map, index);
+  for (std::uint64_t i = 0; i < map->value_words; ++i)
+    __atomic_store_n(&words[i], value[i], __ATOMIC_RELAXED);  // published by the exchange
+  std::uint64_t old = 0;
+  const std::uint64_t refused = run->dropped;
+  run->dropped = 0;
+  change(run, *map, key, [&](std::uint64_t before) {
+    old = before & kIndex;
+    return ((before & ~kIndex) + kVersion) | index;
+  });
+  if (run->dropped != 0) old = index;
+  run->dropped |= refused;
+  if (old != 0) give_value(*map, old);
+}
+
+void map_aggregate(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t value) {
+  bool is_new = false;
+  Found found = find_or_insert(*map, key, 0, is_new);
+  if (found.index == 0) {
+    run->dropped = 1;
+    return;
+  }
+  if (found.generation % 2 == 0) revive(node_of(*map, found.index), found.generation);
+  std::uint64_t* const cells = cells_of(*map, found.index, run->shard);
+  const auto add = [](std::uint64_t& cell, std::uint64_t amount) {
+    __atomic_fetch_add(&cell, amount, __ATOMIC_RELAXED);  // a number
+  };
+  switch (map->aggregate) {
+    case Aggregate::kNone: break;
+    case Aggregate::kCount: add(cells[0], 1); break;
+    case Aggregate::kSum: add(cells[0], value); break;
+    case Aggregate::kMinimum:
+    case Aggregate::kMaximum: {
+      // The greater of two numbers that are in order as unsigned ones: number_of() takes it back.
+      std::uint64_t mine = map->is_signed ? value ^ kSign : value;
+      if (map->aggregate == Aggregate::kMinimum) mine = ~mine;
+      std::uint64_t now = load(cells[0]);
+      while (now < mine && !__atomic_compare_exchange_n(&cells[0], &now, mine, false, __ATOMIC_RELAXED,
+                                                        __ATOMIC_RELAXED)) {  // a number
+      }
+      add(cells[1], 1);
+      break;
+    }
+    case Aggregate::kAverage:
+    case Aggregate::kStats:
+      add(cells[0], 1);
+      add(cells[1], value);
+      break;
+    case Aggregate::kHistogram: add(cells[bucket_of(*map, value)], 1); break;
+    case Aggregate::kLinear: add(cells[linear_bucket_of(*map, static_cast<std::int64_t>(value))], 1); break;
+  }
+}
+
+std::uint64_t map_number(Run*, const MapView* map, const std::uint64_t* key) {
+  const Found found = find(*map, key);
+  if (found.index == 0 || found.generation % 2 == 0) return 0;
+  std::uint64_t cells[2] = {};
+  merge_cells(*map, found.index, cells, map->cell_count < 2 ? map->cell_count : 2);
+  return number_of(*map, cells);
+}
+
+std::uint64_t map_has(Run*, const MapView* map, const std::uint64_t* key) {
+  const Found found = find(*map, key);
+  return found.index != 0 && found.generation % 2 == 1 ? 1 : 0;
+}
+
+std::uint64_t map_delete(Run*, const MapView* map, const std::uint64_t* key) {
+  const Found found = find(*map, key);
+  if (found.index == 0 || found.generation % 2 == 0) return 0;
+  const bool is_mine = end_key(*map, found);
+  if (!is_mine) return 0;
+  if (map->aggregate != Aggregate::kNone) {
+    zero_cells(*map, found.index);
+  } else if (map->key_words != 0) {
+    __atomic_fetch_sub(&map->header->live, 1, __ATOMIC_RELAXED);  // a number
+    find(*map, key);                                              // takes it out of its list
+  }
+  return 1;
+}
+
+std::uint64_t map_length(Run*, const MapView* map) {
+  std::uint64_t length = 0;
+  for_each_key(*map, [&](const Found&) { ++length; });
+  return length;
+}
+
+void map_clear(Run* run, const MapView* map) {
+  for_each_key(*map, [&](const Found& found) { map_delete(run, map, key_of(node_of(*map, found.index))); });
+}
+
+void map_zero(Run* run, const MapView* map) {
+  static constexpr std::uint64_t zeros[kMostWideWords] = {};
+  for_each_key(*map, [&](const Found& found) {
+    const std::uint64_t* const key = key_of(node_of(*map, found.index));
+    if (map->aggregate != Aggregate::kNone) {
+      zero_cells(*map, found.index);
+    } else if (map->values != nullptr) {
+      map_set_wide(run, map, key, zeros);
+    } else {
+      map_set(run, map, key, 0);
+    }
+  });
+}
+
+void map_print(Run* run, const MapView* map, std::uint64_t event, std::uint64_t top, std::uint64_t divisor) {
+  std::uint64_t* const begin = begin_event(run, event, 2);
+  if (begin == nullptr) return;
+  auto* const header = reinterpret_cast<EventHeader*>(begin) - 1;
+  const std::uint64_t time = header->time;
+  header->part = kMapBegin;
+  begin[0] = top;
+  begin[1] = divisor;
+  end_event(run, begin);
+  const auto part = [&](std::uint64_t words, std::uint32_t number) -> std::uint64_t* {
+    std::uint64_t* const room = begin_event(run, event, words);
+    if (room == nullptr) return nullptr;
+    auto* const its = reinterpret_cast<EventHeader*>(room) - 1;
+    its->part = number;
+    its->time = time;
+    return room;
+  };
+  for_each_key(*map, [&](const Found& found) {
+    const bool is_aggregate = map->aggregate != Aggregate::kNone;
+    std::uint64_t* const room = part(map->key_words + (is_aggregate ? map->cell_count : map->value_words), kMapKey);
+    if (room == nullptr) return;
+    const std::uint64_t* const key = key_of(node_of(*map, found.index));
+    copy_words(room, map->key_words, key, map->key_words);
+    std::uint64_t* const value = room + map->key_words;
+    if (read_value(*map, found, value)) end_event(run, room);
+  });
+  std::uint64_t* const end = part(0, kMapEnd);
+  if (end != nullptr) end_event(run, end);
+}
+
+}  // namespace ubp::program

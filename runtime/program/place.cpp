@@ -1,0 +1,117 @@
+// See place.h.
+#include "runtime/program/place.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <ctime>
+#include <new>
+
+#include "runtime/program/read_map.h"
+
+namespace ubp::program {
+namespace {
+
+constexpr std::uint64_t kChunks = 1024;    // 64 MiB of events
+constexpr std::uint64_t kSpareNodes = 64;  // that threads hold while they insert
+constexpr std::uint64_t kMostShards = 32, kMostCellBytes = std::uint64_t{64} << 20;
+constexpr std::uint64_t kLine = 128;  // what processors fetch together
+
+// Hands out one piece of memory behind the other; without memory, it only counts.
+class Pieces {
+ public:
+  explicit Pieces(std::uint8_t* memory) : memory_(memory) {}
+  template <typename T>
+  T* take(std::uint64_t count) {
+    const std::uint64_t begin = (bytes_ + kLine - 1) & ~(kLine - 1);
+    bytes_ = begin + count * sizeof(T);
+    return memory_ != nullptr ? reinterpret_cast<T*>(memory_ + begin) : nullptr;
+  }
+  std::uint64_t bytes() const { return bytes_; }
+
+ private:
+  std::uint8_t* memory_;
+  std::uint64_t bytes_ = 0;
+};
+
+std::uint64_t cells_for(const Map& map) {
+  switch (map.value.aggregate) {
+    case Aggregate::kNone: return 0;
+    case Aggregate::kCount:
+    case Aggregate::kSum: return 1;
+    case Aggregate::kHistogram: return histogram_cells(map.power);
+    case Aggregate::kLinear: return linear_cells(map.low, map.high, map.step);
+    default: return 2;
+  }
+}
+
+MapView view_of(const Map& map, Pieces& pieces) {
+  MapView view{};
+  view.key_words = map.key.words();
+  view.value_words = map.value.words();
+  view.capacity = view.key_words != 0 ? map.capacity : 1;
+  view.node_count = view.capacity + kSpareNodes;
+  view.node_bytes = (sizeof(MapNode) + view.key_words * sizeof(std::uint64_t) + 15) & ~std::uint64_t{15};
+  view.aggregate = map.value.aggregate;
+  view.is_signed = map.value.is_signed;
+  view.power = map.power;
+  view.low = map.low;
+  view.high = map.high;
+  view.step = map.step;
+  view.header = pieces.take<MapHeader>(1);
+  if (view.key_words != 0) {
+    const std::uint64_t buckets = std::bit_ceil(2 * view.capacity);
+    view.bucket_mask = buckets - 1;
+    view.buckets = pieces.take<std::uint64_t>(buckets);
+  }
+  view.nodes = pieces.take<std::uint8_t>(view.node_count * view.node_bytes);
+  if (map.value.is_wide()) view.values = pieces.take<std::uint64_t>(view.node_count * (view.value_words + 1));
+  view.cell_count = cells_for(map);
+  if (view.cell_count == 0) return view;
+  const std::uint64_t words =
+      (view.node_count * view.cell_count * sizeof(std::uint64_t) + kLine - 1) / kLine * kLine / 8;
+  const std::uint64_t shards = std::clamp<std::uint64_t>(kMostCellBytes / (words * 8), 1, kMostShards);
+  view.shard_words = words;
+  view.shard_mask = std::bit_floor(shards) - 1;
+  view.cells = pieces.take<std::uint64_t>(words * (view.shard_mask + 1));
+  return view;
+}
+
+void place(const Analysis& analysis, Pieces& pieces, Machine& machine, std::vector<MapView>& maps) {
+  machine.sites = pieces.take<std::uint64_t>(analysis.sites.size() + 1);
+  machine.next_chunk = pieces.take<std::uint64_t>(1);
+  machine.task_chunks = pieces.take<std::uint32_t>(kMostTasks + 1);
+  for (const Map& map : analysis.maps) maps.push_back(view_of(map, pieces));
+  machine.chunk_count = analysis.events.empty() ? 0 : kChunks;
+  machine.chunks = pieces.take<std::uint8_t>(machine.chunk_count * Chunk::kBytes);
+}
+
+std::uint64_t boot_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_BOOTTIME, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+}  // namespace
+
+Place::Place(const Analysis& analysis) {
+  Pieces counted(nullptr);
+  place(analysis, counted, machine_, maps_);
+  maps_.clear();
+  bytes_ = counted.bytes();
+  memory_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory_ == MAP_FAILED) throw std::bad_alloc();
+  if (madvise(memory_, bytes_, MADV_WIPEONFORK) != 0) {
+    munmap(memory_, bytes_);
+    throw std::bad_alloc();
+  }
+  Pieces pieces(static_cast<std::uint8_t*>(memory_));
+  place(analysis, pieces, machine_, maps_);
+  machine_.start_ns = boot_ns();
+  machine_.random = machine_.start_ns;
+}
+
+Place::~Place() { munmap(memory_, bytes_); }
+
+}  // namespace ubp::program

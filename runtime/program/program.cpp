@@ -1,0 +1,134 @@
+// See program.h.
+#include "runtime/program/program.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+#include <utility>
+
+#include "runtime/program/assembler.h"
+#include "runtime/program/reader.h"
+
+namespace ubp::program {
+namespace {
+
+// Blocks run on a stack of UBP's own, of which a consumer has at least 32 KiB (ubp.h).
+constexpr std::size_t kMostFrame = 24576;
+
+}  // namespace
+
+std::unique_ptr<Program> Program::compile(language::Program tree, std::vector<Diagnostic>& diagnostics) {
+  std::unique_ptr<Program> program(new Program(std::move(tree)));
+  program->analysis_ = analyse(program->tree_);
+  diagnostics = program->analysis_.diagnostics;
+  if (program->analysis_.has_errors()) return nullptr;
+  program->place_ = std::make_unique<Place>(program->analysis_);
+  if (!program->assemble(diagnostics)) return nullptr;
+  return program;
+}
+
+Program::~Program() {
+  if (code_ != nullptr) munmap(code_, code_bytes_);
+}
+
+bool Program::assemble(std::vector<Diagnostic>& diagnostics) {
+  constexpr std::size_t kLeast = 16384, kMost = std::size_t{16} << 20, kAlignment = 16;
+  std::vector<std::uint8_t> code;
+  std::vector<std::size_t> offsets;
+  const Placed placed{&place_->machine(), place_->maps().data(), &texts_};
+  for (const language::Probe& probe : tree_.probes) {
+    std::vector<std::uint8_t> buffer(kLeast);
+    for (;;) {
+      try {
+        Assembler assembler(analysis_, placed, buffer.data(), buffer.size());
+        const std::size_t frame = assembler.assemble(probe);
+        if (frame > kMostFrame) {
+          diagnostics.insert(
+              diagnostics.begin(),
+              {probe.span, fmt::format("the block needs {} bytes of stack, and there are {}: shorter strings "
+                                       "(str(p, 64)) take less",
+                                       frame, kMostFrame)});
+          return false;
+        }
+        buffer.resize(assembler.getSize());
+        break;
+      } catch (const Xbyak::Error& error) {
+        if (static_cast<int>(error) != Xbyak::ERR_CODE_IS_TOO_BIG || buffer.size() >= kMost) throw;
+      }
+      buffer.resize(buffer.size() * 4);
+    }
+    code.resize((code.size() + kAlignment - 1) / kAlignment * kAlignment);
+    offsets.push_back(code.size());
+    code.insert(code.end(), buffer.begin(), buffer.end());
+  }
+  publish(code, offsets);
+  return true;
+}
+
+// Into memory that is executable from then on, and not writable.
+void Program::publish(const std::vector<std::uint8_t>& code, const std::vector<std::size_t>& offsets) {
+  if (code.empty()) return;
+  void* const memory = mmap(nullptr, code.size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  code_ = memory;
+  code_bytes_ = code.size();
+  std::memcpy(code_, code.data(), code.size());
+  if (mprotect(code_, code_bytes_, PROT_READ | PROT_EXEC) != 0)
+    throw std::system_error(errno, std::generic_category(), "the program's code cannot be made executable");
+  for (const std::size_t offset : offsets)
+    functions_.push_back(reinterpret_cast<ubp_consumer>(static_cast<std::uint8_t*>(code_) + offset));
+}
+
+void Program::run(language::Probe::Event event) const {
+  const ubp_context nowhere{nullptr, nullptr, nullptr, nullptr};
+  const bool was_closed = is_closed();
+  for (std::size_t probe = 0; probe < tree_.probes.size(); ++probe) {
+    if (tree_.probes[probe].event != event) continue;
+    functions_[probe](&nowhere, nullptr);
+    if (is_closed() && !was_closed) return;  // exit()
+  }
+}
+
+bool Program::is_closed() const { return __atomic_load_n(&place_->machine().is_closed, __ATOMIC_ACQUIRE); }
+void Program::close() { __atomic_store_n(&place_->machine().is_closed, true, __ATOMIC_RELEASE); }
+
+void Program::add_names(std::vector<PointName> names) {
+  if (!names_.empty()) names.insert(names.end(), names_.back().names.begin(), names_.back().names.end());
+  std::stable_sort(names.begin(), names.end(),
+                   [](const PointName& a, const PointName& b) { return a.point < b.point; });
+  Names& last = names_.emplace_back();
+  last.names = std::move(names);
+  last.published = {last.names.size(), last.names.data()};
+  __atomic_store_n(&place_->machine().names, &last.published, __ATOMIC_RELEASE);  // pairs with name_of()
+}
+
+std::string Program::printed() const { return events_text(analysis_, place_->maps(), place_->machine()); }
+std::string Program::maps() const { return maps_text(analysis_, place_->maps()); }
+
+std::vector<Diagnostic> Program::run_time_errors() const {
+  constexpr std::string_view kTexts[] = {
+      "Divide or modulo by 0 detected. This can lead to unexpected results. 1 is being used as the result.",
+      "The loop was ended: a hit has a budget of 1048576 turns.", "Bad address: it reads as \"\"."};
+  std::vector<Diagnostic> errors;
+  const auto add = [&](const language::Span& span, std::string_view text, std::uint64_t times) {
+    if (times != 0)
+      errors.push_back({span, fmt::format("{} ({} time{})", text, times, times == 1 ? "" : "s"), {}, true});
+  };
+  for (std::size_t i = 0; i < analysis_.sites.size(); ++i) {
+    const Site& site = analysis_.sites[i];
+    add(site.span, kTexts[static_cast<std::size_t>(site.kind)],
+        __atomic_load_n(&place_->machine().sites[i], __ATOMIC_RELAXED));  // a number
+  }
+  for (std::size_t i = 0; i < analysis_.maps.size(); ++i) {
+    const Map& map = analysis_.maps[i];
+    const std::uint64_t refused = __atomic_load_n(&place_->maps()[i].header->refused, __ATOMIC_RELAXED);  // as above
+    add(map.first, fmt::format("Map full; can't update element. {} holds {} keys.", map.name, map.capacity), refused);
+  }
+  return errors;
+}
+
+}  // namespace ubp::program

@@ -1,0 +1,71 @@
+// A program that is ready to run: checked, compiled, with its maps.
+//
+// Its blocks are actions of probes (ubp_consumer's signature), called in the trap path and in detours alike. They touch
+// general registers only.
+//
+// Context: load time and the end of the process. Async-signal-safe: no. Thread-safe: no.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/include/ubp.h"
+#include "runtime/language/tree.h"
+#include "runtime/program/analysis.h"
+#include "runtime/program/place.h"
+
+namespace ubp::program {
+
+class Program {
+ public:
+  // Null: the program has mistakes. diagnostics: them, or warnings. Throws std::bad_alloc, and where the system denies
+  // executable memory std::system_error.
+  static std::unique_ptr<Program> compile(language::Program tree, std::vector<Diagnostic>& diagnostics);
+  ~Program();
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  const language::Program& tree() const { return tree_; }
+  const Analysis& analysis() const { return analysis_; }
+  // What a probe does at a hit. It takes the program as its data, or anything.
+  ubp_consumer function(std::size_t probe) const { return functions_[probe]; }
+  bool reads_registers(std::size_t probe) const { return analysis_.reads_registers[probe]; }
+
+  // Runs the blocks of begin, or of end, in this thread, in the order of the text.
+  void run(language::Probe::Event event) const;
+  // exit() was called, or close(): from now on hits run no block, and count as filtered.
+  bool is_closed() const;
+  void close();
+
+  // Names of probepoints, for `probe` and `func`: added to those that are known.
+  void add_names(std::vector<PointName> names);
+
+  // What it has printed; its maps.
+  std::string printed() const;
+  std::string maps() const;
+  // What went wrong at run time: how often stands behind the message.
+  std::vector<Diagnostic> run_time_errors() const;
+
+ private:
+  explicit Program(language::Program tree) : tree_(std::move(tree)) {}
+  bool assemble(std::vector<Diagnostic>& diagnostics);
+  void publish(const std::vector<std::uint8_t>& code, const std::vector<std::size_t>& offsets);
+
+  language::Program tree_;
+  Analysis analysis_;
+  std::unique_ptr<Place> place_;
+  std::deque<std::vector<std::uint64_t>> texts_;
+  std::vector<ubp_consumer> functions_;
+  void* code_ = nullptr;
+  std::size_t code_bytes_ = 0;
+  // Every list of names that was ever published: a hit may be reading it.
+  struct Names {
+    std::vector<PointName> names;
+    PointNames published;
+  };
+  std::deque<Names> names_;
+};
+
+}  // namespace ubp::program

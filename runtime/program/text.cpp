@@ -1,0 +1,91 @@
+// See text.h. Maps: map_text.cpp.
+#include "runtime/program/text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "runtime/program/format.h"
+
+namespace ubp::program {
+namespace {
+
+std::string tuple_text(const Type& type, const std::uint64_t* words) {
+  std::string text = "(";
+  for (const Type& element : type.elements) {
+    if (text.size() > 1) text += ", ";
+    text += text_of(element, words);
+    words += element.words();
+  }
+  return text + ')';
+}
+
+// The low bits of a number, extended by their sign.
+std::int64_t low_signed(std::uint64_t value, unsigned bits) {
+  return static_cast<std::int64_t>(value << (64 - bits)) >> (64 - bits);
+}
+std::uint64_t low_unsigned(std::uint64_t value, unsigned bits) { return value << (64 - bits) >> (64 - bits); }
+
+// Digits with the sign and what stands before them.
+std::string number_text(const Conversion& conversion, std::uint64_t value) {
+  const std::uint64_t low = low_unsigned(value, conversion.bits);
+  switch (conversion.letter) {
+    case 'd':
+    case 'i': {
+      const std::int64_t number = low_signed(value, conversion.bits);
+      const std::string_view sign = number < 0 ? "" : conversion.has_sign ? "+" : conversion.has_blank ? " " : "";
+      return fmt::format("{}{}", sign, number);
+    }
+    case 'x': return fmt::format("{}{:x}", conversion.has_prefix && low != 0 ? "0x" : "", low);
+    case 'X': return fmt::format("{}{:X}", conversion.has_prefix && low != 0 ? "0X" : "", low);
+    case 'o': return fmt::format("{}{:o}", conversion.has_prefix && low != 0 ? "0" : "", low);
+    case 'p': return low == 0 ? "0" : fmt::format("0x{:x}", low);
+    default: return fmt::format("{}", low);
+  }
+}
+
+void append(std::string& text, const Conversion& conversion, const std::string& value, bool is_number) {
+  const auto width = static_cast<std::size_t>(conversion.width);
+  const std::size_t fill = value.size() < width ? width - value.size() : 0;
+  if (!conversion.is_left) text.append(fill, is_number && conversion.has_zeros ? '0' : ' ');
+  text += value;
+  if (conversion.is_left) text.append(fill, ' ');
+}
+
+}  // namespace
+
+std::string text_of(const Type& type, const std::uint64_t* words) {
+  switch (type.kind) {
+    case TypeKind::kBool: return *words != 0 ? "true" : "false";
+    case TypeKind::kInteger:
+      return type.is_signed ? fmt::format("{}", low_signed(*words, type.bits))
+                            : fmt::format("{}", low_unsigned(*words, type.bits));
+    case TypeKind::kString: {
+      const std::string_view whole(reinterpret_cast<const char*>(words), type.bytes);
+      return std::string(whole.substr(0, whole.find('\0')));
+    }
+    case TypeKind::kTuple: return tuple_text(type, words);
+    default: return "";
+  }
+}
+
+std::string format_values(std::string_view format, const std::vector<Type>& types, const std::uint64_t* words) {
+  std::string text, wrong;
+  std::size_t index = 0;
+  for (const Conversion& conversion : parse_format(format, wrong)) {
+    text += conversion.before;
+    if (conversion.letter == '\0' || index == types.size()) continue;
+    const Type& type = types[index++];
+    if (conversion.letter == 's') {
+      append(text, conversion, text_of(type, words), false);
+    } else if (conversion.letter == 'c') {
+      append(text, conversion, std::string(1, static_cast<char>(*words)), false);
+    } else {
+      append(text, conversion, number_text(conversion, *words), true);
+    }
+    words += type.words();
+  }
+  return text;
+}
+
+}  // namespace ubp::program

@@ -1,0 +1,112 @@
+// See types.h.
+#include "runtime/program/types.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+#include <string_view>
+#include <utility>
+
+namespace ubp::program {
+namespace {
+
+constexpr std::uint8_t kWidths[] = {8, 16, 32, 64};
+
+}  // namespace
+
+std::uint32_t Type::words() const {
+  constexpr std::uint32_t kWord = sizeof(std::uint64_t);
+  switch (kind) {
+    case TypeKind::kNone:
+    case TypeKind::kVoid: return 0;
+    case TypeKind::kString: return (bytes + kWord - 1) / kWord;
+    case TypeKind::kTuple: {
+      std::uint32_t sum = 0;
+      for (const Type& element : elements) sum += element.words();
+      return sum;
+    }
+    default: return 1;
+  }
+}
+
+Type integer(std::uint8_t bits, bool is_signed) { return {TypeKind::kInteger, bits, is_signed}; }
+Type string_of(std::uint32_t bytes) { return {TypeKind::kString, 64, true, bytes}; }
+Type boolean() { return {TypeKind::kBool, 64, false}; }
+Type void_type() { return {TypeKind::kVoid}; }
+Type tuple_of(std::vector<Type> elements) {
+  return {TypeKind::kTuple, 64, true, 0, Aggregate::kNone, std::move(elements)};
+}
+Type aggregate_of(Aggregate aggregate, bool is_signed) { return {TypeKind::kAggregate, 64, is_signed, 0, aggregate}; }
+
+std::string name_of(const Type& type) {
+  constexpr std::string_view kAggregates[] = {"none",  "count_t", "sum_t",  "min_t",  "max_t",
+                                              "avg_t", "stats_t", "hist_t", "lhist_t"};
+  switch (type.kind) {
+    case TypeKind::kNone: return "none";
+    case TypeKind::kVoid: return "void";
+    case TypeKind::kBool: return "bool";
+    case TypeKind::kInteger: return fmt::format("{}int{}", type.is_signed ? "" : "u", type.bits);
+    case TypeKind::kString: return fmt::format("string[{}]", type.bytes);
+    case TypeKind::kAggregate: return std::string(kAggregates[static_cast<std::size_t>(type.aggregate)]);
+    case TypeKind::kTuple: break;
+  }
+  std::string text = "(";
+  for (const Type& element : type.elements) text += (text.size() > 1 ? "," : "") + name_of(element);
+  return text + ')';
+}
+
+Type named_type(std::string_view name) {
+  constexpr std::pair<std::string_view, std::string_view> kOthers[] = {
+      {"int", "int32"}, {"char", "int8"}, {"size_t", "uint64"}};
+  for (const auto& [other, own] : kOthers) {
+    if (name == other) name = own;
+  }
+  if (name.ends_with("_t")) name.remove_suffix(2);
+  if (name == "bool") return boolean();
+  for (const bool is_signed : {false, true}) {
+    for (const std::uint8_t bits : kWidths) {
+      if (name == name_of(integer(bits, is_signed))) return integer(bits, is_signed);
+    }
+  }
+  return {};
+}
+
+bool join(Type& into, const Type& from) {
+  if (into.is(TypeKind::kNone)) into = from;
+  if (from.is(TypeKind::kNone) || into == from) return true;
+  if (into.kind != from.kind) return false;
+  switch (into.kind) {
+    case TypeKind::kInteger:
+      if (into.is_signed == from.is_signed) {
+        into.bits = std::max(into.bits, from.bits);
+      } else {  // a signed one that holds both, as far as there is one
+        const std::uint8_t with_unsigned = into.is_signed ? from.bits : into.bits;
+        const int needed = std::max<int>(into.is_signed ? into.bits : from.bits, 2 * with_unsigned);
+        into = integer(static_cast<std::uint8_t>(std::min(needed, 64)), true);
+      }
+      return true;
+    case TypeKind::kString: into.bytes = std::max(into.bytes, from.bytes); return true;
+    case TypeKind::kTuple: {
+      if (into.elements.size() != from.elements.size()) return false;
+      for (std::size_t i = 0; i < into.elements.size(); ++i) {
+        if (!join(into.elements[i], from.elements[i])) return false;
+      }
+      return true;
+    }
+    case TypeKind::kAggregate:
+      if (into.aggregate != from.aggregate) return false;
+      into.is_signed |= from.is_signed;
+      return true;
+    default: return true;
+  }
+}
+
+Type type_of_literal(std::uint64_t value) {
+  for (const std::uint8_t bits : kWidths) {
+    if (value >> (bits - 1) == 0) return integer(bits, true);
+  }
+  return integer(64, false);
+}
+
+}  // namespace ubp::program

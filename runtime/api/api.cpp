@@ -165,13 +165,8 @@ ubp_status enter(std::vector<language::Item> items, std::optional<std::uint32_t>
   Request request = asked.request;
   ActionNeeds& needs = request.action.needs;
   if (needs.xmm && is_general_code(request.action.function)) needs.xmm = needs.all_fp = false;
-  std::optional<report::Progress> progress;
-  if (request.is_environment) progress.emplace();
-  const auto show = [&](std::size_t found) {
-    if (progress) progress->show(fmt::format("{} probes found", found));
-  };
-  const auto id = interface().registry.prepare(std::move(items), module, request, show, problem);
-  if (progress) progress->clear();
+  const auto id = interface().registry.prepare(
+      std::move(items), module, request, [](std::size_t) {}, problem);
   if (!id) return problem.status;
   std::vector<Operation> operations{{Operation::kRegister, *id}};
   if ((asked.flags & UBP_PROBE_DISABLED) != 0) operations.push_back({Operation::kDisable, *id});
@@ -264,14 +259,6 @@ ubp_status end_transaction(bool commits) {
 }
 
 }  // namespace
-
-ubp_status register_environment(std::string_view spec, std::uint32_t flags, ubp_probe** probe, ubp_refusal* refusal) {
-  Asked asked;
-  asked.flags = flags;
-  asked.request.forgives_missing = (flags & UBP_PROBE_IGNORE_MISSING) != 0;
-  asked.request.is_environment = true;
-  return register_text(spec, asked, probe, refusal);
-}
 
 bool lacks_module(std::string_view message) { return message.starts_with(plan::kNoModule); }
 

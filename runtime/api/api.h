@@ -19,8 +19,23 @@ ubp_status initialise(const ProbepointsConfig& config, bool is_embedding);
 // Undoes initialise(): the preload entry has nothing to probe.
 void give_up();
 
-// As ubp_register() with the text of UBP_PROBES: its probes live until the process ends. Shows progress on a terminal.
-ubp_status register_environment(std::string_view spec, std::uint32_t flags, ubp_probe** probe, ubp_refusal* refusal);
+// What became of UBP_PROBES.
+struct Registered {
+  ubp_status status = UBP_OK;
+  std::vector<ubp_probe*> probes{};  // of the bare targets, and of each block
+  std::vector<Problem> problems{};   // why nothing is probed
+  std::vector<Problem> warnings{};
+};
+
+// Registers the text of UBP_PROBES, which may hold programs: its probes live until the process ends, and the blocks of
+// begin have run. All of it or nothing. Shows progress on a terminal.
+Registered register_environment(std::string_view spec, std::uint32_t flags);
+
+// What the programs of UBP_PROBES have printed, and their maps; empty: there are none. is_end: no block runs any more
+// but those of end, which this runs first. Context: normal, in a SignalsHeld.
+std::string program_output(bool is_end);
+// What went wrong in them at run time.
+std::vector<Problem> program_errors();
 
 // The summary as things are now. Without counts, and with the reason, where they cannot be had, as when this very
 // thread was interrupted in a call of the interface. lists_all: with the probes that a report leaves out. Context:
@@ -39,7 +54,7 @@ void set_flush(bool (*flush)());
 // Behind end(), where the process may go on for a while: waits for consumers that run, and no more will.
 void leave_consumers();
 
-// What a registration did not get.
+// What registrations did not get.
 struct Shortfall {
   std::vector<Problem> mistakes;        // of the specification, forgiven
   std::vector<Problem> waiting;         // for modules, though there are such as its name fits
@@ -47,7 +62,7 @@ struct Shortfall {
   Problem first;                        // of the refused ones
   bool is_exact = false;                // some item meant such an address
 };
-Shortfall shortfall(ubp_probe* probe);
+Shortfall shortfall(const std::vector<ubp_probe*>& probes);
 
 // Whether a problem's message says that a module is not loaded.
 bool lacks_module(std::string_view message);

@@ -109,25 +109,27 @@ void leave_consumers() {
   if (denied) say(Level::kWarning, *denied);
 }
 
-Shortfall shortfall(ubp_probe* probe) {
+Shortfall shortfall(const std::vector<ubp_probe*>& probes) {
   const SignalsHeld quiet;
   const ApiLock lock;
   Shortfall found;
   if (lock.status() != UBP_OK) return found;
   const Registry& registry = interface().registry;
-  const auto id = reinterpret_cast<std::uint64_t>(probe);
-  for (std::size_t i = 0; auto problem = registry.problem(id, i); ++i) {
-    if (problem->position.line != 0) {
-      found.mistakes.push_back(std::move(*problem));
-      continue;
+  for (const ubp_probe* probe : probes) {
+    const auto id = reinterpret_cast<std::uint64_t>(probe);
+    for (std::size_t i = 0; auto problem = registry.problem(id, i); ++i) {
+      if (problem->position.line != 0) {
+        found.mistakes.push_back(std::move(*problem));
+        continue;
+      }
+      found.is_exact |= problem->is_exact;
+      if (found.refused++ == 0) found.first = std::move(*problem);
     }
-    found.is_exact |= problem->is_exact;
-    if (found.refused++ == 0) found.first = std::move(*problem);
+    for (Problem& problem : registry.waiting(id)) found.waiting.push_back(std::move(problem));
+    ubp_probe_stats stats{};
+    registry.read(id, stats);
+    found.probes += stats.probes;
   }
-  found.waiting = registry.waiting(id);
-  ubp_probe_stats stats{};
-  registry.read(id, stats);
-  found.probes = stats.probes;
   return found;
 }
 

@@ -213,7 +213,8 @@ const char* ubp_status_string(ubp_status status);
 /* ---- Probes --------------------------------------------------------------------------------------------------------
  */
 
-/* Registers what a specification names, in the language of UBP_PROBES (ubp-probes(7)): "libc:malloc; app:parse*".
+/* Registers what a specification names, in the language of UBP_PROBES (ubp-probes(7)), without its programs:
+ * "libc:malloc; app:parse*".
  * spec: NUL-terminated. options: NULL: count, enabled. probe: receives the handle; NULL: the probe stays to the end.
  * refusal: NULL, or what the first mistake was.
  * When it returns, every call that begins later hits. A glob of which some matches are refused succeeds; see

@@ -10,11 +10,13 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "runtime/api/api.h"
 #include "runtime/base/cancellation.h"
 #include "runtime/preload/family.h"
 #include "runtime/preload/loaded.h"
+#include "runtime/preload/register_probes.h"
 #include "runtime/report/descriptor.h"
 #include "runtime/report/report.h"
 #include "runtime/signals/sandbox.h"
@@ -31,8 +33,9 @@ using report::say;
 // (Process ids, so that a forked child takes none of it for its own.)
 std::atomic<std::uint32_t> g_reporting_pid{0}, g_reporting_thread{0}, g_reported_pid{0}, g_dying_pid{0};
 
-// Writes the report and the summary. Returns false after saying what cannot be written.
-bool write_files(report::Summary summary, bool to_stream, int pid) {
+// Writes the report, behind what programs have printed, and the summary. Returns false after saying what cannot be
+// written.
+bool write_files(report::Summary summary, std::string text, bool to_stream, int pid) {
   Loaded& process = *g_loaded;
   report::PathFields fields = process.fields;
   fields.pid = pid;
@@ -52,11 +55,12 @@ bool write_files(report::Summary summary, bool to_stream, int pid) {
     if (good && !note_in_family(Note::kUnwritten, noted)) say(Level::kError, *error);
     good = false;
   };
-  const bool is_probed = summary.totals.probepoints_armed > 0;
+  const bool is_probed = summary.totals.probepoints_armed > 0, has_printed = !text.empty();
+  if (is_probed || (summary.error && owner == pid && process.output.is_set())) text += report::format_text(summary);
   if (process.output.is_set()) {  // an older report does not stay where this one says why there is none
-    if (is_probed || (summary.error && owner == pid)) check(process.output.write(report::format_text(summary), fields));
-  } else if (is_probed && to_stream) {  // else a message has said why
-    report::error_stream().write(report::format_text(summary));
+    if (!text.empty()) check(process.output.write(text, fields));
+  } else if ((is_probed || has_printed) && to_stream) {  // else a message has said why
+    report::error_stream().write(text);
   }
   if (process.summary.is_set()) check(process.summary.write(report::format_json(summary), fields));
   return good;
@@ -113,8 +117,10 @@ bool make_report(bool is_death) {
     const SignalsHeld quiet;
     std::optional<Uncancelled> uncancelled;
     if (!is_death) uncancelled.emplace();
-    write_files(end(g_loaded->program, g_loaded->summary.is_set(), is_death ? nullptr : &quiet, is_restored), true,
-                static_cast<int>(pid));
+    report::Summary summary =
+        end(g_loaded->program, g_loaded->summary.is_set(), is_death ? nullptr : &quiet, is_restored);
+    write_files(std::move(summary), program_output(true), true, static_cast<int>(pid));
+    say_program_errors();
     if (const std::string mail = mail_of_family(); !mail.empty()) report::error_stream().write(mail);
     for (const std::string& told : told_by_family()) say(Level::kWarning, told);
   } catch (const std::bad_alloc&) {
@@ -134,7 +140,8 @@ bool is_reporting_process() {
 }
 
 bool flush_files() {
-  return write_files(summary(g_loaded->program, g_loaded->summary.is_set()), false, static_cast<int>(sys::getpid()));
+  return write_files(summary(g_loaded->program, g_loaded->summary.is_set()), program_output(false), false,
+                     static_cast<int>(sys::getpid()));
 }
 
 void write_report() {

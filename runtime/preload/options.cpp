@@ -199,7 +199,8 @@ constexpr Variable kVariables[] = {
      "symbols "
      "are globs, or exact in quotes; without a module the executable is meant. module:0xADDRESS is relative "
      "to the "
-     "module's load base (the ELF virtual address), not a file offset",
+     "module's load base (the ELF virtual address), not a file offset. A filter and a block in bpftrace's language may "
+     "follow: ubp-probes(7), PROGRAMS",
      set_probes},
     {"UBP_PROBES_FILE", "path", "none", "a file with more items, at most 16 MiB, read after UBP_PROBES",
      set_probes_file},

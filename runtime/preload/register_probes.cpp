@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 
@@ -17,14 +18,25 @@ namespace {
 using report::Level;
 using report::say;
 
-std::string position_of(std::size_t line, std::size_t column) {
-  return line != 0 ? fmt::format("UBP_PROBES:{}:{}", line, column) : std::string("UBP_PROBES");
+std::string position_of(const Problem& problem) {
+  const language::Position &begin = problem.position, &end = problem.end;
+  if (begin.line == 0) return "UBP_PROBES";
+  if (end.line == 0) return fmt::format("UBP_PROBES:{}:{}", begin.line, begin.column);
+  if (end.line == begin.line) return fmt::format("UBP_PROBES:{}:{}-{}", begin.line, begin.column, end.column);
+  return fmt::format("UBP_PROBES:{}-{}", begin.line, end.line);
 }
 
-// Says what is wrong with the specification, on one line, with a hint on a second.
-void say_problem(Level level, std::string_view where, std::string_view message, std::string_view hint) {
-  say(level, fmt::format("{}: {}", where, message));
-  if (!hint.empty() && report::says(level)) report::error_stream().write(fmt::format("ubp:   {}\n", hint));
+// Says what is wrong with the specification, on one line, with its line of a program and a hint below.
+void say_problem(Level level, const Problem& problem, std::string_view so = "") {
+  say(level, fmt::format("{}: {}{}", position_of(problem), problem.message, so));
+  if (!report::says(level)) return;
+  std::string_view rest = problem.excerpt;
+  while (!rest.empty()) {
+    const std::size_t end = std::min(rest.find('\n'), rest.size());
+    report::error_stream().write(fmt::format("ubp:   {}\n", rest.substr(0, end)));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  if (!problem.hint.empty()) report::error_stream().write(fmt::format("ubp:   {}\n", problem.hint));
 }
 
 // "libc.so.6:malloc+0x4"
@@ -42,14 +54,12 @@ bool is_noted(const std::string& where, std::string_view why) {
 // What the registered specification did not get: mistakes one by one, where they are to be said; refusals in one line.
 void say_refusals(const Shortfall& missed, bool says_mistakes) {
   for (const Problem& mistake : missed.mistakes) {
-    const std::string where = position_of(mistake.position.line, mistake.position.column);
-    if (!says_mistakes || is_noted(where, mistake.message)) break;
-    say_problem(Level::kWarning, where, mistake.message, mistake.hint);
+    if (!says_mistakes || is_noted(position_of(mistake), mistake.message)) break;
+    say_problem(Level::kWarning, mistake);
   }
   for (const Problem& waiting : missed.waiting) {
-    const std::string where = position_of(waiting.position.line, waiting.position.column);
-    if (is_noted(where, waiting.message)) break;
-    say_problem(Level::kWarning, where, waiting.message, waiting.hint);
+    if (is_noted(position_of(waiting), waiting.message)) break;
+    say_problem(Level::kWarning, waiting);
   }
   if (missed.refused == 0) return;
   const Problem& first = missed.first;
@@ -57,6 +67,28 @@ void say_refusals(const Shortfall& missed, bool says_mistakes) {
       fmt::format("{} of {} probes refused, first {}: {}; the report lists all", missed.refused,
                   missed.refused + missed.probes, place_of(first.module, first.symbol, first.elf_address),
                   first.message));
+}
+
+// Nothing is probed: says why.
+void fail(const Registered& registered, const Options& options, bool is_said) {
+  Problem problem;
+  if (!registered.problems.empty()) problem = registered.problems.front();
+  const bool names_place = problem.position.line == 0 && !problem.module.empty();
+  const std::string where =
+      names_place ? place_of(problem.module, problem.symbol, problem.elf_address) : position_of(problem);
+  if (problem.message.empty()) problem.message = ubp_status_string(registered.status);
+  keep_error(ubp_status_string(registered.status), where, problem.message, problem.hint);
+  if (is_said) return;
+  g_loaded->passes_on = registered.status == UBP_E_NOT_FOUND && options.missing == Missing::kNothing;
+  if (is_noted(where, problem.message)) return;
+  const std::string_view so =
+      g_loaded->passes_on ? "; nothing is probed, unless what this program executes has it" : "; nothing is probed";
+  if (names_place) {
+    say(Level::kError, fmt::format("UBP_PROBES: no probe could be armed, first {}: {}{}", where, problem.message, so));
+    return;
+  }
+  say_problem(Level::kError, problem, so);
+  for (std::size_t i = 1; i < registered.problems.size(); ++i) say_problem(Level::kError, registered.problems[i]);
 }
 
 }  // namespace
@@ -71,37 +103,29 @@ bool register_probes(const Options& options) {
   std::uint32_t flags = 0;
   if (forgives) flags |= UBP_PROBE_IGNORE_MISSING;
   if (options.missing == Missing::kPending) flags |= UBP_PROBE_PENDING;
-  ubp_probe* probe = nullptr;
-  ubp_refusal problem{};
-  problem.struct_size = sizeof problem;
-  ubp_status status = initialise(config, false);
-  const bool is_said = status == UBP_E_OTHER_RUNTIME;
-  if (status == UBP_OK) status = register_environment(options.probes, flags, &probe, &problem);
-  if (status != UBP_OK) {
+  const ubp_status started = initialise(config, false);
+  const bool is_said = started == UBP_E_OTHER_RUNTIME;
+  Registered registered;
+  registered.status = started;
+  if (started == UBP_OK) registered = register_environment(options.probes, flags);
+  if (registered.status != UBP_OK) {
     if (!is_said) give_up();
-    const bool names_place = problem.line == 0 && problem.module[0] != '\0';
-    const std::string where = names_place ? place_of(problem.module, problem.symbol, problem.elf_address)
-                                          : position_of(problem.line, problem.column);
-    const std::string why = problem.message[0] != '\0' ? problem.message : ubp_status_string(status);
-    keep_error(ubp_status_string(status), where, why, problem.hint);
-    if (is_said) return false;
-    g_loaded->passes_on = status == UBP_E_NOT_FOUND && options.missing == Missing::kNothing;
-    if (is_noted(where, why)) return false;
-    const std::string_view so =
-        g_loaded->passes_on ? "; nothing is probed, unless what this program executes has it" : "; nothing is probed";
-    if (names_place) {
-      say(Level::kError, fmt::format("{}: no probe could be armed, first {}: {}{}", position_of(0, 0), where, why, so));
-    } else {
-      say_problem(Level::kError, where, fmt::format("{}{}", why, so), problem.hint);
-    }
+    fail(registered, options, is_said);
     return false;
   }
-  const Shortfall missed = shortfall(probe);
-  g_loaded->passes_on = missed.probes == 0;
+  for (const Problem& warning : registered.warnings) say_problem(Level::kWarning, warning);
+  const Shortfall missed = shortfall(registered.probes);
+  g_loaded->passes_on = missed.probes == 0 && !registered.probes.empty();
   if (missed.probes != 0) files_owner(true);
   say_refusals(missed, options.missing == Missing::kWarn);
-  if (options.log <= Level::kInfo) say(Level::kInfo, costs(probe));
+  if (options.log <= Level::kInfo) {
+    for (ubp_probe* const probe : registered.probes) say(Level::kInfo, costs(probe));
+  }
   return true;
+}
+
+void say_program_errors() {
+  for (const Problem& problem : program_errors()) say_problem(Level::kWarning, problem);
 }
 
 }  // namespace ubp::runtime

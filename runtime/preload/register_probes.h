@@ -9,4 +9,7 @@ namespace ubp::runtime {
 // of it can be probed: nothing is armed then. Context: load time, behind join_family(), with g_loaded set.
 bool register_probes(const Options& options);
 
+// Says what went wrong in its programs at run time. Context: the end of the process.
+void say_program_errors();
+
 }  // namespace ubp::runtime

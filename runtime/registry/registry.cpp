@@ -158,8 +158,17 @@ void Registry::take(std::uint64_t id, Registration& registration) {
   }
   append(registration.runs, runs);
   registration.points = plan.first_point() + static_cast<std::uint32_t>(plan.points().size());
+  const std::size_t known = registration.probes.size();
   append(registration.probes, plan.probes());
   append(registration.refused, plan.refused());
+  if (registration.request.name_points == nullptr) return;
+  std::vector<NamedPoint> named;
+  for (std::size_t i = known; i < registration.probes.size(); ++i) {
+    const plan::Probe& probe = registration.probes[i];
+    named.push_back({index_of(registration.runs, probe.point), static_cast<std::uint32_t>(probe.item),
+                     modules_->all()[probe.module].name, symbol_of(*modules_, probe)});
+  }
+  registration.request.name_points(named);
 }
 
 bool Registry::give_counter(Registration& registration, Problem& problem) {

@@ -34,13 +34,23 @@ struct Problem {
   language::Position position{0, 0};
   std::uint64_t address = 0, elf_address = 0;  // run-time; in its module
   std::string module, symbol, message, hint;
-  bool is_exact = false;  // the item meant this very address
+  bool is_exact = false;         // the item meant this very address
+  language::Position end{0, 0};  // behind what is wrong; line 0: not known
+  std::string excerpt{};         // the line it is in, and a marker below
+};
+
+// A probepoint of a registration: by which of its items, and what it is called.
+struct NamedPoint {
+  std::uint32_t point;
+  std::uint32_t item;
+  std::string module, symbol;
 };
 
 struct Request {
   Action action;
-  bool forgives_missing = false;  // what is not found is left out
-  bool is_environment = false;    // UBP_PROBES: lives until the process ends
+  bool forgives_missing = false;                                      // what is not found is left out
+  bool is_environment = false;                                        // UBP_PROBES: lives until the process ends
+  std::function<void(const std::vector<NamedPoint>&)> name_points{};  // called before they are armed; null: nobody asks
 };
 
 // What the C interface calls a probe.

@@ -1,0 +1,193 @@
+// UBP_PROBES: bare targets and programs, registered together.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <exception>
+#include <memory>
+#include <new>
+#include <utility>
+
+#include "runtime/api/api.h"
+#include "runtime/base/cancellation.h"
+#include "runtime/program/program.h"
+#include "runtime/report/report.h"
+
+namespace ubp::runtime {
+namespace {
+
+using language::Item;
+using program::Diagnostic;
+using program::Program;
+
+// The environment's program, and its text. Never destroyed: hits run it to the very end.
+struct LoadedProgram {
+  std::string text;
+  std::unique_ptr<Program> program;
+};
+LoadedProgram* g_loaded_program = nullptr;
+
+Problem problem_of(const Diagnostic& diagnostic, std::string_view text) {
+  Problem problem{UBP_E_SPEC, diagnostic.span.begin, 0, 0, "", "", diagnostic.message, diagnostic.hint};
+  problem.end = diagnostic.span.end;
+  problem.excerpt = program::excerpt(text, diagnostic.span);
+  return problem;
+}
+
+Problem problem_of(const language::Error& error, std::string_view text) {
+  if (error.end.line != 0) return problem_of(Diagnostic{{error.position, error.end}, error.message}, text);
+  return {UBP_E_SPEC, error.position, 0, 0, "", "", error.message, ""};
+}
+
+// The items of one block, or the bare ones, and whatever excludes some of them.
+std::vector<Item> items_of(const std::vector<Item>& all, std::uint32_t probe) {
+  std::vector<Item> items;
+  for (const Item& item : all) {
+    if (item.probe == probe || (item.exclude && !items.empty())) items.push_back(item);
+  }
+  return items;
+}
+
+// "uprobe:libc:malloc", with the module as it was typed.
+program::PointName name_of(const NamedPoint& point, const Item& item) {
+  program::PointName name{point.point, {}, {}};
+  const std::string probe = fmt::format("{}:{}:{}", language::kind_name(item.kind),
+                                        item.module.empty() ? point.module : item.module, point.symbol);
+  probe.copy(name.probe, sizeof name.probe - 1);
+  point.symbol.copy(name.function, sizeof name.function - 1);
+  return name;
+}
+
+Request request_of(Program* program, std::uint32_t probe, const std::vector<Item>& items, std::uint32_t flags) {
+  Request request;
+  request.forgives_missing = (flags & UBP_PROBE_IGNORE_MISSING) != 0;
+  request.is_environment = true;
+  if (probe == language::kBare) return request;
+  request.action = {ActionKind::kCall, program->function(probe), program, {}};
+  request.action.needs.reads = program->reads_registers(probe);
+  if (program->analysis().uses_names) {
+    request.name_points = [program, items](const std::vector<NamedPoint>& points) {
+      std::vector<program::PointName> names;
+      names.reserve(points.size());
+      for (const NamedPoint& point : points) names.push_back(name_of(point, items[point.item]));
+      program->add_names(std::move(names));
+    };
+  }
+  return request;
+}
+
+// Registers everything, armed after begin has run. Under the ApiLock.
+void register_all(std::vector<Item> items, Program* program, std::uint32_t flags, Registered& registered) {
+  Registry& registry = interface().registry;
+  if ((flags & UBP_PROBE_PENDING) != 0) {
+    for (Item& item : items) item.pending = !item.exclude;
+  }
+  std::vector<std::uint32_t> groups;  // in the order of their first items
+  for (const Item& item : items) {
+    const bool is_known = std::find(groups.begin(), groups.end(), item.probe) != groups.end();
+    if (!is_known && !item.exclude) groups.push_back(item.probe);
+  }
+  if (groups.empty() && !items.empty()) groups.push_back(language::kBare);  // exclusions alone
+  if (groups.size() > 1 && registry.config().probepoints == 0) {
+    ProbepointsConfig config = registry.config();  // the first group is not all that the table is to hold
+    config.probepoints = std::uint32_t{1} << 20;
+    registry.configure(config);
+  }
+  report::Progress progress;
+  std::vector<Operation> operations;
+  for (const std::uint32_t group : groups) {
+    std::vector<Item> its = items_of(items, group);
+    const Request request = request_of(program, group, its, flags);
+    Problem problem;
+    const auto show = [&](std::size_t found) { progress.show(fmt::format("{} probes found", found)); };
+    const auto id = registry.prepare(std::move(its), std::nullopt, request, show, problem);
+    if (!id) {
+      registered.status = problem.status;
+      registered.problems.push_back(std::move(problem));
+      break;
+    }
+    operations.push_back({Operation::kRegister, *id});
+  }
+  progress.clear();
+  if (registered.status == UBP_OK && program != nullptr) program->run(language::Probe::Event::kBegin);
+  const bool is_over = program != nullptr && program->is_closed();  // begin has called exit()
+  if (registered.status != UBP_OK || is_over) {
+    for (Operation& operation : operations) operation.kind = Operation::kUnregister;
+    registry.apply(operations);  // nothing of them is armed
+    return;
+  }
+  if (auto denied = registry.apply(operations)) {
+    registered.status = UBP_E_SYSTEM;
+    registered.problems.push_back({UBP_E_SYSTEM, {0, 0}, 0, 0, "", "", std::move(*denied), ""});
+    return;
+  }
+  for (const Operation& operation : operations) registered.probes.push_back(reinterpret_cast<ubp_probe*>(operation.id));
+}
+
+void read_and_register(std::string_view spec, std::uint32_t flags, Registered& registered) {
+  language::Program tree;
+  auto parsed = language::parse(spec, language::kMaxItems, &tree);
+  const auto fail = [&](ubp_status status, Problem problem) {
+    registered.status = status;
+    registered.problems.push_back(std::move(problem));
+  };
+  if (const auto* error = std::get_if<language::Error>(&parsed)) return fail(UBP_E_SPEC, problem_of(*error, spec));
+  auto& items = std::get<std::vector<Item>>(parsed);
+  if (items.empty() && tree.probes.empty()) {
+    return fail(UBP_E_SPEC,
+                {UBP_E_SPEC, {1, 1}, 0, 0, "", "", "no probe given; nothing is probed", "try 'libc:malloc'"});
+  }
+  auto loaded = std::make_unique<LoadedProgram>();
+  loaded->text = spec;
+  if (!tree.probes.empty()) {
+    std::vector<Diagnostic> diagnostics;
+    loaded->program = Program::compile(std::move(tree), diagnostics);
+    for (const Diagnostic& diagnostic : diagnostics)
+      (diagnostic.is_warning ? registered.warnings : registered.problems).push_back(problem_of(diagnostic, spec));
+    if (loaded->program == nullptr) {
+      registered.status = UBP_E_SPEC;
+      return;
+    }
+  }
+  const ApiLock lock;
+  registered.status = lock.status();
+  if (lock.status() != UBP_OK) return;
+  register_all(std::move(items), loaded->program.get(), flags, registered);
+  if (registered.status == UBP_OK && loaded->program != nullptr) g_loaded_program = loaded.release();
+}
+
+}  // namespace
+
+Registered register_environment(std::string_view spec, std::uint32_t flags) {
+  const SignalsHeld quiet;
+  const Uncancelled uncancelled;
+  Registered registered;
+  try {
+    read_and_register(spec, flags, registered);
+  } catch (const std::bad_alloc&) {
+    registered.status = UBP_E_NO_MEMORY;
+  } catch (const std::exception& error) {
+    registered.status = UBP_E_SYSTEM;
+    registered.problems.push_back({UBP_E_SYSTEM, {0, 0}, 0, 0, "", "", error.what(), ""});
+  }
+  return registered;
+}
+
+std::string program_output(bool is_end) {
+  if (g_loaded_program == nullptr) return "";
+  Program& program = *g_loaded_program->program;
+  if (is_end) {
+    program.close();
+    program.run(language::Probe::Event::kEnd);
+  }
+  return program.printed() + program.maps();
+}
+
+std::vector<Problem> program_errors() {
+  std::vector<Problem> problems;
+  if (g_loaded_program == nullptr) return problems;
+  for (const Diagnostic& diagnostic : g_loaded_program->program->run_time_errors())
+    problems.push_back(problem_of(diagnostic, g_loaded_program->text));
+  return problems;
+}
+
+}  // namespace ubp::runtime

@@ -1,0 +1,167 @@
+// Programs in UBP_PROBES, in real processes: exact counts and maps on several threads, by traps and by jumps.
+#include <doctest/doctest.h>
+
+#include "harness.h"
+
+using namespace ubp::test;
+
+namespace {
+
+// The lines that do not begin with "ubp:": what programs have printed.
+std::string printed(const Outcome& outcome) {
+  std::string text;
+  for (const std::string& line : lines(outcome.err)) {
+    if (line.rfind("ubp:", 0) != 0 && !line.empty()) text += line + '\n';
+  }
+  return text;
+}
+
+constexpr std::uint64_t kThreads = 4;
+
+Outcome count_on_threads(const std::string& probes, std::uint64_t calls, Environment more = {}) {
+  return run_probed({fixture("fx_count"), std::to_string(kThreads), std::to_string(calls)}, probes, std::move(more));
+}
+
+}  // namespace
+
+TEST_CASE("program_exact: what several threads count in maps is what they hit") {
+  const std::uint64_t calls = long_run() ? 1'000'000 : 20'000;
+  const std::string all = std::to_string(calls * kThreads);
+  const Outcome plain = run_plain({fixture("fx_count"), std::to_string(kThreads), std::to_string(calls)});
+  const Outcome probed = count_on_threads(
+      "f { @n++; @c = count(); @by[tid] = count(); @k[arg0 & 3]++; @s = stats(1); @h = hist(arg0) }", calls);
+  CHECK(probed.end() == "exit 0");
+  CHECK(probed.out == plain.out);
+  CHECK(hits(probed.summary(), "f") == calls * kThreads);
+  CHECK(total(probed.summary(), "recorded") == calls * kThreads);
+  CHECK(adds_up(probed.summary()));
+  const std::string text = printed(probed);
+  CAPTURE(text);
+  CHECK(text.find("@n: " + all + "\n") != std::string::npos);
+  CHECK(text.find("@c: " + all + "\n") != std::string::npos);
+  CHECK(text.find("@s: { .count = " + all + ", .average = 1, .total = " + all + " }\n") != std::string::npos);
+  CHECK(count_prefix(text, "@by[") == static_cast<int>(kThreads));
+  std::uint64_t keyed = 0, buckets = 0;
+  for (const std::string& line : lines(text)) {
+    if (line.rfind("@by[", 0) == 0) CHECK(line.substr(line.find("]: ") + 3) == std::to_string(calls));
+    if (line.rfind("@k[", 0) == 0) keyed += std::stoull(line.substr(line.find("]: ") + 3));
+    if (line.rfind('[', 0) == 0) buckets += std::stoull(line.substr(16, 8));
+  }
+  CHECK(keyed == calls * kThreads);
+  CHECK(buckets == calls * kThreads);
+}
+
+TEST_CASE("program_filter: hits = recorded + filtered, and a block that none passes records nothing") {
+  constexpr std::uint64_t kCalls = 10'000;
+  const Outcome probed = count_on_threads("f /arg0 % 2 == 0/; f /tid == 0/ { @ = count() }", kCalls);
+  CHECK(probed.end() == "exit 0");
+  CHECK(adds_up(probed.summary()));
+  CHECK(total(probed.summary(), "hits") == 2 * kCalls * kThreads);
+  CHECK(total(probed.summary(), "filtered") > kCalls * kThreads);
+  CHECK(total(probed.summary(), "recorded") + total(probed.summary(), "filtered") == 2 * kCalls * kThreads);
+  CHECK(printed(probed).empty());
+  // Without the filter all are recorded.
+  CHECK(total(count_on_threads("f { }", kCalls).summary(), "recorded") == kCalls * kThreads);
+}
+
+TEST_CASE("program_dropped: events beyond the room for them are counted, and the others printed") {
+  constexpr std::uint64_t kCalls = 300'000;
+  const Outcome probed = count_on_threads(
+      "f { printf(\"%ld %s\\n\", arg0, \"a text that makes each event longer, so that the memory for them ends\") }",
+      kCalls);
+  CHECK(probed.end() == "exit 0");
+  CHECK(adds_up(probed.summary()));
+  const std::uint64_t dropped = total(probed.summary(), "dropped");
+  CHECK(dropped > 0);
+  CHECK(total(probed.summary(), "recorded") == kCalls * kThreads - dropped);
+  CHECK(lines(printed(probed)).size() == kCalls * kThreads - dropped);
+}
+
+TEST_CASE("program_mixed: programs beside bare targets, begin, end, and what is printed where") {
+  const Outcome probed = run_probed({fixture("fx_hello")},
+                                    "begin { printf(\"first\\n\") }\n"
+                                    "compute { printf(\"%s %s\\n\", probe, func) }\n"
+                                    "compute\n"
+                                    "end { printf(\"last\\n\") }");
+  CHECK(probed.end() == "exit 7");
+  CHECK(probed.out == run_plain({fixture("fx_hello")}).out);
+  CHECK(printed(probed).find("first\nuprobe:fx_hello:compute compute\nuprobe:fx_hello:compute compute\nlast\n") !=
+        std::string::npos);
+  CHECK(total(probed.summary(), "hits") == 4);
+  CHECK(total(probed.summary(), "probes_requested") == 2);
+}
+
+TEST_CASE("program_exit: exit() closes the gate for good, and the program goes on") {
+  constexpr std::uint64_t kCalls = 20'000;
+  const Outcome probed = count_on_threads("f { @n++; if (@n >= 100) { exit() } } end { print(\"end\") }", kCalls);
+  CHECK(probed.end() == "exit 0");
+  CHECK(probed.out == run_plain({fixture("fx_count"), "4", std::to_string(kCalls)}).out);
+  CHECK(adds_up(probed.summary()));
+  const std::string text = printed(probed);
+  CAPTURE(text);
+  CHECK(text.find("end\n") != std::string::npos);
+  const std::size_t at = text.find("@n: ");
+  REQUIRE(at != std::string::npos);
+  const std::uint64_t counted = std::stoull(text.substr(at + 4));
+  CHECK(counted >= 100);
+  CHECK(counted < 100 + kThreads);
+  CHECK(total(probed.summary(), "recorded") == counted);
+  // In begin: nothing is armed at all.
+  const Outcome none = count_on_threads("begin { exit() } f { @n++ }", 10);
+  CHECK(none.end() == "exit 0");
+  CHECK(total(none.summary(), "probepoints_armed") == 0);
+}
+
+TEST_CASE("program_fork: a child has maps of its own, empty at first") {
+  for (const std::string how : {"fork", "clone"}) {
+    CAPTURE(how);
+    const Outcome probed = run_probed({fixture("fx_fork"), how, "50", "3", "5", "7", "exit"},
+                                      "cycle_* { @all++; @c = count(); @by[func] = count(); @s[func] = probe }");
+    CHECK(probed.end() == "exit 0");
+    const std::string text = printed(probed);
+    CAPTURE(text);
+    CHECK(text.find("@all: 400\n") != std::string::npos);  // 50 functions, 3 + 5 calls; 7 in the child
+    CHECK(text.find("@c: 400\n") != std::string::npos);
+    CHECK(text.find("@by[cycle_7]: 8\n") != std::string::npos);
+    CHECK(text.find("@all: 350\n") != std::string::npos);
+    CHECK(text.find("@c: 350\n") != std::string::npos);
+    CHECK(text.find("@by[cycle_7]: 7\n") != std::string::npos);
+    CHECK(text.find("@s[cycle_7]: uprobe:fx_fork:cycle_7\n") != std::string::npos);
+    CHECK(probed.summaries.size() == 2);
+    for (const auto& [pid, summary] : probed.summaries) CHECK(adds_up(summary));
+  }
+}
+
+TEST_CASE("program_arguments: registers are those of the hit, by trap and by jump") {
+  const Outcome probed =
+      run_probed({fixture("fx_count"), "1", "1000"},
+                 "f { @a = sum(arg0); @b = sum(reg(\"di\")); @i = max(reg(\"ip\")); @j = min(reg(\"ip\")); "
+                 "@s = count(); if (reg(\"sp\") % 16 == 8) { @aligned = count() } }");
+  const std::string text = printed(probed);
+  CAPTURE(text);
+  const auto value = [&](const std::string& map) {
+    const std::size_t at = text.find(map + ": ");
+    return at != std::string::npos ? std::stoull(text.substr(at + map.size() + 2)) : 0;
+  };
+  std::uint64_t sum = 0, argument = 0;
+  for (int i = 0; i < 1000; ++i) {
+    sum += argument;
+    argument = (argument * 3 + 1) & 0xffffff;
+  }
+  CHECK(value("@a") == sum);
+  CHECK(value("@b") == sum);
+  CHECK(value("@i") == value("@j"));
+  CHECK(value("@i") != 0);
+  CHECK(value("@s") == 1000);
+  CHECK(value("@aligned") == 1000);
+}
+
+TEST_CASE("program_mistakes: one arms nothing, and is said with its place, line and marker") {
+  const Outcome probed = run_probed({fixture("fx_hello")}, "compute { @ = count() }\ncompute { print($x); f() }");
+  CHECK(probed.end() == "exit 7");
+  CHECK(total(probed.summary(), "probepoints_armed") == 0);
+  CHECK(probed.err.find("ubp: error: UBP_PROBES:2:17-19: Undefined or undeclared variable: $x; nothing is probed\n"
+                        "ubp:   compute { print($x); f() }\n"
+                        "ubp:                   ~~\n"
+                        "ubp: error: UBP_PROBES:2:22-25: Unknown function: 'f'\n") != std::string::npos);
+}

@@ -49,8 +49,17 @@ bool copies_to_eax(const std::uint8_t* code, std::uint8_t length) {
 
 // Whether the system call of this number has to pass the gate.
 bool is_gated(std::uint32_t number, bool is_libc) {
-  return number == SYS_rt_sigprocmask || number == SYS_rt_sigaction || number == SYS_execve || number == SYS_execveat ||
-         number == SYS_clone3 || ((number == SYS_exit_group || number == SYS_arch_prctl) && !is_libc);
+  switch (number) {
+    case SYS_rt_sigprocmask:
+    case SYS_rt_sigaction:
+    case SYS_execve:
+    case SYS_execveat:
+    case SYS_clone3: return true;
+    case SYS_exit_group:
+    case SYS_arch_prctl:
+    case SYS_rt_sigreturn: return !is_libc;
+    default: return false;
+  }
 }
 
 // Whether it may make a thread.

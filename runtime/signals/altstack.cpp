@@ -8,6 +8,7 @@
 #include <signal.h>
 
 #include "runtime/signals/real.h"
+#include "runtime/trap/app_stack.h"
 #include "runtime/trap/trap_state.h"
 #include "xol/sys.h"
 
@@ -15,9 +16,11 @@ namespace {
 
 constexpr int kAutodisarmFlag = static_cast<int>(1U << 31);  // SS_AUTODISARM
 
-bool is_on_app_stack() {
-  return ubp::trap::is_on(ubp::trap::t_thread.app_stack, reinterpret_cast<std::uint64_t>(__builtin_frame_address(0)));
+[[gnu::always_inline]] inline std::uint64_t stack_pointer() {
+  return reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
 }
+
+bool is_on_app_stack() { return ubp::trap::is_on(ubp::trap::t_thread.app_stack, stack_pointer()); }
 
 bool is_readable(const stack_t* stack) {
   const auto first = reinterpret_cast<std::uint64_t>(stack);
@@ -44,24 +47,20 @@ UBP_EXPORT int sigaltstack(const stack_t* wanted, stack_t* old) noexcept {
       return -1;
     }
     const stack_t copy = *wanted;
-    if (is_on_app_stack()) {
-      errno = EPERM;
-      return -1;
-    }
-    if ((copy.ss_flags & kAutodisarmFlag) != 0) {  // the kernel's bookkeeping is needed: its hits stay on that stack
+    int error = 0;
+    if ((copy.ss_flags & kAutodisarmFlag) == 0) {
+      const ubp::trap::AppStack asked{reinterpret_cast<std::uint64_t>(copy.ss_sp), copy.ss_size};
+      error = ubp::trap::set_app_stack(stack, asked, copy.ss_flags, stack_pointer());
+    } else if (is_on_app_stack()) {
+      error = EPERM;
+    } else {  // the kernel's bookkeeping is needed: its hits stay on that stack
       const int result = real(wanted, nullptr);
       if (result != 0) return result;
       stack = {0, 0};
-    } else if (copy.ss_flags == SS_DISABLE) {
-      stack = {0, 0};
-    } else if (copy.ss_flags != 0 && copy.ss_flags != SS_ONSTACK) {
-      errno = EINVAL;
+    }
+    if (error != 0) {
+      errno = error;
       return -1;
-    } else if (copy.ss_size < 2048) {  // MINSIGSTKSZ
-      errno = ENOMEM;
-      return -1;
-    } else {
-      stack = {reinterpret_cast<std::uint64_t>(copy.ss_sp), copy.ss_size};
     }
   }
   if (old != nullptr) {

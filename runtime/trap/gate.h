@@ -9,6 +9,7 @@
 // effect until rt_sigreturn sets the thread's mask, so that no handler sees the call half made.
 #pragma once
 
+#include "runtime/trap/app_stack.h"
 #include "runtime/trap/consume.h"
 #include "runtime/trap/disposition.h"
 #include "runtime/trap/tls.h"
@@ -25,6 +26,7 @@ enum class Gated : std::uint8_t {
   kClone3,       // likewise, and its arguments may be changed (clone.h)
   kStorage,      // %fs is about to change (tls.h)
   kExit,         // the report is made first
+  kReturn,       // rt_sigreturn, not a restorer's that the runtime replaces: carried out here
 };
 
 [[gnu::always_inline]] inline Gated gated_part(const Context& uc) {
@@ -38,6 +40,7 @@ enum class Gated : std::uint8_t {
     case SYS_clone3: return Gated::kClone3;
     case SYS_arch_prctl: return uc.rdi == static_cast<std::uint64_t>(kSetFs) ? Gated::kStorage : Gated::kNothing;
     case SYS_exit_group: return Gated::kExit;
+    case SYS_rt_sigreturn: return Gated::kReturn;
     default: return Gated::kNothing;
   }
 }
@@ -174,6 +177,31 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22),
   uc->rsp = static_cast<std::uint64_t>(stack) + kStackBytes - 8;
   uc->eflags &= ~runtime::kDirectionFlag;
   return reinterpret_cast<std::uint64_t>(g_process.upcalls.on_exit);
+}
+
+// rt_sigreturn by the program's own text, with a handler's frame or one that it has made: the trap's frame takes what
+// the kernel would have taken from there, less SIGTRAP in the mask, and goes back to the kernel itself. The program's
+// is only read. Returns where the thread goes on; 0: the kernel ends the program for such a frame.
+[[gnu::always_inline]] inline std::uint64_t gated_return(Context* uc) {
+  constexpr std::uint64_t kNestedTask = 0x4000;  // rt_sigreturn leaves that flag as it is
+  const auto* const frame = reinterpret_cast<const Context*>(uc->rsp);
+  if (!sys::is_readable(uc->rsp) || !sys::is_readable(uc->rsp + sizeof *frame - 8) || frame->rip == 0) return 0;
+  sys::set_signal_mask(kAllSignals);
+  const std::uint64_t kept_eflags = uc->eflags & kNestedTask;
+  // Where the kernel has the runtime's stack, the program's is not its concern. A handler's frame shows the runtime's.
+  const bool is_own = g_process.tasks.is_own_stack(frame->stack_base);
+  if (!is_own && (!g_process.tasks.is_own_stack(uc->stack_base) || (frame->stack_flags & kAutodisarm) != 0)) {
+    copy_bytes(&uc->stack_base, &frame->stack_base, 3 * sizeof uc->stack_base);
+  } else if (!is_own) {
+    set_app_stack(this_thread().app_stack, {frame->stack_base, frame->stack_size}, static_cast<int>(frame->stack_flags),
+                  frame->rsp);
+  }
+  uc->flags = frame->flags;
+  copy_bytes(&uc->r8, &frame->r8, offsetof(Context, reserved) - offsetof(Context, r8));
+  uc->eflags = (frame->eflags & ~kNestedTask) | kept_eflags;
+  uc->mask = frame->mask & ~kTrapBit;
+  block_trap((frame->mask & kTrapBit) != 0);
+  return uc->rip;
 }
 
 // Carries a system call out that changes the mask, a disposition, or the program. Returns where the thread goes on; 0:

@@ -173,6 +173,7 @@ UBP_RANGE(pending) std::uint64_t ubp_trap_gate(Context* uc, const xol::Displaced
     case Gated::kClone3:
       if (makes_thread(*uc)) share_memory(uc);
       return call == Gated::kClone3 ? pass_clone(uc, point) : 0;
+    case Gated::kReturn: return gated_return(uc);
     case Gated::kExec: ubp_trap_tell_exec(uc); break;
     case Gated::kMask:
     case Gated::kDisposition: break;

@@ -40,6 +40,10 @@ TEST_CASE("raw: where only libc is probed, the program's own system calls are wa
 
 TEST_CASE("raw: a thread made on its maker's TLS") { check("clone", "f"); }
 
+TEST_CASE("raw: rt_sigreturn by the program's own text, from handlers and with frames that it has made, all masked") {
+  for (const char* const probes : {"f", "insn:*", "f; libc:*"}) check("return", probes);
+}
+
 TEST_CASE("raw: system calls that cannot be watched are told in one line at load") {
   const Outcome probed = run_probed({fixture("fx_raw_many"), "mask"}, "f");
   CHECK(probed.end() == "exit 7");  // its own come first

@@ -62,13 +62,13 @@ TEST_CASE("gate: which system calls it has a part in") {
     long number;
     Gated part;
   } kCases[] = {
-      {SYS_rt_sigprocmask, Gated::kMask},  {SYS_rt_sigaction, Gated::kDisposition},
-      {SYS_execve, Gated::kExec},          {SYS_execveat, Gated::kExec},
-      {SYS_clone, Gated::kClone},          {SYS_clone3, Gated::kClone3},
-      {SYS_exit_group, Gated::kExit},      {SYS_vfork, Gated::kNothing},
-      {SYS_fork, Gated::kNothing},         {SYS_exit, Gated::kNothing},
-      {SYS_rt_sigreturn, Gated::kNothing}, {SYS_rt_sigsuspend, Gated::kNothing},
-      {SYS_read, Gated::kNothing},         {-1, Gated::kNothing},
+      {SYS_rt_sigprocmask, Gated::kMask}, {SYS_rt_sigaction, Gated::kDisposition},
+      {SYS_execve, Gated::kExec},         {SYS_execveat, Gated::kExec},
+      {SYS_clone, Gated::kClone},         {SYS_clone3, Gated::kClone3},
+      {SYS_exit_group, Gated::kExit},     {SYS_vfork, Gated::kNothing},
+      {SYS_fork, Gated::kNothing},        {SYS_exit, Gated::kNothing},
+      {SYS_rt_sigreturn, Gated::kReturn}, {SYS_rt_sigsuspend, Gated::kNothing},
+      {SYS_read, Gated::kNothing},        {-1, Gated::kNothing},
   };
   for (const auto& made : kCases) {
     CAPTURE(made.number);
@@ -83,7 +83,7 @@ TEST_CASE("gate: which system calls it has a part in") {
 
 TEST_CASE("gate: calls that it has no part in are made from their slot, as they are") {
   GateWorld world;
-  for (const long number : {long{SYS_vfork}, long{SYS_rt_sigreturn}, long{SYS_read}, long{SYS_exit}, long{SYS_fork}}) {
+  for (const long number : {long{SYS_vfork}, long{SYS_rt_sigsuspend}, long{SYS_exit}, long{SYS_read}, long{SYS_fork}}) {
     CAPTURE(number);
     sys::set_signal_mask(bit_of(SIGHUP));
     Call call(number, kBad, kBad, kBad, kBad);
@@ -100,6 +100,33 @@ TEST_CASE("gate: calls that it has no part in are made from their slot, as they 
   CHECK(continuation(&call.uc).is_emulated);
   CHECK_FALSE(continuation(&call.uc).is_mask_current);
   CHECK(continuation(&call.uc).returns_in_user_mode == 0);  // rt_sigreturn sets the mask
+}
+
+TEST_CASE("gate, rt_sigreturn: the trap's frame becomes the program's, less SIGTRAP and the alternate stack") {
+  GateWorld world;
+  Thread& thread = this_thread();
+  const bool was_blocked = thread.app_trap.is_blocked;
+  Frame made;
+  for (unsigned number = 0; number < 16; ++number) made.uc.general(number) = 0x1000 + number;
+  made.uc.rip = 0x405000;
+  made.uc.eflags = 0x202;
+  made.uc.mask = bit_of(SIGTRAP) | bit_of(SIGUSR2);
+  const Context before = made.uc;
+  Call call(SYS_rt_sigreturn);
+  call.uc.rsp = pointer(&made.uc);
+  CHECK(call.displace() == 0x405000);
+  CHECK(std::memcmp(&before, &made.uc, sizeof before) == 0);
+  CHECK(call.uc.mask == bit_of(SIGUSR2));
+  CHECK(thread.app_trap.is_blocked);
+  CHECK(continuation(&call.uc).returns_in_user_mode == 0);
+  CHECK(continuation(&call.uc).rsp == 0x1004);
+  CHECK(continuation(&call.uc).rcx == 0x1001);
+  CHECK((call.uc.r15 == 0x100f && call.uc.rax == 0x1000 && call.uc.fpstate == made.uc.fpstate));
+  thread.app_trap.is_blocked = was_blocked;
+  // No frame there: the kernel says so.
+  Call bad(SYS_rt_sigreturn);
+  bad.uc.rsp = kBad;
+  CHECK(bad.displace() == world.permanent());
 }
 
 TEST_CASE(

@@ -127,7 +127,30 @@ WindowProblem window_problem(const FunctionCode& function, std::uint32_t offset,
   return is_at_end && is_padding(function.bytes, end, offset + bytes) ? WindowProblem::kNone : WindowProblem::kTooShort;
 }
 
+std::vector<JumpInto> jumps_behind_entry(std::span<const std::uint8_t> code, std::uint32_t most) {
+  std::vector<JumpInto> found;
+  for (std::uint32_t at = 0; at + 2 <= code.size(); ++at) {
+    std::int64_t displacement = 0;
+    std::uint32_t length = 2;
+    if (code[at] == 0xeb) {
+      displacement = static_cast<std::int8_t>(code[at + 1]);
+    } else if (code[at] == 0xe9 && at + 5 <= code.size()) {
+      std::int32_t wide = 0;
+      std::memcpy(&wide, code.data() + at + 1, sizeof wide);
+      displacement = wide;
+      length = 5;
+    } else {
+      continue;
+    }
+    const std::int64_t target = std::int64_t{at} + length + displacement - static_cast<std::int64_t>(code.size());
+    if (target > 0 && target < most) found.push_back({at, static_cast<std::uint32_t>(target)});
+  }
+  return found;
+}
+
 bool BranchTargets::lead_into(std::uint32_t begin, std::uint32_t end) {
+  const auto is_within = [&](std::uint32_t target) { return target >= begin && target < end; };
+  if (std::any_of(from_others_.begin(), from_others_.end(), is_within)) return true;
   const auto code = function_.bytes.first(function_.end);
   if (!sorted_) {
     if (!may_lead_into(code, begin, end)) return false;

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "decoder/instruction.h"
@@ -48,16 +49,26 @@ Straight follow(const FunctionCode& function, std::uint32_t offset, std::size_t 
 WindowProblem window_problem(const FunctionCode& function, std::uint32_t offset, const Straight& straight,
                              std::uint32_t bytes);
 
+// Where an unconditional jump in `code`, which is the code before a function, leads behind its first byte, within
+// `most` bytes: where the jumps are, if they are instructions at all, and their targets from the function's entry on.
+struct JumpInto {
+  std::uint32_t at, target;
+};
+std::vector<JumpInto> jumps_behind_entry(std::span<const std::uint8_t> code, std::uint32_t most);
+
 // Where the direct branches and calls of a function lead in itself. Bytes that may be data count as the branch they
 // look like.
 class BranchTargets {
  public:
-  explicit BranchTargets(const FunctionCode& function) : function_(function) {}
+  // from_others: where other functions lead into this one.
+  explicit BranchTargets(const FunctionCode& function, std::vector<std::uint32_t> from_others = {})
+      : function_(function), from_others_(std::move(from_others)) {}
   // Whether any leads into [begin, end).
   bool lead_into(std::uint32_t begin, std::uint32_t end);
 
  private:
   const FunctionCode& function_;
+  std::vector<std::uint32_t> from_others_;
   std::optional<std::vector<std::uint32_t>> sorted_;  // made when a look at the bytes alone does not answer
 };
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "decoder/walk.h"
 #include "runtime/arm/probepoints.h"
 #include "runtime/arm/threads.h"
 #include "runtime/consumers/consumers.h"
@@ -86,6 +87,34 @@ void Probepoints::promote(std::uint32_t index, const plan::Modules& modules) {
   commit({}, false);  // denied: they stay as they are
 }
 
+namespace {
+
+// Where the functions right before one jump into it, behind its first byte, as those of a family that share their code
+// do: libc's mempcpy goes on behind the first instruction of memmove.
+std::vector<std::uint32_t> led_into(const plan::Modules& modules, std::uint32_t module,
+                                    const symbols::Function* function, symbols::Readable& readable) {
+  constexpr std::uint64_t kReach = 128, kMostBytes = kMostJumpBytes + decoder::kMaxInstructionBytes;
+  const symbols::Function* const first = modules.table_of(module).functions().data();
+  const symbols::Function* before = function;
+  while (before != first && function->address - before->address < kReach) --before;
+  const std::uint64_t begin = std::max(before->address, function->address - std::min(function->address, kReach));
+  const plan::Code near = modules.code_from(module, begin, function->address, readable);
+  if (near.size() != function->address - begin) return {};
+  std::vector<std::uint32_t> targets;
+  for (const decoder::JumpInto& jump : decoder::jumps_behind_entry(near, kMostBytes)) {
+    const std::uint64_t address = begin + jump.at;
+    const symbols::Function* const from = modules.table_of(module).containing(address);
+    if (from == nullptr || from->address >= function->address) continue;
+    const plan::Code code = modules.code_from(module, from->address, function->address, readable);
+    const decoder::Walk walk = decoder::walk_function(code, 0);
+    const auto is_it = [&](const decoder::Decoded& decoded) { return decoded.offset == address - from->address; };
+    if (std::any_of(walk.reached.begin(), walk.reached.end(), is_it)) targets.push_back(jump.target);
+  }
+  return targets;
+}
+
+}  // namespace
+
 void Probepoints::make_wanted(std::vector<Wanted>& wanted, const plan::Modules& modules, const Consumer* consumer) {
   const auto before = [](const Wanted& a, const Wanted& b) {
     return g_process.table.points[a.index].address < g_process.table.points[b.index].address;
@@ -112,7 +141,7 @@ void Probepoints::make_wanted(std::vector<Wanted>& wanted, const plan::Modules& 
         return static_cast<std::size_t>(std::ranges::copy(code, into.begin()).out - into.begin());
       };
       detoured.emplace(modules.code_from(module_index, function->address, code_end, readable), own,
-                       function->address + module.bias, elsewhere);
+                       function->address + module.bias, elsewhere, led_into(modules, module_index, function, readable));
     }
     detours_.make(index, *detoured, offset);
     const bool has_consumers = consumer != nullptr || g_process.table.points[index].has_consumers;

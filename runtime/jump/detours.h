@@ -66,10 +66,12 @@ inline constexpr std::uint32_t kMostDetourLength =
 
 // A function whose probepoints are to have detours.
 struct DetouredFunction {
-  DetouredFunction(plan::Code bytes, std::uint64_t own_bytes, std::uint64_t at, decoder::CodeElsewhere others)
+  // led_into: where other functions lead into this one.
+  DetouredFunction(plan::Code bytes, std::uint64_t own_bytes, std::uint64_t at, decoder::CodeElsewhere others,
+                   std::vector<std::uint32_t> led_into)
       : storage(std::move(bytes)),
         code{storage, static_cast<std::uint32_t>(std::min<std::uint64_t>(own_bytes, storage.size()))},
-        targets(code),
+        targets(code, std::move(led_into)),
         entry(at),
         elsewhere(std::move(others)) {}
   DetouredFunction(const DetouredFunction&) = delete;

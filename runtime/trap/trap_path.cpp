@@ -183,7 +183,9 @@ UBP_RANGE(pending) std::uint64_t ubp_trap_gate(Context* uc, const xol::Displaced
 // The thread goes on without a hit: it was counted when it entered the slot or the detour, or it has jumped into a
 // window.
 UBP_RANGE(uncounted) Decision ubp_trap_go_on(Context* uc, const Trap& trap, TaskState* task, bool is_mask_current) {
-  return {address_of(&begin_continuation(uc, trap, task, is_mask_current).scratch), uc};
+  Continuation& next = begin_continuation(uc, trap, task, is_mask_current);
+  const bool costs_alone = trap.kind == TrapKind::kAtBoundary && task != nullptr;  // no hit's trap
+  return {address_of(costs_alone ? &task->own_traps : &next.scratch), uc};
 }
 // It is back from the call that the gate has changed, or begins there; or a new thread begins.
 UBP_RANGE(uncounted) Decision ubp_trap_begin(Context* uc, TrapKind kind) {

@@ -64,6 +64,21 @@ TEST_CASE("window: branches into it") {
   CHECK_FALSE(none.lead_into(0, 6));
 }
 
+TEST_CASE("window: what jumps behind a function's entry, from the code before it") {
+  const Bytes near = {0x90, 0xeb, 0x05, 0x90, 0x90, 0x90, 0x90}, wide = {0xe9, 0x03, 0x00, 0x00, 0x00, 0x90};
+  const auto found = jumps_behind_entry(near, 20), other = jumps_behind_entry(wide, 20);
+  REQUIRE(found.size() == 1);
+  CHECK((found[0].at == 1 && found[0].target == 1));
+  REQUIRE(other.size() == 1);
+  CHECK((other[0].at == 0 && other[0].target == 2));
+  CHECK(jumps_behind_entry(near, 1).empty());
+  CHECK(jumps_behind_entry(Bytes{0xeb, 0x00}, 20).empty());  // to the entry itself
+  const FunctionCode function{near, 7};
+  BranchTargets targets(function, {3});
+  CHECK(targets.lead_into(3, 4));
+  CHECK_FALSE(targets.lead_into(4, 7));
+}
+
 TEST_CASE("a branch anywhere in a function is seen, and only where it leads") {
   constexpr std::uint32_t kSize = 70, kJump = 5;
   for (std::uint32_t at = 0; at + kJump <= kSize; ++at) {

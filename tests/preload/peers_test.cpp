@@ -52,6 +52,21 @@ TEST_CASE("loop_into_window: a loop back to the byte behind the entry, and to th
   check_function("loop_entry", {5, 5, 5, 1, 1});
 }
 
+TEST_CASE("family_into_window: another function goes on behind the entry's first instruction; traps there are told") {
+  check_function("family", {1, 2, 2});
+  check("family; family_other; clan; clan_far");
+  const auto traps = [](const std::string& probe) {
+    const Outcome probed = run_probed({fixture("fx_peers"), std::to_string(kCalls)}, probe, {{"UBP_OPTIMIZE", "auto"}});
+    CHECK(numbers(probed.out)["wrong"] == 0);
+    const nlohmann::json summary = probed.summary();
+    CHECK(hits(summary, probe) == kCalls);
+    CHECK(summary["probes"][0]["tier"] == "jump");
+    return summary["traps"]["hits"].get<long>() + summary["traps"]["runtime"].get<long>();
+  };
+  CHECK(traps("family") < kCalls / 2);  // the function before it is seen to jump there
+  CHECK(traps("clan") >= kCalls);       // Control: this one is too far away
+}
+
 TEST_CASE("rip_relative_prologue: load, address, comparison") {
   check_function("rip_load", {1, 1, 1});
   check_function("rip_address", {1, 1, 1});

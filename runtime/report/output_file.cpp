@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -81,6 +82,31 @@ bool may_be_planted(const struct stat& directory, const struct stat& entry) {
 
 constexpr std::string_view kPlanted = "it belongs to another user, who may have put it there";
 
+// Where the program has used up its descriptors, there are some more as long as this lives, if its hard limit allows
+// it.
+class Descriptors {
+ public:
+  Descriptors() {
+    const int any = ::open("/", O_PATH | O_CLOEXEC);
+    if (any >= 0) {
+      ::close(any);
+    } else if (errno == EMFILE && ::getrlimit(RLIMIT_NOFILE, &before_) == 0) {
+      constexpr rlim_t kNeeded = 16;
+      const rlimit more{before_.rlim_cur + std::min(kNeeded, before_.rlim_max - before_.rlim_cur), before_.rlim_max};
+      is_raised_ = ::setrlimit(RLIMIT_NOFILE, &more) == 0;
+    }
+  }
+  ~Descriptors() {
+    if (is_raised_) ::setrlimit(RLIMIT_NOFILE, &before_);
+  }
+  Descriptors(const Descriptors&) = delete;
+  Descriptors& operator=(const Descriptors&) = delete;
+
+ private:
+  rlimit before_{};
+  bool is_raised_ = false;
+};
+
 // Opens a directory (O_PATH) component by component, making what is missing with mode 0700; links are followed, but
 // none that another user may have put there, nor a directory of his. Returns the descriptor; -1 and an error line in
 // `problem`.
@@ -91,7 +117,7 @@ int open_directory(const std::string& directory, std::optional<std::string>& pro
   int links = 0;
   int here = ::open("/", kFlags | O_DIRECTORY);
   const auto fail = [&](std::string_view what, std::string_view why) {
-    problem = failure(what, links == 0 ? done : directory, why);  // as it was typed
+    problem = failure(what, links == 0 && !done.empty() ? done : directory, why);  // as it was typed
     if (here >= 0) ::close(here);
     return -1;
   };
@@ -275,6 +301,7 @@ std::optional<std::string> check_place(const std::string& path) {
 
 // Returns an error line or nothing.
 std::optional<std::string> write_to(const std::string& path, std::string_view content) {
+  const Descriptors enough;
   const Target target = split(path);
   std::optional<std::string> problem;
   const Descriptor directory(open_directory(target.directory, problem));  // in a child %p may name another one

@@ -105,6 +105,19 @@ void note(long number, unsigned long first, unsigned long second, unsigned long 
   if (loses_clock && task->tid.load(std::memory_order_relaxed) != 0) task->ring = 0;  // its own
 }
 
+// A program that has its system calls handed back to it as SIGSYS (PR_SET_SYSCALL_USER_DISPATCH) would be given the
+// runtime's, too: in its very handler, which the kernel ends it for. Where the program excepts no code, the trap path
+// is.
+void except_runtime(int option, unsigned long (&arguments)[4]) {
+  constexpr int kSetDispatch = 59;  // PR_SET_SYSCALL_USER_DISPATCH, and its PR_SYS_DISPATCH_ON
+  constexpr unsigned long kOn = 1;
+  if (option != kSetDispatch || arguments[0] != kOn || arguments[1] != 0 || arguments[2] != 0) return;
+  if (!ubp::signals::has_taken_over()) return;
+  g_process.is_sandboxed.store(true, std::memory_order_relaxed);  // the trap path alone is excepted
+  arguments[1] = g_process.text.low;
+  arguments[2] = g_process.text.high - g_process.text.low;
+}
+
 }  // namespace
 
 UBP_EXPORT int prctl(int option, ...) {
@@ -114,6 +127,7 @@ UBP_EXPORT int prctl(int option, ...) {
   for (unsigned long& argument : arguments) argument = va_arg(list, unsigned long);
   va_end(list);
   note(SYS_prctl, static_cast<unsigned long>(option), arguments[0], arguments[1]);
+  except_runtime(option, arguments);
   return UBP_REAL(prctl)(option, arguments[0], arguments[1], arguments[2], arguments[3]);
 }
 

@@ -52,6 +52,23 @@ TEST_CASE("chroot_noproc: a process that shuts itself into an empty folder, its 
   CHECK(probed.err.find("ubp: hits") != std::string::npos);  // the report comes all the same
 }
 
+TEST_CASE("dispatch: a program whose own system calls raise SIGSYS") {
+  for (const char* const optimize : {"never", "always"}) check({"dispatch"}, {{"UBP_OPTIMIZE", optimize}});
+}
+
+TEST_CASE(
+    "descriptors: a program that holds all that it may have leaves its report, where its hard limit allows more") {
+  CHECK_FALSE(check({"descriptors", "soft"}).summary().is_null());
+  Invocation invocation{{fixture("fx_environment"), "descriptors", "hard"}};
+  const ScratchFolder folder;
+  invocation.env = {{"UBP_PROBES", "f"}, {"UBP_OUTPUT", folder.path() + "/report"}};
+  invocation.summary = false;
+  const Outcome probed = run(invocation);
+  CHECK(probed.end() == "exit 0");
+  CHECK(numbers(probed.out)["wrong"] == 0);
+  CHECK(probed.err.find("cannot write in '" + folder.path() + "': Too many open files") != std::string::npos);
+}
+
 TEST_CASE("jail: a child that shuts itself in makes nothing there; it reports where the directory is still the same") {
   if (geteuid() != 0) {
     MESSAGE("skipped: chroot needs root");

@@ -29,9 +29,10 @@ namespace {
 using report::Level;
 using report::say;
 
-// The process that a report is being made for, and by which thread; that one was made for; that a signal is ending.
-// (Process ids, so that a forked child takes none of it for its own.)
-std::atomic<std::uint32_t> g_reporting_pid{0}, g_reporting_thread{0}, g_reported_pid{0}, g_dying_pid{0};
+// The process that a report is being made for, and by which thread; that one was made for; that a signal is ending, and
+// by which thread. (Process ids, so that a forked child takes none of it for its own.)
+std::atomic<std::uint32_t> g_reporting_pid{0}, g_reporting_thread{0}, g_reported_pid{0}, g_dying_pid{0},
+    g_dying_thread{0};
 
 // Writes the report, behind what programs have printed, and the summary. Returns false after saying what cannot be
 // written.
@@ -92,9 +93,10 @@ void wait_for_report(std::uint32_t pid) {
 }
 
 // A signal that another thread has got ends the process: without UBP, this thread would not come to end it with a
-// status.
+// status. Not where that has come to nothing: the fault did not happen again.
 void wait_for_death() {
-  if (g_dying_pid.load(std::memory_order_relaxed) == reporting_pid()) wait_until([] { return false; });
+  const bool is_own = g_dying_thread.load(std::memory_order_relaxed) == sys::gettid();
+  if (g_dying_pid.load(std::memory_order_relaxed) == reporting_pid() && !is_own) wait_until([] { return false; });
 }
 
 // Whether it is for this thread to make the report; another that is at it is waited for.
@@ -173,6 +175,7 @@ void report_on_own_stack() {
 bool report_death() {
   // What a filter of the program's own making forbids may change what it dies of.
   if (sys::is_set(trap::g_process.is_sandboxed)) return false;
+  g_dying_thread.store(sys::gettid(), std::memory_order_relaxed);
   g_dying_pid.store(reporting_pid(), std::memory_order_relaxed);
   if (!begin_report()) return false;
   const std::uint64_t top = g_death_stack + kDeathStackBytes;

@@ -192,7 +192,7 @@ TEST_CASE("executed programs keep each other's files") {
        .summary = false});
   CHECK(probed.end() == "exit 7");
   CHECK(has(read_file(output), "(pid " + std::to_string(probed.pid) + ")"));
-  CHECK(nlohmann::json::parse(read_file(summary), nullptr, false)["pid"] == probed.pid);
+  CHECK(read_json(summary)["pid"] == probed.pid);
   int reports = 0, summaries = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
     reports += entry.path().string().rfind(output + ".", 0) == 0 ? 1 : 0;

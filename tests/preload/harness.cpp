@@ -123,8 +123,7 @@ void wait_for(pid_t pid, int timeout_s, Outcome& outcome) {
 void read_summaries(const std::string& folder, Outcome& outcome) {
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.path().extension() != ".json") continue;
-    nlohmann::json json = nlohmann::json::parse(read_file(entry.path()), nullptr, false);
-    outcome.summaries[std::atoi(entry.path().stem().c_str())] = json.is_discarded() ? nlohmann::json() : json;
+    outcome.summaries[std::atoi(entry.path().stem().c_str())] = read_json(entry.path());
   }
 }
 
@@ -271,6 +270,12 @@ StuckPipe::~StuckPipe() { ::close(fd_); }
 std::string read_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};
+}
+
+nlohmann::json read_json(const std::string& path) {
+  nlohmann::json json = nlohmann::json::parse(read_file(path), nullptr, false);
+  if (json.is_discarded()) json = nullptr;
+  return json;
 }
 
 void write_file(const std::string& path, std::string_view content) {

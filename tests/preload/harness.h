@@ -124,6 +124,9 @@ class StuckPipe {
 inline constexpr const char* kManyRows = "tick; libc:str*; libc:mem*";  // a report of more than a page
 
 std::string read_file(const std::string& path);
+// A null value when it is not valid JSON. Here alone is it read: in unoptimised code (meson.build) a summary of every
+// instruction of libc takes seven seconds.
+nlohmann::json read_json(const std::string& path);
 void write_file(const std::string& path, std::string_view content);
 
 }  // namespace ubp::test

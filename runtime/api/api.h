@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,7 @@ void give_up();
 struct Registered {
   ubp_status status = UBP_OK;
   std::vector<ubp_probe*> probes{};  // of the bare targets, and of each block
+  bool counts = false;               // some target is bare
   std::vector<Problem> problems{};   // why nothing is probed
   std::vector<Problem> warnings{};
 };
@@ -31,7 +33,16 @@ struct Registered {
 // begin have run. All of it or nothing. Shows progress on a terminal.
 Registered register_environment(std::string_view spec, std::uint32_t flags);
 
-// What the programs of UBP_PROBES have printed, and their maps; empty: there are none. is_end: no block runs any more
+// Joins the run of `ubp run` that the value of UBP_SESSION names. None: there is none, or another process has its
+// probes.
+struct SessionTexts {
+  std::string name, text;  // of the program
+  bool follows = false;    // what this process executes is to be probed, too
+};
+std::optional<SessionTexts> join_session(const char* path);
+
+// What the programs of UBP_PROBES have printed, and their maps; empty: there are none, or a session's reader prints
+// them. is_end: no block runs any more
 // but those of end, which this runs first. Context: normal, in a SignalsHeld.
 std::string program_output(bool is_end);
 // What went wrong in them at run time.

@@ -1,5 +1,6 @@
 // UBP_PROBES: bare targets and programs, registered together.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <exception>
@@ -10,6 +11,7 @@
 #include "runtime/api/api.h"
 #include "runtime/base/cancellation.h"
 #include "runtime/program/program.h"
+#include "runtime/program/reader.h"
 #include "runtime/report/report.h"
 
 namespace ubp::runtime {
@@ -25,6 +27,7 @@ struct LoadedProgram {
   std::unique_ptr<Program> program;
 };
 LoadedProgram* g_loaded_program = nullptr;
+program::Session* g_session = nullptr;  // of `ubp run`; never closed
 
 Problem problem_of(const Diagnostic& diagnostic, std::string_view text) {
   Problem problem{UBP_E_SPEC, diagnostic.span.begin, 0, 0, "", "", diagnostic.message, diagnostic.hint};
@@ -108,9 +111,12 @@ void register_all(std::vector<Item> items, Program* program, std::uint32_t flags
     operations.push_back({Operation::kRegister, *id});
   }
   progress.clear();
-  if (registered.status == UBP_OK && program != nullptr) program->run(language::Probe::Event::kBegin);
+  const bool is_its = g_session == nullptr || registered.status != UBP_OK || g_session->claim();
+  const bool is_more = !is_its && g_session->header().follows != 0;  // begin has run in another process
+  if (registered.status == UBP_OK && program != nullptr && is_its) program->run(language::Probe::Event::kBegin);
   const bool is_over = program != nullptr && program->is_closed();  // begin has called exit()
-  if (registered.status != UBP_OK || is_over) {
+  if (is_over && is_its) program->run(language::Probe::Event::kEnd);
+  if (registered.status != UBP_OK || is_over || (!is_its && !is_more)) {
     for (Operation& operation : operations) operation.kind = Operation::kUnregister;
     registry.apply(operations);  // nothing of them is armed
     return;
@@ -121,6 +127,21 @@ void register_all(std::vector<Item> items, Program* program, std::uint32_t flags
     return;
   }
   for (const Operation& operation : operations) registered.probes.push_back(reinterpret_cast<ubp_probe*>(operation.id));
+}
+
+// Tells the session's reader how many probes are attached. Under the ApiLock.
+void tell_session(const Program* program, const Registered& registered) {
+  if (g_session == nullptr || g_session->header().process != static_cast<std::uint32_t>(getpid())) return;
+  std::uint32_t probes = 0;
+  for (ubp_probe* const probe : registered.probes) {
+    ubp_probe_stats stats{};
+    interface().registry.read(reinterpret_cast<std::uint64_t>(probe), stats);
+    probes += static_cast<std::uint32_t>(stats.probes);
+  }
+  if (program != nullptr) {
+    for (const language::Probe& probe : program->tree().probes) probes += probe.event != language::Probe::Event::kItems;
+  }
+  g_session->attach(probes);
 }
 
 void read_and_register(std::string_view spec, std::uint32_t flags, Registered& registered) {
@@ -140,7 +161,7 @@ void read_and_register(std::string_view spec, std::uint32_t flags, Registered& r
   loaded->text = spec;
   if (!tree.probes.empty()) {
     std::vector<Diagnostic> diagnostics;
-    loaded->program = Program::compile(std::move(tree), diagnostics);
+    loaded->program = Program::compile(std::move(tree), diagnostics, g_session);
     for (const Diagnostic& diagnostic : diagnostics)
       (diagnostic.is_warning ? registered.warnings : registered.problems).push_back(problem_of(diagnostic, spec));
     if (loaded->program == nullptr) {
@@ -151,7 +172,10 @@ void read_and_register(std::string_view spec, std::uint32_t flags, Registered& r
   const ApiLock lock;
   registered.status = lock.status();
   if (lock.status() != UBP_OK) return;
+  registered.counts =
+      std::any_of(items.begin(), items.end(), [](const Item& item) { return item.probe == language::kBare; });
   register_all(std::move(items), loaded->program.get(), flags, registered);
+  if (registered.status == UBP_OK) tell_session(loaded->program.get(), registered);
   if (registered.status == UBP_OK && loaded->program != nullptr) g_loaded_program = loaded.release();
 }
 
@@ -172,20 +196,35 @@ Registered register_environment(std::string_view spec, std::uint32_t flags) {
   return registered;
 }
 
+std::optional<SessionTexts> join_session(const char* path) {
+  auto session = program::Session::open(path);
+  if (session == nullptr) return std::nullopt;
+  const program::SessionHeader& header = session->header();
+  const bool follows = header.follows != 0;
+  if (__atomic_load_n(&header.process, __ATOMIC_ACQUIRE) != 0 && !follows) return std::nullopt;
+  const std::vector<std::string_view> texts = session->texts();
+  SessionTexts joined{std::string(texts[0]), std::string(texts[1]), follows};
+  g_session = session.release();
+  return joined;
+}
+
 std::string program_output(bool is_end) {
   if (g_loaded_program == nullptr) return "";
   Program& program = *g_loaded_program->program;
+  if (g_session != nullptr && (!is_end || g_session->header().process != static_cast<std::uint32_t>(getpid())))
+    return "";  // the reader prints it, and end is for the process that began
   if (is_end) {
     program.close();
     program.run(language::Probe::Event::kEnd);
   }
-  return program.printed() + program.maps();
+  return g_session == nullptr ? program.printed() + program.maps() : "";
 }
 
 std::vector<Problem> program_errors() {
   std::vector<Problem> problems;
-  if (g_loaded_program == nullptr) return problems;
-  for (const Diagnostic& diagnostic : g_loaded_program->program->run_time_errors())
+  if (g_loaded_program == nullptr || g_session != nullptr) return problems;
+  const Program& program = *g_loaded_program->program;
+  for (const Diagnostic& diagnostic : run_time_errors(program.analysis(), program.place()))
     problems.push_back(problem_of(diagnostic, g_loaded_program->text));
   return problems;
 }

@@ -106,7 +106,7 @@ void before_exec(const char* path) {
 [[noreturn]] void on_raw_exit(int status);
 
 // Everything up to the first int3. Returns false when the options or the specification are bad.
-bool load(const std::vector<OptionError>& errors, const Options& options) {
+bool load(const std::vector<OptionError>& errors, const Options& options, const std::optional<SessionTexts>& session) {
   const std::string program = executable_path();
   report::PathFields fields;
   fields.pid = getpid();
@@ -116,6 +116,8 @@ bool load(const std::vector<OptionError>& errors, const Options& options) {
   gethostname(host, sizeof host - 1);
   fields.host = host;
   auto* const process = new Loaded{options, program, {}, {}, fields, {}};
+  if (session) process->source = session->name;
+  process->has_reader = session.has_value();
   g_loaded = process;
   at_quick_exit(&write_report);
   const auto summary_error =
@@ -158,8 +160,16 @@ __attribute__((constructor)) void on_load(int argc, char** argv) {
   if (getauxval(AT_SECURE) != 0)
     return hide_from_children(block);  // a privileged program: its caller has no say, nor in its children
   std::vector<OptionError> errors;
-  const Options options = read_options(environ, errors);
+  Options options = read_options(environ, errors);
   report::set_level(options.log);
+  std::optional<SessionTexts> session;
+  if (const char* const path = find_variable(kSessionVariable)) {
+    session = join_session(path);
+    if (!session) return hide_from_children(block);  // it has its process
+    options.probes = session->text;
+    options.has_probes = true;
+    options.follow_exec |= session->follows;
+  }
   if (!options.has_probes) {
     if (tell_of_nothing(errors, options) && options.missing == Missing::kError) _exit(kNotStarted);
     return;
@@ -174,7 +184,7 @@ __attribute__((constructor)) void on_load(int argc, char** argv) {
   const SignalsHeld quiet;
   try {
     join_family(find_variable(kFirstVariable));
-    good = load(errors, options);
+    good = load(errors, options, session);
     const bool is_followed = options.follow_exec || (g_loaded != nullptr && g_loaded->passes_on);
     if (!is_followed && good) trap::g_process.upcalls.before_exec = &before_exec;
     is_followed ? announce_to_children(block, first_of_family()) : hide_from_children(block);

@@ -121,7 +121,7 @@ void replace_environment(char** block, const IsKept& is_kept, std::string_view w
 void hide_from_children(char** block) try {
   const std::vector<std::string>& own = option_names();
   const auto is_kept = [&](std::string_view name) {
-    return name != kFirstVariable && std::find(own.begin(), own.end(), name) == own.end();
+    return name != kFirstVariable && name != kSessionVariable && std::find(own.begin(), own.end(), name) == own.end();
   };
   replace_environment(block, is_kept, "", nullptr);
 } catch (const std::bad_alloc&) {

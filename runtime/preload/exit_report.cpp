@@ -56,7 +56,8 @@ bool write_files(report::Summary summary, std::string text, bool to_stream, int 
     if (good && !note_in_family(Note::kUnwritten, noted)) say(Level::kError, *error);
     good = false;
   };
-  const bool is_probed = summary.totals.probepoints_armed > 0, has_printed = !text.empty();
+  const bool is_probed = summary.totals.probepoints_armed > 0 && (process.has_report || process.output.is_set());
+  const bool has_printed = !text.empty();
   if (is_probed || (summary.error && owner == pid && process.output.is_set())) text += report::format_text(summary);
   if (process.output.is_set()) {  // an older report does not stay where this one says why there is none
     if (!text.empty()) check(process.output.write(text, fields));

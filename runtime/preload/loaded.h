@@ -20,6 +20,9 @@ struct Loaded {
   report::PathFields fields;             // what their names are made of
   std::optional<report::Failure> error;  // why nothing is probed
   bool passes_on = false;                // nothing is, but what this program executes may have it
+  std::string source = "UBP_PROBES";     // what the specification is called in messages
+  bool has_reader = false;               // `ubp run` prints what programs print
+  bool has_report = true;                // some hits are counted that nothing else tells of
 };
 // Null: libubp is inert in this process.
 extern Loaded* g_loaded;

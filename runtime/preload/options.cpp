@@ -312,7 +312,8 @@ Options read_options(char** environment, std::vector<OptionError>& errors) {
   }
   const std::vector<std::string>& names = option_names();
   for (const Assignment& assignment : assignments) {
-    if (assignment.name != kFirstVariable && std::find(names.begin(), names.end(), assignment.name) == names.end()) {
+    if (assignment.name != kFirstVariable && assignment.name != kSessionVariable &&
+        std::find(names.begin(), names.end(), assignment.name) == names.end()) {
       errors.push_back({unknown_name_message(assignment.name)});
     }
   }

@@ -32,6 +32,8 @@ struct Options {
 
 // What UBP tells itself across exec (family.h); not the user's to set.
 inline constexpr std::string_view kFirstVariable = "UBP_FIRST";
+// What `ubp run` tells it: where its session is (program/session.h).
+inline constexpr std::string_view kSessionVariable = "UBP_SESSION";
 
 struct OptionError {
   std::string message;  // one line: "UBP_SLOTS: '0' is not a number from 1 to 4096"

@@ -20,10 +20,11 @@ using report::say;
 
 std::string position_of(const Problem& problem) {
   const language::Position &begin = problem.position, &end = problem.end;
-  if (begin.line == 0) return "UBP_PROBES";
-  if (end.line == 0) return fmt::format("UBP_PROBES:{}:{}", begin.line, begin.column);
-  if (end.line == begin.line) return fmt::format("UBP_PROBES:{}:{}-{}", begin.line, begin.column, end.column);
-  return fmt::format("UBP_PROBES:{}-{}", begin.line, end.line);
+  const std::string& source = g_loaded->source;
+  if (begin.line == 0) return source;
+  if (end.line == 0) return fmt::format("{}:{}:{}", source, begin.line, begin.column);
+  if (end.line == begin.line) return fmt::format("{}:{}:{}-{}", source, begin.line, begin.column, end.column);
+  return fmt::format("{}:{}-{}", source, begin.line, end.line);
 }
 
 // Says what is wrong with the specification, on one line, with its line of a program and a hint below.
@@ -84,7 +85,8 @@ void fail(const Registered& registered, const Options& options, bool is_said) {
   const std::string_view so =
       g_loaded->passes_on ? "; nothing is probed, unless what this program executes has it" : "; nothing is probed";
   if (names_place) {
-    say(Level::kError, fmt::format("UBP_PROBES: no probe could be armed, first {}: {}{}", where, problem.message, so));
+    say(Level::kError,
+        fmt::format("{}: no probe could be armed, first {}: {}{}", g_loaded->source, where, problem.message, so));
     return;
   }
   say_problem(Level::kError, problem, so);
@@ -113,7 +115,10 @@ bool register_probes(const Options& options) {
     fail(registered, options, is_said);
     return false;
   }
-  for (const Problem& warning : registered.warnings) say_problem(Level::kWarning, warning);
+  if (!g_loaded->has_reader) {  // it has said them
+    for (const Problem& warning : registered.warnings) say_problem(Level::kWarning, warning);
+  }
+  g_loaded->has_report = registered.counts || !g_loaded->has_reader;
   const Shortfall missed = shortfall(registered.probes);
   g_loaded->passes_on = missed.probes == 0 && !registered.probes.empty();
   if (missed.probes != 0) files_owner(true);

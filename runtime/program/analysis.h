@@ -60,6 +60,7 @@ struct Analysis {
   std::vector<Site> sites;
   std::vector<bool> reads_registers;    // by probe: those that a call keeps
   bool uses_names = false;              // `probe` or `func`
+  bool prints_maps = true;              // at the end
   std::vector<Diagnostic> diagnostics;  // errors first
 
   const Fact& of(const language::Node& node) const { return facts[node.id]; }

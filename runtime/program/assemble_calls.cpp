@@ -1,4 +1,7 @@
 // Builtins, functions and maps. See assembler.h.
+#include <algorithm>
+#include <iterator>
+
 #include "runtime/program/assembler.h"
 #include "runtime/program/assembler_temporaries.h"
 #include "runtime/program/format.h"
@@ -8,6 +11,28 @@ namespace ubp::program {
 using language::NodeKind;
 using Xbyak::Label;
 
+namespace {
+
+// What computes a builtin: a number, or a text.
+struct Helper {
+  std::string_view name;
+  std::uint64_t (*number)(Run*);
+  void (*text)(Run*, char*) = nullptr;
+};
+constexpr Helper kHelpers[] = {{"pid", &process_id},
+                               {"tid", &thread_id},
+                               {"uid", &user_id},
+                               {"gid", &group_id},
+                               {"cpu", &processor},
+                               {"rand", &random_number},
+                               {"nsecs", &boot_time},
+                               {"elapsed", &elapsed_time},
+                               {"comm", nullptr, &thread_name},
+                               {"probe", nullptr, &probe_name},
+                               {"func", nullptr, &function_name}};
+
+}  // namespace
+
 void Assembler::builtin(std::string_view name) {
   const Builtin builtin = *find_builtin(name);
   if (builtin.register_number >= 0) return read_register(builtin.register_number);
@@ -15,11 +40,13 @@ void Assembler::builtin(std::string_view name) {
     const bool is_begin = probe_->event == language::Probe::Event::kBegin;
     return text_constant(is_begin ? "begin" : "end", builtin.type.words());
   }
+  const Helper& helper = *std::find_if(std::begin(kHelpers), std::end(kHelpers),
+                                       [&](const Helper& row) { return row.name == builtin.name; });
   mov(rdi, rbx);
-  if (builtin.number != nullptr) return invoke(builtin.number);
+  if (helper.number != nullptr) return invoke(helper.number);
   const int result = room(builtin.type.words());
   lea(rsi, at(result));
-  invoke(builtin.text);
+  invoke(helper.text);
   lea(rax, at(result));
 }
 

@@ -75,7 +75,8 @@ void Assembler::begin(const language::Probe& probe) {
   L(has_no_task);
   mov(in_run(offsetof(Run, shard)), rcx);
   if (probe.event != language::Probe::Event::kItems) return;
-  cmp(byte[rax + offsetof(Machine, is_closed)], 0);
+  mov(rax, ptr[rax + offsetof(Machine, control)]);
+  cmp(dword[rax + offsetof(Control, gate)], 0);
   jne(filtered_, T_NEAR);
 }
 

@@ -44,17 +44,17 @@ bool is_kept_by_calls(int register_number) {
 
 std::optional<Builtin> find_builtin(std::string_view name) {
   const Type number = integer(64, false), small = integer(32, false);
-  const Builtin rows[] = {{"pid", small, &process_id},
-                          {"tid", small, &thread_id},
-                          {"uid", small, &user_id},
-                          {"gid", small, &group_id},
-                          {"cpu", small, &processor},
-                          {"rand", small, &random_number},
-                          {"nsecs", number, &boot_time},
-                          {"elapsed", number, &elapsed_time},
-                          {"comm", string_of(16), nullptr, &thread_name},
-                          {"probe", string_of(kNameBytes), nullptr, &probe_name},
-                          {"func", string_of(kNameBytes), nullptr, &function_name, -1, true}};
+  const Builtin rows[] = {{"pid", small},
+                          {"tid", small},
+                          {"uid", small},
+                          {"gid", small},
+                          {"cpu", small},
+                          {"rand", small},
+                          {"nsecs", number},
+                          {"elapsed", number},
+                          {"comm", string_of(16)},
+                          {"probe", string_of(kNameBytes)},
+                          {"func", string_of(kNameBytes), -1, true}};
   for (const Builtin& row : rows) {
     if (row.name == name) return row;
   }
@@ -62,7 +62,7 @@ std::optional<Builtin> find_builtin(std::string_view name) {
   if (!name.starts_with(kArgument) || name.size() != kArgument.size() + 1) return std::nullopt;
   const auto index = static_cast<std::size_t>(name.back() - '0');
   if (index >= std::size(kArguments)) return std::nullopt;
-  return Builtin{name, number, nullptr, nullptr, kArguments[index], true};
+  return Builtin{name, number, kArguments[index], true};
 }
 
 }  // namespace ubp::program

@@ -5,7 +5,6 @@
 #include <optional>
 #include <string_view>
 
-#include "runtime/program/helpers.h"
 #include "runtime/program/types.h"
 
 namespace ubp::program {
@@ -14,10 +13,8 @@ namespace ubp::program {
 struct Builtin {
   std::string_view name;
   Type type;
-  std::uint64_t (*number)(Run*) = nullptr;  // what computes it;
-  void (*text)(Run*, char*) = nullptr;      // of a string
-  int register_number = -1;                 // or the register it is
-  bool needs_hit = false;                   // not in begin and end
+  int register_number = -1;  // the register it is; -1: a helper computes it
+  bool needs_hit = false;    // not in begin and end
 };
 std::optional<Builtin> find_builtin(std::string_view name);
 

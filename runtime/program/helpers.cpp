@@ -61,8 +61,11 @@ void count_filtered(const ubp_context* context) { count(context, Counter::kFilte
 void count_dropped(const ubp_context* context) { count(context, Counter::kDropped); }
 
 void close_gate(Run* run, std::uint64_t status) {
-  run->machine->status = static_cast<std::uint32_t>(status);
-  __atomic_store_n(&run->machine->is_closed, true, __ATOMIC_RELEASE);  // read at the beginning of each run
+  Control* const control = run->machine->control;
+  std::uint32_t gate = Control::kOpen;
+  if (__atomic_load_n(&control->gate, __ATOMIC_RELAXED) != gate) return;  // the first one's status counts
+  __atomic_store_n(&control->status, static_cast<std::uint32_t>(status), __ATOMIC_RELAXED);  // published by the next
+  __atomic_compare_exchange_n(&control->gate, &gate, Control::kExited, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 
 void count_site(Run* run, std::uint64_t site) {
@@ -173,11 +176,13 @@ std::uint32_t take_chunk(Machine* machine) {
   for (std::uint64_t look = 0; look < machine->chunk_count; ++look) {
     const std::uint64_t turn = __atomic_fetch_add(machine->next_chunk, 1, __ATOMIC_RELAXED);  // only where to look
     const std::uint64_t index = turn % machine->chunk_count;
-    std::uint32_t is_free = 0;
+    std::uint32_t is_free = Chunk::kFree;
     Chunk* const chunk = chunk_at(machine, index);
-    if (__atomic_load_n(&chunk->is_taken, __ATOMIC_RELAXED) != 0) continue;  // as above
-    if (__atomic_compare_exchange_n(&chunk->is_taken, &is_free, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
-      return static_cast<std::uint32_t>(index + 1);
+    if (__atomic_load_n(&chunk->state, __ATOMIC_RELAXED) != Chunk::kFree) continue;  // as above
+    if (!__atomic_compare_exchange_n(&chunk->state, &is_free, Chunk::kTaken, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+      continue;
+    chunk->process = static_cast<std::uint32_t>(g_process.tasks.pid);
+    return static_cast<std::uint32_t>(index + 1);
   }
   return 0;
 }
@@ -194,8 +199,10 @@ std::uint64_t* begin_event(Run* run, std::uint64_t event, std::uint64_t words) {
     const std::uint32_t next = bytes <= Chunk::kRoom ? take_chunk(machine) : 0;
     if (next == 0) {
       run->dropped = 1;
+      __atomic_fetch_add(machine->lost, 1, __ATOMIC_RELAXED);  // a number
       return nullptr;
     }
+    if (chunk != nullptr) __atomic_store_n(&chunk->state, Chunk::kFull, __ATOMIC_RELEASE);  // pairs with the reader
     own = next;
     chunk = chunk_at(machine, next - 1);
   }

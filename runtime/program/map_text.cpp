@@ -10,11 +10,22 @@
 #include "runtime/program/text.h"
 
 namespace ubp::program {
-namespace {
 
 bool is_histogram(const MapView& view) {
   return view.aggregate == Aggregate::kHistogram || view.aggregate == Aggregate::kLinear;
 }
+
+std::uint64_t divided(const Map& map, std::uint64_t number, std::uint64_t divisor) {
+  if (!map.value.is_signed) return number / divisor;
+  return static_cast<std::uint64_t>(static_cast<std::int64_t>(number) / static_cast<std::int64_t>(divisor));
+}
+
+std::string key_text(const Map& map, const Row& row) {
+  std::string text = text_of(map.key, row.key.data());
+  return map.key.is(TypeKind::kTuple) ? text.substr(1, text.size() - 2) : text;
+}
+
+namespace {
 
 // 1024 is 1K. Only of powers of 1024 and their multiples.
 std::string scaled(std::int64_t value) {
@@ -70,18 +81,16 @@ std::string histogram_text(const MapView& view, const std::vector<std::uint64_t>
 std::string value_text(const Map& map, const MapView& view, const std::vector<std::uint64_t>& value,
                        std::uint64_t divisor) {
   const Type number = integer(64, map.value.is_signed);
-  const auto divided = [&](std::uint64_t all) {
-    const std::uint64_t signed_part =
-        static_cast<std::uint64_t>(static_cast<std::int64_t>(all) / static_cast<std::int64_t>(divisor));
-    const std::uint64_t part = map.value.is_signed ? signed_part : all / divisor;
-    return text_of(number, &part);
+  const auto part = [&](std::uint64_t all) {
+    const std::uint64_t its = divided(map, all, divisor);
+    return text_of(number, &its);
   };
   if (view.aggregate == Aggregate::kStats) {
-    return fmt::format("{{ .count = {}, .average = {}, .total = {} }}", value[0],
-                       divided(number_of(view, value.data())), divided(value[1]));
+    return fmt::format("{{ .count = {}, .average = {}, .total = {} }}", value[0], part(number_of(view, value.data())),
+                       part(value[1]));
   }
-  if (view.aggregate != Aggregate::kNone) return divided(number_of(view, value.data()));
-  if (map.value.is(TypeKind::kInteger) && divisor != 1) return divided(value[0]);
+  if (view.aggregate != Aggregate::kNone) return part(number_of(view, value.data()));
+  if (map.value.is(TypeKind::kInteger) && divisor != 1) return part(value[0]);
   return text_of(map.value, value.data());
 }
 
@@ -101,8 +110,9 @@ int compare(const Type& type, const std::uint64_t* left, const std::uint64_t* ri
                         : order(*left, *right);
 }
 
-// What a map is sorted by: numbers by themselves, histograms by how much is in them, all else by the key.
-void sort(const Map& map, const MapView& view, std::vector<Row>& rows) {
+}  // namespace
+
+void sort_rows(const Map& map, const MapView& view, std::vector<Row>& rows) {
   const auto weight = [&](const Row& row) -> std::uint64_t {
     if (is_histogram(view)) return std::accumulate(row.value.begin(), row.value.end(), std::uint64_t{0});
     return view.aggregate != Aggregate::kNone ? number_of(view, row.value.data()) : row.value[0];
@@ -117,26 +127,22 @@ void sort(const Map& map, const MapView& view, std::vector<Row>& rows) {
   });
 }
 
-std::string key_text(const Map& map, const Row& row) {
-  if (!map.has_keys) return "";
-  std::string text = text_of(map.key, row.key.data());
-  if (map.key.is(TypeKind::kTuple)) text = text.substr(1, text.size() - 2);
-  return '[' + text + ']';
-}
-
-}  // namespace
-
-std::string text_of(const Map& map, const MapView& view, std::vector<Row> rows, std::uint64_t top,
-                    std::uint64_t divisor) {
-  if (map.has_keys) sort(map, view, rows);
-  if (top != 0 && top < rows.size()) rows.erase(rows.begin(), rows.end() - static_cast<std::ptrdiff_t>(top));
+std::string map_text(const Map& map, const MapView& view, std::vector<Row> rows, const MapPrint& print, Format format) {
+  if (map.has_keys) sort_rows(map, view, rows);
+  if (print.top != 0 && print.top < rows.size()) {
+    rows.erase(rows.begin(), rows.end() - static_cast<std::ptrdiff_t>(print.top));
+  } else if (rows.empty() && print.is_asked && !map.has_keys) {
+    rows.push_back({{}, std::vector<std::uint64_t>(std::max(view.cell_count, view.value_words))});
+  }
+  const std::uint64_t divisor = std::max<std::uint64_t>(print.divisor, 1);
+  if (format == Format::kJson) return rows.empty() ? "" : map_json(map, view, rows, divisor);
   std::string text;
-  divisor = std::max<std::uint64_t>(divisor, 1);
   for (const Row& row : rows) {
+    const std::string key = map.has_keys ? '[' + key_text(map, row) + ']' : "";
     if (is_histogram(view)) {
-      text += fmt::format("{}{}:\n{}\n", map.name, key_text(map, row), histogram_text(view, row.value, divisor));
+      text += fmt::format("{}{}:\n{}\n", map.name, key, histogram_text(view, row.value, divisor));
     } else {
-      text += fmt::format("{}{}: {}\n", map.name, key_text(map, row), value_text(map, view, row.value, divisor));
+      text += fmt::format("{}{}: {}\n", map.name, key, value_text(map, view, row.value, divisor));
     }
   }
   return text;

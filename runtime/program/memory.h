@@ -85,9 +85,10 @@ enum : std::uint32_t { kWhole, kMapBegin, kMapKey, kMapEnd };
 
 // A piece of the memory for events, written by one task at a time. `used` moves behind an event that is complete.
 struct Chunk {
-  std::uint32_t is_taken;
-  std::uint32_t reserved;
-  std::uint64_t used;  // bytes behind this header
+  enum : std::uint32_t { kFree, kTaken, kFull };  // kFull: its task has gone on to another
+  std::uint32_t state;
+  std::uint32_t process;  // whose task has it
+  std::uint64_t used;     // bytes behind this header
   static constexpr std::uint64_t kBytes = 65536;
   static constexpr std::uint64_t kRoom = kBytes - 16;
   std::uint8_t* data() { return reinterpret_cast<std::uint8_t*>(this + 1); }
@@ -110,9 +111,18 @@ struct PointNames {  // ascending; immutable once published
 inline constexpr std::uint32_t kMostTasks = 16384;    // trap::TaskState::block is below
 inline constexpr std::uint32_t kNoTask = kMostTasks;  // begin and end
 
+// What all processes know that run one program.
+struct Control {
+  enum : std::uint32_t { kOpen, kExited, kOver };
+  std::uint32_t gate;    // kExited: exit() was called; kOver: the process ends. No block runs any more but end
+  std::uint32_t status;  // of exit()
+};
+
 // One program in this process.
 struct Machine {
+  Control* control = nullptr;
   std::uint64_t* sites = nullptr;  // how often each of its run-time errors was met
+  std::uint64_t* lost = nullptr;   // events that found no room
   std::uint8_t* chunks = nullptr;
   std::uint64_t chunk_count = 0;
   std::uint64_t* next_chunk = nullptr;   // where to look for one
@@ -120,8 +130,6 @@ struct Machine {
   std::uint64_t start_ns = 0;            // CLOCK_BOOTTIME
   std::uint64_t random = 0;
   const PointNames* names = nullptr;
-  bool is_closed = false;  // exit() was called: no block runs any more but end
-  std::uint32_t status = 0;
 };
 
 // One run of a block, on its stack.

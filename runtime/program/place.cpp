@@ -79,9 +79,9 @@ MapView view_of(const Map& map, Pieces& pieces) {
 }
 
 void place(const Analysis& analysis, Pieces& pieces, Machine& machine, std::vector<MapView>& maps) {
-  machine.sites = pieces.take<std::uint64_t>(analysis.sites.size() + 1);
+  machine.sites = pieces.take<std::uint64_t>(analysis.sites.size());
+  machine.lost = pieces.take<std::uint64_t>(1);
   machine.next_chunk = pieces.take<std::uint64_t>(1);
-  machine.task_chunks = pieces.take<std::uint32_t>(kMostTasks + 1);
   for (const Map& map : analysis.maps) maps.push_back(view_of(map, pieces));
   machine.chunk_count = analysis.events.empty() ? 0 : kChunks;
   machine.chunks = pieces.take<std::uint8_t>(machine.chunk_count * Chunk::kBytes);
@@ -93,25 +93,54 @@ std::uint64_t boot_ns() {
   return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(now.tv_nsec);
 }
 
+// Zeros, which a forked child finds as zeros again.
+void* reserve(std::size_t bytes) {
+  void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  if (madvise(memory, bytes, MADV_WIPEONFORK) == 0) return memory;
+  munmap(memory, bytes);
+  throw std::bad_alloc();
+}
+
+constexpr std::size_t kTaskBytes = (kMostTasks + 1) * sizeof(std::uint32_t);
+
 }  // namespace
 
-Place::Place(const Analysis& analysis) {
+std::uint64_t Place::bytes(const Analysis& analysis) {
   Pieces counted(nullptr);
-  place(analysis, counted, machine_, maps_);
-  maps_.clear();
-  bytes_ = counted.bytes();
-  memory_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory_ == MAP_FAILED) throw std::bad_alloc();
-  if (madvise(memory_, bytes_, MADV_WIPEONFORK) != 0) {
-    munmap(memory_, bytes_);
-    throw std::bad_alloc();
+  Machine machine;
+  std::vector<MapView> maps;
+  place(analysis, counted, machine, maps);
+  return counted.bytes();
+}
+
+Place::Place(const Analysis& analysis) : bytes_(bytes(analysis)) {
+  machine_.task_chunks = static_cast<std::uint32_t*>(reserve(kTaskBytes));
+  try {
+    memory_ = reserve(bytes_);
+  } catch (...) {
+    munmap(machine_.task_chunks, kTaskBytes);
+    throw;
   }
-  Pieces pieces(static_cast<std::uint8_t*>(memory_));
+  put(analysis, &control_, static_cast<std::uint8_t*>(memory_));
+}
+
+Place::Place(const Analysis& analysis, Control* control, std::uint8_t* memory) {
+  machine_.task_chunks = static_cast<std::uint32_t*>(reserve(kTaskBytes));
+  put(analysis, control, memory);
+}
+
+void Place::put(const Analysis& analysis, Control* control, std::uint8_t* memory) {
+  Pieces pieces(memory);
   place(analysis, pieces, machine_, maps_);
+  machine_.control = control;
   machine_.start_ns = boot_ns();
   machine_.random = machine_.start_ns;
 }
 
-Place::~Place() { munmap(memory_, bytes_); }
+Place::~Place() {
+  munmap(machine_.task_chunks, kTaskBytes);
+  if (memory_ != nullptr) munmap(memory_, bytes_);
+}
 
 }  // namespace ubp::program

@@ -21,12 +21,16 @@ constexpr std::size_t kMostFrame = 24576;
 
 }  // namespace
 
-std::unique_ptr<Program> Program::compile(language::Program tree, std::vector<Diagnostic>& diagnostics) {
+std::unique_ptr<Program> Program::compile(language::Program tree, std::vector<Diagnostic>& diagnostics,
+                                          const Session* session) {
   std::unique_ptr<Program> program(new Program(std::move(tree)));
   program->analysis_ = analyse(program->tree_);
   diagnostics = program->analysis_.diagnostics;
   if (program->analysis_.has_errors()) return nullptr;
-  program->place_ = std::make_unique<Place>(program->analysis_);
+  if (session != nullptr && session->header().memory_bytes != Place::bytes(program->analysis_)) return nullptr;
+  program->place_ = session == nullptr
+                        ? std::make_unique<Place>(program->analysis_)
+                        : std::make_unique<Place>(program->analysis_, &session->header().control, session->memory());
   if (!program->assemble(diagnostics)) return nullptr;
   return program;
 }
@@ -83,8 +87,9 @@ void Program::publish(const std::vector<std::uint8_t>& code, const std::vector<s
     functions_.push_back(reinterpret_cast<ubp_consumer>(static_cast<std::uint8_t*>(code_) + offset));
 }
 
-void Program::run(language::Probe::Event event) const {
+void Program::run(language::Probe::Event event) {
   const ubp_context nowhere{nullptr, nullptr, nullptr, nullptr};
+  if (event == language::Probe::Event::kEnd && std::exchange(has_ended_, true)) return;
   const bool was_closed = is_closed();
   for (std::size_t probe = 0; probe < tree_.probes.size(); ++probe) {
     if (tree_.probes[probe].event != event) continue;
@@ -93,8 +98,14 @@ void Program::run(language::Probe::Event event) const {
   }
 }
 
-bool Program::is_closed() const { return __atomic_load_n(&place_->machine().is_closed, __ATOMIC_ACQUIRE); }
-void Program::close() { __atomic_store_n(&place_->machine().is_closed, true, __ATOMIC_RELEASE); }
+bool Program::is_closed() const {
+  return __atomic_load_n(&place_->machine().control->gate, __ATOMIC_ACQUIRE) != Control::kOpen;
+}
+void Program::close() {
+  std::uint32_t gate = Control::kOpen;
+  __atomic_compare_exchange_n(&place_->machine().control->gate, &gate, Control::kOver, false, __ATOMIC_ACQ_REL,
+                              __ATOMIC_RELAXED);
+}
 
 void Program::add_names(std::vector<PointName> names) {
   if (!names_.empty()) names.insert(names.end(), names_.back().names.begin(), names_.back().names.end());
@@ -106,29 +117,11 @@ void Program::add_names(std::vector<PointName> names) {
   __atomic_store_n(&place_->machine().names, &last.published, __ATOMIC_RELEASE);  // pairs with name_of()
 }
 
-std::string Program::printed() const { return events_text(analysis_, place_->maps(), place_->machine()); }
-std::string Program::maps() const { return maps_text(analysis_, place_->maps()); }
-
-std::vector<Diagnostic> Program::run_time_errors() const {
-  constexpr std::string_view kTexts[] = {
-      "Divide or modulo by 0 detected. This can lead to unexpected results. 1 is being used as the result.",
-      "The loop was ended: a hit has a budget of 1048576 turns.", "Bad address: it reads as \"\"."};
-  std::vector<Diagnostic> errors;
-  const auto add = [&](const language::Span& span, std::string_view text, std::uint64_t times) {
-    if (times != 0)
-      errors.push_back({span, fmt::format("{} ({} time{})", text, times, times == 1 ? "" : "s"), {}, true});
-  };
-  for (std::size_t i = 0; i < analysis_.sites.size(); ++i) {
-    const Site& site = analysis_.sites[i];
-    add(site.span, kTexts[static_cast<std::size_t>(site.kind)],
-        __atomic_load_n(&place_->machine().sites[i], __ATOMIC_RELAXED));  // a number
-  }
-  for (std::size_t i = 0; i < analysis_.maps.size(); ++i) {
-    const Map& map = analysis_.maps[i];
-    const std::uint64_t refused = __atomic_load_n(&place_->maps()[i].header->refused, __ATOMIC_RELAXED);  // as above
-    add(map.first, fmt::format("Map full; can't update element. {} holds {} keys.", map.name, map.capacity), refused);
-  }
-  return errors;
+std::string Program::printed() const {
+  return Reader(analysis_, place_->maps(), place_->machine(), Format::kText).events();
+}
+std::string Program::maps() const {
+  return Reader(analysis_, place_->maps(), place_->machine(), Format::kText).all_maps();
 }
 
 }  // namespace ubp::program

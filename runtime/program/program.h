@@ -15,26 +15,29 @@
 #include "runtime/language/tree.h"
 #include "runtime/program/analysis.h"
 #include "runtime/program/place.h"
+#include "runtime/program/session.h"
 
 namespace ubp::program {
 
 class Program {
  public:
-  // Null: the program has mistakes. diagnostics: them, or warnings. Throws std::bad_alloc, and where the system denies
-  // executable memory std::system_error.
-  static std::unique_ptr<Program> compile(language::Program tree, std::vector<Diagnostic>& diagnostics);
+  // Null: the program has mistakes. diagnostics: them, or warnings. session: where its memory is; null: this process
+  // has it alone. Throws std::bad_alloc, and where the system denies executable memory std::system_error.
+  static std::unique_ptr<Program> compile(language::Program tree, std::vector<Diagnostic>& diagnostics,
+                                          const Session* session = nullptr);
   ~Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
   const language::Program& tree() const { return tree_; }
   const Analysis& analysis() const { return analysis_; }
+  const Place& place() const { return *place_; }
   // What a probe does at a hit. It takes the program as its data, or anything.
   ubp_consumer function(std::size_t probe) const { return functions_[probe]; }
   bool reads_registers(std::size_t probe) const { return analysis_.reads_registers[probe]; }
 
-  // Runs the blocks of begin, or of end, in this thread, in the order of the text.
-  void run(language::Probe::Event event) const;
+  // Runs the blocks of begin, or of end, in this thread, in the order of the text; those of end once.
+  void run(language::Probe::Event event);
   // exit() was called, or close(): from now on hits run no block, and count as filtered.
   bool is_closed() const;
   void close();
@@ -45,8 +48,6 @@ class Program {
   // What it has printed; its maps.
   std::string printed() const;
   std::string maps() const;
-  // What went wrong at run time: how often stands behind the message.
-  std::vector<Diagnostic> run_time_errors() const;
 
  private:
   explicit Program(language::Program tree) : tree_(std::move(tree)) {}
@@ -58,6 +59,7 @@ class Program {
   std::unique_ptr<Place> place_;
   std::deque<std::vector<std::uint64_t>> texts_;
   std::vector<ubp_consumer> functions_;
+  bool has_ended_ = false;
   void* code_ = nullptr;
   std::size_t code_bytes_ = 0;
   // Every list of names that was ever published: a hit may be reading it.

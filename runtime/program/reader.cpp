@@ -4,78 +4,89 @@
 #include <algorithm>
 #include <tuple>
 
-#include "runtime/program/text.h"
-
 namespace ubp::program {
 namespace {
-
-std::vector<const EventHeader*> collect(const Machine& machine) {
-  std::vector<const EventHeader*> events;
-  for (std::uint64_t index = 0; index < machine.chunk_count; ++index) {
-    auto* const chunk = reinterpret_cast<Chunk*>(machine.chunks + index * Chunk::kBytes);
-    if (__atomic_load_n(&chunk->is_taken, __ATOMIC_RELAXED) == 0) continue;      // nothing is in it
-    const std::uint64_t used = __atomic_load_n(&chunk->used, __ATOMIC_ACQUIRE);  // pairs with end_event()
-    for (std::uint64_t at = 0; at < used;) {
-      const auto* const header = reinterpret_cast<const EventHeader*>(chunk->data() + at);
-      events.push_back(header);
-      at += header->bytes;
-    }
-  }
-  const auto part = [](const EventHeader* event) {
-    return event->part == kMapKey ? 1 : event->part == kMapEnd ? 2 : 0;
-  };
-  std::stable_sort(events.begin(), events.end(), [&](const EventHeader* a, const EventHeader* b) {
-    return std::tuple(a->time, a->task, part(a)) < std::tuple(b->time, b->task, part(b));
-  });
-  return events;
-}
 
 const std::uint64_t* words_of(const EventHeader* event) { return reinterpret_cast<const std::uint64_t*>(event + 1); }
 
 }  // namespace
 
-std::string events_text(const Analysis& analysis, const std::vector<MapView>& maps, const Machine& machine) {
-  std::string text;
-  const EventHeader* printed = nullptr;  // the map that is being read
-  std::vector<Row> rows;
-  for (const EventHeader* header : collect(machine)) {
-    const Event& event = analysis.events[header->event];
-    const std::uint64_t* const words = words_of(header);
-    switch (header->part) {
-      case kWhole:
-        text += event.kind == Event::Kind::kFormat ? format_values(event.format, event.values, words)
-                                                   : text_of(event.values.front(), words) + '\n';
-        break;
-      case kMapBegin:
-        printed = header;
-        rows.clear();
-        break;
-      case kMapKey: {
-        const MapView& view = maps[event.map];
-        const std::uint64_t* const end = words + (header->bytes - sizeof *header) / sizeof *words;
-        rows.push_back({{words, words + view.key_words}, {words + view.key_words, end}});
-        break;
-      }
-      default:
-        if (printed == nullptr || printed->time != header->time || printed->task != header->task) break;
-        text += text_of(analysis.maps[event.map], maps[event.map], std::move(rows), words_of(printed)[0],
-                        words_of(printed)[1]);
-        rows = {};
-        printed = nullptr;
-    }
-  }
-  return text;
+std::uint64_t Reader::chunks() const {
+  return std::min(__atomic_load_n(machine_.next_chunk, __ATOMIC_ACQUIRE), machine_.chunk_count);
 }
 
-std::string maps_text(const Analysis& analysis, const std::vector<MapView>& maps) {
-  std::vector<std::size_t> order(maps.size());
+std::vector<Reader::Found> Reader::collect(std::uint64_t until) {
+  std::vector<Found> found;
+  for (std::uint64_t index = 0; index < chunks(); ++index) {
+    Chunk& its = chunk(index);
+    if (__atomic_load_n(&its.state, __ATOMIC_ACQUIRE) == Chunk::kFree) continue;  // nothing is in it
+    const std::uint64_t used = __atomic_load_n(&its.used, __ATOMIC_ACQUIRE);      // pairs with end_event()
+    while (read_[index] < used) {
+      const auto* const header = reinterpret_cast<const EventHeader*>(its.data() + read_[index]);
+      if (header->time > until) break;
+      found.push_back({header, its.process});
+      read_[index] += header->bytes;
+    }
+  }
+  const auto part = [](const EventHeader* event) {
+    return event->part == kMapKey ? 1 : event->part == kMapEnd ? 2 : 0;
+  };
+  std::stable_sort(found.begin(), found.end(), [&](const Found& a, const Found& b) {
+    return std::tuple(a.header->time, a.process, a.header->task, part(a.header)) <
+           std::tuple(b.header->time, b.process, b.header->task, part(b.header));
+  });
+  return found;
+}
+
+void Reader::recycle() {
+  for (std::uint64_t index = 0; index < chunks(); ++index) {
+    Chunk& its = chunk(index);
+    if (__atomic_load_n(&its.state, __ATOMIC_ACQUIRE) != Chunk::kFull || read_[index] < its.used) continue;
+    read_[index] = 0;
+    its.used = 0;
+    __atomic_store_n(&its.state, Chunk::kFree, __ATOMIC_RELEASE);  // pairs with take_chunk()
+  }
+}
+
+std::string Reader::text(const Found& found) {
+  const EventHeader* const header = found.header;
+  const Event& event = analysis_.events[header->event];
+  const std::uint64_t* const words = words_of(header);
+  if (header->part == kWhole) return event_text(event, words, format_);
+  const std::pair task{found.process, header->task};
+  if (header->part == kMapBegin) {
+    printed_[task] = {header->time, words[0], words[1], {}};
+    return "";
+  }
+  const auto printed = printed_.find(task);
+  if (printed == printed_.end() || printed->second.time != header->time) return "";  // its beginning was lost
+  if (header->part == kMapKey) {
+    const std::uint64_t* const end = words + (header->bytes - sizeof *header) / sizeof *words;
+    const std::uint64_t key_words = maps_[event.map].key_words;
+    printed->second.rows.push_back({{words, words + key_words}, {words + key_words, end}});
+    return "";
+  }
+  Printed whole = std::move(printed->second);
+  printed_.erase(printed);
+  return map_text(analysis_.maps[event.map], maps_[event.map], std::move(whole.rows), {whole.top, whole.divisor, true},
+                  format_);
+}
+
+std::string Reader::events(std::uint64_t until) {
+  std::string all;
+  for (const Found& found : collect(until)) all += text(found);
+  return all;
+}
+
+std::string Reader::all_maps() const {
+  std::vector<std::size_t> order(maps_.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::sort(order.begin(), order.end(),
-            [&](std::size_t a, std::size_t b) { return analysis.maps[a].name < analysis.maps[b].name; });
-  std::string text;
+            [&](std::size_t a, std::size_t b) { return analysis_.maps[a].name < analysis_.maps[b].name; });
+  std::string all;
   for (const std::size_t index : order)
-    text += text_of(analysis.maps[index], maps[index], read_rows(maps[index]), 0, 0);
-  return text;
+    all += map_text(analysis_.maps[index], maps_[index], read_rows(maps_[index]), {}, format_);
+  return all;
 }
 
 }  // namespace ubp::program

@@ -1,4 +1,4 @@
-// Values and maps as text, as bpftrace prints them.
+// Values, maps and events as text, as bpftrace prints them; and as JSON, an object a line.
 //
 // Context: readers. Async-signal-safe: no. Thread-safe: yes.
 #pragma once
@@ -12,21 +12,48 @@
 
 namespace ubp::program {
 
+enum class Format : std::uint8_t { kText, kJson };
+
 // -5, true, abc, (1, abc, (2, 3))
 std::string text_of(const Type& type, const std::uint64_t* words);
+// -5, true, "abc", [1,"abc",[2,3]]
+std::string json_of(const Type& type, const std::uint64_t* words);
+
+// A text in quotes, with JSON's escapes.
+std::string json_quoted(std::string_view text);
+// {"type": "printf", "data": "..."} and its newline. data: JSON.
+std::string json_line(std::string_view type, std::string_view data);
 
 // What printf prints. words: the values, one behind the other.
 std::string format_values(std::string_view format, const std::vector<Type>& types, const std::uint64_t* words);
+
+// What an event of one piece prints: printf's text, or a value.
+std::string event_text(const Event& event, const std::uint64_t* words, Format format);
 
 // A key and its value as they were read: of an aggregation, its cells.
 struct Row {
   std::vector<std::uint64_t> key, value;
 };
-// A map's lines. top: only the last so many of the order; 0: all. divisor: of numbers; 0: none.
-std::string text_of(const Map& map, const MapView& view, std::vector<Row> rows, std::uint64_t top,
-                    std::uint64_t divisor);
-
 // What stands in a map now.
 std::vector<Row> read_rows(const MapView& view);
+
+struct MapPrint {
+  std::uint64_t top = 0;      // only the last so many of the order; 0: all
+  std::uint64_t divisor = 0;  // of numbers; 0: none
+  bool is_asked = false;      // print() names it: its value is printed even where it has none
+};
+// A map's lines.
+std::string map_text(const Map& map, const MapView& view, std::vector<Row> rows, const MapPrint& print, Format format);
+
+// ---- What map_text() is made of
+
+bool is_histogram(const MapView& view);
+// Into their order: numbers by themselves, histograms by how much is in them, all else by the key.
+void sort_rows(const Map& map, const MapView& view, std::vector<Row>& rows);
+std::string map_json(const Map& map, const MapView& view, const std::vector<Row>& rows, std::uint64_t divisor);
+// A number that an aggregation came to, or one of its parts, divided as its type has it.
+std::uint64_t divided(const Map& map, std::uint64_t number, std::uint64_t divisor);
+// A key without the parentheses of a tuple.
+std::string key_text(const Map& map, const Row& row);
 
 }  // namespace ubp::program

@@ -12,6 +12,7 @@
 
 #include "runtime/language/spec.h"
 #include "runtime/program/program.h"
+#include "runtime/program/reader.h"
 
 namespace ubp::program {
 

@@ -41,7 +41,7 @@ TEST_CASE("program: maps keep what is assigned") {
       {"@x[1] = 1; @x[2] = 2; print(len(@x)); clear(@x); print(len(@x)); @x[3] = 3", "2\n0\n@x[3]: 3\n"},
       {"@x[1] = 5; @y = count(); zero(@x); zero(@y); @s[1] = \"a\"; zero(@s)", "@s[1]: \n@x[1]: 0\n@y: 0\n"},
       {"@x[1] = 5; print(@x); @x[1] = 6; print(@x, 1, 2); clear(@x)", "@x[1]: 5\n@x[1]: 3\n"},
-      {"@ = 5; print(@); print(@unset); @unset = 1; delete(@unset)", "@: 5\n@: 5\n"},
+      {"@ = 5; print(@); print(@unset); @unset = 1; delete(@unset)", "@: 5\n@unset: 0\n@: 5\n"},
       {"$k = (1, \"a\"); @[$k] = 1; print(@[1, \"a\"])", "1\n@[1, a]: 1\n"},
   };
   for (const auto& [text, printed] : cases) {
@@ -100,7 +100,7 @@ TEST_CASE("program: str() reads up to the NUL, never past what is there") {
   const auto program = compiled("begin { print(str(8)); @[str(16)] = count() }");
   program->run(language::Probe::Event::kBegin);
   CHECK(program->printed() + program->maps() == "\n@[]: 1\n");
-  CHECK(program->run_time_errors().size() == 2);
+  CHECK(run_time_errors(program->analysis(), program->place()).size() == 2);
 }
 
 TEST_CASE("program: a loop without end is ended, and that is said") {
@@ -108,7 +108,7 @@ TEST_CASE("program: a loop without end is ended, and that is said") {
   program->run(language::Probe::Event::kBegin);
   CHECK(program->maps() == "@n: 1048576\n");
   CHECK(program->printed().empty());
-  REQUIRE(program->run_time_errors().size() == 1);
+  REQUIRE(run_time_errors(program->analysis(), program->place()).size() == 1);
 }
 
 TEST_CASE("program: begin and end run in the order of the text, and exit() ends begin") {

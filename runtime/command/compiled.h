@@ -1,0 +1,32 @@
+// A program as the command knows it: read and checked here, so that a mistake starts nothing, and run elsewhere.
+//
+// Context: the command. Async-signal-safe: no. Thread-safe: no.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/language/spec.h"
+#include "runtime/program/analysis.h"
+
+namespace ubp::command {
+
+struct Compiled {
+  std::string name;  // in messages: "stdin", or the file's path
+  std::string text;
+  language::Program tree;
+  std::vector<language::Item> items;
+  program::Analysis analysis;
+};
+
+// Reads and checks a program, and says on standard error what is wrong with it. None: it has mistakes.
+std::optional<Compiled> compile(std::string name, std::string text, bool says_warnings);
+
+// A mistake or a warning, as bpftrace prints it: place, message, line, marker, hint.
+void say(const Compiled& compiled, const program::Diagnostic& diagnostic);
+// One without a place. Standard error.
+void say_error(std::string_view message, std::string_view hint = {});
+
+}  // namespace ubp::command

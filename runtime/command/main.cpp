@@ -1,0 +1,110 @@
+// ubp: the command.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "runtime/command/compiled.h"
+#include "runtime/command/launch.h"
+#include "runtime/command/run.h"
+
+namespace ubp::command {
+namespace {
+
+std::string whole(std::istream& stream) {
+  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+}
+
+// The program that -e gives, or else the first of the other words: a file, or "-". False, after saying why: there is
+// none.
+bool take_program(const std::vector<std::string>& given, std::vector<std::string>& words, RunOptions& options) {
+  options.name = "stdin";
+  if (!given.empty()) {
+    for (const std::string& program : given) options.text += (options.text.empty() ? "" : "\n") + program;
+    return true;
+  }
+  if (words.empty()) {
+    say_error("no program: give one with -e, or a file");
+    return false;
+  }
+  const std::string path = words.front();
+  words.erase(words.begin());
+  if (path == "-") {
+    options.text = whole(std::cin);
+    return true;
+  }
+  std::ifstream file(path);
+  if (!file) {
+    say_error(fmt::format("failed to open file '{}': {}", path, strerrordesc_np(errno)));
+    return false;
+  }
+  options.name = path;
+  options.text = whole(file);
+  return true;
+}
+
+int run_command(const std::vector<std::string>& arguments, const std::vector<std::string>& command) {
+  CLI::App app{"Runs a command under a program in bpftrace's language.", "ubp run"};
+  RunOptions options;
+  options.command = command;
+  std::vector<std::string> programs;
+  std::string format = "text";
+  bool has_no_warnings = false, is_verbose = false, says_missing = false, is_unsafe = false;
+  app.add_option("-e", programs, "a program; several are one")->expected(1)->allow_extra_args(false);
+  app.add_option("-o", options.output, "the file that output goes to");
+  app.add_option("-f", format, "text or json");
+  app.add_flag("-q,--quiet", options.is_quiet, "say nothing but what the program prints");
+  app.add_flag("-v", is_verbose, "say more");
+  app.add_flag("-k", says_missing, "warn where a read fails");
+  app.add_flag("--unsafe", is_unsafe, "allow what changes the command");
+  app.add_flag("--no-warnings", has_no_warnings, "no warnings");
+  app.add_flag("--dry-run", options.is_dry, "check everything, and start nothing");
+  app.add_flag("--follow", options.follows, "every process that the command leads to, not only the first that fits");
+  app.allow_extras();
+  try {
+    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+    app.parse(reversed);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  }
+  if (format != "text" && format != "json") {
+    say_error(fmt::format("Invalid output format \"{}\"", format), "Valid formats: 'text', 'json'");
+    return EXIT_FAILURE;
+  }
+  options.format = format == "json" ? program::Format::kJson : program::Format::kText;
+  options.says_warnings = !has_no_warnings;
+  options.parameters = app.remaining();
+  if (!take_program(programs, options.parameters, options)) return EXIT_FAILURE;
+  if (options.command.empty()) {
+    say_error("no command: give one behind --", "ubp run -e 'libc:malloc { @ = count() }' -- ls");
+    return EXIT_FAILURE;
+  }
+  return run(options);
+}
+
+constexpr char kUse[] =
+    "ubp run [-e PROGRAM]... [FILE] [-o FILE] [-f text|json] [-q] [-k] [--dry-run] [PARAMETERS] -- COMMAND ARGUMENTS...\n";
+
+}  // namespace
+}  // namespace ubp::command
+
+int main(int count, char** words) {
+  using namespace ubp::command;
+  std::vector<std::string> arguments(words + 1, words + count), command;
+  const auto apart = std::find(arguments.begin(), arguments.end(), "--");
+  if (apart != arguments.end()) {
+    command.assign(apart + 1, arguments.end());
+    arguments.erase(apart, arguments.end());
+  }
+  if (arguments.empty() || arguments.front() != "run") {
+    std::fputs(kUse, stderr);
+    return kFailed;
+  }
+  arguments.erase(arguments.begin());
+  return run_command(arguments, command);
+}

@@ -1,0 +1,195 @@
+// See run.h.
+#include "runtime/command/run.h"
+
+#include <fmt/format.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <x86gprintrin.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <memory>
+#include <system_error>
+
+#include "runtime/command/compiled.h"
+#include "runtime/command/launch.h"
+#include "runtime/program/place.h"
+#include "runtime/program/reader.h"
+#include "runtime/program/session.h"
+
+namespace ubp::command {
+namespace {
+
+using program::Control;
+using program::Format;
+using program::Session;
+using program::SessionHeader;
+
+// One run, from the command's start to its end.
+class Run {
+ public:
+  Run(const RunOptions& options, const Compiled& compiled, const Session& session, std::FILE* output)
+      : options_(options),
+        compiled_(compiled),
+        session_(session),
+        header_(session.header()),
+        output_(output),
+        place_(compiled.analysis, &header_.control, session.memory()),
+        reader_(compiled.analysis, place_.maps(), place_.machine(), options.format) {}
+
+  // Until the command has ended. Returns the status of this one.
+  int watch(pid_t child);
+
+ private:
+  void say_attached();
+  void print(const std::string& text);
+  void end();
+  bool has_exited() const { return __atomic_load_n(&header_.control.gate, __ATOMIC_ACQUIRE) == Control::kExited; }
+  void stop(pid_t child);
+
+  const RunOptions& options_;
+  const Compiled& compiled_;
+  const Session& session_;
+  SessionHeader& header_;
+  std::FILE* output_;
+  program::Place place_;
+  program::Reader reader_;
+  bool is_attached_ = false, is_stopped_ = false;
+  std::time_t stopped_at_ = 0;
+};
+
+void Run::print(const std::string& text) {
+  if (text.empty()) return;
+  std::fwrite(text.data(), 1, text.size(), output_);
+  std::fflush(output_);
+}
+
+void Run::say_attached() {
+  if (is_attached_ || __atomic_load_n(&header_.state, __ATOMIC_ACQUIRE) != SessionHeader::kAttached) return;
+  is_attached_ = true;
+  const std::uint32_t probes = header_.attached;
+  if (!options_.is_quiet && options_.format == Format::kJson) {
+    print(fmt::format("{{\"type\": \"attached_probes\", \"count\": {0}, \"data\": {{\"probes\": {0}}}}}\n", probes));
+  } else if (!options_.is_quiet) {
+    std::fputs(fmt::format("Attached {} probe{}\n", probes, probes == 1 ? "" : "s").c_str(), stderr);
+  }
+  __atomic_store_n(&header_.is_read, 1, __ATOMIC_RELEASE);  // pairs with Session::attach()
+  syscall(SYS_futex, &header_.is_read, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
+
+// The program's run is over: the command is asked to end, and after a while made to.
+void Run::stop(pid_t child) {
+  constexpr std::time_t kMostSeconds = 5;
+  const std::time_t now = std::time(nullptr);
+  if (!is_stopped_) {
+    is_stopped_ = true;
+    stopped_at_ = now;
+    kill(child, SIGTERM);
+  } else if (now - stopped_at_ > kMostSeconds) {
+    kill(child, SIGKILL);
+  }
+}
+
+int Run::watch(pid_t child) {
+  constexpr long kAttachNs = 1'000'000, kReadNs = 20'000'000;
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) sigaddset(&signals, number);
+  bool is_interrupted = false;
+  std::uint64_t settled = 0;  // what happened before has been written down
+  int status = 0;
+  for (;;) {
+    const timespec turn{0, is_attached_ ? kReadNs : kAttachNs};
+    const int signal = sigtimedwait(&signals, nullptr, &turn);
+    if (signal == SIGINT || signal == SIGTERM || signal == SIGHUP) {
+      std::uint32_t gate = Control::kOpen;
+      __atomic_compare_exchange_n(&header_.control.gate, &gate, Control::kExited, false, __ATOMIC_ACQ_REL,
+                                  __ATOMIC_RELAXED);
+      is_interrupted = true;
+    }
+    say_attached();
+    const std::uint64_t now = __rdtsc();
+    print(reader_.events(settled));
+    reader_.recycle();
+    settled = now;
+    if (waitpid(child, &status, WNOHANG) == child) break;
+    if (has_exited()) stop(child);
+  }
+  say_attached();  // it may have ended meanwhile
+  print(reader_.events());
+  end();
+  if (!is_attached_) return EXIT_FAILURE;
+  if (has_exited()) return is_interrupted ? 0 : static_cast<int>(header_.control.status & 0xff);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+void Run::end() {
+  if (!is_attached_) {
+    say_error("nothing was probed: no process that the command led to has what is to be probed");
+    return;
+  }
+  if (compiled_.analysis.prints_maps) print((options_.format == Format::kText ? "\n\n" : "") + reader_.all_maps());
+  for (const program::Diagnostic& diagnostic : run_time_errors(compiled_.analysis, place_)) say(compiled_, diagnostic);
+  const std::uint64_t lost = __atomic_load_n(place_.machine().lost, __ATOMIC_RELAXED);  // a number
+  if (lost == 0) return;
+  if (options_.format == Format::kJson) {
+    print(fmt::format("{{\"type\": \"lost_events\", \"data\": {{\"events\": {}}}}}\n", lost));
+  } else {
+    std::fputs(fmt::format("Lost {} events\n", lost).c_str(), stderr);
+  }
+}
+
+}  // namespace
+
+int run(const RunOptions& options) {
+  const auto compiled = compile(options.name, options.text, options.says_warnings);
+  if (!compiled) return EXIT_FAILURE;
+  std::string found;
+  Obstacle obstacle;
+  const std::string library = library_path();
+  if (library.empty()) {
+    say_error("libubp.so is not beside this command, nor in ../lib");
+    return kFailed;
+  }
+  if (!can_be_probed(options.command.front(), found, obstacle)) {
+    say_error(obstacle.message, obstacle.hint);
+    return obstacle.status;
+  }
+  if (options.is_dry) return EXIT_SUCCESS;
+  std::FILE* output = stdout;
+  if (!options.output.empty()) {
+    output = std::fopen(options.output.c_str(), "we");
+    if (output == nullptr) {
+      say_error(fmt::format("Failed to open output file: \"{}\": {}", options.output, strerrordesc_np(errno)));
+      return EXIT_FAILURE;
+    }
+  }
+  std::vector<std::string> texts{options.name, options.text};
+  texts.insert(texts.end(), options.parameters.begin(), options.parameters.end());
+  try {
+    const auto session = Session::create(texts, program::Place::bytes(compiled->analysis));
+    session->header().follows = options.follows ? 1 : 0;
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, nullptr);
+    const pid_t child = launch(options.command, library, session->path(), obstacle);
+    if (child < 0) {
+      say_error(obstacle.message, obstacle.hint);
+      return obstacle.status;
+    }
+    const int status = Run(options, *compiled, *session, output).watch(child);
+    if (output != stdout) std::fclose(output);
+    return status;
+  } catch (const std::system_error& error) {
+    say_error(fmt::format("no memory can be shared with the command: {}", error.what()));
+    return kFailed;
+  }
+}
+
+}  // namespace ubp::command

@@ -1,0 +1,23 @@
+// `ubp run`: a command under a program, whose output is printed as it comes.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/program/text.h"
+
+namespace ubp::command {
+
+struct RunOptions {
+  std::string name, text;               // of the program
+  std::vector<std::string> parameters;  // $1, and what getopt() knows
+  std::vector<std::string> command;
+  std::string output;  // a file; empty: standard output
+  program::Format format = program::Format::kText;
+  bool is_quiet = false, is_dry = false, says_warnings = true, follows = false;
+};
+
+// Returns the exit status.
+int run(const RunOptions& options);
+
+}  // namespace ubp::command

@@ -1,0 +1,108 @@
+// See session.h.
+#include "runtime/program/session.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/futex.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <system_error>
+
+#include "xol/sys.h"
+
+namespace ubp::program {
+namespace {
+
+std::uint64_t whole_pages(std::uint64_t bytes) { return (bytes + sys::kPageBytes - 1) & ~(sys::kPageBytes - 1); }
+
+[[noreturn]] void fail(const char* what) { throw std::system_error(errno, std::generic_category(), what); }
+
+}  // namespace
+
+std::unique_ptr<Session> Session::create(const std::vector<std::string>& texts, std::uint64_t memory_bytes) {
+  std::unique_ptr<Session> session(new Session);
+  std::string all;
+  for (const std::string& text : texts) all.append(text.c_str(), text.size() + 1);
+  const std::uint64_t offset = whole_pages(sizeof(SessionHeader) + all.size());
+  session->bytes_ = offset + whole_pages(memory_bytes);
+  session->file_ = memfd_create("ubp-session", MFD_CLOEXEC);
+  if (session->file_ < 0) fail("memfd_create");
+  if (ftruncate(session->file_, static_cast<off_t>(session->bytes_)) != 0) fail("ftruncate");
+  void* const mapping = mmap(nullptr, session->bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, session->file_, 0);
+  if (mapping == MAP_FAILED) fail("mmap");
+  session->mapping_ = mapping;
+  SessionHeader& header = session->header();
+  header.magic = SessionHeader::kMagic;
+  header.version = SessionHeader::kVersion;
+  header.texts = static_cast<std::uint32_t>(texts.size());
+  header.text_bytes = all.size();
+  header.memory_offset = offset;
+  header.memory_bytes = memory_bytes;
+  std::memcpy(&header + 1, all.data(), all.size());
+  return session;
+}
+
+std::unique_ptr<Session> Session::open(const char* path) {
+  const int file = ::open(path, O_RDWR | O_CLOEXEC);
+  if (file < 0) return nullptr;
+  struct stat status {};
+  std::unique_ptr<Session> session(new Session);
+  if (fstat(file, &status) == 0 && static_cast<std::uint64_t>(status.st_size) > sizeof(SessionHeader)) {
+    session->bytes_ = static_cast<std::size_t>(status.st_size);
+    void* const mapping = mmap(nullptr, session->bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (mapping != MAP_FAILED) session->mapping_ = mapping;
+  }
+  close(file);
+  if (session->mapping_ == nullptr) return nullptr;
+  const SessionHeader& header = session->header();
+  const std::uint64_t texts = session->bytes_ - sizeof header;
+  const bool is_good = header.magic == SessionHeader::kMagic && header.version == SessionHeader::kVersion &&
+                       header.text_bytes <= texts && header.texts >= 2 && header.memory_offset <= session->bytes_ &&
+                       header.memory_bytes <= session->bytes_ - header.memory_offset &&
+                       session->texts().size() == header.texts;
+  return is_good ? std::move(session) : nullptr;
+}
+
+Session::~Session() {
+  if (mapping_ != nullptr) munmap(mapping_, bytes_);
+  if (file_ >= 0) close(file_);
+}
+
+std::vector<std::string_view> Session::texts() const {
+  std::string_view all(reinterpret_cast<const char*>(&header() + 1), header().text_bytes);
+  std::vector<std::string_view> texts;
+  while (!all.empty()) {
+    const std::size_t end = std::min(all.find('\0'), all.size() - 1);
+    texts.push_back(all.substr(0, end));
+    all.remove_prefix(end + 1);
+  }
+  return texts;
+}
+
+std::string Session::path() const { return fmt::format("/proc/{}/fd/{}", getpid(), file_); }
+
+bool Session::claim() const {
+  std::uint32_t nobody = 0;
+  return __atomic_compare_exchange_n(&header().process, &nobody, static_cast<std::uint32_t>(getpid()), false,
+                                     __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+void Session::attach(std::uint32_t probes) const {
+  constexpr int kMostSeconds = 2;  // the reader may have been killed
+  SessionHeader& its = header();
+  its.attached = probes;
+  __atomic_store_n(&its.state, SessionHeader::kAttached, __ATOMIC_RELEASE);  // pairs with the reader
+  syscall(SYS_futex, &its.state, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+  const timespec most{kMostSeconds, 0};
+  while (__atomic_load_n(&its.is_read, __ATOMIC_ACQUIRE) == 0) {
+    if (syscall(SYS_futex, &its.is_read, FUTEX_WAIT, 0, &most, nullptr, 0) != 0 && errno == ETIMEDOUT) return;
+  }
+}
+
+}  // namespace ubp::program

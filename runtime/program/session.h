@@ -1,0 +1,72 @@
+// One run of a program that is read from outside: the memory which `ubp run` makes, the process that runs it writes to,
+// and which stays when that process is killed.
+//
+// A file that nobody can name (memfd_create), opened by the process through /proc/PID/fd. It has, in this order: the
+// header; texts, each with a NUL: the program's name in messages, its text, and its parameters; from the next page on
+// the memory of the program, as Place lays it out for an analysis of that text. Raw values only: who reads it makes the
+// analysis again. All numbers are those of this machine.
+//
+// Context: normal. Async-signal-safe: no. Thread-safe: no; header() is for everybody.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/program/memory.h"
+
+namespace ubp::program {
+
+struct SessionHeader {
+  static constexpr std::uint64_t kMagic = 0x4e4f495353504255;  // "UBPSSION"
+  static constexpr std::uint32_t kVersion = 1;
+  enum State : std::uint32_t { kWaiting, kAttached };
+
+  std::uint64_t magic;
+  std::uint32_t version;
+  std::uint32_t texts;  // how many
+  std::uint64_t text_bytes;
+  std::uint64_t memory_offset, memory_bytes;
+  // What changes.
+  Control control;
+  std::uint32_t process;   // that runs it, by its id: the first that has what is to be probed; 0: none yet
+  std::uint32_t state;     // a State; a futex
+  std::uint32_t attached;  // probes: places, and blocks of begin and end
+  std::uint32_t is_read;   // the reader has seen that they are attached; a futex
+  std::uint32_t follows;   // every process runs it that has what is to be probed
+};
+
+class Session {
+ public:
+  // Throws std::system_error.
+  static std::unique_ptr<Session> create(const std::vector<std::string>& texts, std::uint64_t memory_bytes);
+  // Null: there is none there, or it is none of this version.
+  static std::unique_ptr<Session> open(const char* path);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  SessionHeader& header() const { return *static_cast<SessionHeader*>(mapping_); }
+  std::uint8_t* memory() const { return static_cast<std::uint8_t*>(mapping_) + header().memory_offset; }
+  // 0: the program's name; 1: its text; then its parameters.
+  std::vector<std::string_view> texts() const;
+  // For open(), as long as this process lives and keeps it. Of create() alone.
+  std::string path() const;
+
+  // Makes this process the one that runs the program. False: another one is.
+  bool claim() const;
+  // Says that its probes are attached, and waits until the reader has seen it; not for ever.
+  void attach(std::uint32_t probes) const;
+
+ private:
+  Session() = default;
+
+  int file_ = -1;  // of create()
+  void* mapping_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace ubp::program

@@ -8,18 +8,8 @@
 #include <variant>
 
 namespace ubp::command {
-namespace {
-
-std::string place_of(const std::string& name, const language::Span& span) {
-  if (span.end.line == 0) return fmt::format("{}:{}:{}", name, span.begin.line, span.begin.column);
-  if (span.begin.line != span.end.line) return fmt::format("{}:{}-{}", name, span.begin.line, span.end.line);
-  return fmt::format("{}:{}:{}-{}", name, span.begin.line, span.begin.column, span.end.column);
-}
-
-}  // namespace
-
 void say(const Compiled& compiled, const program::Diagnostic& diagnostic) {
-  std::string text = fmt::format("{}: {}: {}\n", place_of(compiled.name, diagnostic.span),
+  std::string text = fmt::format("{}: {}: {}\n", program::place_of(compiled.name, diagnostic.span),
                                  diagnostic.is_warning ? "WARNING" : "ERROR", diagnostic.message);
   text += program::excerpt(compiled.text, diagnostic.span);
   if (!text.ends_with('\n')) text += '\n';

@@ -19,6 +19,7 @@
 
 #include "runtime/command/compiled.h"
 #include "runtime/command/launch.h"
+#include "runtime/command/shell.h"
 #include "runtime/program/place.h"
 #include "runtime/program/reader.h"
 #include "runtime/program/session.h"
@@ -41,12 +42,13 @@ class Run {
         header_(session.header()),
         output_(output),
         place_(compiled.analysis, &header_.control, session.memory()),
-        reader_(compiled.analysis, place_.maps(), place_.machine(), options.format) {}
+        reader_(compiled.analysis, place_.maps(), place_.machine(), reader_options()) {}
 
   // Until the command has ended. Returns the status of this one.
   int watch(pid_t child);
 
  private:
+  program::ReaderOptions reader_options() const;
   void say_attached();
   void print(const std::string& text);
   void end();
@@ -63,6 +65,16 @@ class Run {
   bool is_attached_ = false, is_stopped_ = false;
   std::time_t stopped_at_ = 0;
 };
+
+program::ReaderOptions Run::reader_options() const {
+  program::ReaderOptions options;
+  options.format = options_.format;
+  options.name = compiled_.name;
+  options.says_warnings = options_.says_warnings;
+  options.say = [](const std::string& text) { std::fputs(text.c_str(), stderr); };
+  if (options_.is_unsafe) options.run_command = &run_shell;
+  return options;
+}
 
 void Run::print(const std::string& text) {
   if (text.empty()) return;

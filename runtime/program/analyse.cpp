@@ -368,7 +368,7 @@ Type Analyser::builtin(const Node& node) {
   const bool is_hit = program_.probes[probe_].event == language::Probe::Event::kItems;
   if (found->needs_hit && !is_hit)
     error(node.span, fmt::format("The {} builtin can not be used with 'begin' and 'end' probes", node.text));
-  out_.uses_names |= node.text == "probe" || node.text == "func";
+  out_.uses_names |= found->name == "probe" || found->name == "func" || found->name == "probetype";
   return found->type;
 }
 

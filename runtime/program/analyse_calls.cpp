@@ -22,6 +22,13 @@ bool Analyser::literal(const Node& node, std::int64_t& value) {
   return true;
 }
 
+const std::string* Analyser::literal_text(const Node& node) {
+  expression(node);
+  if (node.kind == NodeKind::kString) return &node.text;
+  error(node.span, "a format is a literal string");
+  return nullptr;
+}
+
 Type Analyser::call(const Node& node) {
   const FunctionRow* const row = find_function(node.text);
   const std::size_t arguments = node.children.size();
@@ -39,7 +46,13 @@ Type Analyser::call(const Node& node) {
     return {};
   }
   switch (row->function) {
-    case Function::kPrintf: return print_formatted(node);
+    case Function::kPrintf: return print_formatted(node, Event::Kind::kFormat);
+    case Function::kSayError: return print_formatted(node, Event::Kind::kError);
+    case Function::kSayWarning: return print_formatted(node, Event::Kind::kWarning);
+    case Function::kFile: return print_formatted(node, Event::Kind::kFile);
+    case Function::kCommand:
+      error(node.span, "system() is an unsafe function being used in safe mode");
+      return print_formatted(node, Event::Kind::kCommand);
     case Function::kPrint: return print(node);
     case Function::kClear:
     case Function::kZero:
@@ -60,7 +73,7 @@ Type Analyser::call(const Node& node) {
       if (program_.probes[probe_].event != language::Probe::Event::kItems)
         error(node.span, "reg() can not be used with 'begin' and 'end' probes");
       return integer(64, false);
-    default: return aggregation(node, *row);
+    default: return row->function > Function::kReg ? call_of_text(node, row->function) : aggregation(node, *row);
   }
 }
 
@@ -119,16 +132,12 @@ void Analyser::histogram(const Node& node, Function function, Map& map) {
   }
 }
 
-Type Analyser::print_formatted(const Node& node) {
-  const Node& format = *node.children[0];
+Type Analyser::print_formatted(const Node& node, Event::Kind kind) {
   for (std::size_t i = 1; i < node.children.size(); ++i) expression(*node.children[i]);
-  if (format.kind != NodeKind::kString) {
-    error(format.span, "printf() takes a literal format string");
-    return void_type();
-  }
-  expression(format);
+  const std::string* const format = literal_text(*node.children[0]);
+  if (format == nullptr) return void_type();
   std::string wrong;
-  std::vector<Conversion> conversions = parse_format(format.text, wrong);
+  std::vector<Conversion> conversions = parse_format(*format, wrong);
   if (!wrong.empty()) {
     error(node.span, wrong);
     return void_type();
@@ -151,7 +160,7 @@ Type Analyser::print_formatted(const Node& node) {
     values.push_back(type);
   }
   const std::uint32_t index = event_of(node);
-  out_.events[index] = {Event::Kind::kFormat, format.text, std::move(values)};
+  out_.events[index] = {kind, *format, std::move(values), kNone, node.span};
   return void_type();
 }
 

@@ -45,10 +45,21 @@ class Analyser {
   Type aggregation(const Node& node, const FunctionRow& row);
   void histogram(const Node& node, Function function, Map& map);
   Type print(const Node& node);
-  Type print_formatted(const Node& node);
+  Type print_formatted(const Node& node, Event::Kind kind);
   Type text(const Node& node);
   Type of_map(const Node& node, Function function);
   bool literal(const Node& node, std::int64_t& value);
+  const std::string* literal_text(const Node& node);  // null, after saying so: it is none
+
+  // analyse_texts.cpp: functions of texts and times
+  Type call_of_text(const Node& node, Function function);
+  Type compare(const Node& node);
+  Type clock(const Node& node);
+  Type inet(const Node& node);
+  Type stamp(const Node& node);
+  Type print_time(const Node& node);
+  Type check(const Node& node);
+  void need_text(const Node& node);
 
   Map& map_of(const Node& node);  // the one that a kMap names, made if need be
   void use_key(const Node& node, Map& map, bool has_key);

@@ -32,11 +32,21 @@ struct Map {
 
 // What a reader prints.
 struct Event {
-  enum class Kind : std::uint8_t { kFormat, kValue, kMap };
+  enum class Kind : std::uint8_t {
+    kFormat,
+    kValue,
+    kMap,
+    kError,    // errorf(): a message on standard error
+    kWarning,  // warnf()
+    kTime,     // time(): one value, the time
+    kFile,     // cat(): what is in the file of this name
+    kCommand,  // system(): what the command prints
+  };
   Kind kind = Kind::kFormat;
-  std::string format{};        // of printf
+  std::string format{};        // of printf and what is formatted as that
   std::vector<Type> values{};  // kMap: none
   std::uint32_t map = kNone;
+  language::Span span{};  // kError, kWarning: of the call
 };
 
 // Where something may go wrong at run time.

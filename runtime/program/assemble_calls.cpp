@@ -1,4 +1,6 @@
 // Builtins, functions and maps. See assembler.h.
+#include <sys/sysinfo.h>
+
 #include <algorithm>
 #include <iterator>
 
@@ -27,7 +29,15 @@ constexpr Helper kHelpers[] = {{"pid", &process_id},
                                {"rand", &random_number},
                                {"nsecs", &boot_time},
                                {"elapsed", &elapsed_time},
+                               {"numaid", &numa_node},
+                               {"cpid", &first_process},
+                               {"ppid", &parent_id},
+                               {"leader_tid", &process_id},
+                               {"username", &user_id},
                                {"comm", nullptr, &thread_name},
+                               {"pcomm", nullptr, &parent_name},
+                               {"leader_comm", nullptr, &leader_name},
+                               {"probetype", nullptr, &probe_kind},
                                {"probe", nullptr, &probe_name},
                                {"func", nullptr, &function_name}};
 
@@ -36,10 +46,13 @@ constexpr Helper kHelpers[] = {{"pid", &process_id},
 void Assembler::builtin(std::string_view name) {
   const Builtin builtin = *find_builtin(name);
   if (builtin.register_number >= 0) return read_register(builtin.register_number);
-  if (name == "probe" && probe_->event != language::Probe::Event::kItems) {
+  if (probe_->event != language::Probe::Event::kItems) {
     const bool is_begin = probe_->event == language::Probe::Event::kBegin;
-    return text_constant(is_begin ? "begin" : "end", builtin.type.words());
+    if (builtin.name == "probe") return text_constant(is_begin ? "begin" : "end", builtin.type.words());
+    if (builtin.name == "probetype") return text_constant("special", builtin.type.words());
   }
+  if (builtin.name == "usermode") return mov(eax, 1);
+  if (builtin.name == "ncpus") return mov(eax, static_cast<std::uint32_t>(get_nprocs_conf()));
   const Helper& helper = *std::find_if(std::begin(kHelpers), std::end(kHelpers),
                                        [&](const Helper& row) { return row.name == builtin.name; });
   mov(rdi, rbx);
@@ -145,6 +158,10 @@ void Assembler::print_event(const Node& node, std::size_t first) {
     store(event.values[i], analysis_.type(its), place);
     place += static_cast<int>(event.values[i].words() * sizeof(std::uint64_t));
   }
+  write_event(index, values, words);
+}
+
+void Assembler::write_event(std::uint32_t index, int values, std::uint32_t words) {
   Label over;
   mov(rdi, rbx);
   mov(esi, index);
@@ -203,7 +220,11 @@ void Assembler::call(const Node& node) {
   const FunctionRow* const row = find_function(node.text);
   if (row == nullptr) return builtin(node.text);
   switch (row->function) {
-    case Function::kPrintf: return print_event(node, 1);
+    case Function::kPrintf:
+    case Function::kSayError:
+    case Function::kSayWarning:
+    case Function::kFile:
+    case Function::kCommand: return print_event(node, 1);
     case Function::kPrint:
       return analysis_.events[analysis_.of(node).index].kind == Event::Kind::kMap ? print_map(node)
                                                                                   : print_event(node, 0);
@@ -219,7 +240,8 @@ void Assembler::call(const Node& node) {
       mov(rsi, rax);
       invoke(&close_gate);
       return jmp(end_, T_NEAR);
-    default: return call_of_map(node, row->function);
+    default:
+      return row->function > Function::kReg ? call_of_text(node, row->function) : call_of_map(node, row->function);
   }
 }
 

@@ -75,6 +75,23 @@ class Assembler : public Xbyak::CodeGenerator {
   void print_event(const Node& node, std::size_t first);
   void print_map(const Node& node);
   void read_text(const Node& node);
+  // An event with these values, which lie in the frame.
+  void write_event(std::uint32_t index, int values, std::uint32_t words);
+
+  // assemble_texts.cpp
+  void call_of_text(const Node& node, Function function);
+  // The address of a text in rax; returns how many bytes it has at most.
+  std::uint32_t text(const Node& node);
+  // The same of anything wide, its address in the frame.
+  std::uint32_t bytes_of(const Node& node, int address);
+  void compare(const Node& node,
+               std::uint64_t (*function)(const char*, std::uint64_t, const char*, std::uint64_t, std::uint64_t));
+  void find(const Node& node);
+  void join_texts(const Node& node);
+  void choose(const Node& node, bool is_error);
+  void swap_bytes(const Node& node);
+  void inet(const Node& node);
+  void check(const Node& node);
   void map_value(const Node& node);
 
   // A map's helper with its first three arguments, the key from these nodes.

@@ -2,20 +2,55 @@
 #include "runtime/program/builtins.h"
 
 #include <algorithm>
-#include <charconv>
 #include <iterator>
+#include <utility>
+
+#include "runtime/program/helpers.h"
 
 namespace ubp::program {
 namespace {
 
 constexpr std::uint8_t kAny = 255;
 constexpr FunctionRow kFunctions[] = {
-    {"count", Function::kCount, 0, 0},    {"sum", Function::kSum, 1, 1},      {"min", Function::kMinimum, 1, 1},
-    {"max", Function::kMaximum, 1, 1},    {"avg", Function::kAverage, 1, 1},  {"stats", Function::kStats, 1, 1},
-    {"hist", Function::kHistogram, 1, 2}, {"lhist", Function::kLinear, 4, 4}, {"printf", Function::kPrintf, 1, kAny},
-    {"print", Function::kPrint, 1, 3},    {"clear", Function::kClear, 1, 1},  {"zero", Function::kZero, 1, 1},
-    {"delete", Function::kDelete, 1, 2},  {"len", Function::kLength, 1, 1},   {"has_key", Function::kHasKey, 2, 2},
-    {"exit", Function::kExit, 0, 1},      {"str", Function::kStr, 1, 2},      {"reg", Function::kReg, 1, 1},
+    {"count", Function::kCount, 0, 0},
+    {"sum", Function::kSum, 1, 1},
+    {"min", Function::kMinimum, 1, 1},
+    {"max", Function::kMaximum, 1, 1},
+    {"avg", Function::kAverage, 1, 1},
+    {"stats", Function::kStats, 1, 1},
+    {"hist", Function::kHistogram, 1, 2},
+    {"lhist", Function::kLinear, 4, 4},
+    {"printf", Function::kPrintf, 1, kAny},
+    {"print", Function::kPrint, 1, 3},
+    {"clear", Function::kClear, 1, 1},
+    {"zero", Function::kZero, 1, 1},
+    {"delete", Function::kDelete, 1, 2},
+    {"len", Function::kLength, 1, 1},
+    {"has_key", Function::kHasKey, 2, 2},
+    {"exit", Function::kExit, 0, 1},
+    {"str", Function::kStr, 1, 2},
+    {"reg", Function::kReg, 1, 1},
+    {"strncmp", Function::kCompare, 3, 3},
+    {"memcmp", Function::kCompareBytes, 3, 3},
+    {"strlen", Function::kTextLength, 1, 1},
+    {"strcap", Function::kTextCapacity, 1, 1},
+    {"strstr", Function::kFindText, 2, 2},
+    {"strcontains", Function::kContainsText, 2, 2},
+    {"str_concat", Function::kJoinTexts, 2, 2},
+    {"strerror", Function::kErrorName, 1, 1},
+    {"signal_name", Function::kSignalName, 1, 1},
+    {"nsecs", Function::kClock, 0, 1},
+    {"bswap", Function::kSwapBytes, 1, 1},
+    {"ntop", Function::kAddressText, 1, 2},
+    {"pton", Function::kAddressBytes, 1, 1},
+    {"macaddr", Function::kHardwareAddress, 1, 1},
+    {"strftime", Function::kStamp, 2, 2},
+    {"time", Function::kTime, 0, 1},
+    {"cat", Function::kFile, 1, kAny},
+    {"system", Function::kCommand, 1, kAny},
+    {"errorf", Function::kSayError, 1, kAny},
+    {"warnf", Function::kSayWarning, 1, kAny},
+    {"assert", Function::kAssert, 2, 2},
 };
 
 // By the hardware's numbers.
@@ -31,6 +66,17 @@ const FunctionRow* find_function(std::string_view name) {
   return found != std::end(kFunctions) ? found : nullptr;
 }
 
+bool find_clock(std::string_view name, std::uint32_t& clock) {
+  constexpr std::pair<std::string_view, Clock> kClocks[] = {
+      {"boot", kBootTime}, {"monotonic", kMonotonic}, {"tai", kAtomicTime}, {"sw_tai", kAtomicTime}};
+  for (const auto& [known, number] : kClocks) {
+    if (known != name) continue;
+    clock = number;
+    return true;
+  }
+  return false;
+}
+
 int register_of(std::string_view name) {
   if (name == "ip" || name == "pc") return kInstructionPointer;
   const auto* const found = std::find(std::begin(kRegisters), std::end(kRegisters), name);
@@ -43,7 +89,9 @@ bool is_kept_by_calls(int register_number) {
 }
 
 std::optional<Builtin> find_builtin(std::string_view name) {
-  const Type number = integer(64, false), small = integer(32, false);
+  constexpr std::string_view kPrefix = "__builtin_";
+  if (name.starts_with(kPrefix)) name.remove_prefix(kPrefix.size());
+  const Type number = integer(64, false), small = integer(32, false), task_name = string_of(kTaskNameBytes);
   const Builtin rows[] = {{"pid", small},
                           {"tid", small},
                           {"uid", small},
@@ -52,7 +100,17 @@ std::optional<Builtin> find_builtin(std::string_view name) {
                           {"rand", small},
                           {"nsecs", number},
                           {"elapsed", number},
-                          {"comm", string_of(16)},
+                          {"ncpus", number},
+                          {"numaid", number},
+                          {"usermode", integer(8, false)},
+                          {"cpid", small},
+                          {"ppid", small},
+                          {"leader_tid", small},
+                          {"username", {TypeKind::kUsername}},
+                          {"comm", task_name},
+                          {"pcomm", task_name},
+                          {"leader_comm", task_name},
+                          {"probetype", task_name},
                           {"probe", string_of(kNameBytes)},
                           {"func", string_of(kNameBytes), -1, true}};
   for (const Builtin& row : rows) {

@@ -16,6 +16,7 @@ struct Builtin {
   int register_number = -1;  // the register it is; -1: a helper computes it
   bool needs_hit = false;    // not in begin and end
 };
+// Also by its name with __builtin_ before it.
 std::optional<Builtin> find_builtin(std::string_view name);
 
 // A register by its name in reg(): "di", "sp"; -1: there is none. kInstructionPointer: "ip".
@@ -23,6 +24,9 @@ inline constexpr int kInstructionPointer = 16;
 int register_of(std::string_view name);
 // Those that a detour saves only where it is asked to.
 bool is_kept_by_calls(int register_number);
+
+// The kernel's number of a clock by its name in nsecs(). False: there is none.
+bool find_clock(std::string_view name, std::uint32_t& clock);
 
 enum class Function : std::uint8_t {
   kCount,
@@ -43,6 +47,27 @@ enum class Function : std::uint8_t {
   kExit,
   kStr,
   kReg,
+  kCompare,  // strncmp()
+  kCompareBytes,
+  kTextLength,
+  kTextCapacity,
+  kFindText,
+  kContainsText,
+  kJoinTexts,
+  kErrorName,
+  kSignalName,
+  kClock,
+  kSwapBytes,
+  kAddressText,  // ntop()
+  kAddressBytes,
+  kHardwareAddress,
+  kStamp,  // strftime()
+  kTime,
+  kFile,     // cat()
+  kCommand,  // system()
+  kSayError,
+  kSayWarning,
+  kAssert,
 };
 struct FunctionRow {
   std::string_view name;

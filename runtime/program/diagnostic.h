@@ -15,6 +15,9 @@ struct Diagnostic {
   bool is_warning = false;
 };
 
+// NAME:LINE:COLUMN-END, as messages begin.
+std::string place_of(std::string_view name, const language::Span& span);
+
 // The line that a span begins in, tabs as four blanks, and below it a ~ under each column of the span.
 std::string excerpt(std::string_view source, const language::Span& span);
 

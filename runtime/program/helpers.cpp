@@ -21,17 +21,6 @@ void count(const ubp_context* context, Counter name) {
   __atomic_store_n(&counter, counter + 1, __ATOMIC_RELAXED);  // the task's own; read by others at any time
 }
 
-// Behind a system call filter of the program's own making nothing is asked of the kernel.
-bool may_ask() { return !g_process.is_sandboxed.load(std::memory_order_relaxed); }  // a flag on its own
-
-std::uint64_t clock_ns() {
-  if (!may_ask()) return 0;
-  constexpr long kBootTime = 7;  // CLOCK_BOOTTIME: uapi/linux/time.h
-  std::uint64_t time[2] = {};
-  sys::call4(SYS_clock_gettime, kBootTime, reinterpret_cast<long>(time));
-  return time[0] * 1'000'000'000 + time[1];
-}
-
 // The names of the probepoint that was hit; null: it has none.
 const PointName* name_of(const Run* run) {
   const auto* const names = __atomic_load_n(&run->machine->names, __ATOMIC_ACQUIRE);  // pairs with their publication
@@ -129,8 +118,14 @@ std::uint64_t processor(Run*) {
   return number;
 }
 
-std::uint64_t boot_time(Run*) { return clock_ns(); }
-std::uint64_t elapsed_time(Run* run) { return clock_ns() - run->machine->start_ns; }
+std::uint64_t clock_time(std::uint64_t clock) {
+  if (!may_ask()) return 0;
+  std::uint64_t time[2] = {};
+  sys::call4(SYS_clock_gettime, static_cast<long>(clock), reinterpret_cast<long>(time));
+  return time[0] * 1'000'000'000 + time[1];
+}
+std::uint64_t boot_time(Run*) { return clock_time(kBootTime); }
+std::uint64_t elapsed_time(Run* run) { return boot_time(run) - run->machine->start_ns; }
 
 std::uint64_t random_number(Run* run) {                                                               // splitmix64
   std::uint64_t z = __atomic_add_fetch(&run->machine->random, 0x9e3779b97f4a7c15, __ATOMIC_RELAXED);  // on its own
@@ -150,15 +145,16 @@ std::uint64_t instruction_address(Run* run) {
   return consumer != nullptr ? g_process.table.address_of(consumer->point) : 0;
 }
 
-void thread_name(Run*, char* to) {
-  constexpr long kGetName = 16;  // PR_GET_NAME: uapi/linux/prctl.h
-  for (int i = 0; i < 16; ++i) to[i] = '\0';
-  if (may_ask()) sys::call4(SYS_prctl, kGetName, reinterpret_cast<long>(to));
-}
-
 void probe_name(Run* run, char* to) {
   const PointName* const name = name_of(run);
   copy_name(to, name != nullptr ? name->probe : nullptr);
+}
+void probe_kind(Run* run, char* to) {
+  const PointName* const name = name_of(run);
+  std::uint32_t length = 0;
+  for (; name != nullptr && length + 1 < kTaskNameBytes && name->probe[length] != ':'; ++length)
+    to[length] = name->probe[length];
+  for (; length < kTaskNameBytes; ++length) to[length] = '\0';
 }
 void function_name(Run* run, char* to) {
   const PointName* const name = name_of(run);

@@ -29,6 +29,22 @@ std::uint64_t is_same_text(const char* left, std::uint64_t left_bytes, const cha
 // counted at the site.
 void read_text(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, std::uint64_t site);
 
+// ---- Texts (text_helpers.cpp), which end at their NUL or with their bytes
+
+// strncmp(), but any difference is 1. memcmp() likewise: zeros are behind what is shorter.
+std::uint64_t compare_texts(const char* left, std::uint64_t left_bytes, const char* right, std::uint64_t right_bytes,
+                            std::uint64_t most);
+std::uint64_t compare_bytes(const char* left, std::uint64_t left_bytes, const char* right, std::uint64_t right_bytes,
+                            std::uint64_t count);
+std::uint64_t text_length(const char* text, std::uint64_t bytes);
+// Where a text has another in it; -1: nowhere.
+std::int64_t find_text(const char* text, std::uint64_t bytes, const char* wanted, std::uint64_t wanted_bytes);
+// Appends to what is in `to` already.
+void append_text(char* to, std::uint64_t to_bytes, const char* text, std::uint64_t bytes);
+// An entry of kNameEntry bytes; the last one for numbers that are none.
+inline constexpr std::uint64_t kNameEntry = 64;
+void choose_text(const char* table, std::uint64_t entries, std::uint64_t number, char* to);
+
 // ---- What a hit is
 
 std::uint64_t process_id(Run* run);
@@ -36,13 +52,22 @@ std::uint64_t thread_id(Run* run);
 std::uint64_t user_id(Run* run);
 std::uint64_t group_id(Run* run);
 std::uint64_t processor(Run* run);
+// The kernel's clocks: uapi/linux/time.h.
+enum Clock : std::uint32_t { kMonotonic = 1, kBootTime = 7, kAtomicTime = 11 };
+std::uint64_t clock_time(std::uint64_t clock);
 std::uint64_t boot_time(Run* run);
 std::uint64_t elapsed_time(Run* run);
 std::uint64_t random_number(Run* run);
 std::uint64_t register_value(Run* run, std::uint64_t number);
 std::uint64_t instruction_address(Run* run);
-void thread_name(Run* run, char* to);  // 16 bytes
-void probe_name(Run* run, char* to);   // kNameBytes
+std::uint64_t numa_node(Run* run);
+std::uint64_t first_process(Run* run);  // that the program began in
+std::uint64_t parent_id(Run* run);
+void thread_name(Run* run, char* to);  // kTaskNameBytes, as the next three
+void parent_name(Run* run, char* to);
+void leader_name(Run* run, char* to);
+void probe_kind(Run* run, char* to);  // "uprobe"
+void probe_name(Run* run, char* to);  // kNameBytes
 void function_name(Run* run, char* to);
 
 // ---- Maps. key: as many words as the map's have; of no use where it has none

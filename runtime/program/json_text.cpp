@@ -99,7 +99,11 @@ std::string json_line(std::string_view type, std::string_view data) {
 
 std::string json_of(const Type& type, const std::uint64_t* words) {
   switch (type.kind) {
-    case TypeKind::kString: return json_quoted(text_of(type, words));
+    case TypeKind::kString:
+    case TypeKind::kTimestamp:
+    case TypeKind::kInet:
+    case TypeKind::kMac:
+    case TypeKind::kUsername: return json_quoted(text_of(type, words));
     case TypeKind::kInteger: {
       const auto number = static_cast<std::int64_t>(*words);
       if (!type.is_signed) return number_json(*words, *words);

@@ -108,6 +108,7 @@ struct PointNames {  // ascending; immutable once published
   const PointName* names;
 };
 
+inline constexpr std::uint32_t kTaskNameBytes = 16;   // of a thread's name, with its NUL: prctl(2)
 inline constexpr std::uint32_t kMostTasks = 16384;    // trap::TaskState::block is below
 inline constexpr std::uint32_t kNoTask = kMostTasks;  // begin and end
 
@@ -129,6 +130,7 @@ struct Machine {
   std::uint32_t* task_chunks = nullptr;  // each task's, from 1 on; 0: none
   std::uint64_t start_ns = 0;            // CLOCK_BOOTTIME
   std::uint64_t random = 0;
+  std::uint32_t process = 0;  // that it was made in
   const PointNames* names = nullptr;
 };
 

@@ -2,6 +2,7 @@
 #include "runtime/program/place.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -136,6 +137,7 @@ void Place::put(const Analysis& analysis, Control* control, std::uint8_t* memory
   machine_.control = control;
   machine_.start_ns = boot_ns();
   machine_.random = machine_.start_ns;
+  machine_.process = static_cast<std::uint32_t>(getpid());
 }
 
 Place::~Place() {

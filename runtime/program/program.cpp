@@ -118,10 +118,8 @@ void Program::add_names(std::vector<PointName> names) {
 }
 
 std::string Program::printed() const {
-  return Reader(analysis_, place_->maps(), place_->machine(), Format::kText).events();
+  return Reader(analysis_, place_->maps(), place_->machine(), {.name = "UBP_PROBES"}).events();
 }
-std::string Program::maps() const {
-  return Reader(analysis_, place_->maps(), place_->machine(), Format::kText).all_maps();
-}
+std::string Program::maps() const { return Reader(analysis_, place_->maps(), place_->machine(), {}).all_maps(); }
 
 }  // namespace ubp::program

@@ -10,10 +10,13 @@
 
 namespace ubp::program {
 
+// Behind a system call filter of the program's own making nothing is asked of the kernel.
+inline bool may_ask() { return !trap::g_process.is_sandboxed.load(std::memory_order_relaxed); }  // a flag on its own
+
 // Copies bytes from an address of this process, as many as can be read from there on, and returns how many.
 // Where a filter of the program's own making stands before system calls, none.
 inline std::uint64_t read_memory(std::uint64_t address, void* to, std::uint64_t bytes) {
-  if (trap::g_process.is_sandboxed.load(std::memory_order_relaxed)) return 0;  // a flag on its own
+  if (!may_ask()) return 0;
   struct Piece {
     std::uint64_t base, bytes;
   };

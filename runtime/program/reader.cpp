@@ -52,7 +52,7 @@ std::string Reader::text(const Found& found) {
   const EventHeader* const header = found.header;
   const Event& event = analysis_.events[header->event];
   const std::uint64_t* const words = words_of(header);
-  if (header->part == kWhole) return event_text(event, words, format_);
+  if (header->part == kWhole) return event_text(event, words, options_);
   const std::pair task{found.process, header->task};
   if (header->part == kMapBegin) {
     printed_[task] = {header->time, words[0], words[1], {}};
@@ -69,7 +69,7 @@ std::string Reader::text(const Found& found) {
   Printed whole = std::move(printed->second);
   printed_.erase(printed);
   return map_text(analysis_.maps[event.map], maps_[event.map], std::move(whole.rows), {whole.top, whole.divisor, true},
-                  format_);
+                  options_.format);
 }
 
 std::string Reader::events(std::uint64_t until) {
@@ -85,7 +85,7 @@ std::string Reader::all_maps() const {
             [&](std::size_t a, std::size_t b) { return analysis_.maps[a].name < analysis_.maps[b].name; });
   std::string all;
   for (const std::size_t index : order)
-    all += map_text(analysis_.maps[index], maps_[index], read_rows(maps_[index]), {}, format_);
+    all += map_text(analysis_.maps[index], maps_[index], read_rows(maps_[index]), {}, options_.format);
   return all;
 }
 

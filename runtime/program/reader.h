@@ -20,8 +20,8 @@ namespace ubp::program {
 class Reader {
  public:
   // They outlive this.
-  Reader(const Analysis& analysis, const std::vector<MapView>& maps, const Machine& machine, Format format)
-      : analysis_(analysis), maps_(maps), machine_(machine), format_(format), read_(machine.chunk_count) {}
+  Reader(const Analysis& analysis, const std::vector<MapView>& maps, const Machine& machine, ReaderOptions options)
+      : analysis_(analysis), maps_(maps), machine_(machine), options_(std::move(options)), read_(machine.chunk_count) {}
 
   // The events of all tasks since the last call, by time: those up to a time of the timestamp counter.
   std::string events(std::uint64_t until = ~std::uint64_t{0});
@@ -50,7 +50,7 @@ class Reader {
   const Analysis& analysis_;
   const std::vector<MapView>& maps_;
   const Machine& machine_;
-  Format format_;
+  ReaderOptions options_;
   std::vector<std::uint64_t> read_;                                     // bytes of each chunk
   std::map<std::pair<std::uint32_t, std::uint32_t>, Printed> printed_;  // by process and task
 };

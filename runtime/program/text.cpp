@@ -65,7 +65,7 @@ std::string text_of(const Type& type, const std::uint64_t* words) {
       return std::string(whole.substr(0, whole.find('\0')));
     }
     case TypeKind::kTuple: return tuple_text(type, words);
-    default: return "";
+    default: return stored_text(type, words);
   }
 }
 
@@ -86,16 +86,6 @@ std::string format_values(std::string_view format, const std::vector<Type>& type
     words += type.words();
   }
   return text;
-}
-
-std::string event_text(const Event& event, const std::uint64_t* words, Format format) {
-  const bool is_text = format == Format::kText;
-  if (event.kind == Event::Kind::kFormat) {
-    const std::string text = format_values(event.format, event.values, words);
-    return is_text ? text : json_line("printf", json_quoted(text));
-  }
-  const Type& type = event.values.front();
-  return is_text ? text_of(type, words) + '\n' : json_line("value", json_of(type, words));
 }
 
 }  // namespace ubp::program

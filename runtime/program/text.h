@@ -3,6 +3,7 @@
 // Context: readers. Async-signal-safe: no. Thread-safe: yes.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,6 +19,10 @@ enum class Format : std::uint8_t { kText, kJson };
 std::string text_of(const Type& type, const std::uint64_t* words);
 // -5, true, "abc", [1,"abc",[2,3]]
 std::string json_of(const Type& type, const std::uint64_t* words);
+// Of a type that is only for printing (stored_text.cpp).
+std::string stored_text(const Type& type, const std::uint64_t* words);
+// As strftime(3) has it, and %f: microseconds. boot_ns: of CLOCK_BOOTTIME.
+std::string time_text(const std::string& format, std::uint64_t boot_ns);
 
 // A text in quotes, with JSON's escapes.
 std::string json_quoted(std::string_view text);
@@ -27,8 +32,18 @@ std::string json_line(std::string_view type, std::string_view data);
 // What printf prints. words: the values, one behind the other.
 std::string format_values(std::string_view format, const std::vector<Type>& types, const std::uint64_t* words);
 
-// What an event of one piece prints: printf's text, or a value.
-std::string event_text(const Event& event, const std::uint64_t* words, Format format);
+// How a program's events are read, and what their reader does for it beside printing.
+struct ReaderOptions {
+  Format format = Format::kText;
+  std::string name = "stdin";                                    // of the program, in messages
+  bool says_warnings = true;                                     // of warnf()
+  std::uint64_t most_file_bytes = 10240;                         // of cat()
+  std::function<void(const std::string&)> say{};                 // a message; empty: it is among what is printed
+  std::function<std::string(const std::string&)> run_command{};  // for system(): its output; empty: none is run
+};
+
+// What an event of one piece prints (event_text.cpp).
+std::string event_text(const Event& event, const std::uint64_t* words, const ReaderOptions& options);
 
 // A key and its value as they were read: of an aggregation, its cells.
 struct Row {

@@ -21,6 +21,7 @@ std::uint32_t Type::words() const {
     case TypeKind::kNone:
     case TypeKind::kVoid: return 0;
     case TypeKind::kString: return (bytes + kWord - 1) / kWord;
+    case TypeKind::kInet: return kInetWords;
     case TypeKind::kTuple: {
       std::uint32_t sum = 0;
       for (const Type& element : elements) sum += element.words();
@@ -49,6 +50,10 @@ std::string name_of(const Type& type) {
     case TypeKind::kInteger: return fmt::format("{}int{}", type.is_signed ? "" : "u", type.bits);
     case TypeKind::kString: return fmt::format("string[{}]", type.bytes);
     case TypeKind::kAggregate: return std::string(kAggregates[static_cast<std::size_t>(type.aggregate)]);
+    case TypeKind::kTimestamp: return "timestamp";
+    case TypeKind::kInet: return "inet";
+    case TypeKind::kMac: return "mac_address";
+    case TypeKind::kUsername: return "username";
     case TypeKind::kTuple: break;
   }
   std::string text = "(";
@@ -98,6 +103,7 @@ bool join(Type& into, const Type& from) {
       if (into.aggregate != from.aggregate) return false;
       into.is_signed |= from.is_signed;
       return true;
+    case TypeKind::kTimestamp: return into.name == from.name;
     default: return true;
   }
 }

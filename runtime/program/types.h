@@ -13,7 +13,22 @@
 
 namespace ubp::program {
 
-enum class TypeKind : std::uint8_t { kNone, kVoid, kBool, kInteger, kString, kTuple, kAggregate };
+enum class TypeKind : std::uint8_t {
+  kNone,
+  kVoid,
+  kBool,
+  kInteger,
+  kString,
+  kTuple,
+  kAggregate,
+  // Only for printing; one word, but for kInet.
+  kTimestamp,  // ns of CLOCK_BOOTTIME
+  kInet,       // the family, and 4 or 16 bytes
+  kMac,
+  kUsername,  // a user's id
+};
+
+inline constexpr std::uint32_t kInetWords = 3;
 
 struct Type {
   TypeKind kind = TypeKind::kNone;
@@ -22,11 +37,13 @@ struct Type {
   std::uint32_t bytes = 0;  // kString: with its NUL
   Aggregate aggregate = Aggregate::kNone;
   std::vector<Type> elements{};  // kTuple
+  std::string name{};            // kTimestamp: strftime's format
 
   bool operator==(const Type&) const = default;
   bool is(TypeKind other) const { return kind == other; }
   bool is_number() const { return kind == TypeKind::kInteger || kind == TypeKind::kBool; }
-  bool is_wide() const { return kind == TypeKind::kString || kind == TypeKind::kTuple; }  // handled by its address
+  // Handled by its address.
+  bool is_wide() const { return is(TypeKind::kString) || is(TypeKind::kTuple) || is(TypeKind::kInet); }
   std::uint32_t words() const;
 };
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "runtime/language/program_parser.h"
+#include "runtime/language/type_parser.h"
 
 namespace ubp::language {
 namespace {
@@ -24,15 +25,7 @@ constexpr BinarySign kBinarySigns[] = {
 };
 constexpr int kTightest = 9;
 
-constexpr std::string_view kTypeNames[] = {
-    "int8",    "int16",   "int32",   "int64",   "uint8",    "uint16",   "uint32",   "uint64", "bool", "int8_t",
-    "int16_t", "int32_t", "int64_t", "uint8_t", "uint16_t", "uint32_t", "uint64_t", "int",    "char", "size_t"};
-
 }  // namespace
-
-bool is_type_name(std::string_view name) {
-  return std::find(std::begin(kTypeNames), std::end(kTypeNames), name) != std::end(kTypeNames);
-}
 
 NodePointer ProgramParser::expression() {
   const Depth depth(*this);
@@ -87,11 +80,10 @@ NodePointer ProgramParser::binary(int level) {
 NodePointer ProgramParser::unary() {
   const Depth depth(*this);
   if (depth.is_too_deep()) return fail_too_deep();
-  constexpr std::pair<std::string_view, Operator> kUnary[] = {{"!", Operator::kNot},
-                                                              {"~", Operator::kComplement},
-                                                              {"-", Operator::kNegate},
-                                                              {"++", Operator::kPreIncrement},
-                                                              {"--", Operator::kPreDecrement}};
+  constexpr std::pair<std::string_view, Operator> kUnary[] = {
+      {"!", Operator::kNot},          {"~", Operator::kComplement}, {"-", Operator::kNegate},
+      {"*", Operator::kDereference},  {"&", Operator::kAddressOf},  {"++", Operator::kPreIncrement},
+      {"--", Operator::kPreDecrement}};
   for (const auto& [sign, operation] : kUnary) {
     if (!token_.is(sign)) continue;
     const bool changes = operation == Operator::kPreIncrement || operation == Operator::kPreDecrement;
@@ -122,16 +114,78 @@ NodePointer ProgramParser::postfix() {
       value = finish(std::move(node));
       continue;
     }
-    if (!token_.is(".")) break;
-    take();
-    auto node = make(NodeKind::kMember, begin);
-    if (token_.kind != TokenKind::kNumber) return fail(token_.span(), "syntax: expected an element's number after '.'");
-    node->number = token_.number;
-    take();
-    node->children.push_back(std::move(value));
-    value = finish(std::move(node));
+    if (!token_.is(".") && !token_.is("->") && !token_.is("[")) break;
+    value = member(begin, std::move(value));
   }
   return value;
+}
+
+// value.0, value.name, value->name, value[index]
+NodePointer ProgramParser::member(Cursor begin, NodePointer value) {
+  const bool is_index = token_.is("["), is_arrow = token_.is("->");
+  const bool in_filter = std::exchange(in_filter_, in_filter_ && !is_index);
+  take();
+  auto node = make(is_index ? NodeKind::kIndex : NodeKind::kMember, begin);
+  node->children.push_back(std::move(value));
+  if (is_index) {
+    NodePointer index = expression();
+    in_filter_ = in_filter;
+    if (index == nullptr || !expect("]")) return nullptr;
+    node->children.push_back(std::move(index));
+    return finish(std::move(node));
+  }
+  if (token_.kind == TokenKind::kName) {
+    node->text = token_.text;
+  } else if (token_.kind == TokenKind::kNumber && !is_arrow) {
+    node->number = token_.number;
+  } else {
+    return fail(token_.span(), "syntax: expected a member's name or an element's number");
+  }
+  take();
+  return finish(std::move(node));
+}
+
+bool ProgramParser::type(std::string& name) {
+  name = parse_type_base(lexer_, token_, definitions_);
+  if (name.empty()) return fail(token_.span(), "syntax: expected a type") != nullptr;
+  return parse_type_suffixes(lexer_, token_, definitions_, name) ||
+         fail(token_.span(), "syntax: expected a size and ']'") != nullptr;
+}
+
+// sizeof(type), sizeof(expression)
+NodePointer ProgramParser::size_of(Cursor begin) {
+  auto node = make(NodeKind::kSizeOf, begin);
+  if (!expect("(")) return nullptr;
+  if (begins_type(token_, definitions_)) {
+    if (!type(node->text)) return nullptr;
+  } else {
+    NodePointer value = expression();
+    if (value == nullptr) return nullptr;
+    node->children.push_back(std::move(value));
+  }
+  if (!expect(")")) return nullptr;
+  return finish(std::move(node));
+}
+
+// offsetof(type, member.member), offsetof(expression, member)
+NodePointer ProgramParser::offset_of(Cursor begin) {
+  auto node = make(NodeKind::kOffsetOf, begin);
+  if (!expect("(")) return nullptr;
+  if (begins_type(token_, definitions_)) {
+    if (!type(node->text)) return nullptr;
+  } else {
+    NodePointer value = expression();
+    if (value == nullptr) return nullptr;
+    node->children.push_back(std::move(value));
+  }
+  if (!expect(",")) return nullptr;
+  node->text += '\n';
+  while (token_.kind == TokenKind::kName || token_.is(".")) {
+    node->text += token_.text;
+    take();
+  }
+  if (!expect(")")) return nullptr;
+  return finish(std::move(node));
 }
 
 NodePointer ProgramParser::primary() {
@@ -159,6 +213,8 @@ NodePointer ProgramParser::primary() {
       }
       const Token name = token_;
       take();
+      if (name.text == "sizeof" && token_.is("(")) return size_of(name.begin);
+      if (name.text == "offsetof" && token_.is("(")) return offset_of(name.begin);
       return call(name);
     }
     default: return token_.is("(") ? parenthesised() : unexpected();
@@ -170,10 +226,9 @@ NodePointer ProgramParser::parenthesised() {
   const Cursor begin = token_.begin;
   const bool in_filter = std::exchange(in_filter_, false);
   take();
-  if (token_.kind == TokenKind::kName && is_type_name(token_.text)) {
+  if (begins_type(token_, definitions_)) {
     auto node = make(NodeKind::kCast, begin);
-    node->text = token_.text;
-    take();
+    if (!type(node->text)) return nullptr;
     if (!expect(")")) return nullptr;
     in_filter_ = in_filter;
     NodePointer value = unary();

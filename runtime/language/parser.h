@@ -42,6 +42,7 @@ class Parser {
   bool parse_options(Item& item);
   bool parse_more(std::vector<Item>& items);  // the attach points behind the first one, and the block
   std::optional<Probe::Event> find_event() const;
+  bool begins_definition() const;
   bool parse_program(Probe::Event event, const Cursor& begin);
   bool has_program() const;
   bool expect_item_end();

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/language/type_parser.h"
+
 namespace ubp::language {
 
 void ProgramParser::take() {
@@ -147,11 +149,10 @@ NodePointer ProgramParser::declaration() {
   node->text = token_.text.substr(1);
   take();
   if (accept(":")) {
-    if (token_.kind != TokenKind::kName || !is_type_name(token_.text))
-      return fail(token_.span(), "syntax: expected a type after ':'");
-    node->text += ':';
-    node->text += token_.text;
-    take();
+    if (!begins_type(token_, definitions_)) return fail(token_.span(), "syntax: expected a type after ':'");
+    std::string name;
+    if (!type(name)) return nullptr;
+    node->text += ':' + name;
   }
   if (accept("=")) {
     NodePointer value = expression();

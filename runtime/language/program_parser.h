@@ -15,8 +15,11 @@ namespace ubp::language {
 
 class ProgramParser {
  public:
-  // nodes: how many the program has so far; goes on with them.
-  ProgramParser(std::string_view text, Cursor at, std::uint32_t& nodes) : lexer_(text, at), nodes_(nodes) { take(); }
+  // program: what was read of it so far.
+  ProgramParser(std::string_view text, Cursor at, Program& program)
+      : lexer_(text, at), definitions_(program.definitions), nodes_(program.nodes) {
+    take();
+  }
 
   // ["/" expression "/"] ["{" statements "}"]. False: span() and message() say what is wrong.
   bool parse(Probe& probe);
@@ -46,6 +49,10 @@ class ProgramParser {
   NodePointer map();
   NodePointer call(const Token& name);
   bool list(Node& node, std::string_view close);
+  bool type(std::string& name);  // where one begins
+  NodePointer size_of(Cursor begin);
+  NodePointer offset_of(Cursor begin);
+  NodePointer member(Cursor begin, NodePointer value);
   bool is_filter_end() const;
 
   NodePointer make(NodeKind kind, Cursor begin);
@@ -73,14 +80,12 @@ class ProgramParser {
 
   Lexer lexer_;
   Token token_;  // the current one, not read yet
+  const Definitions& definitions_;
   Cursor last_end_;
   std::uint32_t& nodes_;
   bool in_filter_ = false;  // a '/' may end the expression
   Span error_span_;
   std::string message_;
 };
-
-// The names that casts and declarations know: "int8" to "uint64", "bool", and C's for them.
-bool is_type_name(std::string_view name);
 
 }  // namespace ubp::language

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/language/definition_parser.h"
 #include "runtime/language/parser.h"
 #include "runtime/language/program_parser.h"
 #include "runtime/language/text.h"
@@ -57,6 +58,15 @@ bool Parser::parse_list(std::vector<Item>& items, std::size_t most) {
   for (skip_blank(); !at_end(); skip_blank()) {
     if (items.size() == most)
       return fail(offset_, fmt::format("more than {} probes in one specification; a glob names many", most));
+    if (begins_definition()) {
+      DefinitionParser parser(text_, cursor(), program_->definitions);
+      if (!parser.parse()) {
+        error_ = {parser.span().begin, parser.message(), parser.span().end};
+        return false;
+      }
+      move_to(parser.end());
+      continue;
+    }
     if (const auto event = find_event()) {
       const Cursor begin = cursor();
       offset_ += event == Probe::Event::kBegin ? 5 : 3;
@@ -69,6 +79,19 @@ bool Parser::parse_list(std::vector<Item>& items, std::size_t most) {
     if (!parse_more(items)) return false;
   }
   return true;
+}
+
+// "struct" and the like, with a name or a body behind; else a function is called so.
+bool Parser::begins_definition() const {
+  if (program_ == nullptr) return false;
+  for (const std::string_view word : {"struct", "union", "enum", "typedef"}) {
+    if (!text_.substr(offset_).starts_with(word)) continue;
+    Lexer ahead(text_, {offset_ + word.size(), line_, line_start_});
+    const char next = ahead.skip_blanks();
+    const bool is_apart = ahead.cursor().offset > offset_ + word.size();
+    return (is_apart && (is_letter(next) || next == '{')) || next == '{';
+  }
+  return false;
 }
 
 // "begin" and "end" are functions' names, too, where no block follows.
@@ -107,7 +130,7 @@ bool Parser::parse_program(Probe::Event event, const Cursor& begin) {
   Probe probe;
   probe.event = event;
   probe.span = {begin.position(), position(offset_)};
-  ProgramParser parser(text_, cursor(), program_->nodes);
+  ProgramParser parser(text_, cursor(), *program_);
   if (!parser.parse(probe)) {
     error_ = {parser.span().begin, parser.message(), parser.span().end};
     return false;
@@ -255,6 +278,7 @@ void Parser::skip_blank() {
   while (!at_end()) {
     const char c = peek();
     if (c == '#') {
+      if (program_ != nullptr) DefinitionParser(text_, cursor(), program_->definitions).parse_line();
       skip_comment();
     } else if (c == '\n') {
       ++offset_;

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace ubp::language {
@@ -33,8 +36,11 @@ enum class NodeKind : std::uint8_t {
   kBinary,       // left, right
   kConditional,  // condition, value if it holds, value if not
   kTuple,        // elements
-  kMember,       // tuple; number: the element's index
-  kCast,         // value; text: the type's name
+  kMember,       // tuple; number: the element's index. Or a struct, or a pointer to one; text: the member's name
+  kIndex,        // array, pointer, tuple or string, and which element
+  kCast,         // value; text: the type (types.h: its name)
+  kSizeOf,       // text: a type, or an expression
+  kOffsetOf,     // text: the type, a newline, and the member's path; without a type, an expression of it
   // Statements.
   kExpression,  // expression
   kAssign,      // a variable or map, value; operation: of a compound one
@@ -71,6 +77,8 @@ enum class Operator : std::uint8_t {
   kNot,         // unary, as those below
   kComplement,  // ~
   kNegate,
+  kDereference,   // *
+  kAddressOf,     // &
   kPreIncrement,  // of kIncrement, as those below
   kPreDecrement,
   kPostIncrement,
@@ -98,7 +106,32 @@ struct Probe {
   NodePointer block;   // null: a bare target with a filter, which counts
 };
 
+// A member of a C struct. type: its name, as Node::text of a kCast has it; name: empty, where it has none.
+struct Field {
+  std::string name, type;
+  int bits = -1;  // of a bit field
+};
+struct StructDefinition {
+  std::string name;  // with its "struct " or "union "
+  bool is_union = false, is_packed = false;
+  std::uint32_t alignment = 0;  // 0: as its members need it
+  std::vector<Field> fields;
+};
+struct EnumDefinition {
+  std::string name;  // with its "enum "
+  std::vector<std::pair<std::string, std::uint64_t>> values;
+};
+// The part of a program that is C's.
+struct Definitions {
+  std::vector<StructDefinition> structs;
+  std::vector<EnumDefinition> enums;
+  std::map<std::string, std::string, std::less<>> typedefs;
+  std::map<std::string, std::uint64_t, std::less<>> constants;  // of enums, and #define
+  std::map<std::string, std::string, std::less<>> texts;        // of #define
+};
+
 struct Program {
+  Definitions definitions;
   std::vector<Probe> probes;  // in the order of the text
   std::uint32_t nodes = 0;    // ids are below
 };

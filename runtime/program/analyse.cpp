@@ -184,7 +184,7 @@ void Analyser::declaration(const Node& node) {
   out_.facts[node.id].index = index;
   scopes_.back()[name] = index;
   if (colon != std::string::npos)
-    widen(out_.variables[index], named_type(std::string_view(node.text).substr(colon + 1)));
+    widen(out_.variables[index], named_type(std::string_view(node.text).substr(colon + 1), node));
   if (!node.children.empty()) assign_variable(index, name, type, node);
   if (is_last_ && out_.variables[index].is(TypeKind::kNone))
     widen(out_.variables[index], integer(64, true));  // it is 0
@@ -339,6 +339,9 @@ Type Analyser::type_of(const Node& node) {
     case NodeKind::kConditional: return conditional(node);
     case NodeKind::kMember: return member(node);
     case NodeKind::kCast: return cast(node);
+    case NodeKind::kIndex: return index(node);
+    case NodeKind::kSizeOf: return size_of(node);
+    case NodeKind::kOffsetOf: return offset_of(node);
     default: break;
   }
   std::vector<Type> elements;
@@ -360,6 +363,10 @@ Type Analyser::variable(const Node& node) {
 }
 
 Type Analyser::builtin(const Node& node) {
+  if (const Types::Constant constant = out_.types->constant(node.text); !constant.type.is(TypeKind::kNone))
+    return constant.type;
+  if (const std::string* const text = out_.types->text(node.text))
+    return string_of(static_cast<std::uint32_t>(text->size() + 1));
   const auto found = find_builtin(node.text);
   if (!found) {
     error(node.span, fmt::format("Unknown identifier: '{}'", node.text));
@@ -380,7 +387,8 @@ Type Analyser::binary(const Node& node) {
   if (left_type.is(TypeKind::kNone) || right_type.is(TypeKind::kNone))
     return is_comparison(operation) ? boolean() : Type{};
   const bool compares_texts = (operation == Operator::kEqual || operation == Operator::kNotEqual) &&
-                              left_type.is(TypeKind::kString) && right_type.is(TypeKind::kString);
+                              ((left_type.is(TypeKind::kString) && right_type.is(TypeKind::kString)) ||
+                               (left_type.is_wide() && left_type == right_type));
   if (!compares_texts && !(left_type.is_number() && right_type.is_number())) {
     error(node.span,
           fmt::format("The operation can not be used on '{}' and '{}'", name_of(left_type), name_of(right_type)));
@@ -388,6 +396,10 @@ Type Analyser::binary(const Node& node) {
   }
   if (operation == Operator::kDivide || operation == Operator::kModulo) site_of(node, Site::Kind::kDivision);
   if (is_comparison(operation) || operation == Operator::kAnd || operation == Operator::kOr) return boolean();
+  const bool adds = operation == Operator::kAdd || operation == Operator::kSubtract;
+  if (adds && left_type.is(TypeKind::kPointer) && !right_type.is(TypeKind::kPointer)) return left_type;
+  if (operation == Operator::kAdd && right_type.is(TypeKind::kPointer) && !left_type.is(TypeKind::kPointer))
+    return right_type;
   if (operation == Operator::kSubtract) return integer(64, true);
   if (operation == Operator::kShiftLeft || operation == Operator::kShiftRight)
     return integer(64, left_type.is_signed && left_type.is(TypeKind::kInteger));
@@ -396,6 +408,8 @@ Type Analyser::binary(const Node& node) {
 
 Type Analyser::unary(const Node& node) {
   const Node& operand = *node.children[0];
+  if (node.operation == Operator::kDereference) return dereference(node);
+  if (node.operation == Operator::kAddressOf) return address_of(node);
   expression(operand);
   need_number(operand, "the operand");
   if (node.operation == Operator::kNot) return boolean();
@@ -411,6 +425,10 @@ Type Analyser::increment(const Node& node) {
     use_key(operand, map_of(operand), !operand.children.empty());
     Map& map = out_.maps[out_.facts[operand.id].index];
     if (map.value.is(TypeKind::kNone)) widen(map.value, integer(64, true));
+    if (map.value.is(TypeKind::kPointer)) {
+      out_.facts[operand.id].type = map.value;
+      return map.value;
+    }
     if (!map.value.is(TypeKind::kInteger))
       error(node.span, fmt::format("{} of type {} is no number", map.name, name_of(map.value)));
     if (!adds || map.value.bits < 64) widen(map.value, integer(64, map.value.is_signed || !adds));
@@ -421,7 +439,7 @@ Type Analyser::increment(const Node& node) {
   need_number(operand, "the operand");
   const std::uint32_t index = out_.facts[operand.id].index;
   if (index == kNone) return {};
-  widen(out_.variables[index], integer(64, true));
+  if (!out_.variables[index].is(TypeKind::kPointer)) widen(out_.variables[index], integer(64, true));
   return out_.variables[index];
 }
 
@@ -436,24 +454,17 @@ Type Analyser::conditional(const Node& node) {
   return type;
 }
 
-Type Analyser::member(const Node& node) {
-  const Type& tuple = expression(*node.children[0]);
-  if (tuple.is(TypeKind::kNone)) return {};
-  if (!tuple.is(TypeKind::kTuple)) {
-    error(node.span, fmt::format("'{}' is no tuple", name_of(tuple)));
+Type Analyser::cast(const Node& node) {
+  const Type from = expression(*node.children[0]);
+  Type to = named_type(node.text, node);
+  if (to.is(TypeKind::kArray)) return cast_to_array(node, std::move(to), from);
+  if (!to.is_number()) {
+    if (!to.is(TypeKind::kNone)) error(node.span, fmt::format("Cannot cast to '{}'", name_of(to)));
     return {};
   }
-  if (node.number < tuple.elements.size()) return tuple.elements[node.number];
-  error(node.span,
-        fmt::format("Invalid tuple index: {}. Found {} elements in tuple.", node.number, tuple.elements.size()));
-  return {};
-}
-
-Type Analyser::cast(const Node& node) {
-  const Type& from = expression(*node.children[0]);
-  Type to = named_type(node.text);
   const bool is_text = to.is(TypeKind::kBool) && from.is(TypeKind::kString);
-  if (!is_text) need_number(*node.children[0], "what is cast");
+  const bool is_array = to.is(TypeKind::kInteger) && from.is(TypeKind::kArray) && from.bytes <= 8;
+  if (!is_text && !is_array) need_number(*node.children[0], "what is cast");
   return to;
 }
 

@@ -13,7 +13,9 @@ namespace ubp::program {
 
 class Analyser {
  public:
-  Analyser(const language::Program& program, Analysis& analysis) : program_(program), out_(analysis) {}
+  Analyser(const language::Program& program, Analysis& analysis) : program_(program), out_(analysis) {
+    out_.types = std::make_shared<const Types>(program.definitions);
+  }
   void run();
 
  private:
@@ -34,8 +36,17 @@ class Analyser {
   Type unary(const Node& node);
   Type increment(const Node& node);
   Type conditional(const Node& node);
-  Type member(const Node& node);
   Type cast(const Node& node);
+
+  // analyse_memory.cpp
+  Type dereference(const Node& node);
+  Type address_of(const Node& node);
+  Type member(const Node& node);
+  Type index(const Node& node);
+  Type size_of(const Node& node);
+  Type offset_of(const Node& node);
+  Type cast_to_array(const Node& node, Type to, const Type& from);
+  Type named_type(std::string_view name, const Node& node);
   Type builtin(const Node& node);
   Type map_value(const Node& node);
   Type variable(const Node& node);

@@ -8,11 +8,13 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "runtime/language/tree.h"
 #include "runtime/program/diagnostic.h"
+#include "runtime/program/layout.h"
 #include "runtime/program/types.h"
 
 namespace ubp::program {
@@ -51,7 +53,7 @@ struct Event {
 
 // Where something may go wrong at run time.
 struct Site {
-  enum class Kind : std::uint8_t { kDivision, kBudget, kAddress };
+  enum class Kind : std::uint8_t { kDivision, kBudget, kAddress, kBounds };
   Kind kind;
   language::Span span;
 };
@@ -63,6 +65,7 @@ struct Fact {
 };
 
 struct Analysis {
+  std::shared_ptr<const Types> types;
   std::vector<Fact> facts;  // by Node::id
   std::deque<Map> maps;     // a reference to one stays good
   std::vector<Type> variables;

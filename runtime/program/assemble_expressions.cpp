@@ -40,6 +40,11 @@ bool Assembler::load_simple(const Xbyak::Reg64& to, const Node& node) {
   switch (node.kind) {
     case NodeKind::kNumber:
     case NodeKind::kBool: mov(to, node.number); return true;
+    case NodeKind::kName: {
+      const Types::Constant constant = analysis_.types->constant(node.text);
+      if (!constant.type.is(TypeKind::kNone)) mov(to, constant.value);
+      return !constant.type.is(TypeKind::kNone);
+    }
     case NodeKind::kVariable: {
       const std::uint32_t index = analysis_.of(node).index;
       if (analysis_.variables[index].is_wide()) {
@@ -57,7 +62,10 @@ void Assembler::value(const Node& node) {
   if (load_simple(rax, node)) return;
   switch (node.kind) {
     case NodeKind::kString: return text_constant(node.text, analysis_.type(node).words());
-    case NodeKind::kName: return builtin(node.text);
+    case NodeKind::kName:
+      if (const std::string* const text = analysis_.types->text(node.text))
+        return text_constant(*text, analysis_.type(node).words());
+      return builtin(node.text);
     case NodeKind::kMap: return map_value(node);
     case NodeKind::kCall: return call(node);
     case NodeKind::kUnary: return unary(node);
@@ -65,7 +73,10 @@ void Assembler::value(const Node& node) {
     case NodeKind::kBinary: return binary(node);
     case NodeKind::kConditional: return conditional(node);
     case NodeKind::kTuple: return tuple(node);
-    case NodeKind::kMember: return member(node);
+    case NodeKind::kMember:
+    case NodeKind::kIndex: return member(node);
+    case NodeKind::kSizeOf:
+    case NodeKind::kOffsetOf: return mov(eax, analysis_.of(node).index);
     default: return cast(node);
   }
 }
@@ -92,7 +103,7 @@ void Assembler::both(const Node& left, const Node& right) {
 
 void Assembler::binary(const Node& node) {
   if (node.operation == Operator::kAnd || node.operation == Operator::kOr) return logical(node);
-  if (analysis_.type(*node.children[0]).is(TypeKind::kString)) return compare_texts(node);
+  if (analysis_.type(*node.children[0]).is_wide()) return compare_texts(node);
   both(*node.children[0], *node.children[1]);
   combine(node);
 }
@@ -113,6 +124,11 @@ void Assembler::combine(const Node& node) {
     invoke(function);
   };
   using Self = Assembler;
+  const bool adds = node.operation == Operator::kAdd || node.operation == Operator::kSubtract;
+  const bool is_left = analysis_.type(left).is(TypeKind::kPointer),
+             is_right = analysis_.type(right).is(TypeKind::kPointer);
+  if (adds && is_left && !is_right) scale(rcx, analysis_.type(left));
+  if (adds && is_right && !is_left) scale(rax, analysis_.type(right));
   switch (node.operation) {
     case Operator::kAdd: add(rax, rcx); break;
     case Operator::kSubtract: sub(rax, rcx); break;
@@ -140,9 +156,13 @@ void Assembler::compare_texts(const Node& node) {
   both(left, right);
   mov(rdi, rax);
   mov(rdx, rcx);
-  mov(esi, analysis_.type(left).bytes);
-  mov(ecx, analysis_.type(right).bytes);
-  invoke(&is_same_text);
+  const auto bytes = [&](const Node& its) {
+    const Type& type = analysis_.type(its);
+    return type.is(TypeKind::kString) ? type.bytes : static_cast<std::uint32_t>(type.words() * sizeof(std::uint64_t));
+  };
+  mov(esi, bytes(left));
+  mov(ecx, bytes(right));
+  analysis_.type(left).is(TypeKind::kString) ? invoke(&is_same_text) : invoke(&is_same);
   if (node.operation == Operator::kNotEqual) xor_(eax, 1);
 }
 
@@ -178,6 +198,11 @@ void Assembler::jump_unless(const Node& condition, const Label& target) {
 }
 
 void Assembler::unary(const Node& node) {
+  if (node.operation == Operator::kDereference) {
+    value(*node.children[0]);
+    return load(analysis_.type(node), true, analysis_.of(node).index);
+  }
+  if (node.operation == Operator::kAddressOf) return lea(rax, at(variables_.at(analysis_.of(*node.children[0]).index)));
   value(*node.children[0]);
   switch (node.operation) {
     case Operator::kNot:
@@ -194,7 +219,8 @@ void Assembler::increment(const Node& node) {
   const Node& operand = *node.children[0];
   const bool adds = node.operation == Operator::kPreIncrement || node.operation == Operator::kPostIncrement;
   const bool is_after = node.operation == Operator::kPostIncrement || node.operation == Operator::kPostDecrement;
-  const int amount = adds ? 1 : -1;
+  const auto step = static_cast<int>(step_of(analysis_.type(operand)));
+  const int amount = adds ? step : -step;
   if (operand.kind == NodeKind::kMap) {
     const int its_key = key_of(operand);
     mov(rcx, static_cast<std::uint64_t>(std::int64_t{amount}));
@@ -249,29 +275,23 @@ void Assembler::tuple(const Node& node) {
   lea(rax, at(result));
 }
 
-void Assembler::member(const Node& node) {
-  const Type& type = analysis_.type(*node.children[0]);
-  value(*node.children[0]);
-  std::uint32_t words = 0;
-  for (std::size_t i = 0; i < node.number; ++i) words += type.elements[i].words();
-  const auto offset = static_cast<std::uint32_t>(words * sizeof(std::uint64_t));
-  if (type.elements[node.number].is_wide()) {
-    add(rax, offset);
-  } else {
-    mov(rax, ptr[rax + offset]);
-  }
-}
-
 void Assembler::cast(const Node& node) {
   const Type& to = analysis_.type(node);
+  const Type& from = analysis_.type(*node.children[0]);
+  if (to.is(TypeKind::kArray)) return cast_to_array(node);
   value(*node.children[0]);
-  if (analysis_.type(*node.children[0]).is(TypeKind::kString)) movzx(eax, byte[rax]);  // is it empty?
+  if (from.is(TypeKind::kString)) movzx(eax, byte[rax]);  // is it empty?
+  if (from.is(TypeKind::kArray)) mov(rax, ptr[rax]);      // whole words
   if (to.is(TypeKind::kBool)) {
     test(rax, rax);
     setne(al);
     movzx(eax, al);
     return;
   }
+  extend(to);
+}
+
+void Assembler::extend(const Type& to) {
   switch (to.bits) {
     case 8: to.is_signed ? movsx(rax, al) : movzx(eax, al); break;
     case 16: to.is_signed ? movsx(rax, ax) : movzx(eax, ax); break;

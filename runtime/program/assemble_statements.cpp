@@ -186,6 +186,7 @@ void Assembler::assign_map(const Node& node) {
   if (node.operation == Operator::kNone || adds) {
     value(from);
     if (adds) {  // in one step
+      if (map.value.is(TypeKind::kPointer)) scale(rax, map.value);
       if (node.operation == Operator::kSubtract) neg(rax);
       mov(rcx, rax);
       return call_map(&map_add, index, its_key);

@@ -62,8 +62,20 @@ class Assembler : public Xbyak::CodeGenerator {
   void increment(const Node& node);
   void conditional(const Node& node);
   void tuple(const Node& node);
-  void member(const Node& node);
   void cast(const Node& node);
+
+  // assemble_memory.cpp: where something is: its address in rax. True: in the program's memory, else in the frame.
+  bool locate(const Node& node);
+  bool locate_member(const Node& node);
+  bool locate_element(const Node& node);
+  // What is at rax: into rax, or into the frame, whose address rax is then.
+  void load(const Type& type, bool is_remote, std::uint32_t site);
+  void load_number(const Type& type, bool is_remote, std::uint32_t site);
+  void extend(const Type& type);
+  void member(const Node& node);
+  void cast_to_array(const Node& node);
+  void scale(const Xbyak::Reg64& number, const Type& pointer);  // to what a pointer counts in
+  std::uint32_t step_of(const Type& type) const;                // what ++ adds
   void builtin(std::string_view name);
   void read_register(int number);
   void text_constant(std::string_view text, std::uint32_t words);

@@ -94,6 +94,31 @@ std::uint64_t is_same_text(const char* left, std::uint64_t left_bytes, const cha
   }
 }
 
+std::uint64_t is_same(const char* left, std::uint64_t left_bytes, const char* right, std::uint64_t right_bytes) {
+  if (left_bytes != right_bytes) return 0;
+  for (std::uint64_t i = 0; i < left_bytes; ++i) {
+    if (left[i] != right[i]) return 0;
+  }
+  return 1;
+}
+
+std::uint64_t read_number(Run* run, std::uint64_t address, std::uint64_t bytes, std::uint64_t site) {
+  std::uint64_t number = 0;
+  if (read_memory(address, &number, bytes) == bytes) return number;
+  count_site(run, site);
+  return 0;
+}
+
+void read_bytes(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, std::uint64_t site) {
+  const std::uint64_t room = (bytes + 7) & ~std::uint64_t{7};
+  std::uint64_t got = read_memory(address, to, bytes);
+  if (got != bytes) {
+    count_site(run, site);
+    got = 0;
+  }
+  for (; got < room; ++got) to[got] = '\0';
+}
+
 void read_text(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, std::uint64_t site) {
   const std::uint64_t room = (bytes + 7) & ~std::uint64_t{7};
   std::uint64_t got = bytes > 1 ? read_memory(address, to, bytes - 1) : 0;

@@ -27,6 +27,11 @@ void copy_words(std::uint64_t* to, std::uint64_t to_words, const std::uint64_t* 
 std::uint64_t is_same_text(const char* left, std::uint64_t left_bytes, const char* right, std::uint64_t right_bytes);
 // A string of the program's, up to its NUL, at most bytes with one; zeros behind. "" where it cannot be read, which is
 // counted at the site.
+std::uint64_t is_same(const char* left, std::uint64_t left_bytes, const char* right, std::uint64_t right_bytes);
+// A number of 1, 2, 4 or 8 bytes, and bytes with zeros behind up to whole words. 0 where they cannot be read, which is
+// counted at the site.
+std::uint64_t read_number(Run* run, std::uint64_t address, std::uint64_t bytes, std::uint64_t site);
+void read_bytes(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, std::uint64_t site);
 void read_text(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, std::uint64_t site);
 
 // ---- Texts (text_helpers.cpp), which end at their NUL or with their bytes

@@ -109,6 +109,9 @@ std::string json_of(const Type& type, const std::uint64_t* words) {
       if (!type.is_signed) return number_json(*words, *words);
       return number_json(number, number < 0 ? 0 - *words : *words);
     }
+    case TypeKind::kPointer: return number_json(*words, *words);
+    case TypeKind::kArray:
+    case TypeKind::kStruct: return c_text(type, reinterpret_cast<const std::uint8_t*>(words), Format::kJson);
     case TypeKind::kTuple: {
       std::string text = "[";
       for (const Type& element : type.elements) {

@@ -8,7 +8,8 @@ namespace ubp::program {
 std::vector<Diagnostic> run_time_errors(const Analysis& analysis, const Place& place) {
   constexpr std::string_view kTexts[] = {
       "Divide or modulo by 0 detected. This can lead to unexpected results. 1 is being used as the result.",
-      "The loop was ended: a hit has a budget of 1048576 turns.", "Bad address: it reads as \"\"."};
+      "The loop was ended: a hit has a budget of 1048576 turns.", "Bad address: it reads as 0, or as \"\".",
+      "Array access out of bounds. This can lead to unexpected results."};
   std::vector<Diagnostic> errors;
   const auto add = [&](const language::Span& span, std::string_view text, std::uint64_t times) {
     if (times != 0)

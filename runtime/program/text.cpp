@@ -57,7 +57,14 @@ void append(std::string& text, const Conversion& conversion, const std::string& 
 std::string text_of(const Type& type, const std::uint64_t* words) {
   switch (type.kind) {
     case TypeKind::kBool: return *words != 0 ? "true" : "false";
+    case TypeKind::kPointer: return fmt::format("0x{:x}", *words);
+    case TypeKind::kArray:
+    case TypeKind::kStruct: return c_text(type, reinterpret_cast<const std::uint8_t*>(words), Format::kText);
     case TypeKind::kInteger:
+      if (type.names != nullptr) {
+        const auto name = type.names->find(low_unsigned(*words, type.bits));
+        if (name != type.names->end()) return name->second;
+      }
       return type.is_signed ? fmt::format("{}", low_signed(*words, type.bits))
                             : fmt::format("{}", low_unsigned(*words, type.bits));
     case TypeKind::kString: {

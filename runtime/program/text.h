@@ -23,6 +23,8 @@ std::string json_of(const Type& type, const std::uint64_t* words);
 std::string stored_text(const Type& type, const std::uint64_t* words);
 // As strftime(3) has it, and %f: microseconds. boot_ns: of CLOCK_BOOTTIME.
 std::string time_text(const std::string& format, std::uint64_t boot_ns);
+// The same of what lies in memory as C has it (c_text.cpp).
+std::string c_text(const Type& type, const std::uint8_t* bytes, Format format);
 
 // A text in quotes, with JSON's escapes.
 std::string json_quoted(std::string_view text);

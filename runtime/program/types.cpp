@@ -12,14 +12,16 @@ namespace ubp::program {
 namespace {
 
 constexpr std::uint8_t kWidths[] = {8, 16, 32, 64};
+constexpr std::uint32_t kWord = sizeof(std::uint64_t);
 
 }  // namespace
 
 std::uint32_t Type::words() const {
-  constexpr std::uint32_t kWord = sizeof(std::uint64_t);
   switch (kind) {
     case TypeKind::kNone:
     case TypeKind::kVoid: return 0;
+    case TypeKind::kArray:
+    case TypeKind::kStruct:
     case TypeKind::kString: return (bytes + kWord - 1) / kWord;
     case TypeKind::kInet: return kInetWords;
     case TypeKind::kTuple: {
@@ -28,6 +30,19 @@ std::uint32_t Type::words() const {
       return sum;
     }
     default: return 1;
+  }
+}
+
+std::uint32_t Type::size() const {
+  switch (kind) {
+    case TypeKind::kBool: return 1;
+    case TypeKind::kInteger: return bits / 8;
+    case TypeKind::kString:
+    case TypeKind::kUnknown:
+    case TypeKind::kArray:
+    case TypeKind::kStruct: return bytes;
+    case TypeKind::kVoid: return 1;  // as pointers to it count
+    default: return words() * kWord;
   }
 }
 
@@ -47,13 +62,22 @@ std::string name_of(const Type& type) {
     case TypeKind::kNone: return "none";
     case TypeKind::kVoid: return "void";
     case TypeKind::kBool: return "bool";
-    case TypeKind::kInteger: return fmt::format("{}int{}", type.is_signed ? "" : "u", type.bits);
+    case TypeKind::kInteger:
+      if (!type.name.empty()) return type.name;
+      return fmt::format("{}int{}", type.is_signed ? "" : "u", type.bits);
     case TypeKind::kString: return fmt::format("string[{}]", type.bytes);
     case TypeKind::kAggregate: return std::string(kAggregates[static_cast<std::size_t>(type.aggregate)]);
     case TypeKind::kTimestamp: return "timestamp";
     case TypeKind::kInet: return "inet";
     case TypeKind::kMac: return "mac_address";
     case TypeKind::kUsername: return "username";
+    case TypeKind::kPointer:
+      return name_of(type.elements.front()) + (type.elements.front().is(TypeKind::kPointer) ? "*" : " *");
+    case TypeKind::kArray:
+      return fmt::format("{}[{}]", name_of(type.elements.front()),
+                         type.elements.front().size() != 0 ? type.bytes / type.elements.front().size() : 0);
+    case TypeKind::kStruct: return type.name;
+    case TypeKind::kUnknown: return "unknown";
     case TypeKind::kTuple: break;
   }
   std::string text = "(";
@@ -61,20 +85,18 @@ std::string name_of(const Type& type) {
   return text + ')';
 }
 
-Type named_type(std::string_view name) {
-  constexpr std::pair<std::string_view, std::string_view> kOthers[] = {
-      {"int", "int32"}, {"char", "int8"}, {"size_t", "uint64"}};
-  for (const auto& [other, own] : kOthers) {
-    if (name == other) name = own;
-  }
-  if (name.ends_with("_t")) name.remove_suffix(2);
-  if (name == "bool") return boolean();
-  for (const bool is_signed : {false, true}) {
-    for (const std::uint8_t bits : kWidths) {
-      if (name == name_of(integer(bits, is_signed))) return integer(bits, is_signed);
-    }
-  }
-  return {};
+Type pointer_to(Type target) {
+  Type type{TypeKind::kPointer, 64, false};
+  target.layout = nullptr;  // a struct may point to itself
+  type.elements.push_back(std::move(target));
+  return type;
+}
+
+Type array_of(Type element, std::uint32_t count) {
+  Type type{TypeKind::kArray};
+  type.bytes = element.size() * count;
+  type.elements.push_back(std::move(element));
+  return type;
 }
 
 bool join(Type& into, const Type& from) {
@@ -82,7 +104,17 @@ bool join(Type& into, const Type& from) {
   if (from.is(TypeKind::kNone) || into == from) return true;
   if (into.kind != from.kind) return false;
   switch (into.kind) {
+    case TypeKind::kPointer: {  // what differs is a number from then on
+      if (into.elements.front().is(TypeKind::kVoid)) into = from;
+      return true;
+    }
+    case TypeKind::kArray:
+    case TypeKind::kStruct: return false;
     case TypeKind::kInteger:
+      if (into.names != from.names) {
+        into.names = nullptr;
+        into.name.clear();
+      }
       if (into.is_signed == from.is_signed) {
         into.bits = std::max(into.bits, from.bits);
       } else {  // a signed one that holds both, as far as there is one

@@ -1,11 +1,13 @@
 // Types of a program's values, and how they lie in memory: as whole words. An integer of any width takes one, extended
 // by its sign; a string as many as its bytes need, with zeros behind its text; a tuple its elements, one behind the
-// other.
+// other. What C lays out (arrays, structs) keeps its bytes as they are in the program's memory, with zeros behind.
 //
 // Context: load time, and readers. Async-signal-safe: no.
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -26,24 +28,38 @@ enum class TypeKind : std::uint8_t {
   kInet,       // the family, and 4 or 16 bytes
   kMac,
   kUsername,  // a user's id
+  kPointer,
+  kArray,
+  kStruct,
+  kUnknown,  // of a member that programs know nothing of: it is there, and prints as null
 };
 
 inline constexpr std::uint32_t kInetWords = 3;
+
+struct Layout;
+using EnumNames = std::map<std::uint64_t, std::string>;
 
 struct Type {
   TypeKind kind = TypeKind::kNone;
   std::uint8_t bits = 64;   // kInteger
   bool is_signed = true;    // kInteger, and what a kAggregate is made of
-  std::uint32_t bytes = 0;  // kString: with its NUL
+  std::uint32_t bytes = 0;  // kString: with its NUL; kArray and kStruct: all of it
   Aggregate aggregate = Aggregate::kNone;
-  std::vector<Type> elements{};  // kTuple
-  std::string name{};            // kTimestamp: strftime's format
+  std::vector<Type> elements{};              // kTuple; kPointer: what it points to; kArray: what it is made of
+  std::string name{};                        // kStruct: "struct foo"; an enum's; kTimestamp: strftime's format
+  std::shared_ptr<const Layout> layout{};    // kStruct; null: behind a pointer, where its name is enough
+  std::shared_ptr<const EnumNames> names{};  // kInteger: of an enum
 
   bool operator==(const Type&) const = default;
   bool is(TypeKind other) const { return kind == other; }
-  bool is_number() const { return kind == TypeKind::kInteger || kind == TypeKind::kBool; }
+  // What takes a register: also pointers.
+  bool is_number() const { return is(TypeKind::kInteger) || is(TypeKind::kBool) || is(TypeKind::kPointer); }
   // Handled by its address.
-  bool is_wide() const { return is(TypeKind::kString) || is(TypeKind::kTuple) || is(TypeKind::kInet); }
+  bool is_wide() const { return is(TypeKind::kString) || is(TypeKind::kTuple) || is(TypeKind::kInet) || is_c(); }
+  // Laid out as C does.
+  bool is_c() const { return is(TypeKind::kArray) || is(TypeKind::kStruct); }
+  // Bytes in the program's memory; of an array or a struct with all its members.
+  std::uint32_t size() const;
   std::uint32_t words() const;
 };
 
@@ -57,8 +73,8 @@ Type aggregate_of(Aggregate aggregate, bool is_signed);
 // As messages print it: "int64", "string[8]", "(int8,string[4])", "count_t".
 std::string name_of(const Type& type);
 
-// The type for a cast or a declaration; kNone: there is none of this name.
-Type named_type(std::string_view name);
+Type pointer_to(Type target);
+Type array_of(Type element, std::uint32_t count);
 
 // Widens `into` so that it holds a value of the other type, too. False: no type does.
 bool join(Type& into, const Type& from);

@@ -29,8 +29,9 @@ Parsed parsed(std::string_view text) {
 
 // A tree as text: every operation in brackets, so that what binds how is seen.
 std::string shown(const Node& node) {
-  constexpr std::string_view kSigns[] = {"=",  "*", "/", "%", "+",  "-",  "<<", ">>", "<", "<=",  ">",   ">=",  "==",
-                                         "!=", "&", "^", "|", "&&", "||", "!",  "~",  "-", "++.", "--.", ".++", ".--"};
+  constexpr std::string_view kSigns[] = {"=", "*",  "/",     "%",       "+",   "-",   "<<",  ">>", "<",  "<=",
+                                         ">", ">=", "==",    "!=",      "&",   "^",   "|",   "&&", "||", "!",
+                                         "~", "-",  "deref", "address", "++.", "--.", ".++", ".--"};
   const std::string sign(kSigns[static_cast<std::size_t>(node.operation)]);
   std::string children;
   for (const auto& child : node.children) children += (children.empty() ? "" : " ") + shown(*child);
@@ -44,7 +45,10 @@ std::string shown(const Node& node) {
     case NodeKind::kCall: return node.text + '(' + children + ')';
     case NodeKind::kConditional: return "(? " + children + ')';
     case NodeKind::kTuple: return "(, " + children + ')';
-    case NodeKind::kMember: return '(' + children + '.' + std::to_string(node.number) + ')';
+    case NodeKind::kMember:
+      return '(' + children + '.' + (node.text.empty() ? std::to_string(node.number) : node.text) + ')';
+    case NodeKind::kIndex: return "([] " + children + ')';
+    case NodeKind::kSizeOf: return "(sizeof " + node.text + children + ')';
     case NodeKind::kCast: return '(' + node.text + ' ' + children + ')';
     case NodeKind::kExpression: return children;
     case NodeKind::kDeclare: return "let " + node.text + (children.empty() ? "" : " " + children);
@@ -82,7 +86,10 @@ TEST_CASE("program: how expressions bind") {
       {"(1,)", "(, 1)"},
       {"()", "(, )"},
       {"(uint8)1 + 2", "(+ (uint8 1) 2)"},
-      {"(int32_t)-1", "(int32_t (- 1))"},
+      {"(int32_t)-1", "(int32 (- 1))"},
+      {"(struct foo *)$x.y->z[1]", "(struct foo* ([] (($x.y).z) 1))"},
+      {"*$p + **$q[2] & -&$x", "(& (+ (deref $p) (deref (deref ([] $q 2)))) (- (address $x)))"},
+      {"(unsigned long long)1 + sizeof(const char *[3])", "(+ (uint64 1) (sizeof int8*[3]))"},
       {"$a++ + ++$b - @c--", "(- (+ (.++ $a) (++. $b)) (.-- @c))"},
       {"@a[1, \"k\"] + @", "(+ @a[1 \"k\"] @)"},
       {"f(1, g(), pid)", "f(1 g() pid)"},
@@ -212,11 +219,37 @@ TEST_CASE("program: text that nests without end is an error, not a crash") {
   }
 }
 
+
 TEST_CASE("program: a '/=' begins no filter") {
   Program program;
   const auto result = parse("libc:malloc /= 3 { }", kMaxItems, &program);
   REQUIRE(std::holds_alternative<Error>(result));
   CHECK(std::get<Error>(result).message == "syntax: unexpected '/='");
+}
+
+TEST_CASE("program: the part that is C's") {
+  const Parsed all = parsed(
+      "#!/usr/bin/ubp\n#define LIMIT 0x10\n#define NAME \"text\"\n"
+      "enum { kOne = 1, kTwo, kMask = (1 << 4) | kOne };\n"
+      "typedef unsigned int u;\n"
+      "struct a { u x, *y; int m[2][LIMIT]; int (*f)(int, char); struct { char c; } in; union { int i; }; int b : 3 }\n"
+      "struct __attribute__((packed)) b { char c; } __attribute__((aligned(8)))\n"
+      "f { print(((struct a*)arg0)->x); }");
+  const Definitions& definitions = all.program.definitions;
+  CHECK(definitions.constants.at("kMask") == 17);
+  CHECK(definitions.constants.at("LIMIT") == 16);
+  CHECK(definitions.texts.at("NAME") == "text");
+  CHECK(definitions.typedefs.at("u") == "uint32");
+  REQUIRE(definitions.structs.size() == 4);
+  std::string fields;
+  for (const Field& field : definitions.structs[2].fields)
+    fields += field.type + ' ' + field.name + (field.bits >= 0 ? ':' + std::to_string(field.bits) : "") + "; ";
+  CHECK(fields == "uint32 x; uint32* y; int32[2][16] m; void* f; struct <1> in; union <2> ; int32 b:3; ");
+  CHECK(definitions.structs[3].is_packed);
+  CHECK(definitions.structs[3].alignment == 8);
+  CHECK(all.items.size() == 1);
+  // Functions may have these names.
+  CHECK(parsed("struct; union;").items.size() == 2);
 }
 
 }  // namespace ubp::language

@@ -388,6 +388,7 @@ Type Analyser::binary(const Node& node) {
     return is_comparison(operation) ? boolean() : Type{};
   const bool compares_texts = (operation == Operator::kEqual || operation == Operator::kNotEqual) &&
                               ((left_type.is(TypeKind::kString) && right_type.is(TypeKind::kString)) ||
+                               (left_type.is(TypeKind::kBuffer) && right_type.is(TypeKind::kBuffer)) ||
                                (left_type.is_wide() && left_type == right_type));
   if (!compares_texts && !(left_type.is_number() && right_type.is_number())) {
     error(node.span,

@@ -60,6 +60,7 @@ Type Analyser::call(const Node& node) {
     case Function::kLength:
     case Function::kHasKey: return of_map(node, row->function);
     case Function::kStr: return text(node);
+    case Function::kBuffer: return buffer(node);
     case Function::kExit:
       for (const auto& child : node.children) {
         expression(*child);

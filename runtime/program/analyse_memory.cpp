@@ -129,6 +129,29 @@ Type Analyser::cast_to_array(const Node& node, Type to, const Type& from) {
   return to;
 }
 
+// buf(pointer, bytes), buf(array), buf(text, bytes)
+Type Analyser::buffer(const Node& node) {
+  const Type from = expression(*node.children[0]);
+  site_of(node, Site::Kind::kAddress);
+  if (from.is(TypeKind::kNone)) return {};
+  const bool has_size = from.is(TypeKind::kArray) || from.is(TypeKind::kString);
+  if (!has_size) need_number(*node.children[0], "what buf() takes");
+  if (node.children.size() == 1) {
+    if (!has_size) error(node.span, "buf() expects a length argument for non-array types");
+    return buffer_of(from.bytes);
+  }
+  const Node& length = *node.children[1];
+  expression(length);
+  need_number(length, "a length");
+  std::int64_t bytes = 0;
+  if (!literal(length, bytes)) return buffer_of(has_size ? from.bytes : kMaxString);
+  if (bytes < 1 || bytes > kMaxString) {
+    error(length.span, fmt::format("buf() takes 1 to {} bytes", kMaxString));
+    return {};
+  }
+  return buffer_of(static_cast<std::uint32_t>(bytes));
+}
+
 Type Analyser::size_of(const Node& node) {
   Type type = node.children.empty() ? named_type(node.text, node) : expression(*node.children[0]);
   out_.facts[node.id].index = type.size();

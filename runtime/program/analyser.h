@@ -43,6 +43,7 @@ class Analyser {
   Type address_of(const Node& node);
   Type member(const Node& node);
   Type index(const Node& node);
+  Type buffer(const Node& node);
   Type size_of(const Node& node);
   Type offset_of(const Node& node);
   Type cast_to_array(const Node& node, Type to, const Type& from);

@@ -229,6 +229,7 @@ void Assembler::call(const Node& node) {
       return analysis_.events[analysis_.of(node).index].kind == Event::Kind::kMap ? print_map(node)
                                                                                   : print_event(node, 0);
     case Function::kStr: return read_text(node);
+    case Function::kBuffer: return read_buffer(node);
     case Function::kReg: return read_register(register_of(node.children[0]->text));
     case Function::kExit:
       if (!node.children.empty()) {

@@ -163,4 +163,26 @@ void Assembler::cast_to_array(const Node& node) {
   lea(rax, at(whole));
 }
 
+void Assembler::read_buffer(const Node& node) {
+  const Type &type = analysis_.type(node), &from = analysis_.type(*node.children[0]);
+  const int result = room(type.words()), address = room(1);
+  value(*node.children[0]);
+  mov(at(address), rax);
+  const std::uint32_t most = from.is_wide() ? std::min(from.bytes, type.bytes) : type.bytes;
+  mov(ecx, most);
+  if (node.children.size() == 2) {
+    value(*node.children[1]);
+    mov(ecx, most);
+    cmp(rax, rcx);
+    cmovb(rcx, rax);
+  }
+  mov(rdi, rbx);
+  mov(rsi, at(address));
+  lea(rdx, at(result));
+  mov(r8d, type.words() - 1);
+  mov(r9d, analysis_.of(node).index);
+  invoke(&program::read_buffer);
+  lea(rax, at(result));
+}
+
 }  // namespace ubp::program

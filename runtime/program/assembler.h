@@ -87,6 +87,7 @@ class Assembler : public Xbyak::CodeGenerator {
   void print_event(const Node& node, std::size_t first);
   void print_map(const Node& node);
   void read_text(const Node& node);
+  void read_buffer(const Node& node);
   // An event with these values, which lie in the frame.
   void write_event(std::uint32_t index, int values, std::uint32_t words);
 

@@ -30,6 +30,7 @@ constexpr FunctionRow kFunctions[] = {
     {"exit", Function::kExit, 0, 1},
     {"str", Function::kStr, 1, 2},
     {"reg", Function::kReg, 1, 1},
+    {"buf", Function::kBuffer, 1, 2},
     {"strncmp", Function::kCompare, 3, 3},
     {"memcmp", Function::kCompareBytes, 3, 3},
     {"strlen", Function::kTextLength, 1, 1},

@@ -68,6 +68,7 @@ enum class Function : std::uint8_t {
   kSayError,
   kSayWarning,
   kAssert,
+  kBuffer,
 };
 struct FunctionRow {
   std::string_view name;

@@ -47,7 +47,7 @@ std::size_t read_length(std::string_view format, std::size_t at, Conversion& con
 }  // namespace
 
 std::vector<Conversion> parse_format(std::string_view format, std::string& error) {
-  constexpr std::string_view kLetters = "diuxXocsp";
+  constexpr std::string_view kLetters = "diuxXocspr";
   std::vector<Conversion> conversions;
   Conversion conversion;
   for (std::size_t at = 0; at < format.size();) {
@@ -73,6 +73,7 @@ std::vector<Conversion> parse_format(std::string_view format, std::string& error
     }
     conversion.letter = letter;
     if (letter == 'p') conversion.bits = 64;
+    if (letter == 'r' && at < format.size() && (format[at] == 'x' || format[at] == 'h')) conversion.form = format[at++];
     conversions.push_back(std::move(conversion));
     conversion = {};
   }
@@ -80,6 +81,9 @@ std::vector<Conversion> parse_format(std::string_view format, std::string& error
   return conversions;
 }
 
-bool takes(const Conversion& conversion, const Type& type) { return conversion.letter == 's' || type.is_number(); }
+bool takes(const Conversion& conversion, const Type& type) {
+  if (conversion.letter == 'r') return type.is(TypeKind::kBuffer);
+  return conversion.letter == 's' || type.is_number();
+}
 
 }  // namespace ubp::program

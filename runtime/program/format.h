@@ -16,6 +16,7 @@ struct Conversion {
   bool is_left = false, has_sign = false, has_blank = false, has_zeros = false, has_prefix = false;
   int width = 0;
   std::uint8_t bits = 32;
+  char form = '\0';  // of 'r': 'x' and 'h' write every byte in hexadecimal
 };
 
 // Reads a format. error: what is wrong with it, or empty.

@@ -119,6 +119,13 @@ void read_bytes(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, 
   for (; got < room; ++got) to[got] = '\0';
 }
 
+void read_buffer(Run* run, std::uint64_t address, std::uint64_t* to, std::uint64_t bytes, std::uint64_t words,
+                 std::uint64_t site) {
+  for (std::uint64_t i = 0; i <= words; ++i) to[i] = 0;
+  to[0] = bytes;
+  read_bytes(run, address, reinterpret_cast<char*>(to + 1), bytes, site);
+}
+
 void read_text(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, std::uint64_t site) {
   const std::uint64_t room = (bytes + 7) & ~std::uint64_t{7};
   std::uint64_t got = bytes > 1 ? read_memory(address, to, bytes - 1) : 0;

@@ -32,6 +32,9 @@ std::uint64_t is_same(const char* left, std::uint64_t left_bytes, const char* ri
 // counted at the site.
 std::uint64_t read_number(Run* run, std::uint64_t address, std::uint64_t bytes, std::uint64_t site);
 void read_bytes(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, std::uint64_t site);
+// Bytes behind their number, and zeros up to so many words.
+void read_buffer(Run* run, std::uint64_t address, std::uint64_t* to, std::uint64_t bytes, std::uint64_t words,
+                 std::uint64_t site);
 void read_text(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, std::uint64_t site);
 
 // ---- Texts (text_helpers.cpp), which end at their NUL or with their bytes

@@ -109,6 +109,10 @@ std::string json_of(const Type& type, const std::uint64_t* words) {
       if (!type.is_signed) return number_json(*words, *words);
       return number_json(number, number < 0 ? 0 - *words : *words);
     }
+    case TypeKind::kBuffer: {
+      const auto* const bytes = reinterpret_cast<const unsigned char*>(words + 1);
+      return fmt::format("[{}]", fmt::join(bytes, bytes + words[0], ","));
+    }
     case TypeKind::kPointer: return number_json(*words, *words);
     case TypeKind::kArray:
     case TypeKind::kStruct: return c_text(type, reinterpret_cast<const std::uint8_t*>(words), Format::kJson);

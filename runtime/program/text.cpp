@@ -44,6 +44,23 @@ std::string number_text(const Conversion& conversion, std::uint64_t value) {
   }
 }
 
+// hi\x0a; form: of the conversion.
+std::string buffer_text(const std::uint64_t* words, char form) {
+  const auto* const bytes = reinterpret_cast<const unsigned char*>(words + 1);
+  std::string text;
+  for (std::uint64_t i = 0; i < words[0]; ++i) {
+    const unsigned char byte = bytes[i];
+    if (form == 'h') {
+      text += fmt::format("{}{:02x}", i != 0 ? " " : "", byte);
+    } else if (form == '\0' && byte >= ' ' && byte <= '~') {
+      text += static_cast<char>(byte);
+    } else {
+      text += fmt::format("\\x{:02x}", byte);
+    }
+  }
+  return text;
+}
+
 void append(std::string& text, const Conversion& conversion, const std::string& value, bool is_number) {
   const auto width = static_cast<std::size_t>(conversion.width);
   const std::size_t fill = value.size() < width ? width - value.size() : 0;
@@ -57,6 +74,7 @@ void append(std::string& text, const Conversion& conversion, const std::string& 
 std::string text_of(const Type& type, const std::uint64_t* words) {
   switch (type.kind) {
     case TypeKind::kBool: return *words != 0 ? "true" : "false";
+    case TypeKind::kBuffer: return buffer_text(words, '\0');
     case TypeKind::kPointer: return fmt::format("0x{:x}", *words);
     case TypeKind::kArray:
     case TypeKind::kStruct: return c_text(type, reinterpret_cast<const std::uint8_t*>(words), Format::kText);
@@ -85,6 +103,8 @@ std::string format_values(std::string_view format, const std::vector<Type>& type
     const Type& type = types[index++];
     if (conversion.letter == 's') {
       append(text, conversion, text_of(type, words), false);
+    } else if (conversion.letter == 'r') {
+      append(text, conversion, buffer_text(words, conversion.form), false);
     } else if (conversion.letter == 'c') {
       append(text, conversion, std::string(1, static_cast<char>(*words)), false);
     } else {

@@ -23,6 +23,7 @@ std::uint32_t Type::words() const {
     case TypeKind::kArray:
     case TypeKind::kStruct:
     case TypeKind::kString: return (bytes + kWord - 1) / kWord;
+    case TypeKind::kBuffer: return 1 + (bytes + kWord - 1) / kWord;
     case TypeKind::kInet: return kInetWords;
     case TypeKind::kTuple: {
       std::uint32_t sum = 0;
@@ -39,6 +40,7 @@ std::uint32_t Type::size() const {
     case TypeKind::kInteger: return bits / 8;
     case TypeKind::kString:
     case TypeKind::kUnknown:
+    case TypeKind::kBuffer:
     case TypeKind::kArray:
     case TypeKind::kStruct: return bytes;
     case TypeKind::kVoid: return 1;  // as pointers to it count
@@ -77,6 +79,7 @@ std::string name_of(const Type& type) {
       return fmt::format("{}[{}]", name_of(type.elements.front()),
                          type.elements.front().size() != 0 ? type.bytes / type.elements.front().size() : 0);
     case TypeKind::kStruct: return type.name;
+    case TypeKind::kBuffer: return fmt::format("buffer[{}]", type.bytes);
     case TypeKind::kUnknown: return "unknown";
     case TypeKind::kTuple: break;
   }
@@ -84,6 +87,8 @@ std::string name_of(const Type& type) {
   for (const Type& element : type.elements) text += (text.size() > 1 ? "," : "") + name_of(element);
   return text + ')';
 }
+
+Type buffer_of(std::uint32_t bytes) { return {TypeKind::kBuffer, 64, true, bytes}; }
 
 Type pointer_to(Type target) {
   Type type{TypeKind::kPointer, 64, false};
@@ -123,6 +128,7 @@ bool join(Type& into, const Type& from) {
         into = integer(static_cast<std::uint8_t>(std::min(needed, 64)), true);
       }
       return true;
+    case TypeKind::kBuffer:
     case TypeKind::kString: into.bytes = std::max(into.bytes, from.bytes); return true;
     case TypeKind::kTuple: {
       if (into.elements.size() != from.elements.size()) return false;

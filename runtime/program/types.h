@@ -31,6 +31,7 @@ enum class TypeKind : std::uint8_t {
   kPointer,
   kArray,
   kStruct,
+  kBuffer,   // how many bytes, and then they
   kUnknown,  // of a member that programs know nothing of: it is there, and prints as null
 };
 
@@ -43,7 +44,7 @@ struct Type {
   TypeKind kind = TypeKind::kNone;
   std::uint8_t bits = 64;   // kInteger
   bool is_signed = true;    // kInteger, and what a kAggregate is made of
-  std::uint32_t bytes = 0;  // kString: with its NUL; kArray and kStruct: all of it
+  std::uint32_t bytes = 0;  // kString: with its NUL; kArray, kStruct: all of it; kBuffer: at most
   Aggregate aggregate = Aggregate::kNone;
   std::vector<Type> elements{};              // kTuple; kPointer: what it points to; kArray: what it is made of
   std::string name{};                        // kStruct: "struct foo"; an enum's; kTimestamp: strftime's format
@@ -55,7 +56,9 @@ struct Type {
   // What takes a register: also pointers.
   bool is_number() const { return is(TypeKind::kInteger) || is(TypeKind::kBool) || is(TypeKind::kPointer); }
   // Handled by its address.
-  bool is_wide() const { return is(TypeKind::kString) || is(TypeKind::kTuple) || is(TypeKind::kInet) || is_c(); }
+  bool is_wide() const {
+    return is(TypeKind::kString) || is(TypeKind::kTuple) || is(TypeKind::kInet) || is(TypeKind::kBuffer) || is_c();
+  }
   // Laid out as C does.
   bool is_c() const { return is(TypeKind::kArray) || is(TypeKind::kStruct); }
   // Bytes in the program's memory; of an array or a struct with all its members.
@@ -73,6 +76,7 @@ Type aggregate_of(Aggregate aggregate, bool is_signed);
 // As messages print it: "int64", "string[8]", "(int8,string[4])", "count_t".
 std::string name_of(const Type& type);
 
+Type buffer_of(std::uint32_t bytes);
 Type pointer_to(Type target);
 Type array_of(Type element, std::uint32_t count);
 

@@ -218,8 +218,13 @@ bool module_matches(const Module& module, std::string_view glob) {
       return language::glob_match(wanted, module.path) || language::glob_match(wanted, real);
     };
     if (is_path(glob)) return true;
-    if (glob.front() == '/') return false;
-    return is_path(absolute(glob));
+    const std::string whole = glob.front() == '/' ? std::string(glob) : absolute(glob);
+    if (is_path(whole)) return true;
+    // The user's own spelling may lead through links: /bin/bash.
+    if (!language::is_glob(whole)) return real_path(whole) == real;
+    const std::size_t slash = whole.rfind('/');
+    const std::string folder = whole.substr(0, slash);
+    return !language::is_glob(folder) && language::glob_match(real_path(folder) + whole.substr(slash), real);
   }
   if (language::glob_match(glob, module.name)) return true;
   const std::string_view name = module.name;

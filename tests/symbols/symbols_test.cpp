@@ -212,6 +212,18 @@ TEST_CASE("module_matches") {
 TEST_CASE("a module is found by the real path behind its name") {
   const Module libc = find_module("libc");
   CHECK(module_matches(libc, fs::canonical(libc.path).native()));
+  // And by one that leads to it through links, of its folder or of its own.
+  const fs::path folder = fs::temp_directory_path() / ("ubp_links_" + std::to_string(getpid()));
+  fs::create_directory(folder);
+  const fs::path real = fs::canonical(libc.path);
+  fs::create_symlink(real.parent_path(), folder / "lib");
+  fs::create_symlink(real, folder / "c.so");
+  CHECK(module_matches(libc, (folder / "lib" / real.filename()).native()));
+  CHECK(module_matches(libc, (folder / "lib" / "libc.so*").native()));
+  CHECK(module_matches(libc, (folder / "c.so").native()));
+  CHECK_FALSE(module_matches(libc, (folder / "lib" / "libm.so*").native()));
+  CHECK_FALSE(module_matches(libc, (folder / "lib" / "libz.so.1").native()));
+  fs::remove_all(folder);
 }
 
 TEST_CASE("own functions: addresses, sizes, bindings, order") {
@@ -418,6 +430,44 @@ TEST_CASE("build-id notes") {
   std::vector<std::uint8_t> huge = bytes;
   std::fill(huge.begin(), huge.begin() + 8, std::uint8_t{0xFF});
   CHECK(build_id_in_notes(huge.data(), huge.size(), 8).empty());
+}
+
+TEST_CASE("static marks: whole notes only, whatever the bytes are") {
+  std::vector<std::uint8_t> bytes;
+  const auto add = [&](std::uint64_t number, std::size_t size) {
+    for (std::size_t i = 0; i < size; ++i) bytes.push_back(static_cast<std::uint8_t>(number >> (8 * i)));
+  };
+  const auto note = [&](const std::string& owner, std::uint32_t type, const std::string& texts) {
+    add(owner.size() + 1, 4);
+    add(24 + texts.size(), 4);
+    add(type, 4);
+    for (const char c : owner) add(static_cast<std::uint8_t>(c), 1);
+    add(0, 1);
+    while (bytes.size() % 4 != 0) add(0, 1);
+    for (const std::uint64_t number : {0x1000, 0x2000, 0x3000}) add(number, 8);
+    for (const char c : texts) add(static_cast<std::uint8_t>(c), 1);
+    while (bytes.size() % 4 != 0) add(0, 1);
+  };
+  using namespace std::string_literals;
+  note("stapsdt", 3, "app\0first\0-4@%edi 8@(%rax)\0"s);
+  note("stapsdt", 4, "app\0other type\0\0"s);
+  note("another", 3, "app\0other owner\0\0"s);
+  note("stapsdt", 3, "app\0second\0\0"s);
+  note("stapsdt", 3, "nameless"s);
+  const auto marks = static_marks(bytes.data(), bytes.size());
+  REQUIRE(marks.size() == 2);
+  CHECK(marks[0].address == 0x1000);
+  CHECK(marks[0].base == 0x2000);
+  CHECK(marks[0].semaphore == 0x3000);
+  CHECK(marks[0].provider == "app");
+  CHECK(marks[0].name == "first");
+  CHECK(marks[0].arguments == "-4@%edi 8@(%rax)");
+  CHECK(marks[1].name == "second");
+  CHECK(marks[1].arguments.empty());
+  for (std::size_t size = 0; size < bytes.size(); ++size) {
+    const std::vector<std::uint8_t> cut(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(size));
+    CHECK(static_marks(cut.data(), cut.size()).size() <= 2);
+  }
 }
 
 TEST_CASE("places of debug files") {

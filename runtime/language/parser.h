@@ -38,6 +38,8 @@ class Parser {
   bool parse_item(Item& item);
   bool parse_attach(Item& item);
   bool parse_kind(Item& item);
+  static bool is_kernel_kind(std::string_view word);
+  bool fail_kernel_kind(std::size_t offset, std::string_view word);
   bool expect_no_name();
   bool parse_options(Item& item);
   bool parse_more(std::vector<Item>& items);  // the attach points behind the first one, and the block
@@ -61,6 +63,7 @@ class Parser {
   bool parse_offset(std::uint64_t& offset);
   bool parse_number(std::string_view what, std::uint64_t& value);
   bool expect_one_colon(const Item& item, std::size_t module_at);
+  bool is_decimal_address() const;
   bool fail_in_name(const Item& item, std::size_t start);
   bool fail_missing_target(std::size_t after, std::string_view what);
   std::size_t find_colon() const;

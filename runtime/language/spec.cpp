@@ -29,9 +29,9 @@ struct KindWord {
 };
 
 constexpr KindWord kKindWords[] = {
-    {"u", Kind::kEntry},         {"uprobe", Kind::kEntry}, {"ur", std::nullopt},
-    {"uretprobe", std::nullopt}, {"call", std::nullopt},   {"insn", Kind::kInsn},
-    {"stmt", std::nullopt},      {"inline", std::nullopt}, {"usdt", std::nullopt},
+    {"u", Kind::kEntry},    {"uprobe", Kind::kEntry},   {"ur", std::nullopt},         {"uretprobe", std::nullopt},
+    {"call", std::nullopt}, {"insn", Kind::kInsn},      {"stmt", std::nullopt},       {"inline", std::nullopt},
+    {"usdt", std::nullopt}, {"interval", std::nullopt}, {"watchpoint", std::nullopt},
 };
 
 Error bad_byte_error(std::string_view text, const BadByte& bad) {
@@ -212,12 +212,26 @@ bool Parser::expect_no_name() {
   return fail_unsupported(offset_, fmt::format("naming a probe ({})", quote(slice(offset_, end + 1))));
 }
 
+bool Parser::is_kernel_kind(std::string_view word) {
+  constexpr std::string_view kWords[] = {"kprobe",     "kretprobe",     "kfunc",    "kretfunc", "fentry", "fexit",
+                                         "tracepoint", "rawtracepoint", "software", "hardware", "iter",   "profile"};
+  return std::find(std::begin(kWords), std::end(kWords), word) != std::end(kWords);
+}
+
+bool Parser::fail_kernel_kind(std::size_t offset, std::string_view word) {
+  return fail(offset,
+              fmt::format("probe kind {} is for the kernel's probes; UBP has its own process's: u, uprobe, insn "
+                          "(a module of that name is put in quotes)",
+                          quote(word)));
+}
+
 bool Parser::parse_kind(Item& item) {
   const std::size_t colon = find_colon();
   if (colon == kNoOffset) return true;
   const std::string_view word = slice(offset_, colon);
   const KindWord* found = std::find_if(std::begin(kKindWords), std::end(kKindWords),
                                        [word](const KindWord& entry) { return entry.word == word; });
+  if (is_kernel_kind(word)) return fail_kernel_kind(offset_, word);
   if (found == std::end(kKindWords)) return true;  // a module
   if (!found->kind) return fail_unsupported(offset_, fmt::format("probe kind {}", quote(word)));
   item.kind = *found->kind;

@@ -1,6 +1,6 @@
 // The target of an item: which module, and which symbol or address in it. Pure text, load time; see parser.h.
 //
-//   target := [module ":"] name ["+" number]  |  module ":" 0xADDRESS
+//   target := [module ":"] name ["+" number]  |  module ":" 0xADDRESS  |  module ":" ADDRESS, in decimal digits
 //   module := glob or path, or quoted           name := glob ["@" version | "@@" version], or quoted
 //
 // "::" is C++ and never separates; of an odd run of colons the first separates. [ and ] around a glob class
@@ -21,6 +21,12 @@ namespace {
 
 bool starts_number(std::string_view word) {
   return word.size() >= 2 && word[0] == '0' && (word[1] == 'x' || word[1] == 'X');
+}
+
+// What could as well be a module's name, unless a second colon follows.
+bool is_short_kernel_kind(std::string_view word) {
+  constexpr std::string_view kWords[] = {"k", "kr", "t", "rt", "f", "fr", "p", "s", "h"};
+  return std::find(std::begin(kWords), std::end(kWords), word) != std::end(kWords);
 }
 
 // A quoted text as a glob that matches just this text.
@@ -45,7 +51,7 @@ bool Parser::parse_target(Item& item) {
     if (!expect_one_colon(item, module_at)) return false;
   }
   item.target_position = position(offset_);
-  if (starts_number(word_at(offset_))) {
+  if (starts_number(word_at(offset_)) || (!item.module.empty() && is_decimal_address())) {
     AddressTarget target;
     if (!parse_address(item, target)) return false;
     item.target = target;
@@ -95,6 +101,13 @@ std::size_t Parser::class_end(std::size_t open) const {
   return kNoOffset;
 }
 
+// Digits alone, up to what cannot belong to a symbol.
+bool Parser::is_decimal_address() const {
+  std::size_t end = offset_;
+  while (is_digit(at(end))) ++end;
+  return end != offset_ && (ends_word(end) || std::string_view("{[,-").find(at(end)) != std::string_view::npos);
+}
+
 bool Parser::parse_module(std::size_t colon, std::string& module) {
   const std::size_t start = offset_;
   if (start == colon) return fail(start, "expected a module before ':'");
@@ -121,14 +134,7 @@ bool Parser::expect_one_colon(const Item& item, std::size_t module_at) {
     return fail(second,
                 fmt::format("unexpected ':' after {} (C++ scopes are written '::')", quote(slice(offset_, second))));
   }
-  constexpr std::string_view kKernels[] = {
-      "kprobe",   "kretprobe", "kfunc", "kretfunc",   "fentry",  "fexit", "tracepoint", "rawtracepoint",
-      "software", "hardware",  "iter",  "watchpoint", "profile", "t",     "k",          "kr"};
-  if (std::find(std::begin(kKernels), std::end(kKernels), item.module) != std::end(kKernels)) {
-    return fail(module_at,
-                fmt::format("probe kind {} is for the kernel's probes; UBP has its own process's: u, uprobe, insn",
-                            quote(item.module)));
-  }
+  if (is_kernel_kind(item.module) || is_short_kernel_kind(item.module)) return fail_kernel_kind(module_at, item.module);
   return fail(
       second,
       fmt::format(

@@ -41,9 +41,11 @@ struct SessionTexts {
 };
 std::optional<SessionTexts> join_session(const char* path);
 
+// Tells the reader of that run why this process does not run its program.
+void note_not_run(const Problem& problem);
+
 // What the programs of UBP_PROBES have printed, and their maps; empty: there are none, or a session's reader prints
-// them. is_end: no block runs any more
-// but those of end, which this runs first. Context: normal, in a SignalsHeld.
+// them. is_end: no block runs any more but those of end, which this runs first. Context: normal, in a SignalsHeld.
 std::string program_output(bool is_end);
 // What went wrong in them at run time.
 std::vector<Problem> program_errors();

@@ -208,11 +208,22 @@ std::optional<SessionTexts> join_session(const char* path) {
   return joined;
 }
 
+void note_not_run(const Problem& problem) {
+  using program::NotRun;
+  const NotRun::Nearness nearness = problem.status != UBP_E_NOT_FOUND ? NotRun::kRefused
+                                    : lacks_module(problem.message)   ? NotRun::kNoModule
+                                                                      : NotRun::kNoFunction;
+  g_session->note(nearness, static_cast<std::uint32_t>(problem.position.line),
+                  static_cast<std::uint32_t>(problem.position.column), problem.message, problem.hint);
+}
+
 std::string program_output(bool is_end) {
   if (g_loaded_program == nullptr) return "";
   Program& program = *g_loaded_program->program;
-  if (g_session != nullptr && (!is_end || g_session->header().process != static_cast<std::uint32_t>(getpid())))
-    return "";  // the reader prints it, and end is for the process that began
+  if (g_session != nullptr) {  // the reader prints it, and end is for the process that began, unless others go on
+    const program::SessionHeader& header = g_session->header();
+    is_end &= header.follows == 0 && header.process == static_cast<std::uint32_t>(getpid());
+  }
   if (is_end) {
     program.close();
     program.run(language::Probe::Event::kEnd);

@@ -47,7 +47,7 @@ std::string place_of(std::string_view module, std::string_view symbol, std::uint
 
 // Whether the first process says at its end that this one lacks what is to be probed: who executed it knows no better.
 bool is_noted(const std::string& where, std::string_view why) {
-  return was_executed() && g_loaded->options.missing != Missing::kError &&
+  return was_executed() && !g_loaded->has_reader && g_loaded->options.missing != Missing::kError &&
          note_in_family(lacks_module(why) ? Note::kUnmatched : Note::kNear,
                         fmt::format("{}: {}: {}", g_loaded->program, where, why));
 }
@@ -81,6 +81,7 @@ void fail(const Registered& registered, const Options& options, bool is_said) {
   keep_error(ubp_status_string(registered.status), where, problem.message, problem.hint);
   if (is_said) return;
   g_loaded->passes_on = registered.status == UBP_E_NOT_FOUND && options.missing == Missing::kNothing;
+  if (g_loaded->has_reader) return note_not_run(problem);
   if (is_noted(where, problem.message)) return;
   const std::string_view so =
       g_loaded->passes_on ? "; nothing is probed, unless what this program executes has it" : "; nothing is probed";

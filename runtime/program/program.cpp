@@ -28,6 +28,7 @@ std::unique_ptr<Program> Program::compile(language::Program tree, std::vector<Di
   diagnostics = program->analysis_.diagnostics;
   if (program->analysis_.has_errors()) return nullptr;
   if (session != nullptr && session->header().memory_bytes != Place::bytes(program->analysis_)) return nullptr;
+  program->session_ = session;
   program->place_ = session == nullptr
                         ? std::make_unique<Place>(program->analysis_)
                         : std::make_unique<Place>(program->analysis_, &session->header().control, session->memory());
@@ -89,7 +90,9 @@ void Program::publish(const std::vector<std::uint8_t>& code, const std::vector<s
 
 void Program::run(language::Probe::Event event) {
   const ubp_context nowhere{nullptr, nullptr, nullptr, nullptr};
-  if (event == language::Probe::Event::kEnd && std::exchange(has_ended_, true)) return;
+  if (event == language::Probe::Event::kEnd) {
+    if (std::exchange(has_ended_, true) || (session_ != nullptr && !session_->claim_end())) return;
+  }
   const bool was_closed = is_closed();
   for (std::size_t probe = 0; probe < tree_.probes.size(); ++probe) {
     if (tree_.probes[probe].event != event) continue;

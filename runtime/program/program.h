@@ -36,7 +36,8 @@ class Program {
   ubp_consumer function(std::size_t probe) const { return functions_[probe]; }
   bool reads_registers(std::size_t probe) const { return analysis_.reads_registers[probe]; }
 
-  // Runs the blocks of begin, or of end, in this thread, in the order of the text; those of end once.
+  // Runs the blocks of begin, or of end, in this thread, in the order of the text; those of end once, in whatever
+  // process.
   void run(language::Probe::Event event);
   // exit() was called, or close(): from now on hits run no block, and count as filtered.
   bool is_closed() const;
@@ -59,6 +60,7 @@ class Program {
   std::unique_ptr<Place> place_;
   std::deque<std::vector<std::uint64_t>> texts_;
   std::vector<ubp_consumer> functions_;
+  const Session* session_ = nullptr;
   bool has_ended_ = false;
   void* code_ = nullptr;
   std::size_t code_bytes_ = 0;

@@ -93,6 +93,19 @@ bool Session::claim() const {
                                      __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
+bool Session::claim_end() const { return __atomic_exchange_n(&header().has_ended, 1, __ATOMIC_ACQ_REL) == 0; }
+
+void Session::note(NotRun::Nearness nearness, std::uint32_t line, std::uint32_t column, std::string_view message,
+                   std::string_view hint) const {
+  NotRun& noted = header().not_run;
+  if (nearness < noted.nearness) return;
+  noted.nearness = nearness;
+  noted.line = line;
+  noted.column = column;
+  noted.message[message.copy(noted.message, sizeof noted.message - 1)] = '\0';
+  noted.hint[hint.copy(noted.hint, sizeof noted.hint - 1)] = '\0';
+}
+
 void Session::attach(std::uint32_t probes) const {
   constexpr int kMostSeconds = 2;  // the reader may have been killed
   SessionHeader& its = header();

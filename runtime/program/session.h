@@ -20,9 +20,17 @@
 
 namespace ubp::program {
 
+// Why a process does not run the program, as far as it knows: the nearest to running it is kept.
+struct NotRun {
+  enum Nearness : std::uint32_t { kNothing, kNoModule, kNoFunction, kRefused };
+  std::uint32_t nearness;
+  std::uint32_t line, column;  // in the program; 0: it is not about a place
+  char message[1024], hint[512];
+};
+
 struct SessionHeader {
   static constexpr std::uint64_t kMagic = 0x4e4f495353504255;  // "UBPSSION"
-  static constexpr std::uint32_t kVersion = 1;
+  static constexpr std::uint32_t kVersion = 2;
   enum State : std::uint32_t { kWaiting, kAttached };
 
   std::uint64_t magic;
@@ -32,11 +40,13 @@ struct SessionHeader {
   std::uint64_t memory_offset, memory_bytes;
   // What changes.
   Control control;
-  std::uint32_t process;   // that runs it, by its id: the first that has what is to be probed; 0: none yet
-  std::uint32_t state;     // a State; a futex
-  std::uint32_t attached;  // probes: places, and blocks of begin and end
-  std::uint32_t is_read;   // the reader has seen that they are attached; a futex
-  std::uint32_t follows;   // every process runs it that has what is to be probed
+  std::uint32_t process;    // that runs it, by its id: the first that has what is to be probed; 0: none yet
+  std::uint32_t state;      // a State; a futex
+  std::uint32_t attached;   // probes: places, and blocks of begin and end
+  std::uint32_t is_read;    // the reader has seen that they are attached; a futex
+  std::uint32_t follows;    // every process runs it that has what is to be probed
+  std::uint32_t has_ended;  // the blocks of end have run, or are running
+  NotRun not_run;
 };
 
 class Session {
@@ -58,6 +68,11 @@ class Session {
 
   // Makes this process the one that runs the program. False: another one is.
   bool claim() const;
+  // For one alone: to run the blocks of end. False: another does.
+  bool claim_end() const;
+  // Of a process that does not run it, where nobody does yet.
+  void note(NotRun::Nearness nearness, std::uint32_t line, std::uint32_t column, std::string_view message,
+            std::string_view hint) const;
   // Says that its probes are attached, and waits until the reader has seen it; not for ever.
   void attach(std::uint32_t probes) const;
 

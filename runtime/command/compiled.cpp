@@ -8,6 +8,16 @@
 #include <variant>
 
 namespace ubp::command {
+namespace {
+
+void say_without_place(std::string_view level, std::string_view message, std::string_view hint) {
+  std::string text = fmt::format("{}: {}\n", level, message);
+  if (!hint.empty()) text += fmt::format("HINT: {}\n", hint);
+  std::fputs(text.c_str(), stderr);
+}
+
+}  // namespace
+
 void say(const Compiled& compiled, const program::Diagnostic& diagnostic) {
   std::string text = fmt::format("{}: {}: {}\n", program::place_of(compiled.name, diagnostic.span),
                                  diagnostic.is_warning ? "WARNING" : "ERROR", diagnostic.message);
@@ -17,10 +27,13 @@ void say(const Compiled& compiled, const program::Diagnostic& diagnostic) {
   std::fputs(text.c_str(), stderr);
 }
 
-void say_error(std::string_view message, std::string_view hint) {
-  std::string text = fmt::format("ERROR: {}\n", message);
-  if (!hint.empty()) text += fmt::format("HINT: {}\n", hint);
-  std::fputs(text.c_str(), stderr);
+void say_error(std::string_view message, std::string_view hint) { say_without_place("ERROR", message, hint); }
+void say_warning(std::string_view message, std::string_view hint) { say_without_place("WARNING", message, hint); }
+
+language::Span item_span(const language::Item& item) {
+  language::Position end = item.position;
+  end.column += static_cast<int>(item.text.size());
+  return {item.position, end};
 }
 
 std::optional<Compiled> compile(std::string name, std::string text, bool says_warnings) {

@@ -28,5 +28,9 @@ std::optional<Compiled> compile(std::string name, std::string text, bool says_wa
 void say(const Compiled& compiled, const program::Diagnostic& diagnostic);
 // One without a place. Standard error.
 void say_error(std::string_view message, std::string_view hint = {});
+void say_warning(std::string_view message, std::string_view hint = {});
+
+// Where an attach point stands.
+language::Span item_span(const language::Item& item);
 
 }  // namespace ubp::command

@@ -12,35 +12,14 @@
 #include <climits>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <string_view>
 
 #include "runtime/base/executable.h"
+#include "runtime/command/files.h"
 
 namespace ubp::command {
 namespace {
-
-bool is_file(const std::string& path) {
-  struct stat status {};
-  return stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
-}
-
-// As execvp(3): a name with a slash is a path, others are looked for in PATH.
-std::string find_in_path(const std::string& command) {
-  if (command.find('/') != std::string::npos) return command;
-  const char* const variable = std::getenv("PATH");
-  std::string_view path = variable != nullptr ? variable : "/bin:/usr/bin";
-  std::string other;
-  while (!path.empty()) {
-    const std::size_t end = std::min(path.find(':'), path.size());
-    std::string file = fmt::format("{}/{}", end == 0 ? "." : path.substr(0, end), command);
-    if (is_file(file)) {
-      if (access(file.c_str(), X_OK) == 0) return file;
-      if (other.empty()) other = file;
-    }
-    path.remove_prefix(std::min(end + 1, path.size()));
-  }
-  return other;
-}
 
 std::string beginning_of(const std::string& path) {
   std::string bytes(4096, '\0');
@@ -149,6 +128,19 @@ pid_t launch(const std::vector<std::string>& command, const std::string& library
   obstacle = {fmt::format("cannot execute '{}': {}", command[0], strerrordesc_np(error)), "",
               error == ENOENT ? kNotFound : kNotExecutable};
   return -1;
+}
+
+bool descends_from(pid_t process, pid_t ancestor) {
+  constexpr int kMost = 64;  // generations
+  for (int generation = 0; generation < kMost && process > 1; ++generation) {
+    if (process == ancestor) return true;
+    std::ifstream status(fmt::format("/proc/{}/status", process));
+    process = 0;
+    for (std::string line; std::getline(status, line);) {
+      if (line.starts_with("PPid:")) process = std::atoi(line.c_str() + 5);
+    }
+  }
+  return false;
 }
 
 }  // namespace ubp::command

@@ -30,4 +30,7 @@ bool can_be_probed(const std::string& command, std::string& found, Obstacle& obs
 pid_t launch(const std::vector<std::string>& command, const std::string& library, const std::string& session,
              Obstacle& obstacle);
 
+// Whether a process was started by another one, or by what that has started.
+bool descends_from(pid_t process, pid_t ancestor);
+
 }  // namespace ubp::command

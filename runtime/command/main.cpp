@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -11,6 +12,7 @@
 
 #include "runtime/command/compiled.h"
 #include "runtime/command/launch.h"
+#include "runtime/command/list.h"
 #include "runtime/command/run.h"
 
 namespace ubp::command {
@@ -87,8 +89,47 @@ int run_command(const std::vector<std::string>& arguments, const std::vector<std
   return run(options);
 }
 
+int list_command(const std::vector<std::string>& arguments) {
+  CLI::App app{"Lists what can be probed in ELF files.", "ubp list"};
+  ListOptions options;
+  std::vector<std::string> words;
+  bool is_verbose = false;
+  app.add_option("-e", options.programs, "a program, whose attach points are listed")
+      ->expected(1)
+      ->allow_extra_args(false);
+  app.add_flag("-v", is_verbose, "say more");
+  app.add_option("what", words, "uprobe:PATH:FUNCTION, usdt:PATH:PROVIDER:NAME, an ELF file, or a program's file");
+  try {
+    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+    app.parse(reversed);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  }
+  options.name = "stdin";
+  for (const std::string& word : words) {
+    std::ifstream file;
+    if (word.find(':') == std::string::npos && std::filesystem::is_regular_file(word)) file.open(word);
+    if (is_elf(word)) {
+      options.patterns.push_back(fmt::format("*:{}:*", word));
+    } else if (file.is_open()) {
+      options.name = word;
+      options.programs.push_back(whole(file));
+    } else {
+      options.patterns.push_back(word);
+    }
+  }
+  if (options.programs.empty() && options.patterns.empty()) {
+    say_error("nothing to list: give a pattern, a file, or a program with -e", "ubp list 'uprobe:./app:*'");
+    return EXIT_FAILURE;
+  }
+  return list(options);
+}
+
 constexpr char kUse[] =
-    "ubp run [-e PROGRAM]... [FILE] [-o FILE] [-f text|json] [-q] [-k] [--dry-run] [PARAMETERS] -- COMMAND ARGUMENTS...\n";
+    "USAGE:\n"
+    "    ubp run [-e PROGRAM]... [FILE] [-o FILE] [-f text|json] [-q] [-k] [--dry-run] [PARAMETERS] -- COMMAND ARGUMENTS...\n"
+    "    ubp list [-e PROGRAM] [uprobe:PATH:FUNCTION | usdt:PATH:PROVIDER:NAME | FILE]...\n"
+    "ubp(1) says more.\n";
 
 }  // namespace
 }  // namespace ubp::command
@@ -101,10 +142,11 @@ int main(int count, char** words) {
     command.assign(apart + 1, arguments.end());
     arguments.erase(apart, arguments.end());
   }
-  if (arguments.empty() || arguments.front() != "run") {
-    std::fputs(kUse, stderr);
-    return kFailed;
-  }
-  arguments.erase(arguments.begin());
-  return run_command(arguments, command);
+  const std::string what = arguments.empty() ? "" : arguments.front();
+  if (!arguments.empty()) arguments.erase(arguments.begin());
+  if (what == "run") return run_command(arguments, command);
+  if (what == "list") return list_command(arguments);
+  const bool is_asked = what == "-h" || what == "--help";
+  std::fputs(kUse, is_asked ? stdout : stderr);
+  return is_asked ? EXIT_SUCCESS : kFailed;
 }

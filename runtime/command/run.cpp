@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <x86gprintrin.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <cstdio>
@@ -20,7 +21,9 @@
 #include "runtime/command/compiled.h"
 #include "runtime/command/launch.h"
 #include "runtime/command/shell.h"
+#include "runtime/command/targets.h"
 #include "runtime/program/place.h"
+#include "runtime/program/program.h"
 #include "runtime/program/reader.h"
 #include "runtime/program/session.h"
 
@@ -50,6 +53,8 @@ class Run {
  private:
   program::ReaderOptions reader_options() const;
   void say_attached();
+  void run_end();
+  void say_not_run() const;
   void print(const std::string& text);
   void end();
   bool has_exited() const { return __atomic_load_n(&header_.control.gate, __ATOMIC_ACQUIRE) == Control::kExited; }
@@ -103,6 +108,9 @@ void Run::stop(pid_t child) {
     is_stopped_ = true;
     stopped_at_ = now;
     kill(child, SIGTERM);
+    // A shell or the like ends, and leaves what it has started.
+    const auto process = static_cast<pid_t>(__atomic_load_n(&header_.process, __ATOMIC_ACQUIRE));
+    if (process != child && descends_from(process, child)) kill(process, SIGTERM);
   } else if (now - stopped_at_ > kMostSeconds) {
     kill(child, SIGKILL);
   }
@@ -134,6 +142,7 @@ int Run::watch(pid_t child) {
     if (has_exited()) stop(child);
   }
   say_attached();  // it may have ended meanwhile
+  run_end();
   print(reader_.events());
   end();
   if (!is_attached_) return EXIT_FAILURE;
@@ -141,11 +150,38 @@ int Run::watch(pid_t child) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-void Run::end() {
-  if (!is_attached_) {
-    say_error("nothing was probed: no process that the command led to has what is to be probed");
-    return;
+// In place of a process that could not: it was killed, or replaced, or is one of several.
+void Run::run_end() {
+  const auto is_end = [](const language::Probe& probe) { return probe.event == language::Probe::Event::kEnd; };
+  const auto& probes = compiled_.tree.probes;
+  if (!is_attached_ || std::none_of(probes.begin(), probes.end(), is_end)) return;
+  if (__atomic_load_n(&header_.has_ended, __ATOMIC_ACQUIRE) != 0) return;
+  language::Program tree;
+  std::vector<program::Diagnostic> diagnostics;
+  language::parse(compiled_.text, language::kMaxItems, &tree);
+  const auto program = program::Program::compile(std::move(tree), diagnostics, &session_);
+  if (program == nullptr) return;
+  program->close();
+  program->run(language::Probe::Event::kEnd);
+}
+
+void Run::say_not_run() const {
+  const program::NotRun& why = header_.not_run;
+  constexpr std::string_view kNothing = "nothing was probed";
+  if (why.nearness == program::NotRun::kNothing)
+    return say_error(fmt::format("{}: the command did not get so far, or libubp is not let into it", kNothing));
+  const language::Position place{static_cast<int>(why.line), static_cast<int>(why.column)};
+  for (const language::Item& item : compiled_.items) {
+    if (item.position.line != place.line || item.position.column > place.column) continue;
+    const language::Span span = item_span(item);
+    if (span.end.column <= place.column) continue;
+    return say(compiled_, {span, fmt::format("{}; {}", why.message, kNothing), why.hint, false});
   }
+  say_error(fmt::format("{}: {}", kNothing, why.message), why.hint);
+}
+
+void Run::end() {
+  if (!is_attached_) return say_not_run();
   if (compiled_.analysis.prints_maps) print((options_.format == Format::kText ? "\n\n" : "") + reader_.all_maps());
   for (const program::Diagnostic& diagnostic : run_time_errors(compiled_.analysis, place_)) say(compiled_, diagnostic);
   const std::uint64_t lost = __atomic_load_n(place_.machine().lost, __ATOMIC_RELAXED);  // a number
@@ -161,7 +197,7 @@ void Run::end() {
 
 int run(const RunOptions& options) {
   const auto compiled = compile(options.name, options.text, options.says_warnings);
-  if (!compiled) return EXIT_FAILURE;
+  if (!compiled || !check_targets(*compiled, MissingProbes::kError, options.says_warnings)) return EXIT_FAILURE;
   std::string found;
   Obstacle obstacle;
   const std::string library = library_path();

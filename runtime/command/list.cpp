@@ -1,0 +1,169 @@
+// See list.h.
+#include "runtime/command/list.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <set>
+#include <stdexcept>
+#include <string_view>
+#include <variant>
+
+#include "runtime/command/compiled.h"
+#include "runtime/command/files.h"
+#include "runtime/language/spec.h"
+#include "runtime/symbols/elf_file.h"
+#include "runtime/symbols/notes.h"
+
+namespace ubp::command {
+namespace {
+
+using language::glob_match;
+
+// Every function's name, without versions, as it is in the file or its separate debug file.
+std::set<std::string> functions_in(const std::string& path) {
+  std::set<std::string> names;
+  const auto add = [&](const symbols::ElfFile& file, std::uint32_t table) {
+    const auto found = file.symbols(table);
+    if (!found) return;
+    for (const symbols::Symbol& symbol : *found) {
+      const unsigned type = ELF64_ST_TYPE(symbol.entry.st_info);
+      if ((type != STT_FUNC && type != STT_GNU_IFUNC) || symbol.entry.st_shndx == SHN_UNDEF) continue;
+      const std::string_view name = symbols::VersionedName(symbol.name).name;
+      if (!name.empty()) names.emplace(name);
+    }
+  };
+  const symbols::ElfFile file = symbols::ElfFile::open(path);
+  add(file, SHT_SYMTAB);
+  add(file, SHT_DYNSYM);
+  if (const auto debug = symbols::find_debug_file(path, file)) add(*debug, SHT_SYMTAB);
+  return names;
+}
+
+// "provider:name".
+std::set<std::string> marks_in(const std::string& path) {
+  std::set<std::string> names;
+  const symbols::ElfFile file = symbols::ElfFile::open(path);
+  const auto notes = file.section(".note.stapsdt");
+  if (!notes) return names;
+  for (const symbols::StaticMark& mark : symbols::static_marks(notes->bytes, notes->size))
+    names.insert(fmt::format("{}:{}", mark.provider, mark.name));
+  return names;
+}
+
+// By colons outside of quotes, which are taken away.
+std::vector<std::string> parts_of(std::string_view pattern) {
+  std::vector<std::string> parts(1);
+  bool is_quoted = false;
+  for (std::size_t i = 0; i < pattern.size(); ++i) {
+    if (pattern[i] == '"') {
+      is_quoted = !is_quoted;
+    } else if (is_quoted && pattern[i] == '\\' && i + 1 < pattern.size()) {
+      parts.back() += pattern[++i];
+    } else if (pattern[i] == ':' && !is_quoted) {
+      parts.emplace_back();
+    } else {
+      parts.back() += pattern[i];
+    }
+  }
+  return parts;
+}
+
+// What is listed for one kind of probe, of every file that a target means.
+template <typename NamesIn>
+void print(std::string_view kind, const std::string& target, const std::string& pattern, const NamesIn& names_in) {
+  for (const std::string& path : files_of(target)) {
+    std::string lines;
+    try {
+      for (const std::string& name : names_in(path)) {
+        if (glob_match(pattern, name)) lines += fmt::format("{}:{}:{}\n", kind, path, name);
+      }
+    } catch (const std::runtime_error&) {  // no ELF file, or a damaged one: it has nothing to list
+      continue;
+    }
+    std::fputs(lines.c_str(), stdout);
+  }
+}
+
+bool is_kind(const std::string& pattern, std::string_view kind, std::string_view shorter) {
+  return pattern == shorter || glob_match(pattern, kind);
+}
+
+void list_pattern(const std::string& pattern) {
+  const std::vector<std::string> parts = parts_of(pattern);
+  if (parts.size() < 2 || parts[1].empty()) {
+    say_warning(fmt::format("'{}' names no file: what is probed is a process's own", pattern),
+                "uprobe:PATH:FUNCTION, usdt:PATH:PROVIDER:NAME, with '*' anywhere");
+    return;
+  }
+  const std::string& last = parts.back();
+  const std::string name = parts.size() > 2 ? last : "*";
+  const bool returns = parts[0] == "uretprobe" || parts[0] == "ur";
+  if (returns || is_kind(parts[0], "uprobe", "u"))
+    print(returns ? "uretprobe" : "uprobe", parts[1], name, functions_in);
+  if (is_kind(parts[0], "usdt", "U")) {
+    const std::string provider = parts.size() > 3 && !parts[2].empty() ? parts[2] : "*";
+    print("usdt", parts[1], fmt::format("{}:{}", provider, name), marks_in);
+  }
+}
+
+void list_patterns(std::string_view patterns) {
+  if (patterns.find('.') != std::string_view::npos && patterns.find_first_of(":*") == std::string_view::npos) {
+    say_warning(
+        fmt::format("It appears that '{0}' is a filename but the file does not exist. Treating '{0}' as a search "
+                    "pattern.",
+                    patterns));
+  }
+  bool is_quoted = false;
+  std::string pattern;
+  for (const char c : fmt::format("{},", patterns)) {
+    is_quoted ^= c == '"';
+    if (c != ',' || is_quoted) {
+      if (c != ' ' || is_quoted) pattern += c;
+      continue;
+    }
+    if (!pattern.empty()) list_pattern(pattern);
+    pattern.clear();
+  }
+}
+
+bool list_program(const std::string& name, const std::string& text) {
+  language::Program tree;
+  const Compiled compiled{name, text, {}, {}, {}};
+  const auto parsed = language::parse(text, language::kMaxItems, &tree);
+  if (const auto* error = std::get_if<language::Error>(&parsed)) {
+    say(compiled, {{error->position, error->end}, error->message, {}, false});
+    return false;
+  }
+  for (const language::Item& item : std::get<std::vector<language::Item>>(parsed)) {
+    const auto* symbol = std::get_if<language::SymbolTarget>(&item.target);
+    if (item.exclude || symbol == nullptr) continue;
+    if (item.module.empty()) {
+      say(compiled, {item_span(item), "the command's own functions are not known here", "name its file", true});
+      continue;
+    }
+    const std::string pattern(symbols::VersionedName(symbol->pattern).name);
+    print(language::kind_name(item.kind), item.module, pattern, functions_in);
+  }
+  return true;
+}
+
+}  // namespace
+
+bool is_elf(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  char magic[SELFMAG] = {};
+  file.read(magic, sizeof magic);
+  return file && std::string_view(magic, sizeof magic) == ELFMAG;
+}
+
+int list(const ListOptions& options) {
+  bool is_good = true;
+  for (const std::string& program : options.programs) is_good &= list_program(options.name, program);
+  for (const std::string& patterns : options.patterns) list_patterns(patterns);
+  return is_good ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+}  // namespace ubp::command

@@ -1,0 +1,84 @@
+// `ubp list`: what files have that can be probed.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "harness.h"
+
+using namespace ubp::test;
+
+namespace {
+
+Outcome ubp_list(std::vector<std::string> words, const std::string& folder = {}) {
+  const char* const ubp = std::getenv("UBP_TEST_COMMAND");
+  REQUIRE(ubp != nullptr);
+  words.insert(words.begin(), {ubp, "list"});
+  return run({.argv = std::move(words), .preload = false, .timeout_s = 60, .folder = folder});
+}
+
+}  // namespace
+
+TEST_CASE("list_functions: by file and name, each with globs, sorted, spelt as the path is") {
+  const std::string hello = fixture("fx_hello"), folder = hello.substr(0, hello.rfind('/'));
+  const auto lines_of = [&](const std::string& kind, const std::string& path, std::vector<std::string> names) {
+    std::string text;
+    for (const std::string& name : names) text += kind + ":" + path + ":" + name + "\n";
+    return text;
+  };
+  CHECK(ubp_list({"uprobe:" + hello + ":comp*"}).out == lines_of("uprobe", hello, {"compare_lengths", "compute"}));
+  CHECK(ubp_list({"u:" + hello + ":compute"}).out == lines_of("uprobe", hello, {"compute"}));
+  CHECK(ubp_list({"ur:" + hello + ":compute"}).out == lines_of("uretprobe", hello, {"compute"}));
+  CHECK(ubp_list({"*:" + hello + ":compute"}).out == lines_of("uprobe", hello, {"compute"}));
+  CHECK(ubp_list({"uprobe:" + hello + ":\"compute\", uprobe:" + hello + ":compar*"}).out ==
+        lines_of("uprobe", hello, {"compute", "compare_lengths"}));
+  CHECK(ubp_list({"uprobe:./fx_hell*:compute"}, folder).out == lines_of("uprobe", "./fx_hello", {"compute"}));
+  CHECK(ubp_list({"-e", "uprobe:" + hello + ":compu*, uprobe:" + hello + ":compare_lengths { @ = count() }"}).out ==
+        lines_of("uprobe", hello, {"compute", "compare_lengths"}));
+  // A file by itself: all it has. Those of a program's text.
+  const std::vector<std::string> all = lines(ubp_list({hello}).out);
+  CHECK(std::is_sorted(all.begin(), all.end()));
+  CHECK(std::count(all.begin(), all.end(), "uprobe:" + hello + ":compute") == 1);
+  CHECK(ubp_list({"uprobe:" + hello + ":*"}).out == ubp_list({hello}).out);
+  ScratchFolder scratch;
+  write_file(scratch.path() + "/program.bt", "begin { }\nuprobe:" + hello + ":compute { }\n");
+  CHECK(ubp_list({scratch.path() + "/program.bt"}).out == lines_of("uprobe", hello, {"compute"}));
+}
+
+TEST_CASE("list_libraries: by the name that the dynamic linker's cache knows; aliases too") {
+  const Outcome found = ubp_list({"uprobe:libc:*malloc", "uprobe:libc.so.6:mem?py"});
+  CHECK(found.end() == "exit 0");
+  CHECK(found.err.empty());
+  for (const std::string name : {":malloc\n", ":__libc_malloc\n", ":memcpy\n"}) {
+    CAPTURE(name);
+    CHECK(found.out.find("libc.so.6" + name) != std::string::npos);
+  }
+  CHECK(found.out.find('@') == std::string::npos);
+}
+
+TEST_CASE("list_marks: static marks, by provider and name") {
+  const std::string all = ubp_list({"usdt:libstdc++:*"}).out;
+  CHECK(count_prefix(all, "usdt:/") == static_cast<int>(lines(all).size()));
+  for (const std::string pattern : {"usdt:libstdc++:libstdcxx:throw", "usdt:libstdc++::throw", "U:libstdc++:thro*"}) {
+    CAPTURE(pattern);
+    const std::vector<std::string> found = lines(ubp_list({pattern}).out);
+    REQUIRE(found.size() == 1);
+    CHECK(found[0].substr(found[0].rfind('/')).find(":libstdcxx:throw") != std::string::npos);
+    CHECK(all.find(found[0] + "\n") != std::string::npos);
+  }
+  CHECK(ubp_list({"usdt:libstdc++:other:throw"}).out.empty());
+  CHECK(ubp_list({"usdt:" + fixture("fx_hello") + ":*"}).out.empty());
+}
+
+TEST_CASE("list_nothing: no output and status 0; a mistake in a program: status 1") {
+  for (const std::string pattern :
+       {"uprobe:./none:*", "uprobe:/etc/passwd:*", "uprobe:libc:no_such_function", "no.bt"}) {
+    CAPTURE(pattern);
+    const Outcome none = ubp_list({pattern});
+    CHECK(none.end() == "exit 0");
+    CHECK(none.out.empty());
+    CHECK(none.err.empty() == (pattern != "no.bt"));
+  }
+  CHECK(ubp_list({"-e", "uprobe:libc:"}).end() == "exit 1");
+  CHECK(ubp_list({}).end() == "exit 1");
+}

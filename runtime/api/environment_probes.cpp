@@ -10,6 +10,7 @@
 
 #include "runtime/api/api.h"
 #include "runtime/base/cancellation.h"
+#include "runtime/base/executable.h"
 #include "runtime/program/program.h"
 #include "runtime/program/reader.h"
 #include "runtime/report/report.h"
@@ -78,11 +79,51 @@ Request request_of(Program* program, std::uint32_t probe, const std::vector<Item
   return request;
 }
 
+// A library may be loaded later, where a program is there from the beginning.
+bool may_come_later(const Item& item) {
+  const std::string_view name = std::string_view(item.module).substr(item.module.rfind('/') + 1);
+  return !item.exclude && (name.starts_with("lib") || name.find(".so") != std::string_view::npos);
+}
+
+// Whether this process is there to execute the one that is meant: what all have, such as libc, is not probed in it.
+bool is_wrapper(const std::vector<Item>& items) {
+  constexpr std::string_view kWrappers[] = {"chrt",    "env",    "ionice", "nice",    "nohup",   "prlimit",
+                                            "setarch", "setsid", "stdbuf", "taskset", "timeout", "unshare"};
+  const std::string path = executable_link();
+  const std::string_view name = std::string_view(path).substr(path.rfind('/') + 1);
+  const bool means_any =
+      std::all_of(items.begin(), items.end(), [](const Item& item) { return item.exclude || may_come_later(item); });
+  return means_any && std::find(std::begin(kWrappers), std::end(kWrappers), name) != std::end(kWrappers);
+}
+
+Problem not_found(std::string message) { return {UBP_E_NOT_FOUND, {0, 0}, 0, 0, "", "", std::move(message), ""}; }
+
+// Whether anything is there that this process can be probed for. Of a session.
+bool has_what_is_meant(const std::vector<Item>& items, const std::vector<Operation>& operations) {
+  std::uint64_t found = 0;
+  for (const Operation& operation : operations) {
+    ubp_probe_stats stats{};
+    interface().registry.read(operation.id, stats);
+    found += stats.probes;
+  }
+  return found != 0 || std::all_of(items.begin(), items.end(), [](const Item& item) { return item.exclude; }) ||
+         std::any_of(items.begin(), items.end(), [](const Item& item) { return item.pending; });
+}
+
 // Registers everything, armed after begin has run. Under the ApiLock.
 void register_all(std::vector<Item> items, Program* program, std::uint32_t flags, Registered& registered) {
   Registry& registry = interface().registry;
   if ((flags & UBP_PROBE_PENDING) != 0) {
     for (Item& item : items) item.pending = !item.exclude;
+  }
+  if (g_session != nullptr) {
+    if (g_session->header().forgives_missing != 0) flags |= UBP_PROBE_IGNORE_MISSING;
+    for (Item& item : items) item.awaited = may_come_later(item);
+    if (is_wrapper(items)) {
+      registered.status = UBP_E_NOT_FOUND;
+      registered.problems.push_back(not_found(fmt::format("{} executes no other program", executable_link())));
+      return;
+    }
   }
   std::vector<std::uint32_t> groups;  // in the order of their first items
   for (const Item& item : items) {
@@ -111,6 +152,11 @@ void register_all(std::vector<Item> items, Program* program, std::uint32_t flags
     operations.push_back({Operation::kRegister, *id});
   }
   progress.clear();
+  if (g_session != nullptr && registered.status == UBP_OK && !has_what_is_meant(items, operations)) {
+    registered.status = UBP_E_NOT_FOUND;
+    registered.problems.push_back(not_found(fmt::format("{}{}' is loaded", plan::kNoModule, items.front().module)));
+    registered.problems.back().position = items.front().position;
+  }
   const bool is_its = g_session == nullptr || registered.status != UBP_OK || g_session->claim();
   const bool is_more = !is_its && g_session->header().follows != 0;  // begin has run in another process
   if (registered.status == UBP_OK && program != nullptr && is_its) program->run(language::Probe::Event::kBegin);

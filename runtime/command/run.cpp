@@ -197,7 +197,8 @@ void Run::end() {
 
 int run(const RunOptions& options) {
   const auto compiled = compile(options.name, options.text, options.says_warnings);
-  if (!compiled || !check_targets(*compiled, MissingProbes::kError, options.says_warnings)) return EXIT_FAILURE;
+  constexpr MissingProbes missing = MissingProbes::kError;
+  if (!compiled || !check_targets(*compiled, missing, options.says_warnings)) return EXIT_FAILURE;
   std::string found;
   Obstacle obstacle;
   const std::string library = library_path();
@@ -223,6 +224,7 @@ int run(const RunOptions& options) {
   try {
     const auto session = Session::create(texts, program::Place::bytes(compiled->analysis));
     session->header().follows = options.follows ? 1 : 0;
+    session->header().forgives_missing = missing != MissingProbes::kError ? 1 : 0;
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, nullptr);

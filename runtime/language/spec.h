@@ -43,6 +43,7 @@ struct Item {
   Position target_position{};  // of the symbol or address
   bool exclude = false;        // "!item": removes what an earlier item matched
   bool pending = false;        // [missing=pending]: also for modules that are loaded later
+  bool awaited = false;        // pending, if no such module is loaded when the plan is made
   Kind kind = Kind::kEntry;
   std::string module;  // basename glob; empty: the executable
   std::variant<SymbolTarget, AddressTarget> target;

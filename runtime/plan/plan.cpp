@@ -275,7 +275,10 @@ language::Item Plan::as_named(const language::Item& item) const {
 std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
   const language::Item item = as_named(items_[item_index]);
   const std::vector<std::uint32_t> modules = modules_matching(item);
-  if (modules.empty()) return item.exclude || item.pending ? std::nullopt : std::optional(unknown_module(item));
+  if (modules.empty()) {
+    items_[item_index].pending |= item.awaited;
+    return item.exclude || items_[item_index].pending ? std::nullopt : std::optional(unknown_module(item));
+  }
   Found found;
   found.item = item_index;
   found.excludes = item.exclude;

@@ -40,12 +40,13 @@ struct SessionHeader {
   std::uint64_t memory_offset, memory_bytes;
   // What changes.
   Control control;
-  std::uint32_t process;    // that runs it, by its id: the first that has what is to be probed; 0: none yet
-  std::uint32_t state;      // a State; a futex
-  std::uint32_t attached;   // probes: places, and blocks of begin and end
-  std::uint32_t is_read;    // the reader has seen that they are attached; a futex
-  std::uint32_t follows;    // every process runs it that has what is to be probed
-  std::uint32_t has_ended;  // the blocks of end have run, or are running
+  std::uint32_t process;           // that runs it, by its id: the first that has what is to be probed; 0: none yet
+  std::uint32_t state;             // a State; a futex
+  std::uint32_t attached;          // probes: places, and blocks of begin and end
+  std::uint32_t is_read;           // the reader has seen that they are attached; a futex
+  std::uint32_t follows;           // every process runs it that has what is to be probed
+  std::uint32_t forgives_missing;  // what is not found is left out
+  std::uint32_t has_ended;         // the blocks of end have run, or are running
   NotRun not_run;
 };
 

@@ -222,6 +222,34 @@ TEST_CASE("run_wrappers: programs that execute another lead to the one that has 
   CHECK(none.err.find("nothing was probed") != std::string::npos);
 }
 
+TEST_CASE("run_libraries: in the command, not in what executes it; those that come later; and those that never do") {
+  const std::string hello = fixture("fx_hello");
+  for (const Words& wrapper : {Words{"env", "A=B"}, Words{"nice", "timeout", "20"}}) {
+    Words command = wrapper;
+    command.push_back(hello);
+    const Outcome probed = ubp_run("uprobe:libc:malloc { @[comm] = count() } begin { @begun[comm] = 1 }", command);
+    CHECK(value_of(probed.out, "@[fx_hello]") != ~std::uint64_t{0});
+    CHECK(count_prefix(probed.out, "@[") == 1);
+    CHECK(probed.out.find("@begun[fx_hello]: 1\n") != std::string::npos);
+  }
+  const Outcome none = ubp_run("begin { }", {"env"});
+  CHECK(none.end() == "exit 1");
+  CHECK(none.err.find("nothing was probed: ") != std::string::npos);
+  const std::string plugin = fixture("libfx_plugin.so");
+  const Outcome loaded = ubp_run("main { @m = count() } uprobe:" + plugin + ":plugin_work { @ = count() }",
+                                 {fixture("fx_dlopen"), plugin, "3"});
+  CHECK(loaded.end() == "exit 0");
+  CHECK(value_of(loaded.out, "@") == 33);  // 10 calls and the constructor's, each time
+  CHECK(value_of(loaded.out, "@m") == 1);
+  const Outcome some = ubp_run("compute { @n = count() } uprobe:libnever:f { @never = count() }", {hello});
+  CHECK(some.end() == "exit 7");
+  CHECK(value_of(some.out, "@n") == 2);
+  CHECK(some.out.find("@never") == std::string::npos);
+  const Outcome gone = ubp_run("uprobe:libnever:f { @never = count() }", {hello});
+  CHECK(gone.end() == "exit 1");
+  CHECK(gone.err.find("no module 'libnever' is loaded; nothing was probed") != std::string::npos);
+}
+
 TEST_CASE("run_follow: every process that has it") {
   const std::string hello = fixture("fx_hello");
   const Words command{"sh", "-c", "\"$0\"; \"$0\"; exec \"$0\"", hello};

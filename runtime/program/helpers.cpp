@@ -201,6 +201,9 @@ Chunk* chunk_at(const Machine* machine, std::uint64_t index) {
 
 // A chunk that nobody has, by number from 1 on; 0: there is none.
 std::uint32_t take_chunk(Machine* machine) {
+  constexpr std::uint64_t kPause = 1 << 20;  // ticks: a look at all of them takes a while
+  const std::uint64_t now = __rdtsc();
+  if (now < __atomic_load_n(&machine->look_again, __ATOMIC_RELAXED)) return 0;  // a number on its own
   for (std::uint64_t look = 0; look < machine->chunk_count; ++look) {
     const std::uint64_t turn = __atomic_fetch_add(machine->next_chunk, 1, __ATOMIC_RELAXED);  // only where to look
     const std::uint64_t index = turn % machine->chunk_count;
@@ -212,6 +215,7 @@ std::uint32_t take_chunk(Machine* machine) {
     chunk->process = static_cast<std::uint32_t>(g_process.tasks.pid);
     return static_cast<std::uint32_t>(index + 1);
   }
+  __atomic_store_n(&machine->look_again, now + kPause, __ATOMIC_RELAXED);  // as above
   return 0;
 }
 

@@ -127,6 +127,7 @@ struct Machine {
   std::uint8_t* chunks = nullptr;
   std::uint64_t chunk_count = 0;
   std::uint64_t* next_chunk = nullptr;   // where to look for one
+  std::uint64_t look_again = 0;          // by the timestamp counter: there was none just now
   std::uint32_t* task_chunks = nullptr;  // each task's, from 1 on; 0: none
   std::uint64_t start_ns = 0;            // CLOCK_BOOTTIME
   std::uint64_t random = 0;

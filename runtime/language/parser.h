@@ -43,7 +43,8 @@ class Parser {
   bool expect_no_name();
   bool parse_options(Item& item);
   bool parse_more(std::vector<Item>& items);  // the attach points behind the first one, and the block
-  std::optional<Probe::Event> find_event() const;
+  std::optional<Probe::Event> find_event(const Cursor& at) const;
+  bool parse_events();
   bool begins_definition() const;
   bool parse_program(Probe::Event event, const Cursor& begin);
   bool has_program() const;

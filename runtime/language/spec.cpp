@@ -67,10 +67,8 @@ bool Parser::parse_list(std::vector<Item>& items, std::size_t most) {
       move_to(parser.end());
       continue;
     }
-    if (const auto event = find_event()) {
-      const Cursor begin = cursor();
-      offset_ += event == Probe::Event::kBegin ? 5 : 3;
-      if (!parse_program(*event, begin)) return false;
+    if (find_event(cursor())) {
+      if (!parse_events()) return false;
       continue;
     }
     Item item;
@@ -95,20 +93,45 @@ bool Parser::begins_definition() const {
 }
 
 // "begin" and "end" are functions' names, too, where no block follows.
-std::optional<Probe::Event> Parser::find_event() const {
+std::optional<Probe::Event> Parser::find_event(const Cursor& at) const {
   constexpr std::pair<std::string_view, Probe::Event> kEvents[] = {{"begin", Probe::Event::kBegin},
                                                                    {"BEGIN", Probe::Event::kBegin},
                                                                    {"end", Probe::Event::kEnd},
                                                                    {"END", Probe::Event::kEnd}};
   if (program_ == nullptr) return std::nullopt;
   for (const auto& [word, event] : kEvents) {
-    if (!text_.substr(offset_).starts_with(word)) continue;
-    Lexer ahead(text_, {offset_ + word.size(), line_, line_start_});
+    if (!text_.substr(at.offset).starts_with(word)) continue;
+    Lexer ahead(text_, {at.offset + word.size(), at.line, at.line_start});
     const char next = ahead.skip_blanks();
-    const bool is_apart = ahead.cursor().offset > offset_ + word.size();
+    const bool is_apart = ahead.cursor().offset > at.offset + word.size();
     if (next == '{' || (next == '/' && is_apart)) return event;
+    if (next != ',') continue;
+    ahead.next();
+    ahead.skip_blanks();
+    if (find_event(ahead.cursor())) return event;
   }
   return std::nullopt;
+}
+
+// "begin, end", and their block, which each has for itself.
+bool Parser::parse_events() {
+  const Cursor begin = cursor();
+  std::vector<Probe::Event> events;
+  while (const auto event = find_event(cursor())) {
+    events.push_back(*event);
+    offset_ += event == Probe::Event::kBegin ? 5 : 3;
+    Lexer ahead(text_, cursor());
+    if (ahead.skip_blanks() != ',') break;
+    ahead.next();
+    ahead.skip_blanks();
+    move_to(ahead.cursor());
+  }
+  const Cursor block = cursor();
+  for (const Probe::Event event : events) {
+    move_to(block);
+    if (!parse_program(event, begin)) return false;
+  }
+  return true;
 }
 
 // Behind an attach point: does a filter or a block stand there, on the same line or at the beginning of the next?

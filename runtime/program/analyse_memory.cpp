@@ -72,6 +72,7 @@ Type Analyser::member(const Node& node) {
           fmt::format("Struct/union of type '{}' does not contain a field named '{}'", type.name, node.text));
   if (member.type.is(TypeKind::kUnknown))
     error(node.span, fmt::format("'{}' is of a type that programs have no values of", node.text));
+  if (member.bits != 0 && member.type.is(TypeKind::kInteger)) return integer(member.type.bits, false);
   return member.type.is(TypeKind::kUnknown) ? Type{} : std::move(member.type);
 }
 
@@ -80,7 +81,8 @@ Type Analyser::index(const Node& node) {
   const Type type = expression(*node.children[0]);
   expression(which);
   need_number(which, "an index");
-  site_of(node, type.is(TypeKind::kPointer) ? Site::Kind::kAddress : Site::Kind::kBounds);
+  if (!type.is(TypeKind::kTuple))
+    site_of(node, type.is(TypeKind::kPointer) ? Site::Kind::kAddress : Site::Kind::kBounds);
   std::int64_t number = 0;
   const bool is_literal = literal(which, number);
   const auto check = [&](std::uint64_t count) {
@@ -101,8 +103,10 @@ Type Analyser::index(const Node& node) {
     }
     case TypeKind::kString: check(type.bytes); return integer(8, true);
     case TypeKind::kTuple:
-      if (is_literal && static_cast<std::uint64_t>(number) < type.elements.size())
+      if (is_literal && static_cast<std::uint64_t>(number) < type.elements.size()) {
+        out_.facts[node.id].index = static_cast<std::uint32_t>(number);
         return type.elements[static_cast<std::size_t>(number)];
+      }
       error(node.span,
             fmt::format("Invalid tuple index: {}. Found {} elements in tuple.", number, type.elements.size()));
       return {};

@@ -61,7 +61,7 @@ bool Assembler::locate_element(const Node& node) {
   const Type& type = analysis_.type(base);
   if (type.is(TypeKind::kTuple)) {
     const bool is_remote = locate(base);
-    add(rax, element_offset(type, which.number));
+    add(rax, element_offset(type, analysis_.of(node).index));
     return is_remote;
   }
   const std::uint32_t size = std::max(analysis_.type(node).size(), 1U);
@@ -120,7 +120,7 @@ void Assembler::load(const Type& type, bool is_remote, std::uint32_t site) {
   mov(rdi, rbx);
   mov(rsi, rax);
   lea(rdx, at(whole));
-  mov(ecx, type.bytes);
+  mov(ecx, type.frame_bytes());
   mov(r8d, site);
   invoke(&read_bytes);
   lea(rax, at(whole));
@@ -145,7 +145,7 @@ void Assembler::member(const Node& node) {
   if (above != 0) shl(rax, static_cast<int>(above));
   const auto below = static_cast<int>(64U - its.bits);
   if (below == 0) return;
-  type.is_signed&& type.is(TypeKind::kInteger) ? sar(rax, below) : shr(rax, below);
+  shr(rax, below);
 }
 
 void Assembler::cast_to_array(const Node& node) {

@@ -22,13 +22,9 @@ std::uint64_t word_of(const Type& type, const std::uint8_t* bytes) {
 std::string member_text(const Member& member, const std::uint8_t* whole, Format format) {
   const std::uint8_t* const bytes = whole + member.offset;
   if (member.bits == 0) return c_text(member.type, bytes, format);
-  Type type = member.type;
-  type.is_signed = type.is_signed && type.is(TypeKind::kInteger);
-  const std::uint64_t all = word_of(integer(static_cast<std::uint8_t>(type.size() * 8), false), bytes)
-                            << (64U - member.shift - member.bits);
-  const unsigned below = 64U - member.bits;
-  const std::uint64_t word =
-      type.is_signed ? static_cast<std::uint64_t>(static_cast<std::int64_t>(all) >> below) : all >> below;
+  const Type type = integer(64, false);  // as members of so few bits are read
+  const std::uint64_t all = word_of(integer(static_cast<std::uint8_t>(member.type.size() * 8), false), bytes);
+  const std::uint64_t word = all << (64U - member.shift - member.bits) >> (64U - member.bits);
   return format == Format::kText ? text_of(type, &word) : json_of(type, &word);
 }
 

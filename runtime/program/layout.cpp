@@ -8,13 +8,6 @@
 namespace ubp::program {
 namespace {
 
-std::uint32_t alignment_of(const Type& type) {
-  if (type.is(TypeKind::kStruct)) return type.layout != nullptr ? type.layout->alignment : 1;
-  if (type.is(TypeKind::kArray)) return alignment_of(type.elements.front());
-  if (type.is(TypeKind::kString)) return 1;
-  return std::max<std::uint32_t>(type.size(), 1);
-}
-
 std::uint32_t round_up(std::uint32_t value, std::uint32_t alignment) {
   return (value + alignment - 1) / alignment * alignment;
 }
@@ -47,7 +40,7 @@ void Types::lay_out(const language::StructDefinition& definition) {
     const bool is_text = type.is(TypeKind::kArray) && field.type.starts_with("int8[") &&
                          type.elements.front().is(TypeKind::kInteger) && type.bytes != 0;
     if (is_text) type = string_of(type.bytes);
-    const std::uint32_t alignment = definition.is_packed ? 1 : alignment_of(type);
+    const std::uint32_t alignment = definition.is_packed ? 1 : type.alignment();
     Member member{field.name, type, 0, 0, 0};
     if (field.bits >= 0) {
       const auto bits = static_cast<std::uint32_t>(field.bits);

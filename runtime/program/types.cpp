@@ -8,6 +8,8 @@
 #include <string_view>
 #include <utility>
 
+#include "runtime/program/layout.h"
+
 namespace ubp::program {
 namespace {
 
@@ -44,7 +46,30 @@ std::uint32_t Type::size() const {
     case TypeKind::kArray:
     case TypeKind::kStruct: return bytes;
     case TypeKind::kVoid: return 1;  // as pointers to it count
+    case TypeKind::kTuple: {
+      std::uint32_t sum = 0, most = 1;
+      for (const Type& element : elements) {
+        const std::uint32_t its = element.alignment();
+        most = std::max(most, its);
+        sum = (sum + its - 1) / its * its + element.size();
+      }
+      return (sum + most - 1) / most * most;
+    }
     default: return words() * kWord;
+  }
+}
+
+std::uint32_t Type::alignment() const {
+  switch (kind) {
+    case TypeKind::kStruct: return layout != nullptr ? layout->alignment : 1;
+    case TypeKind::kArray: return elements.front().alignment();
+    case TypeKind::kString: return 1;
+    case TypeKind::kTuple: {
+      std::uint32_t most = 1;
+      for (const Type& element : elements) most = std::max(most, element.alignment());
+      return most;
+    }
+    default: return std::clamp<std::uint32_t>(size(), 1, kWord);
   }
 }
 

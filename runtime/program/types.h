@@ -61,8 +61,11 @@ struct Type {
   }
   // Laid out as C does.
   bool is_c() const { return is(TypeKind::kArray) || is(TypeKind::kStruct); }
-  // Bytes in the program's memory; of an array or a struct with all its members.
+  // Bytes in the program's memory; of a tuple as if it were a struct. What its address is a multiple of.
   std::uint32_t size() const;
+  std::uint32_t alignment() const;
+  // Bytes where it lies in the frame, by its address.
+  std::uint32_t frame_bytes() const { return is_c() || is(TypeKind::kString) ? bytes : words() * 8; }
   std::uint32_t words() const;
 };
 

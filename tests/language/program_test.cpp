@@ -252,4 +252,13 @@ TEST_CASE("program: the part that is C's") {
   CHECK(parsed("struct; union;").items.size() == 2);
 }
 
+TEST_CASE("program: begin and end may share a block") {
+  const Parsed both = parsed("begin, END { @++ }\nf { @-- }");
+  REQUIRE(both.program.probes.size() == 3);
+  CHECK(both.program.probes[0].event == Probe::Event::kBegin);
+  CHECK(both.program.probes[1].event == Probe::Event::kEnd);
+  CHECK(shown(*both.program.probes[0].block) == shown(*both.program.probes[1].block));
+  CHECK(both.items.size() == 1);
+}
+
 }  // namespace ubp::language

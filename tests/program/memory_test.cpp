@@ -81,14 +81,18 @@ TEST_CASE("memory: members, elements and what pointers lead to") {
       {"$g = $o->grid; print($g[1]); print($g[1][0])", "[4,5,255]\n4\n"},
       {"print($o->next->text); print($o->next->next)", "other\n0x0\n"},
       {"print($o->wide); print($o->narrow)", "-1\n65535\n"},
-      {"print(($o->low, $o->high, $o->far))", fmt::format("(5, -9, {})\n", 0x1ffffffffULL)},
+      {"print(($o->low, $o->high, $o->far))", fmt::format("(5, {}, {})\n", -9 & 31, 0x1ffffffffULL)},
       {"print($o->colour); printf(\"%d\\n\", $o->colour); print($o->colour + 1)", "kGreen\n7\n8\n"},
       {"print($o->inner)", "{ .tag = -7, .pair = [300,-300] }\n"},
       {"$i = $o->inner; print($i.pair[1]); @ = $i", "-300\n@: { .tag = -7, .pair = [300,-300] }\n"},
       {"@[$o->inner, 1] = 2", "@[{ .tag = -7, .pair = [300,-300] }, 1]: 2\n"},
       {"print($o->inner == $o->next->inner); print($o->inner == $o->inner)", "false\ntrue\n"},
+      {"$t = (1, \"abc\", (int16)2); print(*&$t); print(sizeof($t)); print($t[2])", "(1, abc, 2)\n8\n2\n"},
       {"print(kBlue); print((enum Colour)7)", "kBlue\nkGreen\n"},
       {"print(((int8[8])258)[1]); print((uint16)((int8[2])513)); print((int8[])\"ab\")", "1\n513\n[97,98,0]\n"},
+      {"printf(\"%r %rh %rx\\n\", buf($o->text, 3), buf(\"\\n!\", 2), buf(\"a\", 1))", "hel 0a 21 \\x61\n"},
+      {"@[buf($o->text, 2)] = buf($o->inner.pair); print(buf($o, 5) == buf($o->text, 5))",
+       "true\n@[he]: ,\\x01\\xd4\\xfe\n"},
   };
   for (const auto& [block, wanted] : cases) {
     CAPTURE(block);

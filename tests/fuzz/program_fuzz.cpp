@@ -93,6 +93,20 @@ std::string text_of(const std::uint8_t* bytes, std::size_t size) {
                                          "arg0",
                                          ".0",
                                          "0x7fffffffffffffff",
+                                         "struct s { int a; char b[4]; struct s *n; int c : 3; }",
+                                         "(struct s*)",
+                                         "->n",
+                                         ".a",
+                                         "*",
+                                         "&$x",
+                                         "sizeof(",
+                                         "(int8[])",
+                                         "[2]",
+                                         "buf(",
+                                         "enum e { A, B = 3 }",
+                                         "A",
+                                         "for ($i : 0..3) {",
+                                         "config = { max_strlen = 64 }",
                                          "lhist(1,0,9,2)"};
   if (size == 0 || bytes[0] != 1) return {reinterpret_cast<const char*>(bytes), size};
   std::string text;

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 #include "runtime/program/analyser.h"
@@ -29,11 +30,14 @@ void Analyser::run() {
   constexpr int kMostPasses = 100;  // each widens something; types are small
   out_.facts.resize(program_.nodes);
   out_.reads_registers.resize(program_.probes.size());
+  const char* const time_map = std::getenv("BPFTRACE_DUMMY_TS_MAP");
   for (int pass = 0; pass < kMostPasses; ++pass) {
     changed_ = false;
     visit_all();
     if (is_last_ && !changed_) break;
     is_last_ = !changed_;
+    if (const auto found = time_map != nullptr ? maps_.find(time_map) : maps_.end(); found != maps_.end())
+      out_.time_map = found->second;
   }
   std::stable_sort(out_.diagnostics.begin(), out_.diagnostics.end(),
                    [](const Diagnostic& a, const Diagnostic& b) { return a.is_warning < b.is_warning; });

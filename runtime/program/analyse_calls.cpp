@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "runtime/program/analyser.h"
 #include "runtime/program/format.h"
@@ -91,7 +93,7 @@ Type Analyser::aggregation(const Node& node, const FunctionRow& row) {
     assigned_call_ = nullptr;
     is_signed = expression(*node.children[0]).is_signed;
     need_number(*node.children[0], fmt::format("what {}() takes", row.name));
-    histogram(node, row.function, *assigned_map_);
+    row.function == Function::kSeries ? series(node, *assigned_map_) : histogram(node, row.function, *assigned_map_);
   }
   return aggregate_of(aggregate, is_signed);
 }
@@ -131,6 +133,39 @@ void Analyser::histogram(const Node& node, Function function, Map& map) {
     map.high = high;
     map.step = step;
   }
+}
+
+// tseries(value, interval, count[, what])
+void Analyser::series(const Node& node, Map& map) {
+  constexpr std::pair<std::string_view, Series> kNames[] = {{"last", Series::kLast},
+                                                            {"min", Series::kMinimum},
+                                                            {"max", Series::kMaximum},
+                                                            {"sum", Series::kSum},
+                                                            {"avg", Series::kAverage}};
+  constexpr std::int64_t kMostIntervals = 1000;
+  std::int64_t interval = 0, count = 0;
+  for (std::size_t i = 1; i < node.children.size(); ++i) expression(*node.children[i]);
+  if (!literal(*node.children[1], interval) || interval < 1)
+    return error(node.children[1]->span, "tseries() takes an interval as a literal, from 1 ns on");
+  if (!literal(*node.children[2], count) || count < 1 || count > kMostIntervals)
+    return error(node.children[2]->span, fmt::format("tseries() takes 1 to {} intervals", kMostIntervals));
+  Series what = Series::kLast;
+  if (node.children.size() == 4) {
+    const Node& name = *node.children[3];
+    const auto* const found = std::find_if(std::begin(kNames), std::end(kNames), [&](const auto& known) {
+      return name.kind == NodeKind::kString && known.first == name.text;
+    });
+    if (found == std::end(kNames))
+      return error(name.span, "tseries() keeps \"last\", \"min\", \"max\", \"sum\" or \"avg\" of an interval");
+    what = found->second;
+  }
+  const auto power = static_cast<std::uint8_t>(what);
+  const bool is_first = map.value.is(TypeKind::kNone);
+  if (!is_first && (map.low != interval || map.high != count || map.power != power))
+    return error(node.span, fmt::format("{} is another tseries() elsewhere", map.name));
+  map.low = interval;
+  map.high = count;
+  map.power = power;
 }
 
 Type Analyser::print_formatted(const Node& node, Event::Kind kind) {

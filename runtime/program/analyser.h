@@ -56,6 +56,7 @@ class Analyser {
   Type call(const Node& node);
   Type aggregation(const Node& node, const FunctionRow& row);
   void histogram(const Node& node, Function function, Map& map);
+  void series(const Node& node, Map& map);
   Type print(const Node& node);
   Type print_formatted(const Node& node, Event::Kind kind);
   Type text(const Node& node);

@@ -26,8 +26,8 @@ struct Map {
   Type key;          // kNone: it has none; several keys: a tuple
   Type value;
   std::uint64_t capacity = 4096;
-  std::uint8_t power = 0;                    // of hist()
-  std::int64_t low = 0, high = 0, step = 0;  // of lhist()
+  std::uint8_t power = 0;                    // of hist(), tseries(); see MapView
+  std::int64_t low = 0, high = 0, step = 0;  // of lhist(), tseries()
   language::Span first{};                    // where it is met first
   bool has_keys = false;
 };
@@ -74,6 +74,7 @@ struct Analysis {
   std::vector<bool> reads_registers;    // by probe: those that a call keeps
   bool uses_names = false;              // `probe` or `func`
   bool prints_maps = true;              // at the end
+  std::uint32_t time_map = kNone;       // tests only: tseries() takes the time from this map
   std::vector<Diagnostic> diagnostics;  // errors first
 
   const Fact& of(const language::Node& node) const { return facts[node.id]; }

@@ -121,11 +121,27 @@ void Assembler::map_value(const Node& node) {
 
 void Assembler::aggregate(const Node& target, const Node& call) {
   const int its_key = key_of(target);
+  if (find_function(call.text)->function == Function::kSeries) return add_to_series(target, call, its_key);
   if (!call.children.empty()) {
     value(*call.children[0]);
     mov(rcx, rax);
   }
   call_map(&map_aggregate, analysis_.of(target).index, its_key);
+}
+
+void Assembler::add_to_series(const Node& target, const Node& call, int its_key) {
+  const int amount = room(1);
+  value(*call.children[0]);
+  mov(at(amount), rax);
+  if (analysis_.time_map != kNone) {
+    call_map(&map_get, analysis_.time_map, amount);
+  } else {
+    mov(edi, static_cast<std::uint32_t>(kWall));
+    invoke(&clock_time);
+  }
+  mov(r8, rax);
+  mov(rcx, at(amount));
+  call_map(&map_aggregate_at, analysis_.of(target).index, its_key);
 }
 
 void Assembler::call_of_map(const Node& node, Function function) {

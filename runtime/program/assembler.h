@@ -84,6 +84,7 @@ class Assembler : public Xbyak::CodeGenerator {
   void call(const Node& node);
   void call_of_map(const Node& node, Function function);
   void aggregate(const Node& target, const Node& call);
+  void add_to_series(const Node& target, const Node& call, int its_key);
   void print_event(const Node& node, std::size_t first);
   void print_map(const Node& node);
   void read_text(const Node& node);

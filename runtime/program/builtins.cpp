@@ -20,6 +20,7 @@ constexpr FunctionRow kFunctions[] = {
     {"stats", Function::kStats, 1, 1},
     {"hist", Function::kHistogram, 1, 2},
     {"lhist", Function::kLinear, 4, 4},
+    {"tseries", Function::kSeries, 3, 4},
     {"printf", Function::kPrintf, 1, kAny},
     {"print", Function::kPrint, 1, 3},
     {"clear", Function::kClear, 1, 1},

@@ -37,6 +37,7 @@ enum class Function : std::uint8_t {
   kStats,
   kHistogram,
   kLinear,
+  kSeries,
   kPrintf,
   kPrint,
   kClear,

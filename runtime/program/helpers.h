@@ -61,7 +61,7 @@ std::uint64_t user_id(Run* run);
 std::uint64_t group_id(Run* run);
 std::uint64_t processor(Run* run);
 // The kernel's clocks: uapi/linux/time.h.
-enum Clock : std::uint32_t { kMonotonic = 1, kBootTime = 7, kAtomicTime = 11 };
+enum Clock : std::uint32_t { kWall = 0, kMonotonic = 1, kBootTime = 7, kAtomicTime = 11 };
 std::uint64_t clock_time(std::uint64_t clock);
 std::uint64_t boot_time(Run* run);
 std::uint64_t elapsed_time(Run* run);
@@ -87,6 +87,8 @@ void map_set_wide(Run* run, const MapView* map, const std::uint64_t* key, const 
 // Adds to a value and returns what it is then.
 std::uint64_t map_add(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t amount);
 void map_aggregate(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t value);
+// Of kSeries. time: ns.
+void map_aggregate_at(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t value, std::uint64_t time);
 // An aggregation as one number.
 std::uint64_t map_number(Run* run, const MapView* map, const std::uint64_t* key);
 std::uint64_t map_has(Run* run, const MapView* map, const std::uint64_t* key);

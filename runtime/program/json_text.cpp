@@ -42,6 +42,7 @@ std::string histogram_json(const MapView& view, const std::vector<std::uint64_t>
 
 std::string value_json(const Map& map, const MapView& view, const std::vector<std::uint64_t>& value,
                        std::uint64_t divisor) {
+  if (view.aggregate == Aggregate::kSeries) return series_json(view, value);
   if (is_histogram(view)) return histogram_json(view, value, divisor);
   const Type number = integer(64, map.value.is_signed);
   const auto part = [&](std::uint64_t all) {
@@ -141,9 +142,10 @@ std::string map_json(const Map& map, const MapView& view, const std::vector<Row>
     }
     data = '{' + data + '}';
   }
-  return json_line(is_histogram(view) ? "hist"
-                   : is_stats         ? "stats"
-                                      : "map",
+  return json_line(is_histogram(view)                     ? "hist"
+                   : is_stats                             ? "stats"
+                   : view.aggregate == Aggregate::kSeries ? "tseries"
+                                                          : "map",
                    fmt::format("{{{}: {}}}", json_quoted(map.name), data));
 }
 

@@ -58,6 +58,18 @@ std::uint64_t change(Run* run, const MapView& map, const std::uint64_t* key, con
   }
 }
 
+// An aggregation's cells of this run's shard. Null: there is no room for the key.
+std::uint64_t* cells_for(Run* run, const MapView& map, const std::uint64_t* key) {
+  bool is_new = false;
+  const Found found = find_or_insert(map, key, 0, is_new);
+  if (found.index == 0) {
+    run->dropped = 1;
+    return nullptr;
+  }
+  if (found.generation % 2 == 0) revive(node_of(map, found.index), found.generation);
+  return cells_of(map, found.index, run->shard);
+}
+
 }  // namespace
 
 std::uint64_t map_get(Run*, const MapView* map, const std::uint64_t* key) {
@@ -103,20 +115,20 @@ void map_set_wide(Run* run, const MapView* map, const std::uint64_t* key, const 
   if (old != 0) give_value(*map, old);
 }
 
+void map_aggregate_at(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t value, std::uint64_t time) {
+  std::uint64_t* const cells = cells_for(run, *map, key);
+  if (cells != nullptr) add_to_series(*map, cells, value, time);
+}
+
 void map_aggregate(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t value) {
-  bool is_new = false;
-  Found found = find_or_insert(*map, key, 0, is_new);
-  if (found.index == 0) {
-    run->dropped = 1;
-    return;
-  }
-  if (found.generation % 2 == 0) revive(node_of(*map, found.index), found.generation);
-  std::uint64_t* const cells = cells_of(*map, found.index, run->shard);
+  std::uint64_t* const cells = cells_for(run, *map, key);
+  if (cells == nullptr) return;
   const auto add = [](std::uint64_t& cell, std::uint64_t amount) {
     __atomic_fetch_add(&cell, amount, __ATOMIC_RELAXED);  // a number
   };
   switch (map->aggregate) {
-    case Aggregate::kNone: break;
+    case Aggregate::kNone:
+    case Aggregate::kSeries: break;
     case Aggregate::kCount: add(cells[0], 1); break;
     case Aggregate::kSum: add(cells[0], value); break;
     case Aggregate::kMinimum:

@@ -114,13 +114,15 @@ int compare(const Type& type, const std::uint64_t* left, const std::uint64_t* ri
 
 void sort_rows(const Map& map, const MapView& view, std::vector<Row>& rows) {
   const auto weight = [&](const Row& row) -> std::uint64_t {
+    if (view.aggregate == Aggregate::kSeries) return newest_interval(view, row.value);
     if (is_histogram(view)) return std::accumulate(row.value.begin(), row.value.end(), std::uint64_t{0});
     return view.aggregate != Aggregate::kNone ? number_of(view, row.value.data()) : row.value[0];
   };
   std::stable_sort(rows.begin(), rows.end(),
                    [&](const Row& a, const Row& b) { return compare(map.key, a.key.data(), b.key.data()) < 0; });
   if (map.value.is_wide()) return;
-  const bool is_signed = !is_histogram(view) && map.value.is_signed && view.aggregate != Aggregate::kCount;
+  const bool is_signed = !is_histogram(view) && view.aggregate != Aggregate::kSeries && map.value.is_signed &&
+                         view.aggregate != Aggregate::kCount;
   std::stable_sort(rows.begin(), rows.end(), [&](const Row& a, const Row& b) {
     const std::uint64_t left = weight(a), right = weight(b);
     return is_signed ? static_cast<std::int64_t>(left) < static_cast<std::int64_t>(right) : left < right;
@@ -137,10 +139,16 @@ std::string map_text(const Map& map, const MapView& view, std::vector<Row> rows,
   const std::uint64_t divisor = std::max<std::uint64_t>(print.divisor, 1);
   if (format == Format::kJson) return rows.empty() ? "" : map_json(map, view, rows, divisor);
   std::string text;
+  std::uint64_t newest = 0;  // of a tseries()
+  if (view.aggregate == Aggregate::kSeries) {
+    for (const Row& row : rows) newest = std::max(newest, newest_interval(view, row.value));
+  }
   for (const Row& row : rows) {
     const std::string key = map.has_keys ? '[' + key_text(map, row) + ']' : "";
     if (is_histogram(view)) {
       text += fmt::format("{}{}:\n{}\n", map.name, key, histogram_text(view, row.value, divisor));
+    } else if (view.aggregate == Aggregate::kSeries) {
+      text += fmt::format("{}{}:\n{}\n", map.name, key, series_text(view, row.value, newest));
     } else {
       text += fmt::format("{}{}: {}\n", map.name, key, value_text(map, view, row.value, divisor));
     }

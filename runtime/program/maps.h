@@ -27,15 +27,18 @@ inline bool exchange_if(std::uint64_t& word, std::uint64_t expected, std::uint64
   return __atomic_compare_exchange_n(&word, &expected, desired, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
-// A node's generation and value, changed together. expected: receives what stands there.
-inline bool exchange_if(MapNode& node, Word2& expected, Word2 desired) {
+// Two words, at a multiple of 16, changed together. expected: receives what stands there.
+inline bool exchange_if(std::uint64_t* words, Word2& expected, Word2 desired) {
   bool done;
   asm volatile("lock cmpxchg16b %1"
-               : "=@ccz"(done), "+m"(*reinterpret_cast<Pair*>(&node.generation)), "+a"(expected.generation),
-                 "+d"(expected.value)
+               : "=@ccz"(done), "+m"(*reinterpret_cast<Pair*>(words)), "+a"(expected.generation), "+d"(expected.value)
                : "b"(desired.generation), "c"(desired.value)
                : "memory");
   return done;
+}
+// A node's generation and value.
+inline bool exchange_if(MapNode& node, Word2& expected, Word2 desired) {
+  return exchange_if(&node.generation, expected, desired);
 }
 
 inline MapNode& node_of(const MapView& map, std::uint64_t index) {

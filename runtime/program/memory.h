@@ -23,7 +23,11 @@ enum class Aggregate : std::uint8_t {
   kStats,
   kHistogram,
   kLinear,
+  kSeries,
 };
+
+// What an interval of tseries() keeps.
+enum class Series : std::uint8_t { kLast, kMinimum, kMaximum, kSum, kAverage };
 
 // ---- Maps (maps.h)
 
@@ -67,8 +71,8 @@ struct MapView {
   std::uint64_t cell_count, shard_words, shard_mask;
   Aggregate aggregate;
   bool is_signed;                // what is aggregated
-  std::uint8_t power;            // kHistogram: 2^power buckets for each power of two
-  std::int64_t low, high, step;  // kLinear
+  std::uint8_t power;            // kHistogram: 2^power buckets for each power of two; kSeries: a Series
+  std::int64_t low, high, step;  // kLinear; kSeries: how long an interval is in ns, and how many there are
 };
 
 // ---- Events

@@ -43,6 +43,8 @@ std::uint64_t cells_for(const Map& map) {
     case Aggregate::kSum: return 1;
     case Aggregate::kHistogram: return histogram_cells(map.power);
     case Aggregate::kLinear: return linear_cells(map.low, map.high, map.step);
+    case Aggregate::kSeries:
+      return static_cast<std::uint64_t>(map.high) * series_pairs(static_cast<Series>(map.power)) * kPairWords;
     default: return 2;
   }
 }

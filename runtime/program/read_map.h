@@ -3,7 +3,7 @@
 // Inline and free of libc: at hits, and in readers.
 #pragma once
 
-#include "runtime/program/maps.h"
+#include "runtime/program/series.h"
 
 namespace ubp::program {
 
@@ -42,6 +42,7 @@ inline std::uint64_t linear_bucket_of(const MapView& map, std::int64_t value) {
 
 // The first so many cells of a key, all shards together.
 inline void merge_cells(const MapView& map, std::uint64_t index, std::uint64_t* cells, std::uint64_t count) {
+  if (map.aggregate == Aggregate::kSeries && count == map.cell_count) return merge_series(map, index, cells);
   const bool has_greatest = map.aggregate == Aggregate::kMinimum || map.aggregate == Aggregate::kMaximum;
   for (std::uint64_t i = 0; i < count; ++i) cells[i] = 0;
   for (std::uint64_t shard = 0; shard <= map.shard_mask; ++shard) {

@@ -65,6 +65,10 @@ std::string map_text(const Map& map, const MapView& view, std::vector<Row> rows,
 // ---- What map_text() is made of
 
 bool is_histogram(const MapView& view);
+// Of tseries(), from its cells (series_text.cpp). newest: interval of the whole map.
+std::string series_text(const MapView& view, const std::vector<std::uint64_t>& cells, std::uint64_t newest);
+std::string series_json(const MapView& view, const std::vector<std::uint64_t>& cells);
+std::uint64_t newest_interval(const MapView& view, const std::vector<std::uint64_t>& cells);
 // Into their order: numbers by themselves, histograms by how much is in them, all else by the key.
 void sort_rows(const Map& map, const MapView& view, std::vector<Row>& rows);
 std::string map_json(const Map& map, const MapView& view, const std::vector<Row>& rows, std::uint64_t divisor);

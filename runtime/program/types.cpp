@@ -83,8 +83,8 @@ Type tuple_of(std::vector<Type> elements) {
 Type aggregate_of(Aggregate aggregate, bool is_signed) { return {TypeKind::kAggregate, 64, is_signed, 0, aggregate}; }
 
 std::string name_of(const Type& type) {
-  constexpr std::string_view kAggregates[] = {"none",  "count_t", "sum_t",  "min_t",  "max_t",
-                                              "avg_t", "stats_t", "hist_t", "lhist_t"};
+  constexpr std::string_view kAggregates[] = {"none",  "count_t", "sum_t",  "min_t",   "max_t",
+                                              "avg_t", "stats_t", "hist_t", "lhist_t", "tseries_t"};
   switch (type.kind) {
     case TypeKind::kNone: return "none";
     case TypeKind::kVoid: return "void";

@@ -281,7 +281,7 @@ std::vector<Problem> program_errors() {
   std::vector<Problem> problems;
   if (g_loaded_program == nullptr || g_session != nullptr) return problems;
   const Program& program = *g_loaded_program->program;
-  for (const Diagnostic& diagnostic : run_time_errors(program.analysis(), program.place()))
+  for (const Diagnostic& diagnostic : run_time_errors(program.analysis(), program.place(), false))
     problems.push_back(problem_of(diagnostic, g_loaded_program->text));
   return problems;
 }

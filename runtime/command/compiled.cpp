@@ -21,6 +21,8 @@ void say_without_place(std::string_view level, std::string_view message, std::st
 void say(const Compiled& compiled, const program::Diagnostic& diagnostic) {
   std::string text = fmt::format("{}: {}: {}\n", program::place_of(compiled.name, diagnostic.span),
                                  diagnostic.is_warning ? "WARNING" : "ERROR", diagnostic.message);
+  if (!diagnostic.helper.empty())
+    text += fmt::format("Additional Info - helper: {}, retcode: {}\n", diagnostic.helper, diagnostic.code);
   text += program::excerpt(compiled.text, diagnostic.span);
   if (!text.ends_with('\n')) text += '\n';
   if (!diagnostic.hint.empty()) text += fmt::format("HINT: {}\n", diagnostic.hint);

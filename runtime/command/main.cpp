@@ -56,13 +56,13 @@ int run_command(const std::vector<std::string>& arguments, const std::vector<std
   options.command = command;
   std::vector<std::string> programs;
   std::string format = "text";
-  bool has_no_warnings = false, is_verbose = false, says_missing = false;
+  bool has_no_warnings = false, is_verbose = false;
   app.add_option("-e", programs, "a program; several are one")->expected(1)->allow_extra_args(false);
   app.add_option("-o", options.output, "the file that output goes to");
   app.add_option("-f", format, "text or json");
   app.add_flag("-q,--quiet", options.is_quiet, "say nothing but what the program prints");
   app.add_flag("-v", is_verbose, "say more");
-  app.add_flag("-k", says_missing, "warn where a read fails");
+  app.add_flag("-k", options.says_reads, "warn where a read fails");
   app.add_flag("--unsafe", options.is_unsafe, "allow what changes the command");
   app.add_flag("--no-warnings", has_no_warnings, "no warnings");
   app.add_flag("--dry-run", options.is_dry, "check everything, and start nothing");

@@ -183,7 +183,9 @@ void Run::say_not_run() const {
 void Run::end() {
   if (!is_attached_) return say_not_run();
   if (compiled_.analysis.prints_maps) print((options_.format == Format::kText ? "\n\n" : "") + reader_.all_maps());
-  for (const program::Diagnostic& diagnostic : run_time_errors(compiled_.analysis, place_)) say(compiled_, diagnostic);
+  for (const program::Diagnostic& error : run_time_errors(compiled_.analysis, place_, options_.says_reads)) {
+    options_.format == Format::kJson ? print(json_error(error, compiled_.name)) : say(compiled_, error);
+  }
   const std::uint64_t lost = __atomic_load_n(place_.machine().lost, __ATOMIC_RELAXED);  // a number
   if (lost == 0) return;
   if (options_.format == Format::kJson) {
@@ -193,12 +195,23 @@ void Run::end() {
   }
 }
 
+// Commands of the program's own are not run unasked.
+bool is_allowed(const Compiled& compiled, const RunOptions& options) {
+  for (const program::Event& event : compiled.analysis.events) {
+    if (event.kind != program::Event::Kind::kCommand || options.is_unsafe) continue;
+    say(compiled, {event.span, "system() is an unsafe function being used in safe mode", "ubp run --unsafe"});
+    return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 int run(const RunOptions& options) {
   const auto compiled = compile(options.name, options.text, options.says_warnings);
   constexpr MissingProbes missing = MissingProbes::kError;
   if (!compiled || !check_targets(*compiled, missing, options.says_warnings)) return EXIT_FAILURE;
+  if (!is_allowed(*compiled, options)) return EXIT_FAILURE;
   std::string found;
   Obstacle obstacle;
   const std::string library = library_path();

@@ -76,8 +76,9 @@ bool Analyser::widen(Type& into, const Type& from) {
   return fits;
 }
 
-void Analyser::site_of(const Node& node, Site::Kind kind) {
-  std::uint32_t& index = out_.facts[node.id].index;
+void Analyser::site_of(const Node& node, Site::Kind kind) { new_site(out_.facts[node.id].index, node, kind); }
+
+void Analyser::new_site(std::uint32_t& index, const Node& node, Site::Kind kind) {
   if (index != kNone) return;
   index = static_cast<std::uint32_t>(out_.sites.size());
   out_.sites.push_back({kind, node.span});
@@ -294,6 +295,7 @@ void Analyser::join_key(const Node& node, Map& map, const std::vector<const Node
 }
 
 Type Analyser::map_value(const Node& node) {
+  new_site(out_.facts[node.id].site, node, Site::Kind::kMissingKey);
   use_key(node, map_of(node), !node.children.empty());
   const Map& map = out_.maps[out_.facts[node.id].index];
   if (!map.value.is(TypeKind::kAggregate)) return map.value;
@@ -301,6 +303,7 @@ Type Analyser::map_value(const Node& node) {
     case Aggregate::kStats:
     case Aggregate::kHistogram:
     case Aggregate::kLinear:
+    case Aggregate::kSeries:
       error(node.span,
             fmt::format("Map type {} cannot print the value of individual keys. You must print the whole map.",
                         name_of(map.value)));

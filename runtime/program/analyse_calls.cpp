@@ -52,9 +52,7 @@ Type Analyser::call(const Node& node) {
     case Function::kSayError: return print_formatted(node, Event::Kind::kError);
     case Function::kSayWarning: return print_formatted(node, Event::Kind::kWarning);
     case Function::kFile: return print_formatted(node, Event::Kind::kFile);
-    case Function::kCommand:
-      error(node.span, "system() is an unsafe function being used in safe mode");
-      return print_formatted(node, Event::Kind::kCommand);
+    case Function::kCommand: return print_formatted(node, Event::Kind::kCommand);
     case Function::kPrint: return print(node);
     case Function::kClear:
     case Function::kZero:

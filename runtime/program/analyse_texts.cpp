@@ -1,6 +1,7 @@
 // Calls of functions of texts and times. See analyser.h.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string_view>
 
 #include "runtime/program/analyser.h"
@@ -10,13 +11,28 @@ namespace ubp::program {
 
 using language::NodeKind;
 
+namespace {
+
+// Arrays of characters are strings of their length.
+bool has_bytes(const Type& type, std::uint32_t bytes) {
+  return (type.is(TypeKind::kArray) || type.is(TypeKind::kString)) && type.bytes == bytes;
+}
+
+}  // namespace
+
+// A string, or C's: an array of characters, or a pointer to some.
 void Analyser::need_text(const Node& node) {
   const Type& type = expression(node);
-  if (type.is(TypeKind::kString) || (type.is(TypeKind::kNone) && !is_last_)) return;
+  const auto is_character = [](const Type& element) { return element.is(TypeKind::kInteger) && element.bits == 8; };
+  const bool is_c = type.is(TypeKind::kArray) || type.is(TypeKind::kPointer);
+  if (type.is(TypeKind::kString) || (is_c && is_character(type.elements[0])) || (type.is(TypeKind::kNone) && !is_last_))
+    return;
   error(node.span, fmt::format("a string is needed here, not '{}'", name_of(type)));
 }
 
 Type Analyser::call_of_text(const Node& node, Function function) {
+  const bool makes_event = function == Function::kTime || function == Function::kAssert;
+  if (!makes_event) site_of(node, Site::Kind::kAddress);  // of the pointers that it takes
   switch (function) {
     case Function::kCompare:
     case Function::kCompareBytes: return compare(node);
@@ -40,6 +56,8 @@ Type Analyser::call_of_text(const Node& node, Function function) {
       return integer(type.is(TypeKind::kBool) ? 8 : type.bits, false);
     }
     case Function::kAddressText: return inet(node);
+    case Function::kAddressBytes: return inet_bytes(node);
+    case Function::kHardwareAddress: return hardware_address(node);
     case Function::kStamp: return stamp(node);
     case Function::kTime: return print_time(node);
     default: return check(node);
@@ -74,11 +92,30 @@ Type Analyser::clock(const Node& node) {
 
 // ntop(address), ntop(family, address)
 Type Analyser::inet(const Node& node) {
-  for (const auto& child : node.children) {
-    expression(*child);
-    need_number(*child, "an address");
+  const Node& address = *node.children.back();
+  const Type& type = expression(address);
+  if (!has_bytes(type, kInternetBytes) && !has_bytes(type, kInternet6Bytes)) need_number(address, "an address");
+  if (node.children.size() == 2) {
+    expression(*node.children[0]);
+    need_number(*node.children[0], "an address family");
   }
   return {TypeKind::kInet};
+}
+
+// pton("127.0.0.1"), pton("::1")
+Type Analyser::inet_bytes(const Node& node) {
+  const std::string* const text = literal_text(*node.children[0]);
+  const std::vector<std::uint8_t> bytes = text != nullptr ? bytes_of_inet(*text) : std::vector<std::uint8_t>{};
+  if (text != nullptr && bytes.empty()) error(node.children[0]->span, "this is no address of the internet");
+  return array_of(integer(8, false), static_cast<std::uint32_t>(std::max<std::size_t>(bytes.size(), 1)));
+}
+
+// macaddr(bytes), macaddr(pointer)
+Type Analyser::hardware_address(const Node& node) {
+  const Type& type = expression(*node.children[0]);
+  if (!has_bytes(type, kHardwareBytes))
+    need_number(*node.children[0], "what macaddr() takes: 6 bytes, or a pointer to them,");
+  return {TypeKind::kMac};
 }
 
 // strftime(format, time)

@@ -69,6 +69,8 @@ class Analyser {
   Type compare(const Node& node);
   Type clock(const Node& node);
   Type inet(const Node& node);
+  Type inet_bytes(const Node& node);
+  Type hardware_address(const Node& node);
   Type stamp(const Node& node);
   Type print_time(const Node& node);
   Type check(const Node& node);
@@ -83,6 +85,7 @@ class Analyser {
   bool widen(Type& into, const Type& from);
   std::uint32_t event_of(const Node& node);
   void site_of(const Node& node, Site::Kind kind);
+  void new_site(std::uint32_t& index, const Node& node, Site::Kind kind);
   void error(const language::Span& span, std::string message, std::string hint = {});
   void warn(const language::Span& span, std::string message);
 

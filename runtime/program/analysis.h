@@ -53,7 +53,7 @@ struct Event {
 
 // Where something may go wrong at run time.
 struct Site {
-  enum class Kind : std::uint8_t { kDivision, kBudget, kAddress, kBounds };
+  enum class Kind : std::uint8_t { kDivision, kBudget, kAddress, kBounds, kMissingKey };
   Kind kind;
   language::Span span;
 };
@@ -62,6 +62,7 @@ struct Site {
 struct Fact {
   Type type;
   std::uint32_t index = kNone;  // of the map, variable, event or site that it uses
+  std::uint32_t site = kNone;   // of a map that is read: where its key is missed
 };
 
 struct Analysis {

@@ -112,10 +112,15 @@ void Assembler::map_value(const Node& node) {
   const Map& map = map_of(node);
   const int its_key = key_of(node);
   if (map.value.is(TypeKind::kAggregate)) return call_map(&map_number, index, its_key);
-  if (!map.value.is_wide()) return call_map(&map_get, index, its_key);
+  const std::uint32_t site = analysis_.of(node).site;
+  if (!map.value.is_wide()) {
+    mov(ecx, site);
+    return call_map(&map_read, index, its_key);
+  }
   const int result = room(map.value.words());
   lea(rcx, at(result));
-  call_map(&map_get_wide, index, its_key);
+  mov(r8d, site);
+  call_map(&map_read_wide, index, its_key);
   lea(rax, at(result));
 }
 

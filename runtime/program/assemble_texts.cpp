@@ -1,4 +1,6 @@
 // Functions of texts and times. See assembler.h.
+#include <cstring>
+
 #include "runtime/program/assembler.h"
 #include "runtime/program/assembler_temporaries.h"
 #include "runtime/program/names.h"
@@ -7,9 +9,19 @@ namespace ubp::program {
 
 using Xbyak::Label;
 
-std::uint32_t Assembler::text(const Node& node) {
+std::uint32_t Assembler::text(const Node& node, const Node& call) {
+  const Type& type = analysis_.type(node);
   value(node);
-  return analysis_.type(node).bytes;
+  if (!type.is(TypeKind::kPointer)) return type.bytes;
+  const int result = room(kMaxString / sizeof(std::uint64_t));
+  mov(rdi, rbx);
+  mov(rsi, rax);
+  lea(rdx, at(result));
+  mov(ecx, kMaxString);
+  mov(r8d, analysis_.of(call).index);
+  invoke(&program::read_text);
+  lea(rax, at(result));
+  return kMaxString;
 }
 
 void Assembler::call_of_text(const Node& node, Function function) {
@@ -17,12 +29,15 @@ void Assembler::call_of_text(const Node& node, Function function) {
     case Function::kCompare: return compare(node, &program::compare_texts);
     case Function::kCompareBytes: return compare(node, &program::compare_bytes);
     case Function::kTextLength: {
-      const std::uint32_t bytes = text(*node.children[0]);
+      const std::uint32_t bytes = text(*node.children[0], node);
       mov(rdi, rax);
       mov(esi, bytes);
       return invoke(&text_length);
     }
-    case Function::kTextCapacity: return mov(eax, analysis_.type(*node.children[0]).bytes);
+    case Function::kTextCapacity: {
+      const Type& type = analysis_.type(*node.children[0]);
+      return mov(eax, type.is(TypeKind::kPointer) ? kMaxString : type.bytes);
+    }
     case Function::kFindText: return find(node);
     case Function::kContainsText:
       find(node);
@@ -40,6 +55,13 @@ void Assembler::call_of_text(const Node& node, Function function) {
     }
     case Function::kSwapBytes: return swap_bytes(node);
     case Function::kAddressText: return inet(node);
+    case Function::kAddressBytes: {
+      const std::vector<std::uint8_t> bytes = bytes_of_inet(node.children[0]->text);
+      std::vector<std::uint64_t>& words = placed_.texts->emplace_back(analysis_.type(node).words());
+      std::memcpy(words.data(), bytes.data(), bytes.size());
+      return mov(rax, reinterpret_cast<std::uint64_t>(words.data()));
+    }
+    case Function::kHardwareAddress: return hardware_address(node);
     case Function::kStamp: return value(*node.children[1]);
     case Function::kTime: {
       const int now = room(1);
@@ -56,7 +78,8 @@ void Assembler::call_of_text(const Node& node, Function function) {
 void Assembler::compare(const Node& node, std::uint64_t (*function)(const char*, std::uint64_t, const char*,
                                                                     std::uint64_t, std::uint64_t)) {
   const int left = room(1), right = room(1);
-  const std::uint32_t left_bytes = bytes_of(*node.children[0], left), right_bytes = bytes_of(*node.children[1], right);
+  const std::uint32_t left_bytes = bytes_of(*node.children[0], node, left);
+  const std::uint32_t right_bytes = bytes_of(*node.children[1], node, right);
   value(*node.children[2]);
   mov(r8, rax);
   mov(rdi, at(left));
@@ -66,19 +89,18 @@ void Assembler::compare(const Node& node, std::uint64_t (*function)(const char*,
   invoke(function);
 }
 
-std::uint32_t Assembler::bytes_of(const Node& node, int address) {
-  const std::uint32_t bytes =
-      analysis_.type(node).is(TypeKind::kString)
-          ? text(node)
-          : (value(node), analysis_.type(node).words() * static_cast<std::uint32_t>(sizeof(std::uint64_t)));
+std::uint32_t Assembler::bytes_of(const Node& node, const Node& call, int address) {
+  const Type& type = analysis_.type(node);
+  std::uint32_t bytes = text(node, call);
+  if (type.is(TypeKind::kTuple)) bytes = type.words() * sizeof(std::uint64_t);
   mov(at(address), rax);
   return bytes;
 }
 
 void Assembler::find(const Node& node) {
   const int all = room(1);
-  const std::uint32_t bytes = bytes_of(*node.children[0], all);
-  const std::uint32_t wanted_bytes = text(*node.children[1]);
+  const std::uint32_t bytes = bytes_of(*node.children[0], node, all);
+  const std::uint32_t wanted_bytes = text(*node.children[1], node);
   mov(rdx, rax);
   mov(ecx, wanted_bytes);
   mov(rdi, at(all));
@@ -101,7 +123,7 @@ void Assembler::join_texts(const Node& node) {
   xor_(ecx, ecx);
   invoke(&copy_words);
   for (const auto& child : node.children) {
-    const std::uint32_t bytes = text(*child);
+    const std::uint32_t bytes = text(*child, node);
     mov(ecx, bytes);
     append();
   }
@@ -137,21 +159,44 @@ void Assembler::swap_bytes(const Node& node) {
 }
 
 void Assembler::inet(const Node& node) {
-  constexpr std::uint32_t kInternet = 2;  // AF_INET
-  const int result = room(kInetWords);
+  constexpr std::uint32_t kInternet = 2, kInternet6 = 10;  // AF_INET, AF_INET6
   constexpr int kWord = sizeof(std::uint64_t);
+  const Node& address = *node.children.back();
+  const Type& type = analysis_.type(address);
+  const int result = room(kInetWords);
   if (node.children.size() == 2) {
     value(*node.children[0]);
   } else {
-    mov(eax, kInternet);
+    mov(eax, type.bytes == kInternet6Bytes ? kInternet6 : kInternet);
   }
   mov(at(result), rax);
-  value(*node.children.back());
-  mov(eax, eax);
-  mov(at(result + kWord), rax);
-  xor_(eax, eax);
-  mov(at(result + 2 * kWord), rax);
+  value(address);
+  if (type.is_wide()) {
+    lea(rdi, at(result + kWord));
+    mov(esi, kInetWords - 1);
+    mov(rdx, rax);
+    mov(ecx, type.words());
+    invoke(&copy_words);
+  } else {
+    mov(eax, eax);
+    mov(at(result + kWord), rax);
+    xor_(eax, eax);
+    mov(at(result + 2 * kWord), rax);
+  }
   lea(rax, at(result));
+}
+
+void Assembler::hardware_address(const Node& node) {
+  value(*node.children[0]);
+  if (analysis_.type(*node.children[0]).is_wide()) return mov(rax, ptr[rax]);
+  const int result = room(1);
+  mov(rdi, rbx);
+  mov(rsi, rax);
+  lea(rdx, at(result));
+  mov(ecx, kHardwareBytes);
+  mov(r8d, analysis_.of(node).index);
+  invoke(&read_bytes);
+  mov(rax, at(result));
 }
 
 void Assembler::check(const Node& node) {

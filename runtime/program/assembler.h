@@ -94,10 +94,10 @@ class Assembler : public Xbyak::CodeGenerator {
 
   // assemble_texts.cpp
   void call_of_text(const Node& node, Function function);
-  // The address of a text in rax; returns how many bytes it has at most.
-  std::uint32_t text(const Node& node);
+  // The address of a text, which a pointer is read for, in rax; returns how many bytes it has at most.
+  std::uint32_t text(const Node& node, const Node& call);
   // The same of anything wide, its address in the frame.
-  std::uint32_t bytes_of(const Node& node, int address);
+  std::uint32_t bytes_of(const Node& node, const Node& call, int address);
   void compare(const Node& node,
                std::uint64_t (*function)(const char*, std::uint64_t, const char*, std::uint64_t, std::uint64_t));
   void find(const Node& node);
@@ -105,6 +105,7 @@ class Assembler : public Xbyak::CodeGenerator {
   void choose(const Node& node, bool is_error);
   void swap_bytes(const Node& node);
   void inet(const Node& node);
+  void hardware_address(const Node& node);
   void check(const Node& node);
   void map_value(const Node& node);
 

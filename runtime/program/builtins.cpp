@@ -1,6 +1,8 @@
 // See builtins.h.
 #include "runtime/program/builtins.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <iterator>
 #include <utility>
@@ -77,6 +79,13 @@ bool find_clock(std::string_view name, std::uint32_t& clock) {
     return true;
   }
   return false;
+}
+
+std::vector<std::uint8_t> bytes_of_inet(const std::string& text) {
+  std::vector<std::uint8_t> bytes(kInternet6Bytes);
+  if (inet_pton(AF_INET6, text.c_str(), bytes.data()) == 1) return bytes;
+  bytes.resize(inet_pton(AF_INET, text.c_str(), bytes.data()) == 1 ? kInternetBytes : 0);
+  return bytes;
 }
 
 int register_of(std::string_view name) {

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "runtime/program/types.h"
 
@@ -27,6 +29,10 @@ bool is_kept_by_calls(int register_number);
 
 // The kernel's number of a clock by its name in nsecs(). False: there is none.
 bool find_clock(std::string_view name, std::uint32_t& clock);
+
+inline constexpr std::uint32_t kInternetBytes = 4, kInternet6Bytes = 16, kHardwareBytes = 6;
+// An address of the internet as it lies in memory: 4 or 16 bytes; none: the text is no address.
+std::vector<std::uint8_t> bytes_of_inet(const std::string& text);
 
 enum class Function : std::uint8_t {
   kCount,

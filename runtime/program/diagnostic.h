@@ -13,6 +13,8 @@ struct Diagnostic {
   std::string message;
   std::string hint{};
   bool is_warning = false;
+  std::string_view helper{};  // of a read that failed: what failed, as bpftrace names it, and how
+  int code = 0;
 };
 
 // NAME:LINE:COLUMN-END, as messages begin.

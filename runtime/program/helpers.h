@@ -81,7 +81,11 @@ void function_name(Run* run, char* to);
 // ---- Maps. key: as many words as the map's have; of no use where it has none
 
 std::uint64_t map_get(Run* run, const MapView* map, const std::uint64_t* key);
-void map_get_wide(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t* value);
+// Whether the key is there.
+std::uint64_t map_get_wide(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t* value);
+// The same for expressions: a key that is missing is counted at the site.
+std::uint64_t map_read(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t site);
+void map_read_wide(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t* value, std::uint64_t site);
 void map_set(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t value);
 void map_set_wide(Run* run, const MapView* map, const std::uint64_t* key, const std::uint64_t* value);
 // Adds to a value and returns what it is then.

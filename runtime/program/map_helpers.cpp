@@ -80,10 +80,21 @@ std::uint64_t map_get(Run*, const MapView* map, const std::uint64_t* key) {
   return load(node.generation) == found.generation ? value : 0;
 }
 
-void map_get_wide(Run*, const MapView* map, const std::uint64_t* key, std::uint64_t* value) {
+std::uint64_t map_read(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t site) {
+  const std::uint64_t value = map_get(run, map, key);
+  if (value == 0 && map_has(run, map, key) == 0) count_site(run, site);
+  return value;
+}
+
+std::uint64_t map_get_wide(Run*, const MapView* map, const std::uint64_t* key, std::uint64_t* value) {
   const Found found = find(*map, key);
   const bool is_there = found.index != 0 && found.generation % 2 == 1 && copy_wide(*map, found, value);
   for (std::uint64_t i = 0; !is_there && i < map->value_words; ++i) value[i] = 0;
+  return is_there ? 1 : 0;
+}
+
+void map_read_wide(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t* value, std::uint64_t site) {
+  if (map_get_wide(run, map, key, value) == 0) count_site(run, site);
 }
 
 void map_set(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t value) {

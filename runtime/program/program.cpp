@@ -27,6 +27,11 @@ std::unique_ptr<Program> Program::compile(language::Program tree, std::vector<Di
   program->analysis_ = analyse(program->tree_);
   diagnostics = program->analysis_.diagnostics;
   if (program->analysis_.has_errors()) return nullptr;
+  for (const Event& event : program->analysis_.events) {
+    if (event.kind != Event::Kind::kCommand || session != nullptr) continue;
+    diagnostics = {{event.span, "system() needs somebody to run the command: only `ubp run --unsafe` does that"}};
+    return nullptr;
+  }
   if (session != nullptr && session->header().memory_bytes != Place::bytes(program->analysis_)) return nullptr;
   program->session_ = session;
   program->place_ = session == nullptr

@@ -55,7 +55,10 @@ class Reader {
   std::map<std::pair<std::uint32_t, std::uint32_t>, Printed> printed_;  // by process and task
 };
 
-// What went wrong at run time: how often stands behind the message.
-std::vector<Diagnostic> run_time_errors(const Analysis& analysis, const Place& place);
+// What went wrong at run time: how often stands behind the message. says_reads: also reads of memory and of maps that
+// found nothing.
+std::vector<Diagnostic> run_time_errors(const Analysis& analysis, const Place& place, bool says_reads);
+// One of them as a line of JSON. name: of the program.
+std::string json_error(const Diagnostic& error, std::string_view name);
 
 }  // namespace ubp::program

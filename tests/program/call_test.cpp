@@ -36,6 +36,9 @@ TEST_CASE("functions of texts") {
       {"print(bswap(bswap(70000)))", "70000\n"},
       {"print(ntop(0x0100007f)); print((ntop(2, 0xffffffff), 1)); @[ntop(1)] = ntop(2)",
        "127.0.0.1\n(255.255.255.255, 1)\n@[1.0.0.0]: 2.0.0.0\n"},
+      {"print(ntop(pton(\"127.0.0.1\"))); print(ntop(pton(\"::1\"))); $a = pton(\"10.0.0.1\"); print($a[3])",
+       "127.0.0.1\n::1\n1\n"},
+      {"print(strlen((int8*)8)); print(macaddr((int8*)8))", "0\n00:00:00:00:00:00\n"},
       {"errorf(\"%d\", 5); warnf(\"%s!\\n\", \"x\")", "UBP_PROBES:1:9-24: ERROR: 5\nUBP_PROBES:1:26-45: WARNING: x!\n"},
       {"assert(1, \"no\"); assert(1 > 2, \"yes\"); print(1)", "UBP_PROBES:1:26-46: ERROR: assert failed: yes\n"},
       {"cat(\"/proc/%s/comm\", \"self\"); cat(\"/does/not/exist\")",
@@ -72,6 +75,55 @@ TEST_CASE("times: the wall's, from a time since boot, and parts of a second") {
   }
   CHECK(output_of("time(\"%d.%H\\n\")") == now);
   CHECK(output_of("@ = strftime(\"%d.%H\", nsecs)") == std::string("@: ") + now);
+}
+
+TEST_CASE("functions of texts take C's: arrays of characters, and pointers to them") {
+  static const char memory[] = "\xff\x02\x03\x04\x05\x06hello world";
+  const std::string head = "struct M { char mac[6]; char name[5]; char rest[7]; } begin { $m = (struct M*)" +
+                           std::to_string(reinterpret_cast<std::uint64_t>(memory)) + "; ";
+  const std::pair<std::string, std::string> cases[] = {
+      {"print(macaddr($m->mac)); print(macaddr((int8*)$m))", "FF:02:03:04:05:06\nFF:02:03:04:05:06\n"},
+      {"print(strlen($m->name)); print(strcap($m->name)); print(strlen($m->rest))", "5\n5\n6\n"},
+      {"$p = (int8*)$m + 6; print(strlen($p)); print(strstr($p, \"world\")); print(strncmp($p, \"help\", 3))",
+       "11\n6\n0\n"},
+      {"print(strcontains(\"say hello\", $m->name)); print(str_concat($m->name, $m->rest))", "true\nhello world\n"},
+      {"print(strncmp($m->name, \"hello!\", 5)); print(strncmp($m->name, \"hello!\", 6))", "0\n1\n"},
+  };
+  for (const auto& [block, output] : cases) {
+    CAPTURE(block);
+    const auto program = compiled(head + block + " }");
+    program->run(language::Probe::Event::kBegin);
+    CHECK(program->printed() == output);
+  }
+}
+
+TEST_CASE("reads of maps without the key are counted") {
+  const auto program =
+      compiled("begin { @a[1] = 0; @b[1] = \"x\"; print(@a[1]); print(@a[2]); print(@b[1]); print(@b[2]) }");
+  program->run(language::Probe::Event::kBegin);
+  CHECK(program->printed() == "0\n0\nx\n\n");
+  const auto errors = run_time_errors(program->analysis(), program->place(), true);
+  REQUIRE(errors.size() == 2);
+  CHECK(errors[0].message == "Can't lookup map element because it does not exist.");
+  CHECK(json_error(errors[0], "x.bt") ==
+        "{\"type\": \"helper_error\", \"msg\": \"Can't lookup map element because it does not exist.\", \"helper\": "
+        "\"map_lookup_elem\", \"retcode\": 0, \"filename\": \"x.bt\", \"line\": 1, \"col\": 53}\n");
+  CHECK(run_time_errors(program->analysis(), program->place(), false).empty());
+}
+
+TEST_CASE("system(): whoever reads the event runs the command, and nobody else") {
+  const std::string text = "begin { system(\"echo %d\", 5) }";
+  std::vector<Diagnostic> diagnostics;
+  CHECK(Program::compile(tree_of(text), diagnostics) == nullptr);
+  REQUIRE(!diagnostics.empty());
+  const Event event{Event::Kind::kCommand, "echo %d", {integer(64, true)}};
+  const std::uint64_t five = 5;
+  ReaderOptions options;
+  CHECK(event_text(event, &five, options).empty());
+  options.run_command = [](const std::string& command) { return '<' + command + '>'; };
+  CHECK(event_text(event, &five, options) == "<echo 5>");
+  options.format = Format::kJson;
+  CHECK(event_text(event, &five, options) == "{\"type\": \"syscall\", \"data\": \"<echo 5>\"}\n");
 }
 
 TEST_CASE("functions of texts: what they do not take") {

@@ -100,7 +100,7 @@ TEST_CASE("program: str() reads up to the NUL, never past what is there") {
   const auto program = compiled("begin { print(str(8)); @[str(16)] = count() }");
   program->run(language::Probe::Event::kBegin);
   CHECK(program->printed() + program->maps() == "\n@[]: 1\n");
-  CHECK(run_time_errors(program->analysis(), program->place()).size() == 2);
+  CHECK(run_time_errors(program->analysis(), program->place(), true).size() == 2);
 }
 
 TEST_CASE("program: a loop without end is ended, and that is said") {
@@ -108,7 +108,7 @@ TEST_CASE("program: a loop without end is ended, and that is said") {
   program->run(language::Probe::Event::kBegin);
   CHECK(program->maps() == "@n: 1048576\n");
   CHECK(program->printed().empty());
-  REQUIRE(run_time_errors(program->analysis(), program->place()).size() == 1);
+  REQUIRE(run_time_errors(program->analysis(), program->place(), true).size() == 1);
 }
 
 TEST_CASE("program: begin and end run in the order of the text, and exit() ends begin") {

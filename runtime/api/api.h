@@ -38,8 +38,15 @@ Registered register_environment(std::string_view spec, std::uint32_t flags);
 struct SessionTexts {
   std::string name, text;  // of the program
   bool follows = false;    // what this process executes is to be probed, too
+  bool checks = false;     // nothing is to run
 };
 std::optional<SessionTexts> join_session(const char* path);
+
+// Whether this process is the one that runs the program of the session.
+bool has_session();
+
+// Whether this process is a shell or the like: it may lead to the one that is meant.
+bool executes_others();
 
 // Tells the reader of that run why this process does not run its program.
 void note_not_run(const Problem& problem);

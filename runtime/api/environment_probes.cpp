@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <initializer_list>
 #include <memory>
 #include <new>
 #include <utility>
@@ -85,15 +86,21 @@ bool may_come_later(const Item& item) {
   return !item.exclude && (name.starts_with("lib") || name.find(".so") != std::string_view::npos);
 }
 
-// Whether this process is there to execute the one that is meant: what all have, such as libc, is not probed in it.
-bool is_wrapper(const std::vector<Item>& items) {
-  constexpr std::string_view kWrappers[] = {"chrt",    "env",    "ionice", "nice",    "nohup",   "prlimit",
-                                            "setarch", "setsid", "stdbuf", "taskset", "timeout", "unshare"};
+// Whether the process's executable is called so.
+bool is_called_one_of(std::initializer_list<std::string_view> names) {
   const std::string path = executable_link();
-  const std::string_view name = std::string_view(path).substr(path.rfind('/') + 1);
-  const bool means_any =
-      std::all_of(items.begin(), items.end(), [](const Item& item) { return item.exclude || may_come_later(item); });
-  return means_any && std::find(std::begin(kWrappers), std::end(kWrappers), name) != std::end(kWrappers);
+  return std::find(names.begin(), names.end(), std::string_view(path).substr(path.rfind('/') + 1)) != names.end();
+}
+
+// Programs that are there to execute another one.
+bool is_wrapper() {
+  return is_called_one_of({"chrt", "env", "ionice", "nice", "nohup", "prlimit", "setarch", "setsid", "stdbuf",
+                           "taskset", "timeout", "unshare"});
+}
+// What all processes have, such as libc, is meant in the one that is executed.
+bool is_passed_over(const std::vector<Item>& items) {
+  const auto may_be_any = [](const Item& item) { return item.exclude || may_come_later(item); };
+  return std::all_of(items.begin(), items.end(), may_be_any) && is_wrapper();
 }
 
 Problem not_found(std::string message) { return {UBP_E_NOT_FOUND, {0, 0}, 0, 0, "", "", std::move(message), ""}; }
@@ -119,7 +126,7 @@ void register_all(std::vector<Item> items, Program* program, std::uint32_t flags
   if (g_session != nullptr) {
     if (g_session->header().forgives_missing != 0) flags |= UBP_PROBE_IGNORE_MISSING;
     for (Item& item : items) item.awaited = may_come_later(item);
-    if (is_wrapper(items)) {
+    if (is_passed_over(items)) {
       registered.status = UBP_E_NOT_FOUND;
       registered.problems.push_back(not_found(fmt::format("{} executes no other program", executable_link())));
       return;
@@ -159,7 +166,9 @@ void register_all(std::vector<Item> items, Program* program, std::uint32_t flags
   }
   const bool is_its = g_session == nullptr || registered.status != UBP_OK || g_session->claim();
   const bool is_more = !is_its && g_session->header().follows != 0;  // begin has run in another process
-  if (registered.status == UBP_OK && program != nullptr && is_its) program->run(language::Probe::Event::kBegin);
+  const bool is_check = g_session != nullptr && g_session->header().checks != 0;
+  if (registered.status == UBP_OK && program != nullptr && is_its && !is_check)
+    program->run(language::Probe::Event::kBegin);
   const bool is_over = program != nullptr && program->is_closed();  // begin has called exit()
   if (is_over && is_its) program->run(language::Probe::Event::kEnd);
   if (registered.status != UBP_OK || is_over || (!is_its && !is_more)) {
@@ -177,7 +186,7 @@ void register_all(std::vector<Item> items, Program* program, std::uint32_t flags
 
 // Tells the session's reader how many probes are attached. Under the ApiLock.
 void tell_session(const Program* program, const Registered& registered) {
-  if (g_session == nullptr || g_session->header().process != static_cast<std::uint32_t>(getpid())) return;
+  if (!has_session()) return;
   std::uint32_t probes = 0;
   for (ubp_probe* const probe : registered.probes) {
     ubp_probe_stats stats{};
@@ -249,9 +258,17 @@ std::optional<SessionTexts> join_session(const char* path) {
   const bool follows = header.follows != 0;
   if (__atomic_load_n(&header.process, __ATOMIC_ACQUIRE) != 0 && !follows) return std::nullopt;
   const std::vector<std::string_view> texts = session->texts();
-  SessionTexts joined{std::string(texts[0]), std::string(texts[1]), follows};
+  SessionTexts joined{std::string(texts[0]), std::string(texts[1]), follows, header.checks != 0};
   g_session = session.release();
   return joined;
+}
+
+bool has_session() {
+  return g_session != nullptr && g_session->header().process == static_cast<std::uint32_t>(getpid());
+}
+
+bool executes_others() {
+  return is_wrapper() || is_called_one_of({"bash", "busybox", "dash", "ksh", "sh", "xargs", "zsh"});
 }
 
 void note_not_run(const Problem& problem) {
@@ -268,7 +285,7 @@ std::string program_output(bool is_end) {
   Program& program = *g_loaded_program->program;
   if (g_session != nullptr) {  // the reader prints it, and end is for the process that began, unless others go on
     const program::SessionHeader& header = g_session->header();
-    is_end &= header.follows == 0 && header.process == static_cast<std::uint32_t>(getpid());
+    is_end &= header.follows == 0 && has_session();
   }
   if (is_end) {
     program.close();

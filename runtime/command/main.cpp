@@ -50,7 +50,7 @@ bool take_program(const std::vector<std::string>& given, std::vector<std::string
   return true;
 }
 
-int run_command(const std::vector<std::string>& arguments, const std::vector<std::string>& command) {
+int run_command(const std::vector<std::string>& arguments, const std::vector<std::string>& command, bool checks) {
   CLI::App app{"Runs a command under a program in bpftrace's language.", "ubp run"};
   RunOptions options;
   options.command = command;
@@ -86,6 +86,8 @@ int run_command(const std::vector<std::string>& arguments, const std::vector<std
     say_error("no command: give one behind --", "ubp run -e 'libc:malloc { @ = count() }' -- ls");
     return EXIT_FAILURE;
   }
+  options.checks = checks;
+  options.is_quiet |= checks;
   return run(options);
 }
 
@@ -128,6 +130,7 @@ int list_command(const std::vector<std::string>& arguments) {
 constexpr char kUse[] =
     "USAGE:\n"
     "    ubp run [-e PROGRAM]... [FILE] [-o FILE] [-f text|json] [-q] [-k] [--dry-run] [PARAMETERS] -- COMMAND ARGUMENTS...\n"
+    "    ubp check -e PROGRAM -- COMMAND ARGUMENTS...\n"
     "    ubp list [-e PROGRAM] [uprobe:PATH:FUNCTION | usdt:PATH:PROVIDER:NAME | FILE]...\n"
     "ubp(1) says more.\n";
 
@@ -144,7 +147,7 @@ int main(int count, char** words) {
   }
   const std::string what = arguments.empty() ? "" : arguments.front();
   if (!arguments.empty()) arguments.erase(arguments.begin());
-  if (what == "run") return run_command(arguments, command);
+  if (what == "run" || what == "check") return run_command(arguments, command, what == "check");
   if (what == "list") return list_command(arguments);
   const bool is_asked = what == "-h" || what == "--help";
   std::fputs(kUse, is_asked ? stdout : stderr);

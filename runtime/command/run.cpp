@@ -154,7 +154,7 @@ int Run::watch(pid_t child) {
 void Run::run_end() {
   const auto is_end = [](const language::Probe& probe) { return probe.event == language::Probe::Event::kEnd; };
   const auto& probes = compiled_.tree.probes;
-  if (!is_attached_ || std::none_of(probes.begin(), probes.end(), is_end)) return;
+  if (!is_attached_ || options_.checks || std::none_of(probes.begin(), probes.end(), is_end)) return;
   if (__atomic_load_n(&header_.has_ended, __ATOMIC_ACQUIRE) != 0) return;
   language::Program tree;
   std::vector<program::Diagnostic> diagnostics;
@@ -182,6 +182,7 @@ void Run::say_not_run() const {
 
 void Run::end() {
   if (!is_attached_) return say_not_run();
+  if (options_.checks) return;
   if (compiled_.analysis.prints_maps) print((options_.format == Format::kText ? "\n\n" : "") + reader_.all_maps());
   for (const program::Diagnostic& error : run_time_errors(compiled_.analysis, place_, options_.says_reads)) {
     options_.format == Format::kJson ? print(json_error(error, compiled_.name)) : say(compiled_, error);
@@ -236,6 +237,7 @@ int run(const RunOptions& options) {
   texts.insert(texts.end(), options.parameters.begin(), options.parameters.end());
   try {
     const auto session = Session::create(texts, program::Place::bytes(compiled->analysis));
+    session->header().checks = options.checks ? 1 : 0;
     session->header().follows = options.follows ? 1 : 0;
     session->header().forgives_missing = missing != MissingProbes::kError ? 1 : 0;
     sigset_t all;

@@ -14,7 +14,7 @@ struct RunOptions {
   std::vector<std::string> command;
   std::string output;  // a file; empty: standard output
   program::Format format = program::Format::kText;
-  bool is_quiet = false, is_dry = false, says_warnings = true, follows = false;
+  bool is_quiet = false, is_dry = false, checks = false, says_warnings = true, follows = false;
   bool says_reads = false;  // also those that found nothing
   bool is_unsafe = false;   // system() may run commands
 };

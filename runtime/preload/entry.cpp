@@ -10,6 +10,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <ctime>
@@ -17,6 +18,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "runtime/api/api.h"
@@ -105,6 +107,35 @@ void before_exec(const char* path) {
 
 [[noreturn]] void on_raw_exit(int status);
 
+// What is armed, and how, one probe a line.
+void print_check() {
+  report::Summary its = summary(g_loaded->program, true);
+  const auto order = [](const report::ProbeRow& row) { return std::tie(row.module, row.address); };
+  std::sort(its.probes.begin(), its.probes.end(), [&](const auto& a, const auto& b) { return order(a) < order(b); });
+  std::string text;
+  for (const report::ProbeRow& row : its.probes) {
+    const bool is_jump = row.tier == "jump";
+    text += fmt::format("{}  {}!{}{}{}\n", is_jump ? "jump" : "int3", row.module, row.symbol,
+                        is_jump || row.tier.empty() ? "" : "  ", is_jump ? "" : row.tier);
+  }
+  for (const report::RefusalRow& row : its.refusals) {
+    const std::string place = row.symbol.empty() ? fmt::format("0x{:x}", row.address) : row.symbol;
+    text += fmt::format("none  {}!{}  {}\n", row.module, place, row.reason);
+  }
+  if (its.totals.pending != 0) text += fmt::format("{} more wait for their modules\n", its.totals.pending);
+  for (std::size_t done = 0; done < text.size();) {
+    const ssize_t count = write(STDOUT_FILENO, text.data() + done, text.size() - done);
+    if (count <= 0) break;
+    done += static_cast<std::size_t>(count);
+  }
+}
+
+// Ends the process before anything of its own has run, unless it leads to another.
+void check(bool is_meant) {
+  if (is_meant) print_check();
+  while (is_meant || !executes_others()) sys::call4(SYS_exit_group, 0);
+}
+
 // Everything up to the first int3. Returns false when the options or the specification are bad.
 bool load(const std::vector<OptionError>& errors, const Options& options, const std::optional<SessionTexts>& session) {
   const std::string program = executable_path();
@@ -185,6 +216,7 @@ __attribute__((constructor)) void on_load(int argc, char** argv) {
   try {
     join_family(find_variable(kFirstVariable));
     good = load(errors, options, session);
+    if (session && session->checks) check(good && has_session());
     const bool is_followed = options.follow_exec || (g_loaded != nullptr && g_loaded->passes_on);
     if (!is_followed && good) trap::g_process.upcalls.before_exec = &before_exec;
     is_followed ? announce_to_children(block, first_of_family()) : hide_from_children(block);

@@ -46,6 +46,7 @@ struct SessionHeader {
   std::uint32_t is_read;           // the reader has seen that they are attached; a futex
   std::uint32_t follows;           // every process runs it that has what is to be probed
   std::uint32_t forgives_missing;  // what is not found is left out
+  std::uint32_t checks;            // nothing is to run: what would be armed is printed, and the process ends
   std::uint32_t has_ended;         // the blocks of end have run, or are running
   NotRun not_run;
 };

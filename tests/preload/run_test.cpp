@@ -332,6 +332,25 @@ TEST_CASE("run_preload: another library in LD_PRELOAD stays, and the command fin
   CHECK(probed.out.find("libubp.so") != std::string::npos);
 }
 
+TEST_CASE("run_check: what would be armed, how, and what not, and nothing runs") {
+  const auto check = [](const std::string& program, const Words& command) {
+    Words words = arguments({}, program, command);
+    words[1] = "check";
+    return run({.argv = std::move(words), .preload = false, .timeout_s = 60});
+  };
+  const std::string hello = fixture("fx_hello"), begun = "begin { printf(\"begun\\n\") } end { printf(\"ended\\n\") } ";
+  const Outcome checked = check(begun + "uprobe:" + hello + ":comp* { @ = count() }", {"env", hello});
+  CHECK(checked.end() == "exit 0");
+  CHECK(checked.out == "jump  fx_hello!compute\njump  fx_hello!compare_lengths\n");
+  CHECK(checked.err.empty());
+  const Outcome trap = check("compute+0, libnever:f { }", {hello});
+  CHECK(trap.out.find("fx_hello!compute") != std::string::npos);
+  CHECK(trap.out.find("1 more wait for their modules\n") != std::string::npos);
+  const Outcome none = check("no_such_function { }", {hello});
+  CHECK(none.end() == "exit 1");
+  CHECK(none.out.empty());
+}
+
 TEST_CASE("run_before: mistakes start nothing, and say where they are") {
   const std::string hello = fixture("fx_hello");
   const Words command{"/bin/sh", "-c", "echo started"};

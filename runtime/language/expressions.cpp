@@ -126,6 +126,7 @@ NodePointer ProgramParser::member(Cursor begin, NodePointer value) {
   const bool in_filter = std::exchange(in_filter_, in_filter_ && !is_index);
   take();
   auto node = make(is_index ? NodeKind::kIndex : NodeKind::kMember, begin);
+  node->span.begin = value->span.begin;  // messages show what is read, without a parenthesis before it
   node->children.push_back(std::move(value));
   if (is_index) {
     NodePointer index = expression();

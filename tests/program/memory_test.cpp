@@ -121,6 +121,14 @@ TEST_CASE("memory: what cannot be read is 0, and counted where it is read") {
   CHECK(run_time_errors(program->analysis(), program->place(), false).size() == 1);
 }
 
+TEST_CASE("memory: a read's place begins where its operand does, within the parentheses") {
+  const auto program = compiled("struct F { int a; } begin { print(((struct F*)8).a) }");
+  program->run(ubp::language::Probe::Event::kBegin);
+  const auto errors = run_time_errors(program->analysis(), program->place(), true);
+  REQUIRE(errors.size() == 1);
+  CHECK(errors[0].span.begin.column == 36);
+}
+
 TEST_CASE("memory: mistakes are said") {
   const std::pair<const char*, const char*> cases[] = {
       {"print($o->inner.pair[2])", "the index 2 is out of bounds for array of size 2"},

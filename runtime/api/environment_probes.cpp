@@ -201,7 +201,9 @@ void tell_session(const Program* program, const Registered& registered) {
 
 void read_and_register(std::string_view spec, std::uint32_t flags, Registered& registered) {
   language::Program tree;
-  auto parsed = language::parse(spec, language::kMaxItems, &tree);
+  const program::Inputs inputs =
+      g_session != nullptr ? g_session->inputs() : program::Inputs{{}, program::settings_of_environment()};
+  auto parsed = language::parse(spec, language::kMaxItems, &tree, inputs.parameters);
   const auto fail = [&](ubp_status status, Problem problem) {
     registered.status = status;
     registered.problems.push_back(std::move(problem));
@@ -216,7 +218,7 @@ void read_and_register(std::string_view spec, std::uint32_t flags, Registered& r
   loaded->text = spec;
   if (!tree.probes.empty()) {
     std::vector<Diagnostic> diagnostics;
-    loaded->program = Program::compile(std::move(tree), diagnostics, g_session);
+    loaded->program = Program::compile(std::move(tree), diagnostics, g_session, inputs);
     for (const Diagnostic& diagnostic : diagnostics)
       (diagnostic.is_warning ? registered.warnings : registered.problems).push_back(problem_of(diagnostic, spec));
     if (loaded->program == nullptr) {

@@ -11,7 +11,7 @@ namespace ubp::command {
 namespace {
 
 void say_without_place(std::string_view level, std::string_view message, std::string_view hint) {
-  std::string text = fmt::format("{}: {}\n", level, message);
+  std::string text = message.empty() ? "" : fmt::format("{}: {}\n", level, message);
   if (!hint.empty()) text += fmt::format("HINT: {}\n", hint);
   std::fputs(text.c_str(), stderr);
 }
@@ -19,12 +19,19 @@ void say_without_place(std::string_view level, std::string_view message, std::st
 }  // namespace
 
 void say(const Compiled& compiled, const program::Diagnostic& diagnostic) {
-  std::string text = fmt::format("{}: {}: {}\n", program::place_of(compiled.name, diagnostic.span),
-                                 diagnostic.is_warning ? "WARNING" : "ERROR", diagnostic.message);
-  if (!diagnostic.helper.empty())
-    text += fmt::format("Additional Info - helper: {}, retcode: {}\n", diagnostic.helper, diagnostic.code);
-  text += program::excerpt(compiled.text, diagnostic.span);
-  if (!text.ends_with('\n')) text += '\n';
+  if (diagnostic.span.begin.line == 0) return say_error(diagnostic.message, diagnostic.hint);
+  std::string text;
+  const auto add = [&](const language::Span& span, std::string_view message, std::string_view more) {
+    text +=
+        fmt::format("{}: {}: {}\n{}{}", program::place_of(compiled.name, span),
+                    diagnostic.is_warning ? "WARNING" : "ERROR", message, more, program::excerpt(compiled.text, span));
+    if (!text.ends_with('\n')) text += '\n';
+  };
+  const std::string more = diagnostic.helper.empty() ? ""
+                                                     : fmt::format("Additional Info - helper: {}, retcode: {}\n",
+                                                                   diagnostic.helper, diagnostic.code);
+  add(diagnostic.span, diagnostic.message, more);
+  for (const language::Span& use : diagnostic.expanded_from) add(use, "expanded from", "");
   if (!diagnostic.hint.empty()) text += fmt::format("HINT: {}\n", diagnostic.hint);
   std::fputs(text.c_str(), stderr);
 }
@@ -38,9 +45,9 @@ language::Span item_span(const language::Item& item) {
   return {item.position, end};
 }
 
-std::optional<Compiled> compile(std::string name, std::string text, bool says_warnings) {
+std::optional<Compiled> compile(std::string name, std::string text, const program::Inputs& inputs, bool says_warnings) {
   Compiled compiled{std::move(name), std::move(text), {}, {}, {}};
-  auto parsed = language::parse(compiled.text, language::kMaxItems, &compiled.tree);
+  auto parsed = language::parse(compiled.text, language::kMaxItems, &compiled.tree, inputs.parameters);
   if (const auto* error = std::get_if<language::Error>(&parsed)) {
     say(compiled, {{error->position, error->end}, error->message, {}, false});
     return std::nullopt;
@@ -50,7 +57,7 @@ std::optional<Compiled> compile(std::string name, std::string text, bool says_wa
     say_error("No probes to attach");
     return std::nullopt;
   }
-  compiled.analysis = program::analyse(compiled.tree);
+  compiled.analysis = program::analyse(compiled.tree, inputs);
   for (const program::Diagnostic& diagnostic : compiled.analysis.diagnostics) {
     if (!diagnostic.is_warning || says_warnings) say(compiled, diagnostic);
   }

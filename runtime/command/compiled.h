@@ -22,7 +22,7 @@ struct Compiled {
 };
 
 // Reads and checks a program, and says on standard error what is wrong with it. None: it has mistakes.
-std::optional<Compiled> compile(std::string name, std::string text, bool says_warnings);
+std::optional<Compiled> compile(std::string name, std::string text, const program::Inputs& inputs, bool says_warnings);
 
 // A mistake or a warning, as bpftrace prints it: place, message, line, marker, hint.
 void say(const Compiled& compiled, const program::Diagnostic& diagnostic);

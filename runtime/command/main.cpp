@@ -68,6 +68,7 @@ int run_command(const std::vector<std::string>& arguments, const std::vector<std
   app.add_flag("--dry-run", options.is_dry, "check everything, and start nothing");
   app.add_flag("--follow", options.follows, "every process that the command leads to, not only the first that fits");
   app.allow_extras();
+  app.set_help_flag();  // --help is the program's where there is one
   try {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
     app.parse(reversed);
@@ -81,6 +82,11 @@ int run_command(const std::vector<std::string>& arguments, const std::vector<std
   options.format = format == "json" ? program::Format::kJson : program::Format::kText;
   options.says_warnings = !has_no_warnings;
   options.parameters = app.remaining();
+  const auto is_help = [](const std::string& word) { return word == "--help" || word == "-h"; };
+  if (programs.empty() && !options.parameters.empty() && is_help(options.parameters.front())) {
+    std::fputs(app.help().c_str(), stdout);
+    return EXIT_SUCCESS;
+  }
   if (!take_program(programs, options.parameters, options)) return EXIT_FAILURE;
   if (options.command.empty()) {
     say_error("no command: give one behind --", "ubp run -e 'libc:malloc { @ = count() }' -- ls");

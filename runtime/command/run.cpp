@@ -76,6 +76,7 @@ program::ReaderOptions Run::reader_options() const {
   options.format = options_.format;
   options.name = compiled_.name;
   options.says_warnings = options_.says_warnings;
+  options.most_file_bytes = compiled_.analysis.config.max_cat_bytes;
   options.say = [](const std::string& text) { std::fputs(text.c_str(), stderr); };
   if (options_.is_unsafe) options.run_command = &run_shell;
   return options;
@@ -158,8 +159,9 @@ void Run::run_end() {
   if (__atomic_load_n(&header_.has_ended, __ATOMIC_ACQUIRE) != 0) return;
   language::Program tree;
   std::vector<program::Diagnostic> diagnostics;
-  language::parse(compiled_.text, language::kMaxItems, &tree);
-  const auto program = program::Program::compile(std::move(tree), diagnostics, &session_);
+  const program::Inputs inputs = session_.inputs();
+  language::parse(compiled_.text, language::kMaxItems, &tree, inputs.parameters);
+  const auto program = program::Program::compile(std::move(tree), diagnostics, &session_, inputs);
   if (program == nullptr) return;
   program->close();
   program->run(language::Probe::Event::kEnd);
@@ -183,7 +185,8 @@ void Run::say_not_run() const {
 void Run::end() {
   if (!is_attached_) return say_not_run();
   if (options_.checks) return;
-  if (compiled_.analysis.prints_maps) print((options_.format == Format::kText ? "\n\n" : "") + reader_.all_maps());
+  if (compiled_.analysis.config.print_maps_on_exit)
+    print((options_.format == Format::kText ? "\n\n" : "") + reader_.all_maps());
   for (const program::Diagnostic& error : run_time_errors(compiled_.analysis, place_, options_.says_reads)) {
     options_.format == Format::kJson ? print(json_error(error, compiled_.name)) : say(compiled_, error);
   }
@@ -209,9 +212,11 @@ bool is_allowed(const Compiled& compiled, const RunOptions& options) {
 }  // namespace
 
 int run(const RunOptions& options) {
-  const auto compiled = compile(options.name, options.text, options.says_warnings);
-  constexpr MissingProbes missing = MissingProbes::kError;
-  if (!compiled || !check_targets(*compiled, missing, options.says_warnings)) return EXIT_FAILURE;
+  const program::Inputs inputs{options.parameters, program::settings_of_environment()};
+  const auto compiled = compile(options.name, options.text, inputs, options.says_warnings);
+  if (!compiled) return EXIT_FAILURE;
+  const program::Config::Missing missing = compiled->analysis.config.missing_probes;
+  if (!check_targets(*compiled, missing, options.says_warnings)) return EXIT_FAILURE;
   if (!is_allowed(*compiled, options)) return EXIT_FAILURE;
   std::string found;
   Obstacle obstacle;
@@ -233,13 +238,11 @@ int run(const RunOptions& options) {
       return EXIT_FAILURE;
     }
   }
-  std::vector<std::string> texts{options.name, options.text};
-  texts.insert(texts.end(), options.parameters.begin(), options.parameters.end());
   try {
-    const auto session = Session::create(texts, program::Place::bytes(compiled->analysis));
+    const auto session = Session::create(options.name, options.text, inputs, program::Place::bytes(compiled->analysis));
     session->header().checks = options.checks ? 1 : 0;
     session->header().follows = options.follows ? 1 : 0;
-    session->header().forgives_missing = missing != MissingProbes::kError ? 1 : 0;
+    session->header().forgives_missing = missing != program::Config::Missing::kError ? 1 : 0;
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, nullptr);

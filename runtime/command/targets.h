@@ -4,14 +4,12 @@
 // Context: the command. Async-signal-safe: no. Thread-safe: no.
 #pragma once
 
-#include <cstdint>
-
 #include "runtime/command/compiled.h"
 
 namespace ubp::command {
 
-// What becomes of an attach point that nothing fits. bpftrace's missing_probes.
-enum class MissingProbes : std::uint8_t { kError, kWarn, kIgnore };
+// What becomes of an attach point that nothing fits.
+using MissingProbes = program::Config::Missing;
 
 // Says on standard error what is missing. False: the command is not to be started.
 bool check_targets(const Compiled& compiled, MissingProbes missing, bool says_warnings);

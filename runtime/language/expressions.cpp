@@ -25,6 +25,8 @@ constexpr BinarySign kBinarySigns[] = {
 };
 constexpr int kTightest = 9;
 
+constexpr std::uint64_t kMostParameters = 1024;
+
 }  // namespace
 
 NodePointer ProgramParser::expression() {
@@ -197,15 +199,13 @@ NodePointer ProgramParser::primary() {
     take();
     return finish(std::move(node));
   };
+  if (token_.is("{")) return block();
+  if (token_.is_name("if")) return if_statement();
   switch (token_.kind) {
     case TokenKind::kNumber: return leaf(NodeKind::kNumber);
     case TokenKind::kString: return leaf(NodeKind::kString);
     case TokenKind::kMap: return map();
-    case TokenKind::kVariable: {
-      NodePointer node = leaf(NodeKind::kVariable);
-      node->text.erase(0, 1);
-      return node;
-    }
+    case TokenKind::kVariable: return variable();
     case TokenKind::kName: {
       if (token_.text == "true" || token_.text == "false") {
         NodePointer node = leaf(NodeKind::kBool);
@@ -222,7 +222,7 @@ NodePointer ProgramParser::primary() {
   }
 }
 
-// (value), (element, ...), (type) value
+// (value), (element, ...), (name=element, ...), (type) value
 NodePointer ProgramParser::parenthesised() {
   const Cursor begin = token_.begin;
   const bool in_filter = std::exchange(in_filter_, false);
@@ -239,7 +239,16 @@ NodePointer ProgramParser::parenthesised() {
   }
   auto tuple = make(NodeKind::kTuple, begin);
   bool is_tuple = token_.is(")");
+  const bool is_record = token_.kind == TokenKind::kName && lexer_.peek().is("=");
   while (!token_.is(")")) {
+    if (is_record) {
+      if (token_.kind != TokenKind::kName) return fail(token_.span(), "syntax: expected a field's name");
+      tuple->text += tuple->text.empty() ? "" : ",";
+      tuple->text += token_.text;
+      take();
+      if (!expect("=")) return nullptr;
+      is_tuple = true;
+    }
     NodePointer element = expression();
     if (element == nullptr) return nullptr;
     tuple->children.push_back(std::move(element));
@@ -263,6 +272,21 @@ bool ProgramParser::list(Node& node, std::string_view close) {
   }
   in_filter_ = in_filter;
   return expect(close);
+}
+
+// $x, $1, $#
+NodePointer ProgramParser::variable() {
+  const std::string_view name = token_.text.substr(1);
+  const bool is_digits = std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; });
+  auto node = make(is_digits || name == "#" ? NodeKind::kParameter : NodeKind::kVariable, token_.begin);
+  node->text = name;
+  if (is_digits) {
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), node->number);
+    if (error != std::errc{} || node->number == 0 || node->number > kMostParameters)
+      return fail(token_.span(), "syntax: parameters are $1 to $1024");
+  }
+  take();
+  return finish(std::move(node));
 }
 
 NodePointer ProgramParser::map() {

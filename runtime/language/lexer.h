@@ -1,6 +1,7 @@
 // The tokens of programs. Pure text, load time.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -14,7 +15,8 @@ struct Cursor {
   std::size_t offset = 0;
   int line = 1;
   std::size_t line_start = 0;
-  Position position() const { return {line, static_cast<int>(offset - line_start) + 1}; }
+  // In a target that parameters are placed in, it may seem to begin before its line.
+  Position position() const { return {line, std::max(static_cast<int>(offset - line_start), 0) + 1}; }
 };
 
 enum class TokenKind : std::uint8_t { kEnd, kNumber, kString, kName, kVariable, kMap, kSign, kError };

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <deque>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,7 +29,8 @@ constexpr bool is_unicode(char c) { return static_cast<unsigned char>(c) >= 0x80
 class Parser {
  public:
   // text: already checked by find_bad_byte(). program: see parse().
-  Parser(std::string_view text, Program* program) : text_(text), program_(program) {}
+  Parser(std::string_view text, Program* program, const std::vector<std::string>& parameters)
+      : text_(text), program_(program), parameters_(parameters) {}
 
   bool parse_list(std::vector<Item>& items, std::size_t most);
   const Error& error() const { return error_; }
@@ -46,6 +48,8 @@ class Parser {
   std::optional<Probe::Event> find_event(const Cursor& at) const;
   bool parse_events();
   bool begins_definition() const;
+  bool parse_preamble(bool& is_one);
+  bool place_parameters();
   bool parse_program(Probe::Event event, const Cursor& begin);
   bool has_program() const;
   bool expect_item_end();
@@ -88,6 +92,8 @@ class Parser {
 
   std::string_view text_;
   Program* program_;
+  const std::vector<std::string>& parameters_;
+  std::deque<std::string> texts_;  // with parameters in their places
   std::size_t offset_ = 0;
   int line_ = 1;
   std::size_t line_start_ = 0;

@@ -80,13 +80,18 @@ NodePointer ProgramParser::block() {
     if (token_.kind == TokenKind::kEnd) return fail(token_.span(), "syntax: expected '}'");
     NodePointer one = statement();
     if (one == nullptr) return nullptr;
-    const bool is_block = one->kind == NodeKind::kIf || one->kind == NodeKind::kWhile ||
-                          one->kind == NodeKind::kUnroll || one->kind == NodeKind::kBlock;
+    const bool is_block = one->kind == NodeKind::kIf || one->kind == NodeKind::kBlock || is_loop(one->kind);
+    node->number = one->kind == NodeKind::kExpression && one->number == 0 && token_.is("}") ? 1 : 0;
     node->children.push_back(std::move(one));
     if (!is_block && !ends_statement()) return fail(token_.span(), "syntax: expected ';' or '}'");
   }
   take();
   return finish(std::move(node));
+}
+
+bool ProgramParser::is_loop(NodeKind kind) {
+  return kind == NodeKind::kWhile || kind == NodeKind::kUnroll || kind == NodeKind::kForRange ||
+         kind == NodeKind::kForMap;
 }
 
 bool ProgramParser::ends_statement() const { return token_.is(";") || token_.is("}"); }
@@ -95,11 +100,13 @@ NodePointer ProgramParser::statement() {
   if (token_.is("{")) return block();
   if (token_.kind != TokenKind::kName) return simple_statement();
   if (token_.text == "if") return if_statement();
+  if (token_.text == "for") return for_loop();
+  if (token_.text == "return") return return_statement();
   if (token_.text == "while") return loop(NodeKind::kWhile);
   if (token_.text == "unroll") return loop(NodeKind::kUnroll);
   if (token_.text == "let") return declaration();
-  constexpr std::pair<std::string_view, NodeKind> kWords[] = {
-      {"break", NodeKind::kBreak}, {"continue", NodeKind::kContinue}, {"return", NodeKind::kReturn}};
+  constexpr std::pair<std::string_view, NodeKind> kWords[] = {{"break", NodeKind::kBreak},
+                                                              {"continue", NodeKind::kContinue}};
   for (const auto& [word, kind] : kWords) {
     if (token_.text != word) continue;
     auto node = make(kind, token_.begin);
@@ -141,6 +148,45 @@ NodePointer ProgramParser::loop(NodeKind kind) {
   return finish(std::move(node));
 }
 
+// for ($i : from..to) { }, for ($entry : @map) { }; without the parentheses, too
+NodePointer ProgramParser::for_loop() {
+  auto node = make(NodeKind::kForMap, token_.begin);
+  take();
+  const bool has_parentheses = accept("(");
+  if (token_.kind != TokenKind::kVariable) return fail(token_.span(), "syntax: expected a variable after 'for'");
+  node->text = token_.text.substr(1);
+  take();
+  if (!expect(":")) return nullptr;
+  NodePointer from = expression();
+  if (from == nullptr) return nullptr;
+  if (accept("..")) {
+    node->kind = NodeKind::kForRange;
+    NodePointer to = expression();
+    if (to == nullptr) return nullptr;
+    node->children.push_back(std::move(from));
+    node->children.push_back(std::move(to));
+  } else if (from->kind != NodeKind::kMap || !from->children.empty()) {
+    return fail(from->span, "syntax: expected a map or a range (0..10) after ':'");
+  } else {
+    node->children.push_back(std::move(from));
+  }
+  if (has_parentheses && !expect(")")) return nullptr;
+  NodePointer body = block();
+  if (body == nullptr) return nullptr;
+  node->children.push_back(std::move(body));
+  return finish(std::move(node));
+}
+
+NodePointer ProgramParser::return_statement() {
+  auto node = make(NodeKind::kReturn, token_.begin);
+  take();
+  if (ends_statement()) return finish(std::move(node));
+  NodePointer value = expression();
+  if (value == nullptr) return nullptr;
+  node->children.push_back(std::move(value));
+  return finish(std::move(node));
+}
+
 // let $x; let $x: T; let $x = value; let $x: T = value
 NodePointer ProgramParser::declaration() {
   auto node = make(NodeKind::kDeclare, token_.begin);
@@ -170,6 +216,16 @@ NodePointer ProgramParser::simple_statement() {
       {"|=", Operator::kBitOr},      {"&=", Operator::kBitAnd},     {"^=", Operator::kBitXor},
       {"<<=", Operator::kShiftLeft}, {">>=", Operator::kShiftRight}};
   const Cursor begin = token_.begin;
+  if (token_.is_name("_") && lexer_.peek().is("=")) {  // _ = value
+    take();
+    take();
+    auto node = make(NodeKind::kExpression, begin);
+    node->number = 1;
+    NodePointer value = expression();
+    if (value == nullptr) return nullptr;
+    node->children.push_back(std::move(value));
+    return finish(std::move(node));
+  }
   NodePointer value = expression();
   if (value == nullptr) return nullptr;
   for (const auto& [sign, operation] : kAssignments) {

@@ -23,6 +23,10 @@ class ProgramParser {
 
   // ["/" expression "/"] ["{" statements "}"]. False: span() and message() say what is wrong.
   bool parse(Probe& probe);
+  // What stands before probes. Behind "config", "let", "macro".
+  bool parse(std::vector<Setting>& settings);
+  bool parse(MapDeclaration& declaration);
+  bool parse(Macro& macro);
 
   // Behind the last token that was read.
   const Cursor& end() const { return last_end_; }
@@ -35,9 +39,12 @@ class ProgramParser {
   NodePointer statement();
   NodePointer if_statement();
   NodePointer loop(NodeKind kind);
+  NodePointer for_loop();
+  NodePointer return_statement();
   NodePointer declaration();
   NodePointer simple_statement();
   bool ends_statement() const;
+  static bool is_loop(NodeKind kind);
 
   // Expressions, from the loosest binding to the tightest.
   NodePointer expression();
@@ -46,6 +53,7 @@ class ProgramParser {
   NodePointer postfix();
   NodePointer primary();
   NodePointer parenthesised();
+  NodePointer variable();
   NodePointer map();
   NodePointer call(const Token& name);
   bool list(Node& node, std::string_view close);

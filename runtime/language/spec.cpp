@@ -2,7 +2,7 @@
 // parser.h.
 //
 //   list   := item { (";" | newline) item }        item := ["!"] attach { "," attach } ["/" filter "/"] [block]
-//   attach := [kind ":"] target                    also: "begin" block, "end" block
+//   attach := [kind ":"] target                    also: "begin" block, "end" block, and what preamble.cpp reads
 //
 // The rest of the grammar (names, other kinds, options, captures, file inclusion) is recognised where it would begin
 // and refused by name.
@@ -67,10 +67,14 @@ bool Parser::parse_list(std::vector<Item>& items, std::size_t most) {
       move_to(parser.end());
       continue;
     }
+    if (!place_parameters()) return false;
     if (find_event(cursor())) {
       if (!parse_events()) return false;
       continue;
     }
+    bool is_preamble = false;
+    if (!parse_preamble(is_preamble)) return false;
+    if (is_preamble) continue;
     Item item;
     if (!parse_item(item)) return false;
     items.push_back(std::move(item));
@@ -352,7 +356,7 @@ std::string_view Parser::character_at(std::size_t offset) const {
   return slice(offset, end);
 }
 
-Position Parser::position(std::size_t offset) const { return {line_, static_cast<int>(offset - line_start_) + 1}; }
+Position Parser::position(std::size_t offset) const { return Cursor{offset, line_, line_start_}.position(); }
 
 bool Parser::fail(std::size_t offset, std::string message) {
   error_ = {position(offset), std::move(message), {0, 0}};
@@ -363,12 +367,13 @@ bool Parser::fail_unsupported(std::size_t offset, std::string_view what) {
   return fail(offset, fmt::format("{} is not supported yet by this version", what));
 }
 
-std::variant<std::vector<Item>, Error> parse(std::string_view text, std::size_t most, Program* program) {
+std::variant<std::vector<Item>, Error> parse(std::string_view text, std::size_t most, Program* program,
+                                             const std::vector<std::string>& parameters) {
   constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   if (text.size() > kMaxBytes) return Error{{}, "the specification is larger than 16 MiB", {0, 0}};
   if (const std::optional<BadByte> bad = find_bad_byte(text)) return bad_byte_error(text, *bad);
-  Parser parser(text, program);
+  Parser parser(text, program, parameters);
   std::vector<Item> items;
   if (!parser.parse_list(items, most)) return parser.error();
   return items;

@@ -67,10 +67,11 @@ inline constexpr std::size_t kMaxItems = std::size_t{1} << 22;
 
 // Parses a whole specification, of at most so many items.
 // text: any bytes, at most 16 MiB; NUL and invalid UTF-8 are errors, not undefined behaviour. program: receives the
-// filters and blocks; null: there may be none.
-// Returns the items in order (empty when there is nothing but space and comments), or the first error.
+// filters and blocks; null: there may be none. parameters: those of them that begin with no "--" stand for $1, $2, ...
+// in targets. Returns the items in order (empty when there is nothing but space and comments), or the first error.
 // Context: load time. Async-signal-safe: no (allocates). Thread-safe: yes.
 std::variant<std::vector<Item>, Error> parse(std::string_view text, std::size_t most = kMaxItems,
-                                             Program* program = nullptr);
+                                             Program* program = nullptr,
+                                             const std::vector<std::string>& parameters = {});
 
 }  // namespace ubp::language

@@ -71,4 +71,12 @@ std::string quote(std::string_view text) {
   return out + "'";
 }
 
+std::vector<std::string_view> positional(const std::vector<std::string>& parameters) {
+  std::vector<std::string_view> positional;
+  for (const std::string& word : parameters) {
+    if (!word.starts_with("--")) positional.push_back(word);
+  }
+  return positional;
+}
+
 }  // namespace ubp::language

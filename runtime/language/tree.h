@@ -41,17 +41,20 @@ enum class NodeKind : std::uint8_t {
   kCast,         // value; text: the type (types.h: its name)
   kSizeOf,       // text: a type, or an expression
   kOffsetOf,     // text: the type, a newline, and the member's path; without a type, an expression of it
+  kParameter,    // $1 by its number; $#: 0
   // Statements.
-  kExpression,  // expression
+  kExpression,  // expression; number 1: its value is thrown away on purpose
   kAssign,      // a variable or map, value; operation: of a compound one
   kDeclare,     // let $x: text also the type's name, behind a ':', value if there is one
-  kIf,          // condition, block, and an else: a block or another kIf
+  kIf,          // condition, block, and an else: a block or another kIf; also an expression, as kBlock is
   kWhile,       // condition, block
   kUnroll,      // count, block
-  kBlock,       // statements
+  kForRange,    // text: the variable; from, to, block
+  kForMap,      // text: the variable; map, block
+  kBlock,       // statements; number 1: the last one is an expression that it is worth
   kBreak,
   kContinue,
-  kReturn,
+  kReturn,  // a value, if there is one
 };
 
 enum class Operator : std::uint8_t {
@@ -88,8 +91,9 @@ enum class Operator : std::uint8_t {
 struct Node {
   NodeKind kind;
   Span span;
-  std::uint32_t id = 0;      // within its program, from 0
-  std::uint32_t height = 1;  // of the tree below it
+  std::uint32_t id = 0;         // within its program, from 0
+  std::uint32_t height = 1;     // of the tree below it
+  std::uint32_t expansion = 0;  // which of the program's it comes from; 0: it stands in the text itself
   std::string text{};
   std::uint64_t number = 0;  // kNumber, kBool, kMember
   Operator operation = Operator::kNone;
@@ -130,10 +134,42 @@ struct Definitions {
   std::map<std::string, std::string, std::less<>> texts;        // of #define
 };
 
+// config = { name = value; }
+struct Setting {
+  Span span;  // of the name and its value
+  std::string name, value;
+};
+
+// let @m = hash(100);
+struct MapDeclaration {
+  Span span;
+  std::string name;  // with its @
+  std::string kind;
+  NodePointer capacity;
+};
+
+// macro name($variable, expression, @map) { ... }
+struct Macro {
+  Span span;  // of its head
+  std::string name;
+  std::vector<std::string> parameters;  // with their $ or @
+  NodePointer body;                     // a kBlock
+};
+
+// Where a macro was used.
+struct Expansion {
+  Span span;
+  std::uint32_t expansion = 0;  // within which other one
+};
+
 struct Program {
   Definitions definitions;
   std::vector<Probe> probes;  // in the order of the text
-  std::uint32_t nodes = 0;    // ids are below
+  std::vector<Setting> settings;
+  std::vector<MapDeclaration> maps;
+  std::vector<Macro> macros;
+  std::vector<Expansion> expansions;  // Node::expansion is 1 for the first
+  std::uint32_t nodes = 0;            // ids are below
 };
 
 }  // namespace ubp::language

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "runtime/program/analyser.h"
+#include "runtime/program/expand.h"
 
 namespace ubp::program {
 
@@ -45,6 +46,7 @@ void Analyser::run() {
 
 void Analyser::visit_all() {
   out_.diagnostics.clear();
+  expansion_ = 0;
   for (probe_ = 0; probe_ < program_.probes.size(); ++probe_) {
     const language::Probe& probe = program_.probes[probe_];
     scopes_.assign(1, {});
@@ -55,6 +57,7 @@ void Analyser::visit_all() {
   if (!is_last_) return;
   const bool has_errors = std::any_of(out_.diagnostics.begin(), out_.diagnostics.end(),
                                       [](const Diagnostic& diagnostic) { return !diagnostic.is_warning; });
+  declare_maps();
   for (const Map& map : out_.maps) {
     if (map.value.is(TypeKind::kNone) && !has_errors) error(map.first, fmt::format("Undefined map: {}", map.name));
     if (map.key.words() > kMostWideWords || map.value.words() > kMostWideWords)
@@ -63,10 +66,14 @@ void Analyser::visit_all() {
 }
 
 void Analyser::error(const language::Span& span, std::string message, std::string hint) {
-  out_.diagnostics.push_back({span, std::move(message), std::move(hint), false});
+  say({span, std::move(message), std::move(hint), false});
 }
-void Analyser::warn(const language::Span& span, std::string message) {
-  out_.diagnostics.push_back({span, std::move(message), {}, true});
+void Analyser::warn(const language::Span& span, std::string message) { say({span, std::move(message), {}, true}); }
+
+void Analyser::say(Diagnostic diagnostic) {
+  for (std::uint32_t use = expansion_; use != 0; use = program_.expansions[use - 1].expansion)
+    diagnostic.expanded_from.push_back(program_.expansions[use - 1].span);
+  out_.diagnostics.push_back(std::move(diagnostic));
 }
 
 bool Analyser::widen(Type& into, const Type& from) {
@@ -96,10 +103,11 @@ std::uint32_t Analyser::event_of(const Node& node) {
 // ---- Statements
 
 void Analyser::statement(const Node& node) {
+  const Expanded expanded(*this, node);
   switch (node.kind) {
     case NodeKind::kBlock:
       scopes_.emplace_back();
-      for (const auto& child : node.children) statement(*child);
+      block(node);
       scopes_.pop_back();
       return;
     case NodeKind::kIf:
@@ -107,12 +115,11 @@ void Analyser::statement(const Node& node) {
       for (std::size_t i = 1; i < node.children.size(); ++i) statement(*node.children[i]);
       return;
     case NodeKind::kWhile:
-      site_of(node, Site::Kind::kBudget);
+      warn(node.span, "While loops are deprecated and may be removed in the future.");
       condition(*node.children[0]);
-      ++loops_;
-      statement(*node.children[1]);
-      --loops_;
-      return;
+      return loop_body(node);
+    case NodeKind::kForRange: return for_range(node);
+    case NodeKind::kForMap: return for_map(node);
     case NodeKind::kUnroll: return unrolled(node);
     case NodeKind::kAssign: return assignment(node);
     case NodeKind::kDeclare: return declaration(node);
@@ -122,12 +129,15 @@ void Analyser::statement(const Node& node) {
         error(node.span,
               fmt::format("{} is only possible in a loop", node.kind == NodeKind::kBreak ? "break" : "continue"));
       return;
-    case NodeKind::kReturn: return;
+    case NodeKind::kReturn:
+      for (const auto& child : node.children) expression(*child);
+      return;
     default: break;
   }
   const Node& value = *node.children[0];
   const Type type = expression(value);
-  if (value.kind == NodeKind::kCall && !type.is(TypeKind::kVoid) && !type.is(TypeKind::kNone) && value.text != "delete")
+  if (value.kind == NodeKind::kCall && node.number == 0 && !type.is(TypeKind::kVoid) && !type.is(TypeKind::kNone) &&
+      value.text != "delete")
     warn(value.span, "Return value discarded.");
 }
 
@@ -157,9 +167,24 @@ void Analyser::unrolled(const Node& node) {
   --loops_;
 }
 
-std::uint32_t* Analyser::find_variable(const std::string& name) {
+// The statements, in the scope that is the innermost.
+void Analyser::block(const Node& node, bool is_value) {
+  const Node* const value = is_value ? value_of_block(node) : nullptr;
+  bool ends = false, is_said = false;
+  for (const auto& child : node.children) {
+    if (ends && !is_said) warn(child->span, "Unreachable statement.");
+    is_said |= ends;
+    child.get() == value ? static_cast<void>(expression(*child)) : statement(*child);
+    const bool is_exit = child->kind == NodeKind::kExpression && child->children[0]->kind == NodeKind::kCall &&
+                         child->children[0]->text == "exit";
+    ends |= is_exit || child->kind == NodeKind::kReturn || child->kind == NodeKind::kBreak ||
+            child->kind == NodeKind::kContinue;
+  }
+}
+
+std::uint32_t* Analyser::find_variable(const Node& node) {
   for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
-    const auto found = scope->find(name);
+    const auto found = scope->find({node.text, node.expansion});
     if (found != scope->end()) return &found->second;
   }
   return nullptr;
@@ -182,12 +207,9 @@ void Analyser::declaration(const Node& node) {
   const std::string name = node.text.substr(0, colon);
   Type type;
   for (const auto& child : node.children) type = expression(*child);
-  if (scopes_.back().contains(name)) error(node.span, fmt::format("Variable ${} was already declared", name));
-  const auto [made, is_new] = declared_.try_emplace(node.id, static_cast<std::uint32_t>(out_.variables.size()));
-  if (is_new) out_.variables.emplace_back();
-  const std::uint32_t index = made->second;
-  out_.facts[node.id].index = index;
-  scopes_.back()[name] = index;
+  if (scopes_.back().contains({name, node.expansion}))
+    error(node.span, fmt::format("Variable ${} was already declared", name));
+  const std::uint32_t index = make_variable(node, name);
   if (colon != std::string::npos)
     widen(out_.variables[index], named_type(std::string_view(node.text).substr(colon + 1), node));
   if (!node.children.empty()) assign_variable(index, name, type, node);
@@ -199,7 +221,7 @@ void Analyser::assignment(const Node& node) {
   const Node &target = *node.children[0], &value = *node.children[1];
   if (target.kind == NodeKind::kMap) return assign_map(target, value, node);
   Type type = expression(value);
-  std::uint32_t* const known = find_variable(target.text);
+  std::uint32_t* const known = find_variable(target);
   if (node.operation != Operator::kNone) {
     if (known == nullptr) {
       error(target.span, fmt::format("Undefined or undeclared variable: ${}", target.text));
@@ -209,13 +231,7 @@ void Analyser::assignment(const Node& node) {
     out_.facts[target.id].type = out_.variables[*known];
     type = binary(node);
   }
-  std::uint32_t index = known != nullptr ? *known : kNone;
-  if (known == nullptr) {
-    const auto [made, is_new] = declared_.try_emplace(target.id, static_cast<std::uint32_t>(out_.variables.size()));
-    if (is_new) out_.variables.emplace_back();
-    index = made->second;
-    scopes_.back()[target.text] = index;
-  }
+  const std::uint32_t index = known != nullptr ? *known : make_variable(target, target.text);
   assign_variable(index, target.text, type, node);
   out_.facts[target.id].index = index;
 }
@@ -253,6 +269,7 @@ Map& Analyser::map_of(const Node& node) {
     out_.maps.emplace_back();
     out_.maps.back().name = node.text;
     out_.maps.back().first = node.span;
+    out_.maps.back().capacity = out_.config.max_map_keys;
   }
   out_.facts[node.id].index = found->second;
   return out_.maps[found->second];
@@ -297,7 +314,10 @@ void Analyser::join_key(const Node& node, Map& map, const std::vector<const Node
 Type Analyser::map_value(const Node& node) {
   new_site(out_.facts[node.id].site, node, Site::Kind::kMissingKey);
   use_key(node, map_of(node), !node.children.empty());
-  const Map& map = out_.maps[out_.facts[node.id].index];
+  return type_of_value(node, out_.maps[out_.facts[node.id].index]);
+}
+
+Type Analyser::type_of_value(const Node& node, const Map& map) {
   if (!map.value.is(TypeKind::kAggregate)) return map.value;
   switch (map.value.aggregate) {
     case Aggregate::kStats:
@@ -316,6 +336,7 @@ Type Analyser::map_value(const Node& node) {
 // ---- Expressions
 
 const Type& Analyser::expression(const Node& node) {
+  const Expanded expanded(*this, node);
   Type type = type_of(node);
   Type& known = out_.facts[node.id].type;
   if (known != type) {
@@ -330,9 +351,9 @@ Type Analyser::type_of(const Node& node) {
     case NodeKind::kNumber: return type_of_literal(node.number);
     case NodeKind::kBool: return boolean();
     case NodeKind::kString:
-      if (node.text.size() > kMaxString - 1)
-        error(node.span, fmt::format("String is too long (over {} bytes): {}", kMaxString, node.text));
-      return string_of(static_cast<std::uint32_t>(std::min<std::size_t>(node.text.size() + 1, kMaxString)));
+      if (node.text.size() >= out_.config.max_strlen)
+        error(node.span, fmt::format("String is too long (over {} bytes): {}", out_.config.max_strlen, node.text));
+      return string_of(static_cast<std::uint32_t>(std::min<std::size_t>(node.text.size() + 1, out_.config.max_strlen)));
     case NodeKind::kName: return builtin(node);
     case NodeKind::kVariable: return variable(node);
     case NodeKind::kMap: return map_value(node);
@@ -349,15 +370,26 @@ Type Analyser::type_of(const Node& node) {
     case NodeKind::kIndex: return index(node);
     case NodeKind::kSizeOf: return size_of(node);
     case NodeKind::kOffsetOf: return offset_of(node);
+    case NodeKind::kBlock: return block_value(node);
+    case NodeKind::kIf: return if_value(node);
     default: break;
   }
   std::vector<Type> elements;
   for (const auto& child : node.children) elements.push_back(expression(*child));
-  return tuple_of(std::move(elements));
+  Type tuple = tuple_of(std::move(elements));
+  for (std::string_view names = node.text; !names.empty();) {
+    const std::size_t comma = std::min(names.find(','), names.size());
+    const std::string name(names.substr(0, comma));
+    if (element_named(tuple, name) != tuple.fields.size())
+      error(node.span, fmt::format("The record has two fields of the name '{}'", name));
+    tuple.fields.push_back(name);
+    names.remove_prefix(std::min(comma + 1, names.size()));
+  }
+  return tuple;
 }
 
 Type Analyser::variable(const Node& node) {
-  const std::uint32_t* const known = find_variable(node.text);
+  const std::uint32_t* const known = find_variable(node);
   if (known == nullptr) {
     error(node.span, fmt::format("Undefined or undeclared variable: ${}", node.text));
     return {};
@@ -476,9 +508,17 @@ Type Analyser::cast(const Node& node) {
   return to;
 }
 
-Analysis analyse(const language::Program& program) {
+Analysis analyse(language::Program& program, const Inputs& inputs) {
   Analysis analysis;
-  Analyser(program, analysis).run();
+  std::vector<Diagnostic> first;
+  analysis.config = read_config(program, inputs, first);
+  expand_macros(program, first);
+  if (first.empty()) place_inputs(program, inputs, analysis.config, first);
+  if (first.empty()) {
+    Analyser(program, analysis).run();
+  } else {
+    analysis.diagnostics = std::move(first);
+  }
   return analysis;
 }
 

@@ -226,14 +226,15 @@ Type Analyser::text(const Node& node) {
   expression(*node.children[0]);
   need_number(*node.children[0], "an address");
   site_of(node, Site::Kind::kAddress);
-  if (node.children.size() == 1) return string_of(kMaxString);
+  const auto most = static_cast<std::uint32_t>(out_.config.max_strlen);
+  if (node.children.size() == 1) return string_of(most);
   expression(*node.children[1]);
   need_number(*node.children[1], "a length");
   std::int64_t bytes = 0;
-  if (!literal(*node.children[1], bytes)) return string_of(kMaxString);
-  if (bytes < 1 || bytes > kMaxString) {
-    error(node.children[1]->span, fmt::format("str() takes 1 to {} bytes", kMaxString));
-    return string_of(kMaxString);
+  if (!literal(*node.children[1], bytes)) return string_of(most);
+  if (bytes < 1 || bytes > most) {
+    error(node.children[1]->span, fmt::format("str() takes 1 to {} bytes", most));
+    return string_of(most);
   }
   return string_of(static_cast<std::uint32_t>(bytes));
 }

@@ -56,6 +56,10 @@ Type Analyser::member(const Node& node) {
           fmt::format("Invalid tuple index: {}. Found {} elements in tuple.", node.number, type.elements.size()));
     return {};
   }
+  if (type.is(TypeKind::kTuple)) {
+    const std::size_t its = element_named(type, node.text);
+    if (its < type.fields.size()) return type.elements[its];
+  }
   site_of(node, Site::Kind::kAddress);
   if (type.is(TypeKind::kPointer)) type = out_.types->target(type);
   if (!type.is(TypeKind::kStruct)) {
@@ -148,9 +152,10 @@ Type Analyser::buffer(const Node& node) {
   expression(length);
   need_number(length, "a length");
   std::int64_t bytes = 0;
-  if (!literal(length, bytes)) return buffer_of(has_size ? from.bytes : kMaxString);
-  if (bytes < 1 || bytes > kMaxString) {
-    error(length.span, fmt::format("buf() takes 1 to {} bytes", kMaxString));
+  const auto most = static_cast<std::uint32_t>(out_.config.max_strlen);
+  if (!literal(length, bytes)) return buffer_of(has_size ? from.bytes : most);
+  if (bytes < 1 || bytes > most) {
+    error(length.span, fmt::format("buf() takes 1 to {} bytes", most));
     return {};
   }
   return buffer_of(static_cast<std::uint32_t>(bytes));

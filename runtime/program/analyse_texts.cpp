@@ -42,7 +42,7 @@ Type Analyser::call_of_text(const Node& node, Function function) {
     case Function::kContainsText:
     case Function::kJoinTexts:
       for (const auto& child : node.children) need_text(*child);
-      if (function == Function::kJoinTexts) return string_of(kMaxString);
+      if (function == Function::kJoinTexts) return string_of(static_cast<std::uint32_t>(out_.config.max_strlen));
       return function == Function::kFindText ? integer(64, true) : boolean();
     case Function::kErrorName:
     case Function::kSignalName:

@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "runtime/program/analysis.h"
@@ -27,6 +28,13 @@ class Analyser {
   void assign_map(const Node& target, const Node& value, const Node& node);
   void declaration(const Node& node);
   void unrolled(const Node& node);
+  void block(const Node& node, bool is_value = false);
+
+  // analyse_loops.cpp
+  void for_range(const Node& node);
+  void for_map(const Node& node);
+  void loop_body(const Node& node);
+  std::uint32_t make_variable(const Node& node, const std::string& name);
   void condition(const Node& node);
 
   // Expressions: each notes the node's type and returns it.
@@ -49,7 +57,10 @@ class Analyser {
   Type cast_to_array(const Node& node, Type to, const Type& from);
   Type named_type(std::string_view name, const Node& node);
   Type builtin(const Node& node);
+  Type block_value(const Node& node);
+  Type if_value(const Node& node);
   Type map_value(const Node& node);
+  Type type_of_value(const Node& node, const Map& map);  // as expressions have it
   Type variable(const Node& node);
 
   // analyse_calls.cpp
@@ -80,7 +91,7 @@ class Analyser {
   void use_key(const Node& node, Map& map, bool has_key);
   void join_key(const Node& node, Map& map, const std::vector<const Node*>& keys);
   void need_number(const Node& node, std::string_view what);
-  std::uint32_t* find_variable(const std::string& name);
+  std::uint32_t* find_variable(const Node& node);
   void assign_variable(std::uint32_t index, const std::string& name, const Type& type, const Node& node);
   bool widen(Type& into, const Type& from);
   std::uint32_t event_of(const Node& node);
@@ -88,14 +99,33 @@ class Analyser {
   void new_site(std::uint32_t& index, const Node& node, Site::Kind kind);
   void error(const language::Span& span, std::string message, std::string hint = {});
   void warn(const language::Span& span, std::string message);
+  void say(Diagnostic diagnostic);
+  void declare_maps();
+
+  // While a node is looked at: where it was expanded.
+  class Expanded {
+   public:
+    Expanded(Analyser& analyser, const Node& node) : analyser_(analyser), before_(analyser.expansion_) {
+      analyser_.expansion_ = node.expansion;
+    }
+    ~Expanded() { analyser_.expansion_ = before_; }
+    Expanded(const Expanded&) = delete;
+    Expanded& operator=(const Expanded&) = delete;
+
+   private:
+    Analyser& analyser_;
+    std::uint32_t before_;
+  };
 
   const language::Program& program_;
   Analysis& out_;
-  std::vector<std::map<std::string, std::uint32_t>> scopes_;  // innermost last
-  std::map<std::uint32_t, std::uint32_t> declared_;           // variables by the node that makes them
+  // By the name, and where it was expanded; innermost last.
+  std::vector<std::map<std::pair<std::string, std::uint32_t>, std::uint32_t>> scopes_;
+  std::map<std::uint32_t, std::uint32_t> declared_;  // variables by the node that makes them
   std::map<std::string, std::uint32_t> maps_;
   std::uint32_t probe_ = 0;
   int loops_ = 0;
+  std::uint32_t expansion_ = 0;  // that the node is in
   bool changed_ = false, is_last_ = false;
   const Node* assigned_call_ = nullptr;  // an aggregation that stands where one may
   Map* assigned_map_ = nullptr;

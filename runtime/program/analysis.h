@@ -13,7 +13,9 @@
 #include <vector>
 
 #include "runtime/language/tree.h"
+#include "runtime/program/config.h"
 #include "runtime/program/diagnostic.h"
+#include "runtime/program/inputs.h"
 #include "runtime/program/layout.h"
 #include "runtime/program/types.h"
 
@@ -25,7 +27,8 @@ struct Map {
   std::string name;  // with its @
   Type key;          // kNone: it has none; several keys: a tuple
   Type value;
-  std::uint64_t capacity = 4096;
+  std::uint64_t capacity = 0;
+  bool evicts = false;                       // when it is full, a key that was not used lately makes room
   std::uint8_t power = 0;                    // of hist(), tseries(); see MapView
   std::int64_t low = 0, high = 0, step = 0;  // of lhist(), tseries()
   language::Span first{};                    // where it is met first
@@ -72,9 +75,9 @@ struct Analysis {
   std::vector<Type> variables;
   std::vector<Event> events;
   std::vector<Site> sites;
-  std::vector<bool> reads_registers;    // by probe: those that a call keeps
-  bool uses_names = false;              // `probe` or `func`
-  bool prints_maps = true;              // at the end
+  std::vector<bool> reads_registers;  // by probe: those that a call keeps
+  bool uses_names = false;            // `probe` or `func`
+  Config config;
   std::uint32_t time_map = kNone;       // tests only: tseries() takes the time from this map
   std::vector<Diagnostic> diagnostics;  // errors first
 
@@ -83,7 +86,11 @@ struct Analysis {
   bool has_errors() const { return !diagnostics.empty() && !diagnostics.front().is_warning; }
 };
 
-Analysis analyse(const language::Program& program);
+// Puts macros and inputs in their places, in the tree, and then says what it means.
+Analysis analyse(language::Program& program, const Inputs& inputs = {});
+
+// What a block is worth, where it is an expression: its last statement; null: nothing.
+const language::Node* value_of_block(const language::Node& block);
 
 // Whether an operation's sides are handled as unsigned numbers: both are, or the other is a literal that is no negative
 // one.

@@ -13,9 +13,10 @@ void Assembler::store(const Type& to, const Type& from, int displacement) {
   if (to.is(TypeKind::kTuple) && to != from) {
     const int source = room(1);
     mov(at(source), rax);
-    int offset = 0;
     for (std::size_t i = 0; i < to.elements.size(); ++i) {
-      const Type& element = from.elements[i];
+      const std::size_t its = to.fields.empty() ? i : element_named(from, to.fields[i]);
+      const Type& element = from.elements[its];
+      const std::uint32_t offset = element_offset(from, its);
       mov(rax, at(source));
       if (element.is_wide()) {
         add(rax, offset);
@@ -23,7 +24,6 @@ void Assembler::store(const Type& to, const Type& from, int displacement) {
         mov(rax, ptr[rax + offset]);
       }
       store(to.elements[i], element, displacement);
-      offset += static_cast<int>(element.words() * sizeof(std::uint64_t));
       displacement += static_cast<int>(to.elements[i].words() * sizeof(std::uint64_t));
     }
     return;
@@ -77,6 +77,8 @@ void Assembler::value(const Node& node) {
     case NodeKind::kIndex: return member(node);
     case NodeKind::kSizeOf:
     case NodeKind::kOffsetOf: return mov(eax, analysis_.of(node).index);
+    case NodeKind::kBlock: return block_value(node);
+    case NodeKind::kIf: return if_value(node);
     default: return cast(node);
   }
 }

@@ -8,15 +8,11 @@ using language::NodeKind;
 using language::Operator;
 using Xbyak::Label;
 
-namespace {
-
-std::uint32_t element_offset(const Type& tuple, std::uint64_t index) {
+std::uint32_t Assembler::element_offset(const Type& tuple, std::uint64_t index) {
   std::uint32_t words = 0;
   for (std::uint64_t i = 0; i < index; ++i) words += tuple.elements[i].words();
   return words * std::uint32_t{sizeof(std::uint64_t)};
 }
-
-}  // namespace
 
 std::uint32_t Assembler::step_of(const Type& type) const {
   return type.is(TypeKind::kPointer) ? std::max(analysis_.types->target(type).size(), 1U) : 1;
@@ -46,7 +42,7 @@ bool Assembler::locate_member(const Node& node) {
   if (is_pointer) value(whole);
   std::uint32_t offset = 0;
   if (type.is(TypeKind::kTuple)) {
-    offset = element_offset(type, node.number);
+    offset = element_offset(type, node.text.empty() ? node.number : element_named(type, node.text));
   } else {
     const Type target = is_pointer ? analysis_.types->target(type) : type;
     offset = find_member(*target.layout, node.text).offset;

@@ -15,7 +15,8 @@ int Assembler::room(std::uint32_t words) {
 }
 
 void Assembler::place_variables(const Node& node) {
-  const bool is_variable = node.kind == NodeKind::kVariable || node.kind == NodeKind::kDeclare;
+  const bool is_variable = node.kind == NodeKind::kVariable || node.kind == NodeKind::kDeclare ||
+                           node.kind == NodeKind::kForRange || node.kind == NodeKind::kForMap;
   const std::uint32_t index = analysis_.of(node).index;
   if (is_variable && index != kNone && !variables_.contains(index))
     variables_[index] = room(analysis_.variables[index].words());
@@ -61,6 +62,7 @@ std::size_t Assembler::assemble(const language::Probe& probe) {
 // The Run: rdi is the hit.
 void Assembler::begin(const language::Probe& probe) {
   lea(rbx, at(room(sizeof(Run) / sizeof(std::uint64_t))));
+  if (probe.filter != nullptr) place_variables(*probe.filter);
   if (probe.block != nullptr) place_variables(*probe.block);
   mov(rax, reinterpret_cast<std::uint64_t>(placed_.machine));
   mov(in_run(offsetof(Run, machine)), rax);
@@ -86,11 +88,15 @@ void Assembler::statement(const Node& node) {
     case NodeKind::kBlock: return block(node);
     case NodeKind::kIf: return if_statement(node);
     case NodeKind::kWhile: return while_loop(node);
+    case NodeKind::kForRange: return for_range(node);
+    case NodeKind::kForMap: return for_map(node);
     case NodeKind::kUnroll: return unroll(node);
     case NodeKind::kAssign: return assign(node);
     case NodeKind::kBreak: return jmp(loops_.back()->over, T_NEAR);
     case NodeKind::kContinue: return jmp(loops_.back()->again, T_NEAR);
-    case NodeKind::kReturn: return jmp(end_, T_NEAR);
+    case NodeKind::kReturn:
+      if (!node.children.empty()) value(*node.children[0]);  // for what it does
+      return jmp(end_, T_NEAR);
     case NodeKind::kDeclare: {
       const std::uint32_t index = analysis_.of(node).index;
       const Type& type = analysis_.variables[index];
@@ -122,43 +128,6 @@ void Assembler::if_statement(const Node& node) {
   L(otherwise);
   if (node.children.size() > 2) statement(*node.children[2]);
   L(over);
-}
-
-void Assembler::while_loop(const Node& node) {
-  Loop loop;
-  Label goes_on;
-  L(loop.again);
-  sub(in_run(offsetof(Run, budget)), 1);
-  jns(goes_on, T_NEAR);
-  mov(rdi, rbx);
-  mov(esi, analysis_.of(node).index);
-  invoke(&count_site);
-  jmp(end_, T_NEAR);
-  L(goes_on);
-  {
-    const Temporaries temporaries(*this);
-    jump_unless(*node.children[0], loop.over);
-  }
-  loops_.push_back(&loop);
-  statement(*node.children[1]);
-  loops_.pop_back();
-  jmp(loop.again, T_NEAR);
-  L(loop.over);
-}
-
-void Assembler::unroll(const Node& node) {
-  Loop loop;
-  Label body;
-  const int left = room(1);
-  mov(at(left), static_cast<std::uint32_t>(node.children[0]->number));
-  L(body);
-  loops_.push_back(&loop);
-  statement(*node.children[1]);
-  loops_.pop_back();
-  L(loop.again);
-  sub(at(left), 1);
-  jnz(body, T_NEAR);
-  L(loop.over);
 }
 
 void Assembler::assign(const Node& node) {

@@ -13,15 +13,15 @@ std::uint32_t Assembler::text(const Node& node, const Node& call) {
   const Type& type = analysis_.type(node);
   value(node);
   if (!type.is(TypeKind::kPointer)) return type.bytes;
-  const int result = room(kMaxString / sizeof(std::uint64_t));
+  const int result = room((most_text() + 7) / 8);
   mov(rdi, rbx);
   mov(rsi, rax);
   lea(rdx, at(result));
-  mov(ecx, kMaxString);
+  mov(ecx, most_text());
   mov(r8d, analysis_.of(call).index);
   invoke(&program::read_text);
   lea(rax, at(result));
-  return kMaxString;
+  return most_text();
 }
 
 void Assembler::call_of_text(const Node& node, Function function) {
@@ -36,7 +36,7 @@ void Assembler::call_of_text(const Node& node, Function function) {
     }
     case Function::kTextCapacity: {
       const Type& type = analysis_.type(*node.children[0]);
-      return mov(eax, type.is(TypeKind::kPointer) ? kMaxString : type.bytes);
+      return mov(eax, type.is(TypeKind::kPointer) ? most_text() : type.bytes);
     }
     case Function::kFindText: return find(node);
     case Function::kContainsText:

@@ -47,6 +47,11 @@ class Assembler : public Xbyak::CodeGenerator {
   void block(const Node& node);
   void if_statement(const Node& node);
   void while_loop(const Node& node);
+  void for_range(const Node& node);
+  void for_map(const Node& node);
+  void spend_turn(const Node& loop);
+  struct Loop;
+  void loop_body(const Node& loop, Loop& labels);
   void unroll(const Node& node);
   void assign(const Node& node);
   void assign_map(const Node& node);
@@ -63,6 +68,8 @@ class Assembler : public Xbyak::CodeGenerator {
   void conditional(const Node& node);
   void tuple(const Node& node);
   void cast(const Node& node);
+  void block_value(const Node& node);
+  void if_value(const Node& node);
 
   // assemble_memory.cpp: where something is: its address in rax. True: in the program's memory, else in the frame.
   bool locate(const Node& node);
@@ -122,11 +129,14 @@ class Assembler : public Xbyak::CodeGenerator {
     Xbyak::CodeGenerator::call(rax);
   }
 
+  std::uint32_t most_text() const { return static_cast<std::uint32_t>(analysis_.config.max_strlen); }
+
   // Room in the frame, until the Temporaries that it was taken in end; returns where from rbp.
   int room(std::uint32_t words);
   class Temporaries;
   Xbyak::Address at(int displacement) const { return qword[rbp + displacement]; }
   Xbyak::Address in_run(std::size_t offset) const { return qword[rbx + offset]; }
+  static std::uint32_t element_offset(const Type& tuple, std::uint64_t index);
   // Stores rax, of one type, as another that holds it.
   void store(const Type& to, const Type& from, int displacement);
 

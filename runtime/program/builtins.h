@@ -84,6 +84,4 @@ struct FunctionRow {
 };
 const FunctionRow* find_function(std::string_view name);
 
-inline constexpr std::uint32_t kMaxString = 1024;  // bytes of str() that says nothing else
-
 }  // namespace ubp::program

@@ -98,6 +98,12 @@ std::uint64_t map_number(Run* run, const MapView* map, const std::uint64_t* key)
 std::uint64_t map_has(Run* run, const MapView* map, const std::uint64_t* key);
 std::uint64_t map_delete(Run* run, const MapView* map, const std::uint64_t* key);
 std::uint64_t map_length(Run* run, const MapView* map);
+// A loop through the keys that a map has at its beginning: those that are deleted meanwhile are left out, and each that
+// stays is met once. cursor: two words. map_next() writes a key and its value behind it, an aggregation as one number;
+// 0: there is no other, or the run has no turns left, which is counted at the
+// site.
+void map_begin(Run* run, const MapView* map, std::uint64_t* cursor);
+std::uint64_t map_next(Run* run, const MapView* map, std::uint64_t* cursor, std::uint64_t* row, std::uint64_t site);
 void map_clear(Run* run, const MapView* map);
 void map_zero(Run* run, const MapView* map);
 // Writes the map as it is as events with this number. top: 0: all. divisor: 0: none.

@@ -60,7 +60,7 @@ std::string value_json(const Map& map, const MapView& view, const std::vector<st
 // Blanks stand between a tuple's elements in text, and nowhere in a key.
 std::string key_json(const Map& map, const Row& row) {
   std::string text;
-  if (!map.key.is(TypeKind::kTuple)) return key_text(map, row);
+  if (!map.key.is(TypeKind::kTuple) || !map.key.fields.empty()) return key_text(map, row);
   const std::uint64_t* words = row.key.data();
   for (const Type& element : map.key.elements) {
     if (words != row.key.data()) text += ',';
@@ -118,13 +118,15 @@ std::string json_of(const Type& type, const std::uint64_t* words) {
     case TypeKind::kArray:
     case TypeKind::kStruct: return c_text(type, reinterpret_cast<const std::uint8_t*>(words), Format::kJson);
     case TypeKind::kTuple: {
-      std::string text = "[";
-      for (const Type& element : type.elements) {
-        if (text.size() > 1) text += ',';
-        text += json_of(element, words);
-        words += element.words();
+      const bool has_names = !type.fields.empty();
+      std::string text = has_names ? "{" : "[";
+      for (std::size_t i = 0; i < type.elements.size(); ++i) {
+        if (text.size() > 1) text += has_names ? ", " : ",";
+        if (has_names) text += json_quoted(type.fields[i]) + ": ";
+        text += json_of(type.elements[i], words);
+        words += type.elements[i].words();
       }
-      return text + ']';
+      return text + (has_names ? '}' : ']');
     }
     default: return text_of(type, words);
   }

@@ -36,14 +36,35 @@ std::uint64_t revive(MapNode& node, std::uint64_t generation) {
   return generation + 1;
 }
 
+// Deletes a key of a full map: the next that was not met since the hand came by. False: there is none.
+bool make_room(Run* run, const MapView& map) {
+  for (std::uint64_t turns = 2 * map.node_count; turns > 0; --turns) {
+    const std::uint64_t index =
+        __atomic_fetch_add(&map.header->hand, 1, __ATOMIC_RELAXED) % map.node_count + 1;  // whose turn it is
+    MapNode& node = node_of(map, index);
+    if (load(node.generation) % 2 == 0) continue;
+    if (__atomic_exchange_n(&map.used[index - 1], 0, __ATOMIC_RELAXED) != 0) continue;  // a hint
+    if (map_delete(run, &map, key_of(node)) != 0) return true;
+  }
+  return false;
+}
+
+// What an aggregation came to.
+std::uint64_t number_at(const MapView& map, std::uint64_t index) {
+  std::uint64_t cells[2] = {};
+  merge_cells(map, index, cells, map.cell_count < 2 ? map.cell_count : 2);
+  return number_of(map, cells);
+}
+
 // Puts a value in a key's place, which it makes if need be. next(value): the new one from the old one.
 template <typename Next>
 std::uint64_t change(Run* run, const MapView& map, const std::uint64_t* key, const Next& next) {
-  for (;;) {
+  for (int tries = 16;; --tries) {
     bool is_new = false;
     const std::uint64_t first = next(0);
     const Found found = find_or_insert(map, key, first, is_new);
     if (found.index == 0) {
+      if (map.used != nullptr && tries > 0 && make_room(run, map)) continue;
       run->dropped = 1;
       return first;
     }
@@ -167,9 +188,7 @@ void map_aggregate(Run* run, const MapView* map, const std::uint64_t* key, std::
 std::uint64_t map_number(Run*, const MapView* map, const std::uint64_t* key) {
   const Found found = find(*map, key);
   if (found.index == 0 || found.generation % 2 == 0) return 0;
-  std::uint64_t cells[2] = {};
-  merge_cells(*map, found.index, cells, map->cell_count < 2 ? map->cell_count : 2);
-  return number_of(*map, cells);
+  return number_at(*map, found.index);
 }
 
 std::uint64_t map_has(Run*, const MapView* map, const std::uint64_t* key) {
@@ -195,6 +214,37 @@ std::uint64_t map_length(Run*, const MapView* map) {
   std::uint64_t length = 0;
   for_each_key(*map, [&](const Found&) { ++length; });
   return length;
+}
+
+void map_begin(Run*, const MapView* map, std::uint64_t* cursor) {
+  cursor[0] = 0;
+  cursor[1] = load(map->header->fresh_nodes);
+}
+
+std::uint64_t map_next(Run* run, const MapView* map, std::uint64_t* cursor, std::uint64_t* row, std::uint64_t site) {
+  while (cursor[0] < cursor[1]) {
+    const std::uint64_t index = ++cursor[0];
+    MapNode& node = node_of(*map, index);
+    if (load(node.generation) % 2 == 1) {
+      for (std::uint64_t i = 0; i < map->key_words; ++i)
+        row[i] = __atomic_load_n(&key_of(node)[i], __ATOMIC_RELAXED);  // find() looks whether it is a key
+      const Found found = find(*map, row);
+      std::uint64_t* const value = row + map->key_words;
+      if (found.index == index && found.generation % 2 == 1) {
+        if (map->aggregate != Aggregate::kNone) {
+          *value = number_at(*map, index);
+          return 1;
+        }
+        if (read_value(*map, found, value)) return 1;
+      }
+    }
+    if (run->budget == 0) {
+      count_site(run, site);
+      return 0;
+    }
+    --run->budget;  // to skip a node is a turn, too
+  }
+  return 0;
 }
 
 void map_clear(Run* run, const MapView* map) {

@@ -22,7 +22,7 @@ std::uint64_t divided(const Map& map, std::uint64_t number, std::uint64_t diviso
 
 std::string key_text(const Map& map, const Row& row) {
   std::string text = text_of(map.key, row.key.data());
-  return map.key.is(TypeKind::kTuple) ? text.substr(1, text.size() - 2) : text;
+  return map.key.is(TypeKind::kTuple) && map.key.fields.empty() ? text.substr(1, text.size() - 2) : text;
 }
 
 namespace {

@@ -145,7 +145,10 @@ again:
       exchange_if(node.next, next, (next | kDeleted) + kTag);
       goto again;
     }
-    if (is_same) return {word & kIndex, link, word, generation};
+    if (is_same) {
+      if (map.used != nullptr) __atomic_store_n(&map.used[(word & kIndex) - 1], 1, __ATOMIC_RELAXED);  // a hint
+      return {word & kIndex, link, word, generation};
+    }
     link = &node.next;
     word = next;
   }
@@ -169,8 +172,8 @@ inline Found find_or_insert(const MapView& map, const std::uint64_t* key, std::u
     if (mine == 0) {
       if (__atomic_fetch_add(&map.header->live, 1, __ATOMIC_RELAXED) < map.capacity) mine = take_node(map);  // as above
       if (mine == 0) {
-        __atomic_fetch_sub(&map.header->live, 1, __ATOMIC_RELAXED);     // as above
-        __atomic_fetch_add(&map.header->refused, 1, __ATOMIC_RELAXED);  // as above
+        __atomic_fetch_sub(&map.header->live, 1, __ATOMIC_RELAXED);                              // as above
+        if (map.used == nullptr) __atomic_fetch_add(&map.header->refused, 1, __ATOMIC_RELAXED);  // as above
         return {};
       }
     }

@@ -39,6 +39,7 @@ struct MapHeader {
   std::uint64_t fresh_nodes, fresh_values;  // how many were ever taken from the pools
   std::uint64_t live;                       // keys, and those that are just being inserted
   std::uint64_t refused;                    // insertions that found no room
+  std::uint64_t hand;                       // where make_room() looks next
 };
 
 // One key. In a list from its bucket; one without a map's keys is the first of the pool, and in none.
@@ -64,6 +65,7 @@ struct MapView {
   std::uint8_t* nodes;
   std::uint64_t* values;  // null: a value is one word
   std::uint64_t* cells;   // of aggregations: by shard, node and cell
+  std::uint64_t* used;    // by node, whether it was met lately; null: a full map takes no more keys
   std::uint64_t bucket_mask;
   std::uint64_t node_bytes, node_count, capacity;
   std::uint64_t key_words;  // 0: it has no keys

@@ -70,6 +70,8 @@ MapView view_of(const Map& map, Pieces& pieces) {
   }
   view.nodes = pieces.take<std::uint8_t>(view.node_count * view.node_bytes);
   if (map.value.is_wide()) view.values = pieces.take<std::uint64_t>(view.node_count * (view.value_words + 1));
+  if (map.evicts && view.key_words != 0 && map.value.aggregate == Aggregate::kNone)
+    view.used = pieces.take<std::uint64_t>(view.node_count);
   view.cell_count = cells_for(map);
   if (view.cell_count == 0) return view;
   const std::uint64_t words =

@@ -22,9 +22,9 @@ constexpr std::size_t kMostFrame = 24576;
 }  // namespace
 
 std::unique_ptr<Program> Program::compile(language::Program tree, std::vector<Diagnostic>& diagnostics,
-                                          const Session* session) {
+                                          const Session* session, const Inputs& inputs) {
   std::unique_ptr<Program> program(new Program(std::move(tree)));
-  program->analysis_ = analyse(program->tree_);
+  program->analysis_ = analyse(program->tree_, inputs);
   diagnostics = program->analysis_.diagnostics;
   if (program->analysis_.has_errors()) return nullptr;
   for (const Event& event : program->analysis_.events) {
@@ -126,8 +126,14 @@ void Program::add_names(std::vector<PointName> names) {
 }
 
 std::string Program::printed() const {
-  return Reader(analysis_, place_->maps(), place_->machine(), {.name = "UBP_PROBES"}).events();
+  ReaderOptions options;
+  options.name = "UBP_PROBES";
+  options.most_file_bytes = analysis_.config.max_cat_bytes;
+  return Reader(analysis_, place_->maps(), place_->machine(), std::move(options)).events();
 }
-std::string Program::maps() const { return Reader(analysis_, place_->maps(), place_->machine(), {}).all_maps(); }
+std::string Program::maps() const {
+  if (!analysis_.config.print_maps_on_exit) return "";
+  return Reader(analysis_, place_->maps(), place_->machine(), {}).all_maps();
+}
 
 }  // namespace ubp::program

@@ -23,8 +23,9 @@ class Program {
  public:
   // Null: the program has mistakes. diagnostics: them, or warnings. session: where its memory is; null: this process
   // has it alone. Throws std::bad_alloc, and where the system denies executable memory std::system_error.
+  // inputs: those of the session.
   static std::unique_ptr<Program> compile(language::Program tree, std::vector<Diagnostic>& diagnostics,
-                                          const Session* session = nullptr);
+                                          const Session* session = nullptr, const Inputs& inputs = {});
   ~Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;

@@ -25,7 +25,11 @@ std::uint64_t whole_pages(std::uint64_t bytes) { return (bytes + sys::kPageBytes
 
 }  // namespace
 
-std::unique_ptr<Session> Session::create(const std::vector<std::string>& texts, std::uint64_t memory_bytes) {
+std::unique_ptr<Session> Session::create(const std::string& name, const std::string& program, const Inputs& inputs,
+                                         std::uint64_t memory_bytes) {
+  std::vector<std::string> texts{name, program};
+  texts.insert(texts.end(), inputs.parameters.begin(), inputs.parameters.end());
+  for (const auto& [setting, value] : inputs.settings) texts.insert(texts.end(), {setting, value});
   std::unique_ptr<Session> session(new Session);
   std::string all;
   for (const std::string& text : texts) all.append(text.c_str(), text.size() + 1);
@@ -42,6 +46,7 @@ std::unique_ptr<Session> Session::create(const std::vector<std::string>& texts, 
   header.version = SessionHeader::kVersion;
   header.texts = static_cast<std::uint32_t>(texts.size());
   header.text_bytes = all.size();
+  header.settings = static_cast<std::uint32_t>(inputs.settings.size());
   header.memory_offset = offset;
   header.memory_bytes = memory_bytes;
   std::memcpy(&header + 1, all.data(), all.size());
@@ -63,7 +68,8 @@ std::unique_ptr<Session> Session::open(const char* path) {
   const SessionHeader& header = session->header();
   const std::uint64_t texts = session->bytes_ - sizeof header;
   const bool is_good = header.magic == SessionHeader::kMagic && header.version == SessionHeader::kVersion &&
-                       header.text_bytes <= texts && header.texts >= 2 && header.memory_offset <= session->bytes_ &&
+                       header.text_bytes <= texts && header.texts >= 2 && header.settings <= (header.texts - 2) / 2 &&
+                       header.memory_offset <= session->bytes_ &&
                        header.memory_bytes <= session->bytes_ - header.memory_offset &&
                        session->texts().size() == header.texts;
   return is_good ? std::move(session) : nullptr;
@@ -83,6 +89,15 @@ std::vector<std::string_view> Session::texts() const {
     all.remove_prefix(end + 1);
   }
   return texts;
+}
+
+Inputs Session::inputs() const {
+  const std::vector<std::string_view> all = texts();
+  const auto settings = all.end() - 2 * static_cast<std::ptrdiff_t>(header().settings);
+  Inputs inputs;
+  inputs.parameters.assign(all.begin() + 2, settings);
+  for (auto text = settings; text != all.end(); text += 2) inputs.settings.emplace_back(text[0], text[1]);
+  return inputs;
 }
 
 std::string Session::path() const { return fmt::format("/proc/{}/fd/{}", getpid(), file_); }

@@ -2,9 +2,9 @@
 // and which stays when that process is killed.
 //
 // A file that nobody can name (memfd_create), opened by the process through /proc/PID/fd. It has, in this order: the
-// header; texts, each with a NUL: the program's name in messages, its text, and its parameters; from the next page on
-// the memory of the program, as Place lays it out for an analysis of that text. Raw values only: who reads it makes the
-// analysis again. All numbers are those of this machine.
+// header; texts, each with a NUL: the program's name in messages, its text, its parameters and settings; from the next
+// page on the memory of the program, as Place lays it out for an analysis of that text. Raw values only: who reads it
+// makes the analysis again. All numbers are those of this machine.
 //
 // Context: normal. Async-signal-safe: no. Thread-safe: no; header() is for everybody.
 #pragma once
@@ -16,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/program/inputs.h"
 #include "runtime/program/memory.h"
 
 namespace ubp::program {
@@ -37,6 +38,8 @@ struct SessionHeader {
   std::uint32_t version;
   std::uint32_t texts;  // how many
   std::uint64_t text_bytes;
+  std::uint32_t settings;  // the last of the texts, two for each
+  std::uint32_t reserved;
   std::uint64_t memory_offset, memory_bytes;
   // What changes.
   Control control;
@@ -54,7 +57,8 @@ struct SessionHeader {
 class Session {
  public:
   // Throws std::system_error.
-  static std::unique_ptr<Session> create(const std::vector<std::string>& texts, std::uint64_t memory_bytes);
+  static std::unique_ptr<Session> create(const std::string& name, const std::string& text, const Inputs& inputs,
+                                         std::uint64_t memory_bytes);
   // Null: there is none there, or it is none of this version.
   static std::unique_ptr<Session> open(const char* path);
   ~Session();
@@ -63,8 +67,9 @@ class Session {
 
   SessionHeader& header() const { return *static_cast<SessionHeader*>(mapping_); }
   std::uint8_t* memory() const { return static_cast<std::uint8_t*>(mapping_) + header().memory_offset; }
-  // 0: the program's name; 1: its text; then its parameters.
+  // 0: the program's name; 1: its text; then its inputs.
   std::vector<std::string_view> texts() const;
+  Inputs inputs() const;
   // For open(), as long as this process lives and keeps it. Of create() alone.
   std::string path() const;
 

@@ -10,14 +10,17 @@
 namespace ubp::program {
 namespace {
 
+// (1, abc), or { .a = 1, .b = abc }
 std::string tuple_text(const Type& type, const std::uint64_t* words) {
-  std::string text = "(";
-  for (const Type& element : type.elements) {
-    if (text.size() > 1) text += ", ";
-    text += text_of(element, words);
-    words += element.words();
+  const bool has_names = !type.fields.empty();
+  std::string text;
+  for (std::size_t i = 0; i < type.elements.size(); ++i) {
+    if (!text.empty()) text += ", ";
+    if (has_names) text += fmt::format(".{} = ", type.fields[i]);
+    text += text_of(type.elements[i], words);
+    words += type.elements[i].words();
   }
-  return text + ')';
+  return has_names ? fmt::format("{{ {} }}", text) : fmt::format("({})", text);
 }
 
 // The low bits of a number, extended by their sign.

@@ -109,7 +109,10 @@ std::string name_of(const Type& type) {
     case TypeKind::kTuple: break;
   }
   std::string text = "(";
-  for (const Type& element : type.elements) text += (text.size() > 1 ? "," : "") + name_of(element);
+  for (std::size_t i = 0; i < type.elements.size(); ++i) {
+    text += text.size() > 1 ? "," : "";
+    text += (type.fields.empty() ? "" : '.' + type.fields[i] + '=') + name_of(type.elements[i]);
+  }
   return text + ')';
 }
 
@@ -127,6 +130,10 @@ Type array_of(Type element, std::uint32_t count) {
   type.bytes = element.size() * count;
   type.elements.push_back(std::move(element));
   return type;
+}
+
+std::size_t element_named(const Type& tuple, std::string_view name) {
+  return static_cast<std::size_t>(std::find(tuple.fields.begin(), tuple.fields.end(), name) - tuple.fields.begin());
 }
 
 bool join(Type& into, const Type& from) {
@@ -156,9 +163,10 @@ bool join(Type& into, const Type& from) {
     case TypeKind::kBuffer:
     case TypeKind::kString: into.bytes = std::max(into.bytes, from.bytes); return true;
     case TypeKind::kTuple: {
-      if (into.elements.size() != from.elements.size()) return false;
+      if (into.elements.size() != from.elements.size() || into.fields.empty() != from.fields.empty()) return false;
       for (std::size_t i = 0; i < into.elements.size(); ++i) {
-        if (!join(into.elements[i], from.elements[i])) return false;
+        const std::size_t its = into.fields.empty() ? i : element_named(from, into.fields[i]);
+        if (its == from.elements.size() || !join(into.elements[i], from.elements[its])) return false;
       }
       return true;
     }

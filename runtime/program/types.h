@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/program/memory.h"
@@ -50,6 +51,7 @@ struct Type {
   std::string name{};                        // kStruct: "struct foo"; an enum's; kTimestamp: strftime's format
   std::shared_ptr<const Layout> layout{};    // kStruct; null: behind a pointer, where its name is enough
   std::shared_ptr<const EnumNames> names{};  // kInteger: of an enum
+  std::vector<std::string> fields{};         // the names of a kTuple's elements, where they have some: a record
 
   bool operator==(const Type&) const = default;
   bool is(TypeKind other) const { return kind == other; }
@@ -82,6 +84,9 @@ std::string name_of(const Type& type);
 Type buffer_of(std::uint32_t bytes);
 Type pointer_to(Type target);
 Type array_of(Type element, std::uint32_t count);
+
+// The element of a tuple that has this name; as many as there are: none has.
+std::size_t element_named(const Type& tuple, std::string_view name);
 
 // Widens `into` so that it holds a value of the other type, too. False: no type does.
 bool join(Type& into, const Type& from);

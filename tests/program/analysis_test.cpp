@@ -26,7 +26,8 @@ TEST_CASE("program: types of maps and variables are those of all their uses") {
   };
   for (const auto& [text, type] : cases) {
     CAPTURE(text);
-    const Analysis analysis = analyse(tree_of(text));
+    language::Program tree = tree_of(text);
+    const Analysis analysis = analyse(tree);
     CHECK(!analysis.has_errors());
     REQUIRE(!analysis.maps.empty());
     CHECK(name_of(analysis.maps.front().value) == type);
@@ -86,7 +87,8 @@ TEST_CASE("program: mistakes and their places") {
 }
 
 TEST_CASE("program: a value that nobody uses is a warning") {
-  const Analysis analysis = analyse(tree_of("begin { len(@x); @x[1] = 1 }"));
+  language::Program tree = tree_of("begin { len(@x); @x[1] = 1 }");
+  const Analysis analysis = analyse(tree);
   REQUIRE(analysis.diagnostics.size() == 1);
   CHECK(analysis.diagnostics[0].is_warning);
   CHECK(analysis.diagnostics[0].message == "Return value discarded.");

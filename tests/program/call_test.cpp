@@ -139,7 +139,8 @@ TEST_CASE("functions of texts: what they do not take") {
   };
   for (const auto& [block, message] : cases) {
     CAPTURE(block);
-    const Analysis analysis = analyse(tree_of("begin { " + block + " }"));
+    language::Program tree = tree_of("begin { " + block + " }");
+    const Analysis analysis = analyse(tree);
     REQUIRE(analysis.has_errors());
     CHECK(analysis.diagnostics.front().message == message);
   }

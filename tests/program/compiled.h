@@ -23,18 +23,32 @@ inline language::Program tree_of(std::string_view text) {
   return tree;
 }
 
-inline std::unique_ptr<Program> compiled(std::string_view text) {
+inline std::unique_ptr<Program> compiled(std::string_view text, const Inputs& inputs = {}) {
   std::vector<Diagnostic> diagnostics;
-  auto program = Program::compile(tree_of(text), diagnostics);
+  auto program = Program::compile(tree_of(text), diagnostics, nullptr, inputs);
   if (program == nullptr) FAIL(diagnostics.front().message << " in: " << text);
   return program;
 }
 
-// What a block of begin prints, and the maps it leaves.
-inline std::string output_of(const std::string& block) {
-  const auto program = compiled("begin { " + block + " }");
+// What a program's begin prints, and the maps it leaves.
+inline std::string output_of_program(const std::string& text, const Inputs& inputs = {}) {
+  const auto program = compiled(text, inputs);
   program->run(language::Probe::Event::kBegin);
   return program->printed() + program->maps();
+}
+// The same of a block of begin.
+inline std::string output_of(const std::string& block, const Inputs& inputs = {}) {
+  return output_of_program("begin { " + block + " }", inputs);
+}
+
+// Everything that is said of a program: "column: message", warnings as well.
+inline std::vector<std::string> messages_of(const std::string& text, const Inputs& inputs = {}) {
+  std::vector<Diagnostic> diagnostics;
+  Program::compile(tree_of(text), diagnostics, nullptr, inputs);
+  std::vector<std::string> messages;
+  for (const Diagnostic& diagnostic : diagnostics)
+    messages.push_back(std::to_string(diagnostic.span.begin.column) + ": " + diagnostic.message);
+  return messages;
 }
 
 }  // namespace ubp::program

@@ -32,9 +32,10 @@ void together(Machine& machine, const Body& body) {
 }
 
 struct Placed {
+  language::Program tree;
   Analysis analysis;
   Place place;
-  explicit Placed(std::string_view text) : analysis(analyse(tree_of(text))), place(analysis) {}
+  explicit Placed(std::string_view text) : tree(tree_of(text)), analysis(analyse(tree)), place(analysis) {}
   const MapView& map() const { return place.maps().front(); }
 };
 

@@ -66,7 +66,8 @@ TEST_CASE("tseries: what it does not take") {
   };
   for (const auto& [block, message] : cases) {
     CAPTURE(block);
-    const Analysis analysis = analyse(tree_of("begin { " + block + " }"));
+    language::Program tree = tree_of("begin { " + block + " }");
+    const Analysis analysis = analyse(tree);
     REQUIRE(analysis.has_errors());
     CHECK(analysis.diagnostics.front().message == message);
   }

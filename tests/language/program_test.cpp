@@ -219,7 +219,6 @@ TEST_CASE("program: text that nests without end is an error, not a crash") {
   }
 }
 
-
 TEST_CASE("program: a '/=' begins no filter") {
   Program program;
   const auto result = parse("libc:malloc /= 3 { }", kMaxItems, &program);

@@ -1,0 +1,78 @@
+// Variables: where they are known, and their types. See analyser.h.
+#include <fmt/format.h>
+
+#include "runtime/program/analyser.h"
+
+namespace ubp::program {
+
+using language::NodeKind;
+using language::Operator;
+
+std::uint32_t* Analyser::find_variable(const Node& node) {
+  for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
+    const auto found = scope->find({node.text, node.expansion});
+    if (found != scope->end()) return &found->second;
+  }
+  return nullptr;
+}
+
+void Analyser::assign_variable(std::uint32_t index, const std::string& name, const Type& type, const Node& node) {
+  Type& known = out_.variables[index];
+  const Type before = known;
+  if (type.is(TypeKind::kVoid) || type.is(TypeKind::kAggregate) || !widen(known, type)) {
+    error(node.span,
+          fmt::format("Type mismatch for ${}: trying to assign value of type '{}' when variable already has a "
+                      "type '{}'",
+                      name, name_of(type), name_of(before)));
+  }
+}
+
+// let $x: a new variable in this block.
+void Analyser::declaration(const Node& node) {
+  const std::size_t colon = node.text.find(':');
+  const std::string name = node.text.substr(0, colon);
+  Type type;
+  for (const auto& child : node.children) type = expression(*child);
+  if (scopes_.back().contains({name, node.expansion}))
+    error(node.span, fmt::format("Variable ${} was already declared", name));
+  const std::uint32_t index = make_variable(node, name);
+  if (colon != std::string::npos)
+    widen(out_.variables[index], named_type(std::string_view(node.text).substr(colon + 1), node));
+  if (!node.children.empty()) assign_variable(index, name, type, node);
+  if (is_last_ && out_.variables[index].is(TypeKind::kNone))
+    widen(out_.variables[index], integer(64, true));  // it is 0
+}
+
+void Analyser::assignment(const Node& node) {
+  const Node &target = *node.children[0], &value = *node.children[1];
+  if (target.kind == NodeKind::kMap) return assign_map(target, value, node);
+  Type type = expression(value);
+  std::uint32_t* const known = find_variable(target);
+  if (node.operation != Operator::kNone) {
+    if (known == nullptr) {
+      error(target.span, fmt::format("Undefined or undeclared variable: ${}", target.text));
+      return;
+    }
+    out_.facts[target.id].index = *known;
+    out_.facts[target.id].type = out_.variables[*known];
+    type = binary(node);
+  }
+  const std::uint32_t index = known != nullptr ? *known : make_variable(target, target.text);
+  assign_variable(index, target.text, type, node);
+  out_.facts[target.id].index = index;
+}
+
+Type Analyser::variable(const Node& node) {
+  const std::uint32_t* const known = find_variable(node);
+  if (known == nullptr) {
+    error(node.span, fmt::format("Undefined or undeclared variable: ${}", node.text));
+    return {};
+  }
+  out_.facts[node.id].index = *known;
+  const Type& type = out_.variables[*known];
+  if (is_last_ && type.is(TypeKind::kNone))
+    error(node.span, fmt::format("Undefined or undeclared variable: ${}", node.text));
+  return type;
+}
+
+}  // namespace ubp::program

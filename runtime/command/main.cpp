@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -140,11 +141,7 @@ constexpr char kUse[] =
     "    ubp list [-e PROGRAM] [uprobe:PATH:FUNCTION | usdt:PATH:PROVIDER:NAME | FILE]...\n"
     "ubp(1) says more.\n";
 
-}  // namespace
-}  // namespace ubp::command
-
-int main(int count, char** words) {
-  using namespace ubp::command;
+int command(int count, char** words) {
   std::vector<std::string> arguments(words + 1, words + count), command;
   const auto apart = std::find(arguments.begin(), arguments.end(), "--");
   if (apart != arguments.end()) {
@@ -158,4 +155,18 @@ int main(int count, char** words) {
   const bool is_asked = what == "-h" || what == "--help";
   std::fputs(kUse, is_asked ? stdout : stderr);
   return is_asked ? EXIT_SUCCESS : kFailed;
+}
+
+}  // namespace
+}  // namespace ubp::command
+
+int main(int count, char** words) {
+  try {
+    return ubp::command::command(count, words);
+  } catch (const std::exception& error) {
+    std::fputs("ERROR: ", stderr);
+    std::fputs(error.what(), stderr);
+    std::fputs("\n", stderr);
+    return ubp::command::kFailed;
+  }
 }

@@ -10,7 +10,6 @@
 
 namespace ubp::program {
 
-using language::NodeKind;
 using Xbyak::Label;
 
 namespace {

@@ -105,14 +105,17 @@ bool is_passed_over(const std::vector<Item>& items) {
 
 Problem not_found(std::string message) { return {UBP_E_NOT_FOUND, {0, 0}, 0, 0, "", "", std::move(message), ""}; }
 
+// How many probes a registration has.
+std::uint64_t probes_of(std::uint64_t id) {
+  ubp_probe_stats stats{};
+  interface().registry.read(id, stats);
+  return stats.probes;
+}
+
 // Whether anything is there that this process can be probed for. Of a session.
 bool has_what_is_meant(const std::vector<Item>& items, const std::vector<Operation>& operations) {
   std::uint64_t found = 0;
-  for (const Operation& operation : operations) {
-    ubp_probe_stats stats{};
-    interface().registry.read(operation.id, stats);
-    found += stats.probes;
-  }
+  for (const Operation& operation : operations) found += probes_of(operation.id);
   return found != 0 || std::all_of(items.begin(), items.end(), [](const Item& item) { return item.exclude; }) ||
          std::any_of(items.begin(), items.end(), [](const Item& item) { return item.pending; });
 }
@@ -188,11 +191,8 @@ void register_all(std::vector<Item> items, Program* program, std::uint32_t flags
 void tell_session(const Program* program, const Registered& registered) {
   if (!has_session()) return;
   std::uint32_t probes = 0;
-  for (ubp_probe* const probe : registered.probes) {
-    ubp_probe_stats stats{};
-    interface().registry.read(reinterpret_cast<std::uint64_t>(probe), stats);
-    probes += static_cast<std::uint32_t>(stats.probes);
-  }
+  for (ubp_probe* const probe : registered.probes)
+    probes += static_cast<std::uint32_t>(probes_of(reinterpret_cast<std::uint64_t>(probe)));
   if (program != nullptr) {
     for (const language::Probe& probe : program->tree().probes) probes += probe.event != language::Probe::Event::kItems;
   }

@@ -155,17 +155,19 @@ bool ProgramParser::type(std::string& name) {
          fail(token_.span(), "syntax: expected a size and ']'") != nullptr;
 }
 
+// A type as the node's text, or an expression as its child.
+bool ProgramParser::type_or_value(Node& node) {
+  if (begins_type(token_, definitions_)) return type(node.text);
+  NodePointer value = expression();
+  if (value == nullptr) return false;
+  node.children.push_back(std::move(value));
+  return true;
+}
+
 // sizeof(type), sizeof(expression)
 NodePointer ProgramParser::size_of(Cursor begin) {
   auto node = make(NodeKind::kSizeOf, begin);
-  if (!expect("(")) return nullptr;
-  if (begins_type(token_, definitions_)) {
-    if (!type(node->text)) return nullptr;
-  } else {
-    NodePointer value = expression();
-    if (value == nullptr) return nullptr;
-    node->children.push_back(std::move(value));
-  }
+  if (!expect("(") || !type_or_value(*node)) return nullptr;
   if (!expect(")")) return nullptr;
   return finish(std::move(node));
 }
@@ -173,14 +175,7 @@ NodePointer ProgramParser::size_of(Cursor begin) {
 // offsetof(type, member.member), offsetof(expression, member)
 NodePointer ProgramParser::offset_of(Cursor begin) {
   auto node = make(NodeKind::kOffsetOf, begin);
-  if (!expect("(")) return nullptr;
-  if (begins_type(token_, definitions_)) {
-    if (!type(node->text)) return nullptr;
-  } else {
-    NodePointer value = expression();
-    if (value == nullptr) return nullptr;
-    node->children.push_back(std::move(value));
-  }
+  if (!expect("(") || !type_or_value(*node)) return nullptr;
   if (!expect(",")) return nullptr;
   node->text += '\n';
   while (token_.kind == TokenKind::kName || token_.is(".")) {

@@ -58,6 +58,7 @@ class ProgramParser {
   NodePointer call(const Token& name);
   bool list(Node& node, std::string_view close);
   bool type(std::string& name);  // where one begins
+  bool type_or_value(Node& node);
   NodePointer size_of(Cursor begin);
   NodePointer offset_of(Cursor begin);
   NodePointer member(Cursor begin, NodePointer value);

@@ -137,13 +137,7 @@ TEST_CASE("functions of texts: what they do not take") {
       {"errorf(\"%d\")", "not enough arguments for format string (0 supplied, 1 expected)"},
       {"print(strftime(\"%H\", nsecs) + 1)", "The operation can not be used on 'timestamp' and 'int8'"},
   };
-  for (const auto& [block, message] : cases) {
-    CAPTURE(block);
-    language::Program tree = tree_of("begin { " + block + " }");
-    const Analysis analysis = analyse(tree);
-    REQUIRE(analysis.has_errors());
-    CHECK(analysis.diagnostics.front().message == message);
-  }
+  for (const auto& [block, message] : cases) check_mistake(block, message);
 }
 
 }  // namespace ubp::program

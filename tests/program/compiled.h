@@ -51,4 +51,13 @@ inline std::vector<std::string> messages_of(const std::string& text, const Input
   return messages;
 }
 
+// A block of begin has a mistake, which is said first.
+inline void check_mistake(const std::string& block, const std::string& message) {
+  CAPTURE(block);
+  language::Program tree = tree_of("begin { " + block + " }");
+  const Analysis analysis = analyse(tree);
+  REQUIRE(analysis.has_errors());
+  CHECK(analysis.diagnostics.front().message == message);
+}
+
 }  // namespace ubp::program

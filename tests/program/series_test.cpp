@@ -64,13 +64,7 @@ TEST_CASE("tseries: what it does not take") {
        "tseries() keeps \"last\", \"min\", \"max\", \"sum\" or \"avg\" of an interval"},
       {"@ = tseries(1, 1s, 1); @ = tseries(1, 2s, 1)", "@ is another tseries() elsewhere"},
   };
-  for (const auto& [block, message] : cases) {
-    CAPTURE(block);
-    language::Program tree = tree_of("begin { " + block + " }");
-    const Analysis analysis = analyse(tree);
-    REQUIRE(analysis.has_errors());
-    CHECK(analysis.diagnostics.front().message == message);
-  }
+  for (const auto& [block, message] : cases) check_mistake(block, message);
 }
 
 }  // namespace ubp::program

@@ -55,6 +55,7 @@ bool is_gated(std::uint32_t number, bool is_libc) {
     case SYS_execve:
     case SYS_execveat:
     case SYS_clone3: return true;
+    case SYS_exit:
     case SYS_exit_group:
     case SYS_arch_prctl:
     case SYS_rt_sigreturn: return !is_libc;

@@ -9,6 +9,8 @@
 // effect until rt_sigreturn sets the thread's mask, so that no handler sees the call half made.
 #pragma once
 
+#include <sys/stat.h>
+
 #include "runtime/trap/app_stack.h"
 #include "runtime/trap/consume.h"
 #include "runtime/trap/disposition.h"
@@ -26,6 +28,7 @@ enum class Gated : std::uint8_t {
   kClone3,       // likewise, and its arguments may be changed (clone.h)
   kStorage,      // %fs is about to change (tls.h)
   kExit,         // the report is made first
+  kThreadExit,   // likewise, where no other thread is left
   kReturn,       // rt_sigreturn, not a restorer's that the runtime replaces: carried out here
 };
 
@@ -40,6 +43,7 @@ enum class Gated : std::uint8_t {
     case SYS_clone3: return Gated::kClone3;
     case SYS_arch_prctl: return uc.rdi == static_cast<std::uint64_t>(kSetFs) ? Gated::kStorage : Gated::kNothing;
     case SYS_exit_group: return Gated::kExit;
+    case SYS_exit: return Gated::kThreadExit;
     case SYS_rt_sigreturn: return Gated::kReturn;
     default: return Gated::kNothing;
   }
@@ -162,13 +166,23 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22),
   return static_cast<std::uint64_t>(result);
 }
 
-// exit_group of the program's own: the thread goes on in the function that makes the report and ends the process, on a
-// stack that has room for it, and with libc's TLS. Returns where; 0: the call is made.
-[[gnu::always_inline]] inline std::uint64_t leave_process(Context* uc) {
+// Whether the process has no thread but this one. Each is a folder of /proc/self/task, which fs/proc/base.c counts as a
+// link besides the usual two. false: it has, or nobody can say.
+[[gnu::always_inline]] inline bool is_only_thread() {
+  struct stat folder;
+  const long result =
+      sys::call4(SYS_stat, reinterpret_cast<long>("/proc/self/task"), reinterpret_cast<long>(&folder), 0, 0);
+  return !sys::failed(result) && folder.st_nlink == 3;
+}
+
+// exit_group of the program's own, or exit of its only thread: the thread goes on in the function that makes the report
+// and ends the process, on a stack that has room for it, and with libc's TLS. Returns where; 0: the call is made.
+[[gnu::always_inline]] inline std::uint64_t leave_process(Context* uc, bool is_of_thread) {
   constexpr long kStackBytes = 256 << 10;
   const bool may_report = g_process.upcalls.on_exit != nullptr &&
                           !sys::is_set(g_process.is_sandboxed);        // nothing new is asked of the kernel
   if (!may_report || !sys::is_process(g_process.tasks.pid)) return 0;  // a vfork child ends alone
+  if (is_of_thread && !is_only_thread()) return 0;
   const long stack =
       sys::call6(SYS_mmap, 0, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (sys::failed(stack)) return 0;
@@ -181,11 +195,14 @@ inline constexpr std::uint64_t kInvalid = static_cast<std::uint64_t>(-22),
 
 // rt_sigreturn by the program's own text, with a handler's frame or one that it has made: the trap's frame takes what
 // the kernel would have taken from there, less SIGTRAP in the mask, and goes back to the kernel itself. The program's
-// is only read. Returns where the thread goes on; 0: the kernel ends the program for such a frame.
+// is only read. A handler's own frame goes the way that the handler's return would have gone: a hit that the signal has
+// interrupted goes on there. Returns where the thread goes on; 0: the kernel ends the program for such a frame.
 [[gnu::always_inline]] inline std::uint64_t gated_return(Context* uc) {
   constexpr std::uint64_t kNestedTask = 0x4000;  // rt_sigreturn leaves that flag as it is
-  const auto* const frame = reinterpret_cast<const Context*>(uc->rsp);
+  auto* const frame = reinterpret_cast<Context*>(uc->rsp);
   if (!sys::is_readable(uc->rsp) || !sys::is_readable(uc->rsp + sizeof *frame - 8) || frame->rip == 0) return 0;
+  const std::uint64_t restorer = address_of(&ubp_resume_restorer);
+  if (sys::is_readable(uc->rsp - 8) && frame->return_address() == restorer) return restorer;
   sys::set_signal_mask(kAllSignals);
   const std::uint64_t kept_eflags = uc->eflags & kNestedTask;
   // Where the kernel has the runtime's stack, the program's is not its concern. A handler's frame shows the runtime's.

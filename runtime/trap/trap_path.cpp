@@ -167,7 +167,8 @@ UBP_RANGE(pending) std::uint64_t ubp_trap_gate(Context* uc, const xol::Displaced
   const Gated call = gated_part(*uc);
   switch (call) {
     case Gated::kNothing: return 0;
-    case Gated::kExit: return leave_process(uc);
+    case Gated::kExit: return leave_process(uc, false);
+    case Gated::kThreadExit: return leave_process(uc, true);
     case Gated::kStorage: ubp_trap_leave_storage(); return 0;
     case Gated::kClone:
     case Gated::kClone3:

@@ -59,7 +59,7 @@ struct Reference {
 bool is_gated(std::uint32_t number, const symbols::Module& module) {
   return number == SYS_rt_sigprocmask || number == SYS_rt_sigaction || number == SYS_execve || number == SYS_execveat ||
          number == SYS_clone3 ||
-         ((number == SYS_exit_group || number == SYS_arch_prctl || number == SYS_rt_sigreturn) &&
+         ((number == SYS_exit || number == SYS_exit_group || number == SYS_arch_prctl || number == SYS_rt_sigreturn) &&
           module.name != "libc.so.6");
 }
 

@@ -27,7 +27,7 @@ void check(const std::string& mode, const std::string& probes) {
 }  // namespace
 
 TEST_CASE("raw: a program that blocks every signal by its own system calls, and leaves by one") {
-  for (const char* const mode : {"mask", "generic", "handler", "spawn"}) {
+  for (const char* const mode : {"mask", "generic", "handler", "spawn", "alone"}) {
     check(mode, "f");
     check(mode, "f; libc:*");
     check(mode, "insn:*");
@@ -42,6 +42,21 @@ TEST_CASE("raw: a thread made on its maker's TLS") { check("clone", "f"); }
 
 TEST_CASE("raw: rt_sigreturn by the program's own text, from handlers and with frames that it has made, all masked") {
   for (const char* const probes : {"f", "insn:*", "f; libc:*"}) check("return", probes);
+}
+
+TEST_CASE("raw: a hit whose signal's handler leaves by an rt_sigreturn of its own is counted once") {
+  for (const char* const probes : {"f", "insn:f", "f; libc:*"}) {
+    CAPTURE(probes);
+    const Outcome probed = run_probed({fixture("fx_raw"), "interrupted"}, probes);
+    CHECK(probed.end() == "exit 7");
+    auto said = numbers(probed.out);
+    CHECK(said["wrong"] == 0);
+    CHECK(adds_up(probed.summary()));
+    if (probes[0] == 'f') CHECK(hits(probed.summary(), "f") == static_cast<std::uint64_t>(said["calls"]));
+    // Of a function's instructions, each is executed once a call.
+    if (std::string(probes) == "insn:f")
+      CHECK(hits(probed.summary(), probes) % static_cast<std::uint64_t>(said["calls"]) == 0);
+  }
 }
 
 TEST_CASE("raw: system calls that cannot be watched are told in one line at load") {

@@ -66,7 +66,7 @@ TEST_CASE("gate: which system calls it has a part in") {
       {SYS_execve, Gated::kExec},         {SYS_execveat, Gated::kExec},
       {SYS_clone, Gated::kClone},         {SYS_clone3, Gated::kClone3},
       {SYS_exit_group, Gated::kExit},     {SYS_vfork, Gated::kNothing},
-      {SYS_fork, Gated::kNothing},        {SYS_exit, Gated::kNothing},
+      {SYS_fork, Gated::kNothing},        {SYS_exit, Gated::kThreadExit},
       {SYS_rt_sigreturn, Gated::kReturn}, {SYS_rt_sigsuspend, Gated::kNothing},
       {SYS_read, Gated::kNothing},        {-1, Gated::kNothing},
   };

@@ -14,6 +14,7 @@
 #include "runtime/base/executable.h"
 #include "runtime/program/program.h"
 #include "runtime/program/reader.h"
+#include "runtime/program/sources.h"
 #include "runtime/report/report.h"
 
 namespace ubp::runtime {
@@ -31,16 +32,33 @@ struct LoadedProgram {
 LoadedProgram* g_loaded_program = nullptr;
 program::Session* g_session = nullptr;  // of `ubp run`; never closed
 
+constexpr std::string_view kName = "UBP_PROBES";
+
+// A line of the text with what it imports, as one of the file that it stands in. Returns that file, where it is
+// another.
+std::string place_line(std::string_view text, language::Position& position) {
+  const program::Sources sources{std::string(kName), text};
+  const auto [name, line] = sources.of(position.line);
+  position.line = line;
+  return name != kName ? std::string(name) : "";
+}
+
 Problem problem_of(const Diagnostic& diagnostic, std::string_view text) {
   Problem problem{UBP_E_SPEC, diagnostic.span.begin, 0, 0, "", "", diagnostic.message, diagnostic.hint};
   problem.end = diagnostic.span.end;
   problem.excerpt = program::excerpt(text, diagnostic.span);
+  const std::string file = place_line(text, problem.position);
+  problem.end.line += problem.position.line - diagnostic.span.begin.line;
+  if (!file.empty()) problem.message += fmt::format(" (in {})", file);
   return problem;
 }
 
 Problem problem_of(const language::Error& error, std::string_view text) {
   if (error.end.line != 0) return problem_of(Diagnostic{{error.position, error.end}, error.message}, text);
-  return {UBP_E_SPEC, error.position, 0, 0, "", "", error.message, ""};
+  Problem problem{UBP_E_SPEC, error.position, 0, 0, "", "", error.message, ""};
+  const std::string file = place_line(text, problem.position);
+  if (!file.empty()) problem.message += fmt::format(" (in {})", file);
+  return problem;
 }
 
 // The items of one block, or the bare ones, and whatever excludes some of them.
@@ -199,8 +217,15 @@ void tell_session(const Program* program, const Registered& registered) {
   g_session->attach(probes);
 }
 
-void read_and_register(std::string_view spec, std::uint32_t flags, Registered& registered) {
+void read_and_register(std::string_view own, std::uint32_t flags, Registered& registered) {
   language::Program tree;
+  std::vector<Diagnostic> missing;  // of what it imports; a session's has it already
+  const std::string spec = g_session != nullptr ? std::string(own) : program::with_sources(kName, own, {}, missing);
+  if (!missing.empty()) {
+    registered.status = UBP_E_SPEC;
+    for (const Diagnostic& diagnostic : missing) registered.problems.push_back(problem_of(diagnostic, spec));
+    return;
+  }
   const program::Inputs inputs =
       g_session != nullptr ? g_session->inputs() : program::Inputs{{}, program::settings_of_environment()};
   auto parsed = language::parse(spec, language::kMaxItems, &tree, inputs.parameters);
@@ -210,6 +235,9 @@ void read_and_register(std::string_view spec, std::uint32_t flags, Registered& r
   };
   if (const auto* error = std::get_if<language::Error>(&parsed)) return fail(UBP_E_SPEC, problem_of(*error, spec));
   auto& items = std::get<std::vector<Item>>(parsed);
+  for (Item& item : items) {
+    if (g_session == nullptr) place_line(spec, item.position);
+  }
   if (items.empty() && tree.probes.empty()) {
     return fail(UBP_E_SPEC,
                 {UBP_E_SPEC, {1, 1}, 0, 0, "", "", "no probe given; nothing is probed", "try 'libc:malloc'"});

@@ -22,16 +22,15 @@ void say(const Compiled& compiled, const program::Diagnostic& diagnostic) {
   if (diagnostic.span.begin.line == 0) return say_error(diagnostic.message, diagnostic.hint);
   std::string text;
   const auto add = [&](const language::Span& span, std::string_view message, std::string_view more) {
-    text +=
-        fmt::format("{}: {}: {}\n{}{}", program::place_of(compiled.name, span),
-                    diagnostic.is_warning ? "WARNING" : "ERROR", message, more, program::excerpt(compiled.text, span));
+    text += fmt::format("{}: {}: {}\n{}{}", compiled.sources().place(span), diagnostic.is_warning ? "WARNING" : "ERROR",
+                        message, more, program::excerpt(compiled.text, span));
     if (!text.ends_with('\n')) text += '\n';
   };
   const std::string more = diagnostic.helper.empty() ? ""
                                                      : fmt::format("Additional Info - helper: {}, retcode: {}\n",
                                                                    diagnostic.helper, diagnostic.code);
   add(diagnostic.span, diagnostic.message, more);
-  for (const language::Span& use : diagnostic.expanded_from) add(use, "expanded from", "");
+  text += compiled.sources().uses(diagnostic.expanded_from, diagnostic.is_warning ? "WARNING" : "ERROR");
   if (!diagnostic.hint.empty()) text += fmt::format("HINT: {}\n", diagnostic.hint);
   std::fputs(text.c_str(), stderr);
 }
@@ -43,6 +42,15 @@ language::Span item_span(const language::Item& item) {
   language::Position end = item.position;
   end.column += static_cast<int>(item.text.size());
   return {item.position, end};
+}
+
+std::optional<std::string> whole_text(const std::string& name, const std::string& text,
+                                      const program::SourceOptions& options) {
+  std::vector<program::Diagnostic> diagnostics;
+  std::string whole = program::with_sources(name, text, options, diagnostics);
+  for (const program::Diagnostic& diagnostic : diagnostics) say({name, text, {}, {}, {}}, diagnostic);
+  if (!diagnostics.empty()) return std::nullopt;
+  return whole;
 }
 
 std::optional<Compiled> compile(std::string name, std::string text, const program::Inputs& inputs, bool says_warnings) {

@@ -10,19 +10,26 @@
 
 #include "runtime/language/spec.h"
 #include "runtime/program/analysis.h"
+#include "runtime/program/sources.h"
 
 namespace ubp::command {
 
 struct Compiled {
   std::string name;  // in messages: "stdin", or the file's path
-  std::string text;
+  std::string text;  // with what it imports
   language::Program tree;
   std::vector<language::Item> items;
   program::Analysis analysis;
+
+  program::Sources sources() const { return {name, text}; }
 };
 
 // Reads and checks a program, and says on standard error what is wrong with it. None: it has mistakes.
 std::optional<Compiled> compile(std::string name, std::string text, const program::Inputs& inputs, bool says_warnings);
+
+// The text with what it imports and includes. None: something is not there, which has been said.
+std::optional<std::string> whole_text(const std::string& name, const std::string& text,
+                                      const program::SourceOptions& options);
 
 // A mistake or a warning, as bpftrace prints it: place, message, line, marker, hint.
 void say(const Compiled& compiled, const program::Diagnostic& diagnostic);

@@ -129,13 +129,16 @@ void list_patterns(std::string_view patterns) {
   }
 }
 
-bool list_program(const std::string& name, const std::string& text) {
+bool list_program(const std::string& name, const std::string& text, const std::vector<std::string>& parameters) {
   language::Program tree;
   const Compiled compiled{name, text, {}, {}, {}};
-  const auto parsed = language::parse(text, language::kMaxItems, &tree);
+  const auto parsed = language::parse(text, language::kMaxItems, &tree, parameters);
   if (const auto* error = std::get_if<language::Error>(&parsed)) {
     say(compiled, {{error->position, error->end}, error->message, {}, false});
     return false;
+  }
+  for (const language::Probe& probe : tree.probes) {
+    if (probe.event == language::Probe::Event::kInterval) std::fputs((probe.name + '\n').c_str(), stdout);
   }
   for (const language::Item& item : std::get<std::vector<language::Item>>(parsed)) {
     const auto* symbol = std::get_if<language::SymbolTarget>(&item.target);
@@ -161,7 +164,8 @@ bool is_elf(const std::string& path) {
 
 int list(const ListOptions& options) {
   bool is_good = true;
-  for (const std::string& program : options.programs) is_good &= list_program(options.name, program);
+  for (const std::string& program : options.programs)
+    is_good &= list_program(options.name, program, options.parameters);
   for (const std::string& patterns : options.patterns) list_patterns(patterns);
   return is_good ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -7,9 +7,10 @@
 namespace ubp::command {
 
 struct ListOptions {
-  std::vector<std::string> programs;  // of -e: what their attach points stand for
-  std::string name;                   // of the program, in messages
-  std::vector<std::string> patterns;  // "uprobe:./app:f*"; several in one, with commas
+  std::vector<std::string> programs;    // of -e: what their attach points stand for
+  std::string name;                     // of the program, in messages
+  std::vector<std::string> parameters;  // of the program: $1
+  std::vector<std::string> patterns;    // "uprobe:./app:f*"; several in one, with commas
 };
 
 // Returns the exit status: of a pattern that nothing fits, 0.

@@ -48,6 +48,8 @@ bool take_program(const std::vector<std::string>& given, std::vector<std::string
   }
   options.name = path;
   options.text = whole(file);
+  if (const std::size_t slash = path.rfind('/'); slash != std::string::npos)
+    options.sources.directory = path.substr(0, std::max<std::size_t>(slash, 1));
   return true;
 }
 
@@ -66,6 +68,12 @@ int run_command(const std::vector<std::string>& arguments, const std::vector<std
   app.add_flag("-k", options.says_reads, "warn where a read fails");
   app.add_flag("--unsafe", options.is_unsafe, "allow what changes the command");
   app.add_flag("--no-warnings", has_no_warnings, "no warnings");
+  app.add_option("-I", options.sources.directories, "where headers are looked for first")
+      ->expected(1)
+      ->allow_extra_args(false);
+  app.add_option("--include", options.sources.headers, "a header that is included first")
+      ->expected(1)
+      ->allow_extra_args(false);
   app.add_flag("--dry-run", options.is_dry, "check everything, and start nothing");
   app.add_flag("--follow", options.follows, "every process that the command leads to, not only the first that fits");
   app.allow_extras();
@@ -116,6 +124,10 @@ int list_command(const std::vector<std::string>& arguments) {
   }
   options.name = "stdin";
   for (const std::string& word : words) {
+    if (!options.programs.empty()) {  // those of the program
+      options.parameters.push_back(word);
+      continue;
+    }
     std::ifstream file;
     if (word.find(':') == std::string::npos && std::filesystem::is_regular_file(word)) file.open(word);
     if (is_elf(word)) {
@@ -138,7 +150,7 @@ constexpr char kUse[] =
     "USAGE:\n"
     "    ubp run [-e PROGRAM]... [FILE] [-o FILE] [-f text|json] [-q] [-k] [--dry-run] [PARAMETERS] -- COMMAND ARGUMENTS...\n"
     "    ubp check -e PROGRAM -- COMMAND ARGUMENTS...\n"
-    "    ubp list [-e PROGRAM] [uprobe:PATH:FUNCTION | usdt:PATH:PROVIDER:NAME | FILE]...\n"
+    "    ubp list [-e PROGRAM [PARAMETERS]] [uprobe:PATH:FUNCTION | usdt:PATH:PROVIDER:NAME | FILE]...\n"
     "ubp(1) says more.\n";
 
 int command(int count, char** words) {

@@ -53,6 +53,7 @@ class Run {
  private:
   program::ReaderOptions reader_options() const;
   void say_attached();
+  std::unique_ptr<program::Program> make_program();
   void run_end();
   void say_not_run() const;
   void print(const std::string& text);
@@ -67,6 +68,7 @@ class Run {
   std::FILE* output_;
   program::Place place_;
   program::Reader reader_;
+  std::unique_ptr<program::Program> intervals_;  // the same program once more: what runs from time to time runs here
   bool is_attached_ = false, is_stopped_ = false;
   std::time_t stopped_at_ = 0;
 };
@@ -74,7 +76,7 @@ class Run {
 program::ReaderOptions Run::reader_options() const {
   program::ReaderOptions options;
   options.format = options_.format;
-  options.name = compiled_.name;
+  options.sources = compiled_.sources();
   options.says_warnings = options_.says_warnings;
   options.most_file_bytes = compiled_.analysis.config.max_cat_bytes;
   options.say = [](const std::string& text) { std::fputs(text.c_str(), stderr); };
@@ -97,6 +99,12 @@ void Run::say_attached() {
   } else if (!options_.is_quiet) {
     std::fputs(fmt::format("Attached {} probe{}\n", probes, probes == 1 ? "" : "s").c_str(), stderr);
   }
+  const auto is_interval = [](const language::Probe& probe) {
+    return probe.event == language::Probe::Event::kInterval;
+  };
+  const auto& probes_of_tree = compiled_.tree.probes;
+  if (!options_.checks && std::any_of(probes_of_tree.begin(), probes_of_tree.end(), is_interval))
+    intervals_ = make_program();
   __atomic_store_n(&header_.is_read, 1, __ATOMIC_RELEASE);  // pairs with Session::attach()
   syscall(SYS_futex, &header_.is_read, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
@@ -125,8 +133,10 @@ int Run::watch(pid_t child) {
   bool is_interrupted = false;
   std::uint64_t settled = 0;  // what happened before has been written down
   int status = 0;
+  std::optional<std::uint64_t> next;  // ns until an interval's time comes
   for (;;) {
-    const timespec turn{0, is_attached_ ? kReadNs : kAttachNs};
+    const long longest = is_attached_ ? kReadNs : kAttachNs;
+    const timespec turn{0, next && *next < static_cast<std::uint64_t>(longest) ? static_cast<long>(*next) : longest};
     const int signal = sigtimedwait(&signals, nullptr, &turn);
     if (signal == SIGINT || signal == SIGTERM || signal == SIGHUP) {
       std::uint32_t gate = Control::kOpen;
@@ -135,9 +145,12 @@ int Run::watch(pid_t child) {
       is_interrupted = true;
     }
     say_attached();
+    if (intervals_ != nullptr) next = intervals_->run_intervals();
     const std::uint64_t now = __rdtsc();
-    print(reader_.events(settled));
-    reader_.recycle();
+    if (is_attached_) {  // nothing comes before that has been said
+      print(reader_.events(settled));
+      reader_.recycle();
+    }
     settled = now;
     if (waitpid(child, &status, WNOHANG) == child) break;
     if (has_exited()) stop(child);
@@ -151,17 +164,22 @@ int Run::watch(pid_t child) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+// The program in this process, over the session's memory.
+std::unique_ptr<program::Program> Run::make_program() {
+  language::Program tree;
+  std::vector<program::Diagnostic> diagnostics;
+  const program::Inputs inputs = session_.inputs();
+  language::parse(compiled_.text, language::kMaxItems, &tree, inputs.parameters);
+  return program::Program::compile(std::move(tree), diagnostics, &session_, inputs);
+}
+
 // In place of a process that could not: it was killed, or replaced, or is one of several.
 void Run::run_end() {
   const auto is_end = [](const language::Probe& probe) { return probe.event == language::Probe::Event::kEnd; };
   const auto& probes = compiled_.tree.probes;
   if (!is_attached_ || options_.checks || std::none_of(probes.begin(), probes.end(), is_end)) return;
   if (__atomic_load_n(&header_.has_ended, __ATOMIC_ACQUIRE) != 0) return;
-  language::Program tree;
-  std::vector<program::Diagnostic> diagnostics;
-  const program::Inputs inputs = session_.inputs();
-  language::parse(compiled_.text, language::kMaxItems, &tree, inputs.parameters);
-  const auto program = program::Program::compile(std::move(tree), diagnostics, &session_, inputs);
+  const auto program = make_program();
   if (program == nullptr) return;
   program->close();
   program->run(language::Probe::Event::kEnd);
@@ -188,7 +206,7 @@ void Run::end() {
   if (compiled_.analysis.config.print_maps_on_exit)
     print((options_.format == Format::kText ? "\n\n" : "") + reader_.all_maps());
   for (const program::Diagnostic& error : run_time_errors(compiled_.analysis, place_, options_.says_reads)) {
-    options_.format == Format::kJson ? print(json_error(error, compiled_.name)) : say(compiled_, error);
+    options_.format == Format::kJson ? print(json_error(error, compiled_.sources())) : say(compiled_, error);
   }
   const std::uint64_t lost = __atomic_load_n(place_.machine().lost, __ATOMIC_RELAXED);  // a number
   if (lost == 0) return;
@@ -213,7 +231,8 @@ bool is_allowed(const Compiled& compiled, const RunOptions& options) {
 
 int run(const RunOptions& options) {
   const program::Inputs inputs{options.parameters, program::settings_of_environment()};
-  const auto compiled = compile(options.name, options.text, inputs, options.says_warnings);
+  const auto text = whole_text(options.name, options.text, options.sources);
+  const auto compiled = text ? compile(options.name, *text, inputs, options.says_warnings) : std::nullopt;
   if (!compiled) return EXIT_FAILURE;
   const program::Config::Missing missing = compiled->analysis.config.missing_probes;
   if (!check_targets(*compiled, missing, options.says_warnings)) return EXIT_FAILURE;
@@ -239,7 +258,7 @@ int run(const RunOptions& options) {
     }
   }
   try {
-    const auto session = Session::create(options.name, options.text, inputs, program::Place::bytes(compiled->analysis));
+    const auto session = Session::create(options.name, *text, inputs, program::Place::bytes(compiled->analysis));
     session->header().checks = options.checks ? 1 : 0;
     session->header().follows = options.follows ? 1 : 0;
     session->header().forgives_missing = missing != program::Config::Missing::kError ? 1 : 0;

@@ -4,12 +4,14 @@
 #include <string>
 #include <vector>
 
+#include "runtime/program/sources.h"
 #include "runtime/program/text.h"
 
 namespace ubp::command {
 
 struct RunOptions {
   std::string name, text;               // of the program
+  program::SourceOptions sources;       // what it may import
   std::vector<std::string> parameters;  // $1, and what getopt() knows
   std::vector<std::string> command;
   std::string output;  // a file; empty: standard output

@@ -60,10 +60,12 @@ bool DefinitionParser::parse() {
   std::string base;
   if (!parse_base(base)) return false;
   if (is_typedef) {
-    Field field;
-    if (!parse_declarator(base, field)) return false;
-    if (field.name.empty()) return fail("syntax: expected the type's new name");
-    definitions_.typedefs[field.name] = field.type;
+    do {
+      Field field;
+      if (!parse_declarator(base, field)) return false;
+      if (field.name.empty()) return fail("syntax: expected the type's new name");
+      definitions_.typedefs[field.name] = field.type;
+    } while (accept(","));
   }
   if (token_.is(";")) take();
   end_ = token_.begin;

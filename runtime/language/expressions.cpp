@@ -148,42 +148,121 @@ NodePointer ProgramParser::member(Cursor begin, NodePointer value) {
   return finish(std::move(node));
 }
 
-bool ProgramParser::type(std::string& name) {
-  name = parse_type_base(lexer_, token_, definitions_);
-  if (name.empty()) return fail(token_.span(), "syntax: expected a type") != nullptr;
-  return parse_type_suffixes(lexer_, token_, definitions_, name) ||
-         fail(token_.span(), "syntax: expected a size and ']'") != nullptr;
+// T, typeof(T), typeof(value)
+bool ProgramParser::begins_type() const {
+  return language::begins_type(token_, definitions_) || (token_.is_name("typeof") && lexer_.peek().is("("));
 }
 
-// A type as the node's text, or an expression as its child.
-bool ProgramParser::type_or_value(Node& node) {
-  if (begins_type(token_, definitions_)) return type(node.text);
-  NodePointer value = expression();
-  if (value == nullptr) return false;
-  node.children.push_back(std::move(value));
-  return true;
+NodePointer ProgramParser::type() {
+  const Depth depth(*this);
+  if (depth.is_too_deep()) return fail_too_deep();
+  auto node = make(NodeKind::kType, token_.begin);
+  if (token_.is_name("typeof")) {
+    take();
+    take();
+    NodePointer its = type_or_value();
+    if (its == nullptr || !expect(")")) return nullptr;
+    node->children.push_back(std::move(its));
+  } else {
+    node->text = parse_type_base(lexer_, token_, definitions_);
+    if (node->text.empty()) return fail(token_.span(), "syntax: expected a type");
+  }
+  if (!parse_type_suffixes(lexer_, token_, definitions_, node->text))
+    return fail(token_.span(), "syntax: expected a size and ']'");
+  return finish(std::move(node));
+}
+
+// "name*" before a ')' or a ',': the name is a macro's parameter, which a type is passed for. Returns what stands
+// behind the name; empty: it is none.
+std::string ProgramParser::macro_type() const {
+  std::string behind;
+  if (token_.kind != TokenKind::kName) return behind;
+  Lexer ahead(lexer_);
+  Token next = ahead.next();
+  for (; next.is("*"); next = ahead.next()) behind += '*';
+  return next.is(")") || next.is(",") ? behind : "";
+}
+
+NodePointer ProgramParser::type_or_value() {
+  if (begins_type()) return type();
+  const std::string behind = macro_type();
+  if (behind.empty()) return expression();
+  auto node = make(NodeKind::kType, token_.begin);
+  auto name = make(NodeKind::kName, token_.begin);
+  name->text = token_.text;
+  take();
+  node->children.push_back(finish(std::move(name)));
+  node->text = behind;
+  while (accept("*")) {
+  }
+  return finish(std::move(node));
 }
 
 // sizeof(type), sizeof(expression)
 NodePointer ProgramParser::size_of(Cursor begin) {
   auto node = make(NodeKind::kSizeOf, begin);
-  if (!expect("(") || !type_or_value(*node)) return nullptr;
-  if (!expect(")")) return nullptr;
+  if (!expect("(")) return nullptr;
+  NodePointer its = type_or_value();
+  if (its == nullptr || !expect(")")) return nullptr;
+  node->children.push_back(std::move(its));
   return finish(std::move(node));
 }
 
 // offsetof(type, member.member), offsetof(expression, member)
 NodePointer ProgramParser::offset_of(Cursor begin) {
   auto node = make(NodeKind::kOffsetOf, begin);
-  if (!expect("(") || !type_or_value(*node)) return nullptr;
-  if (!expect(",")) return nullptr;
-  node->text += '\n';
+  if (!expect("(")) return nullptr;
+  NodePointer its = type_or_value();
+  if (its == nullptr || !expect(",") || !member_path(*node)) return nullptr;
+  node->children.push_back(std::move(its));
+  return finish(std::move(node));
+}
+
+// member.member )
+bool ProgramParser::member_path(Node& node) {
   while (token_.kind == TokenKind::kName || token_.is(".")) {
-    node->text += token_.text;
+    node.text += token_.text;
     take();
   }
-  if (!expect(")")) return nullptr;
-  return finish(std::move(node));
+  return expect(")");
+}
+
+// container_of(pointer, type, member): (type*)((uint64)pointer - offsetof(type, member))
+NodePointer ProgramParser::container_of(Cursor begin) {
+  const auto number = [&] {
+    auto node = make(NodeKind::kType, begin);
+    node->text = "uint64";
+    return node;
+  };
+  const auto cast = [&](NodePointer value, NodePointer to) {
+    auto node = make(NodeKind::kCast, begin);
+    node->children.push_back(std::move(value));
+    node->children.push_back(std::move(to));
+    return finish(std::move(node));
+  };
+  if (!expect("(")) return nullptr;
+  NodePointer member = expression();
+  if (member == nullptr || !expect(",")) return nullptr;
+  const Lexer at_type = lexer_;
+  const Token first = token_;
+  NodePointer outer = type_or_value();
+  if (outer == nullptr) return nullptr;
+  lexer_ = at_type;  // once more, for the other node
+  token_ = first;
+  NodePointer pointer = make(NodeKind::kType, begin);
+  pointer->text = "*";
+  pointer->children.push_back(type_or_value());
+  auto offset = make(NodeKind::kOffsetOf, begin);
+  if (!expect(",") || !member_path(*offset)) return nullptr;
+  offset->children.push_back(std::move(outer));
+  auto difference = make(NodeKind::kBinary, begin);
+  difference->operation = Operator::kSubtract;
+  difference->children.push_back(cast(std::move(member), number()));
+  difference->children.push_back(finish(std::move(offset)));
+  if (difference->children.front() == nullptr || difference->children.back() == nullptr) return nullptr;
+  difference = finish(std::move(difference));
+  pointer = finish(std::move(pointer));
+  return difference != nullptr && pointer != nullptr ? cast(std::move(difference), std::move(pointer)) : nullptr;
 }
 
 NodePointer ProgramParser::primary() {
@@ -207,10 +286,12 @@ NodePointer ProgramParser::primary() {
         node->number = node->text == "true" ? 1 : 0;
         return node;
       }
+      if (begins_type() && token_.text == "typeof") return type();  // for a macro
       const Token name = token_;
       take();
       if (name.text == "sizeof" && token_.is("(")) return size_of(name.begin);
       if (name.text == "offsetof" && token_.is("(")) return offset_of(name.begin);
+      if (name.text == "container_of" && token_.is("(")) return container_of(name.begin);
       return call(name);
     }
     default: return token_.is("(") ? parenthesised() : unexpected();
@@ -222,14 +303,15 @@ NodePointer ProgramParser::parenthesised() {
   const Cursor begin = token_.begin;
   const bool in_filter = std::exchange(in_filter_, false);
   take();
-  if (begins_type(token_, definitions_)) {
+  if (begins_type() || !macro_type().empty()) {
     auto node = make(NodeKind::kCast, begin);
-    if (!type(node->text)) return nullptr;
-    if (!expect(")")) return nullptr;
+    NodePointer to = type_or_value();
+    if (to == nullptr || !expect(")")) return nullptr;
     in_filter_ = in_filter;
     NodePointer value = unary();
     if (value == nullptr) return nullptr;
     node->children.push_back(std::move(value));
+    node->children.push_back(std::move(to));
     return finish(std::move(node));
   }
   auto tuple = make(NodeKind::kTuple, begin);

@@ -1,8 +1,8 @@
 // The recursive-descent parser of UBP_PROBES, one method per rule of the grammar. Internal to spec/.
 //
 // spec.cpp holds the rules above the target (list, item, kind, what follows a target); target.cpp holds the
-// target (module, symbol, address, offset). A rule leaves the cursor behind what it read and returns true, or
-// calls fail() with the byte where the mistake is and returns false; the first failure ends the parse.
+// target (module, symbol, address, offset), events.cpp what has none. A rule leaves the cursor behind what it read and
+// returns true, or calls fail() with the byte where the mistake is and returns false; the first failure ends the parse.
 #pragma once
 
 #include <cstddef>
@@ -45,8 +45,6 @@ class Parser {
   bool expect_no_name();
   bool parse_options(Item& item);
   bool parse_more(std::vector<Item>& items);  // the attach points behind the first one, and the block
-  std::optional<Probe::Event> find_event(const Cursor& at) const;
-  bool parse_events();
   bool begins_definition() const;
   bool parse_preamble(bool& is_one);
   bool place_parameters();
@@ -56,6 +54,15 @@ class Parser {
   void skip_blank();  // space, separators and comments between items
   void skip_space();
   void skip_comment();
+
+  // events.cpp
+  struct EventPoint {
+    Probe::Event event;
+    std::size_t bytes;     // of its text
+    std::uint64_t period;  // kInterval: ns
+  };
+  std::optional<EventPoint> find_event(const Cursor& at) const;
+  bool parse_events();
 
   // target.cpp
   bool parse_target(Item& item);

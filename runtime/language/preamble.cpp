@@ -49,6 +49,11 @@ bool Parser::parse_preamble(bool& is_one) {
     return is_good;
   };
   if (word.text == "config" && next.is("=") && second.is("{")) return finish(parser.parse(program_->settings));
+  if (word.text == "import" && next.kind == TokenKind::kString) {  // what is there stands before the text (sources.h)
+    is_one = true;
+    move_to(second.is(";") ? second.end : next.end);
+    return true;
+  }
   if (word.text == "let" && next.kind == TokenKind::kMap) {
     MapDeclaration declaration;
     const bool is_good = parser.parse(declaration);

@@ -195,10 +195,10 @@ NodePointer ProgramParser::declaration() {
   node->text = token_.text.substr(1);
   take();
   if (accept(":")) {
-    if (!begins_type(token_, definitions_)) return fail(token_.span(), "syntax: expected a type after ':'");
-    std::string name;
-    if (!type(name)) return nullptr;
-    node->text += ':' + name;
+    if (!begins_type()) return fail(token_.span(), "syntax: expected a type after ':'");
+    NodePointer its = type();
+    if (its == nullptr) return nullptr;
+    node->children.push_back(std::move(its));
   }
   if (accept("=")) {
     NodePointer value = expression();

@@ -57,10 +57,14 @@ class ProgramParser {
   NodePointer map();
   NodePointer call(const Token& name);
   bool list(Node& node, std::string_view close);
-  bool type(std::string& name);  // where one begins
-  bool type_or_value(Node& node);
+  bool begins_type() const;
+  NodePointer type();
+  std::string macro_type() const;
+  NodePointer type_or_value();
   NodePointer size_of(Cursor begin);
   NodePointer offset_of(Cursor begin);
+  bool member_path(Node& node);
+  NodePointer container_of(Cursor begin);
   NodePointer member(Cursor begin, NodePointer value);
   bool is_filter_end() const;
 

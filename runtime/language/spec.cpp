@@ -2,7 +2,7 @@
 // parser.h.
 //
 //   list   := item { (";" | newline) item }        item := ["!"] attach { "," attach } ["/" filter "/"] [block]
-//   attach := [kind ":"] target                    also: "begin" block, "end" block, and what preamble.cpp reads
+//   attach := [kind ":"] target                    also what events.cpp and preamble.cpp read
 //
 // The rest of the grammar (names, other kinds, options, captures, file inclusion) is recognised where it would begin
 // and refused by name.
@@ -29,9 +29,9 @@ struct KindWord {
 };
 
 constexpr KindWord kKindWords[] = {
-    {"u", Kind::kEntry},    {"uprobe", Kind::kEntry},   {"ur", std::nullopt},         {"uretprobe", std::nullopt},
-    {"call", std::nullopt}, {"insn", Kind::kInsn},      {"stmt", std::nullopt},       {"inline", std::nullopt},
-    {"usdt", std::nullopt}, {"interval", std::nullopt}, {"watchpoint", std::nullopt},
+    {"u", Kind::kEntry},    {"uprobe", Kind::kEntry},     {"ur", std::nullopt},   {"uretprobe", std::nullopt},
+    {"call", std::nullopt}, {"insn", Kind::kInsn},        {"stmt", std::nullopt}, {"inline", std::nullopt},
+    {"usdt", std::nullopt}, {"watchpoint", std::nullopt},
 };
 
 Error bad_byte_error(std::string_view text, const BadByte& bad) {
@@ -94,48 +94,6 @@ bool Parser::begins_definition() const {
     return (is_apart && (is_letter(next) || next == '{')) || next == '{';
   }
   return false;
-}
-
-// "begin" and "end" are functions' names, too, where no block follows.
-std::optional<Probe::Event> Parser::find_event(const Cursor& at) const {
-  constexpr std::pair<std::string_view, Probe::Event> kEvents[] = {{"begin", Probe::Event::kBegin},
-                                                                   {"BEGIN", Probe::Event::kBegin},
-                                                                   {"end", Probe::Event::kEnd},
-                                                                   {"END", Probe::Event::kEnd}};
-  if (program_ == nullptr) return std::nullopt;
-  for (const auto& [word, event] : kEvents) {
-    if (!text_.substr(at.offset).starts_with(word)) continue;
-    Lexer ahead(text_, {at.offset + word.size(), at.line, at.line_start});
-    const char next = ahead.skip_blanks();
-    const bool is_apart = ahead.cursor().offset > at.offset + word.size();
-    if (next == '{' || (next == '/' && is_apart)) return event;
-    if (next != ',') continue;
-    ahead.next();
-    ahead.skip_blanks();
-    if (find_event(ahead.cursor())) return event;
-  }
-  return std::nullopt;
-}
-
-// "begin, end", and their block, which each has for itself.
-bool Parser::parse_events() {
-  const Cursor begin = cursor();
-  std::vector<Probe::Event> events;
-  while (const auto event = find_event(cursor())) {
-    events.push_back(*event);
-    offset_ += event == Probe::Event::kBegin ? 5 : 3;
-    Lexer ahead(text_, cursor());
-    if (ahead.skip_blanks() != ',') break;
-    ahead.next();
-    ahead.skip_blanks();
-    move_to(ahead.cursor());
-  }
-  const Cursor block = cursor();
-  for (const Probe::Event event : events) {
-    move_to(block);
-    if (!parse_program(event, begin)) return false;
-  }
-  return true;
 }
 
 // Behind an attach point: does a filter or a block stand there, on the same line or at the beginning of the next?
@@ -259,6 +217,8 @@ bool Parser::parse_kind(Item& item) {
   const KindWord* found = std::find_if(std::begin(kKindWords), std::end(kKindWords),
                                        [word](const KindWord& entry) { return entry.word == word; });
   if (is_kernel_kind(word)) return fail_kernel_kind(offset_, word);
+  if (word == "interval")
+    return fail(offset_, "an interval is a time and has a block: interval:ms:10 { }, interval:1s { }");
   if (found == std::end(kKindWords)) return true;  // a module
   if (!found->kind) return fail_unsupported(offset_, fmt::format("probe kind {}", quote(word)));
   item.kind = *found->kind;

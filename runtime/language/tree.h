@@ -38,14 +38,16 @@ enum class NodeKind : std::uint8_t {
   kTuple,        // elements
   kMember,       // tuple; number: the element's index. Or a struct, or a pointer to one; text: the member's name
   kIndex,        // array, pointer, tuple or string, and which element
-  kCast,         // value; text: the type (types.h: its name)
-  kSizeOf,       // text: a type, or an expression
-  kOffsetOf,     // text: the type, a newline, and the member's path; without a type, an expression of it
+  kCast,         // value, kType
+  kSizeOf,       // kType or an expression
+  kOffsetOf,     // kType or an expression; text: the member's path
+  kType,         // text: a type by its name (types.h). With a child, what stands behind it ("*", "[2]"): behind another
+                 // kType, or behind the type of an expression
   kParameter,    // $1 by its number; $#: 0
   // Statements.
   kExpression,  // expression; number 1: its value is thrown away on purpose
   kAssign,      // a variable or map, value; operation: of a compound one
-  kDeclare,     // let $x: text also the type's name, behind a ':', value if there is one
+  kDeclare,     // let $x: kType if there is one, value if there is one
   kIf,          // condition, block, and an else: a block or another kIf; also an expression, as kBlock is
   kWhile,       // condition, block
   kUnroll,      // count, block
@@ -103,14 +105,16 @@ using NodePointer = std::unique_ptr<Node>;
 
 // One block, and when it runs.
 struct Probe {
-  enum class Event : std::uint8_t { kItems, kBegin, kEnd };
+  enum class Event : std::uint8_t { kItems, kBegin, kEnd, kInterval };
   Event event = Event::kItems;
-  Span span;           // of its attach points
-  NodePointer filter;  // null: none
-  NodePointer block;   // null: a bare target with a filter, which counts
+  std::string name{};        // of all but kItems
+  std::uint64_t period = 0;  // kInterval: ns
+  Span span;                 // of its attach points
+  NodePointer filter;        // null: none
+  NodePointer block;         // null: a bare target with a filter, which counts
 };
 
-// A member of a C struct. type: its name, as Node::text of a kCast has it; name: empty, where it has none.
+// A member of a C struct. type: its name, as Node::text of a kType has it; name: empty, where it has none.
 struct Field {
   std::string name, type;
   int bits = -1;  // of a bit field

@@ -70,9 +70,15 @@ void Analyser::error(const language::Span& span, std::string message, std::strin
 }
 void Analyser::warn(const language::Span& span, std::string message) { say({span, std::move(message), {}, true}); }
 
-void Analyser::say(Diagnostic diagnostic) {
+std::vector<language::Span> Analyser::uses_of_macros() const {
+  std::vector<language::Span> uses;
   for (std::uint32_t use = expansion_; use != 0; use = program_.expansions[use - 1].expansion)
-    diagnostic.expanded_from.push_back(program_.expansions[use - 1].span);
+    uses.push_back(program_.expansions[use - 1].span);
+  return uses;
+}
+
+void Analyser::say(Diagnostic diagnostic) {
+  diagnostic.expanded_from = uses_of_macros();
   out_.diagnostics.push_back(std::move(diagnostic));
 }
 
@@ -150,6 +156,15 @@ void Analyser::need_number(const Node& node, std::string_view what) {
   const Type& type = out_.type(node);
   if (type.is_number() || (type.is(TypeKind::kNone) && !is_last_)) return;
   error(node.span, fmt::format("{} is a number or a bool, not '{}'", what, name_of(type)));
+}
+
+// Registers and names are those of a hit.
+void Analyser::need_hit(const Node& node, std::string_view what) {
+  using When = language::Probe::Event;
+  const When event = program_.probes[probe_].event;
+  if (event != When::kItems)
+    error(node.span, fmt::format("{} can not be used with {} probes", what,
+                                 event == When::kInterval ? "'interval'" : "'begin' and 'end'"));
 }
 
 void Analyser::unrolled(const Node& node) {
@@ -237,6 +252,7 @@ Type Analyser::type_of(const Node& node) {
     case NodeKind::kOffsetOf: return offset_of(node);
     case NodeKind::kBlock: return block_value(node);
     case NodeKind::kIf: return if_value(node);
+    case NodeKind::kType: error(node.span, "a type is no value"); return {};
     default: break;
   }
   std::vector<Type> elements;
@@ -263,9 +279,7 @@ Type Analyser::builtin(const Node& node) {
     error(node.span, fmt::format("Unknown identifier: '{}'", node.text));
     return {};
   }
-  const bool is_hit = program_.probes[probe_].event == language::Probe::Event::kItems;
-  if (found->needs_hit && !is_hit)
-    error(node.span, fmt::format("The {} builtin can not be used with 'begin' and 'end' probes", node.text));
+  if (found->needs_hit) need_hit(node, fmt::format("The {} builtin", node.text));
   out_.uses_names |= found->name == "probe" || found->name == "func" || found->name == "probetype";
   return found->type;
 }
@@ -348,7 +362,7 @@ Type Analyser::conditional(const Node& node) {
 
 Type Analyser::cast(const Node& node) {
   const Type from = expression(*node.children[0]);
-  Type to = named_type(node.text, node);
+  Type to = type_given(*node.children[1]);
   if (to.is(TypeKind::kArray)) return cast_to_array(node, std::move(to), from);
   if (!to.is_number()) {
     if (!to.is(TypeKind::kNone)) error(node.span, fmt::format("Cannot cast to '{}'", name_of(to)));

@@ -24,6 +24,34 @@ bool Analyser::literal(const Node& node, std::int64_t& value) {
   return true;
 }
 
+bool Analyser::constant(const Node& node, std::int64_t& value) const {
+  std::int64_t left = 0, right = 0;
+  switch (node.kind) {
+    case NodeKind::kNumber: value = static_cast<std::int64_t>(node.number); return true;
+    case NodeKind::kName: {
+      const Types::Constant its = out_.types->constant(node.text);
+      value = static_cast<std::int64_t>(its.value);
+      return !its.type.is(TypeKind::kNone);
+    }
+    case NodeKind::kUnary:
+      if (node.operation != Operator::kNegate || !constant(*node.children[0], left)) return false;
+      return !__builtin_sub_overflow(std::int64_t{0}, left, &value);
+    case NodeKind::kBinary: break;
+    default: return false;
+  }
+  if (!constant(*node.children[0], left) || !constant(*node.children[1], right)) return false;
+  switch (node.operation) {
+    case Operator::kAdd: return !__builtin_add_overflow(left, right, &value);
+    case Operator::kSubtract: return !__builtin_sub_overflow(left, right, &value);
+    case Operator::kMultiply: return !__builtin_mul_overflow(left, right, &value);
+    case Operator::kDivide:
+      if (right <= 0) return false;
+      value = left / right;
+      return true;
+    default: return false;
+  }
+}
+
 const std::string* Analyser::literal_text(const Node& node) {
   expression(node);
   if (node.kind == NodeKind::kString) return &node.text;
@@ -58,7 +86,8 @@ Type Analyser::call(const Node& node) {
     case Function::kZero:
     case Function::kDelete:
     case Function::kLength:
-    case Function::kHasKey: return of_map(node, row->function);
+    case Function::kHasKey:
+    case Function::kFindKey: return of_map(node, row->function);
     case Function::kStr: return text(node);
     case Function::kBuffer: return buffer(node);
     case Function::kExit:
@@ -71,8 +100,7 @@ Type Analyser::call(const Node& node) {
       if (is_kept_by_calls(register_of(node.children[0]->text))) out_.reads_registers[probe_] = true;
       if (node.children[0]->kind != NodeKind::kString || register_of(node.children[0]->text) < 0)
         error(node.span, "reg() takes a register's name: ip sp ax bx cx dx si di bp r8 ... r15");
-      if (program_.probes[probe_].event != language::Probe::Event::kItems)
-        error(node.span, "reg() can not be used with 'begin' and 'end' probes");
+      need_hit(node, "reg()");
       return integer(64, false);
     default: return row->function > Function::kReg ? call_of_text(node, row->function) : aggregation(node, *row);
   }
@@ -88,7 +116,6 @@ Type Analyser::aggregation(const Node& node, const FunctionRow& row) {
       static_cast<Aggregate>(static_cast<int>(row.function) - static_cast<int>(Function::kCount) + 1);
   bool is_signed = false;
   if (!node.children.empty()) {
-    assigned_call_ = nullptr;
     is_signed = expression(*node.children[0]).is_signed;
     need_number(*node.children[0], fmt::format("what {}() takes", row.name));
     row.function == Function::kSeries ? series(node, *assigned_map_) : histogram(node, row.function, *assigned_map_);
@@ -194,7 +221,7 @@ Type Analyser::print_formatted(const Node& node, Event::Kind kind) {
     values.push_back(type);
   }
   const std::uint32_t index = event_of(node);
-  out_.events[index] = {kind, *format, std::move(values), kNone, node.span};
+  out_.events[index] = {kind, *format, std::move(values), kNone, node.span, uses_of_macros()};
   return void_type();
 }
 
@@ -227,7 +254,11 @@ Type Analyser::text(const Node& node) {
   need_number(*node.children[0], "an address");
   site_of(node, Site::Kind::kAddress);
   const auto most = static_cast<std::uint32_t>(out_.config.max_strlen);
-  if (node.children.size() == 1) return string_of(most);
+  if (node.children.size() == 1) {  // without a NUL where it is longer
+    Type type = string_of(most);
+    type.name = out_.config.str_trunc_trailer;
+    return type;
+  }
   expression(*node.children[1]);
   need_number(*node.children[1], "a length");
   std::int64_t bytes = 0;
@@ -239,12 +270,12 @@ Type Analyser::text(const Node& node) {
   return string_of(static_cast<std::uint32_t>(bytes));
 }
 
-// clear(@m), zero(@m), len(@m), has_key(@m, key), delete(@m), delete(@m, key), delete(@m[key])
+// clear(@m), zero(@m), len(@m), has_key(@m, key), find(@m, key, $value), delete(@m), delete(@m, key), delete(@m[key])
 Type Analyser::of_map(const Node& node, Function function) {
   const Node& target = *node.children[0];
-  Type type = function == Function::kLength                                    ? integer(64, false)
-              : function == Function::kHasKey || function == Function::kDelete ? boolean()
-                                                                               : void_type();
+  const bool is_question =
+      function == Function::kHasKey || function == Function::kFindKey || function == Function::kDelete;
+  Type type = function == Function::kLength ? integer(64, false) : is_question ? boolean() : void_type();
   if (target.kind != NodeKind::kMap) {
     error(target.span, fmt::format("{}() expects a map", node.text));
     return type;
@@ -254,17 +285,39 @@ Type Analyser::of_map(const Node& node, Function function) {
     return type;
   }
   Map& map = map_of(target);
-  const bool needs_keys = function == Function::kLength || function == Function::kHasKey || node.children.size() == 2;
+  const bool needs_keys = function == Function::kLength || node.children.size() >= 2;
   if (needs_keys && !map.has_keys && !map.value.is(TypeKind::kNone)) {
     error(node.span, fmt::format("call to {}() expects a map with explicit keys (non-scalar map)", node.text));
     return type;
   }
-  if (node.children.size() == 2) {
+  if (node.children.size() >= 2) {
     join_key(target, map, {node.children[1].get()});
+    if (function == Function::kFindKey) find_key(node, map);
   } else if (function == Function::kDelete) {
     use_key(target, map, !target.children.empty());
   }
   return type;
+}
+
+// The variable of find().
+void Analyser::find_key(const Node& node, const Map& map) {
+  const Node& variable = *node.children[2];
+  if (variable.kind != NodeKind::kVariable) {
+    error(variable.span, "find() expects a variable for the value");
+    return;
+  }
+  const std::uint32_t* const known = find_variable(variable);
+  if (known == nullptr) {
+    error(variable.span, fmt::format("Undefined or undeclared variable: ${}", variable.text),
+          fmt::format("let ${}; before it", variable.text));
+    return;
+  }
+  const std::uint32_t index = *known;
+  out_.facts[variable.id].index = index;
+  const Type value = type_of_value(node, map);
+  if (value.is(TypeKind::kNone)) return;
+  out_.facts[variable.id].type = value;
+  assign_variable(index, variable.text, value, node);
 }
 
 }  // namespace ubp::program

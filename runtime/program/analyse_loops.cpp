@@ -38,6 +38,8 @@ void Analyser::declare_maps() {
     }
     out_.maps[found->second].capacity = static_cast<std::uint64_t>(capacity);
     out_.maps[found->second].evicts = evicts;
+    if (evicts && out_.maps[found->second].value.aggregate == Aggregate::kSeries)
+      error(declaration.span, "a map of tseries() takes no new keys in place of others", "let it be a hash");
   }
 }
 
@@ -87,6 +89,11 @@ const language::Node* value_of_block(const language::Node& block) {
   if (block.number != 0) return last.children[0].get();
   const bool is_choice = last.kind == NodeKind::kIf && last.children.size() > 2;
   return is_choice || last.kind == NodeKind::kBlock ? &last : nullptr;
+}
+
+const language::Node& value_within(const language::Node& expression) {
+  const language::Node* its = expression.kind == NodeKind::kBlock ? value_of_block(expression) : nullptr;
+  return its != nullptr ? value_within(*its) : expression;
 }
 
 // { ...; value }

@@ -1,6 +1,7 @@
 // Maps: their keys and values. See analyser.h.
 #include <fmt/format.h>
 
+#include <tuple>
 #include <utility>
 
 #include "runtime/program/analyser.h"
@@ -12,10 +13,11 @@ using language::Operator;
 void Analyser::assign_map(const Node& target, const Node& value, const Node& node) {
   Map* const map = &map_of(target);
   use_key(target, *map, !target.children.empty());
-  assigned_call_ = node.operation == Operator::kNone ? &value : nullptr;
+  const auto outer = std::pair(assigned_call_, assigned_map_);
+  assigned_call_ = node.operation == Operator::kNone ? &value_within(value) : nullptr;
   assigned_map_ = map;
   Type type = expression(value);
-  assigned_call_ = nullptr;
+  std::tie(assigned_call_, assigned_map_) = outer;
   if (node.operation != Operator::kNone) {
     if (map->value.is(TypeKind::kNone)) widen(map->value, integer(64, true));  // it begins at 0
     if (map->value.is(TypeKind::kAggregate)) {

@@ -15,6 +15,16 @@ Type Analyser::named_type(std::string_view name, const Node& node) {
   return type;
 }
 
+Type Analyser::type_given(const Node& node) {
+  if (node.kind == NodeKind::kType && node.children.empty()) return named_type(node.text, node);
+  if (node.kind == NodeKind::kType) return Types::behind(type_given(*node.children[0]), node.text);
+  if (node.kind == NodeKind::kMap && node.children.empty()) {
+    Map& map = map_of(node);
+    if (map.has_keys) return map.key;
+  }
+  return expression(node);
+}
+
 Type Analyser::dereference(const Node& node) {
   const Type& operand = expression(*node.children[0]);
   site_of(node, Site::Kind::kAddress);
@@ -88,7 +98,7 @@ Type Analyser::index(const Node& node) {
   if (!type.is(TypeKind::kTuple))
     site_of(node, type.is(TypeKind::kPointer) ? Site::Kind::kAddress : Site::Kind::kBounds);
   std::int64_t number = 0;
-  const bool is_literal = literal(which, number);
+  const bool is_literal = constant(which, number) && number >= 0;
   const auto check = [&](std::uint64_t count) {
     if (!is_literal || static_cast<std::uint64_t>(number) < count) return;
     error(node.span, fmt::format("the index {} is out of bounds for array of size {}", number, count));
@@ -162,17 +172,14 @@ Type Analyser::buffer(const Node& node) {
 }
 
 Type Analyser::size_of(const Node& node) {
-  Type type = node.children.empty() ? named_type(node.text, node) : expression(*node.children[0]);
-  out_.facts[node.id].index = type.size();
+  out_.facts[node.id].index = type_given(*node.children[0]).size();
   return integer(64, false);
 }
 
 Type Analyser::offset_of(const Node& node) {
-  const std::size_t apart = node.text.find('\n');
-  Type type = node.children.empty() ? named_type(std::string_view(node.text).substr(0, apart), node)
-                                    : expression(*node.children[0]);
+  Type type = type_given(*node.children[0]);
   std::uint32_t offset = 0;
-  for (std::string_view path = std::string_view(node.text).substr(apart + 1); !path.empty();) {
+  for (std::string_view path = node.text; !path.empty();) {
     const std::size_t end = std::min(path.find('.'), path.size());
     if (!type.is(TypeKind::kStruct) || type.layout == nullptr) {
       if (!type.is(TypeKind::kNone)) error(node.span, fmt::format("'{}' is not a struct or union", name_of(type)));

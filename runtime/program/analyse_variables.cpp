@@ -29,16 +29,16 @@ void Analyser::assign_variable(std::uint32_t index, const std::string& name, con
 
 // let $x: a new variable in this block.
 void Analyser::declaration(const Node& node) {
-  const std::size_t colon = node.text.find(':');
-  const std::string name = node.text.substr(0, colon);
+  const std::string& name = node.text;
+  const bool has_type = !node.children.empty() && node.children.front()->kind == NodeKind::kType;
+  const bool has_value = node.children.size() > (has_type ? 1U : 0U);
   Type type;
-  for (const auto& child : node.children) type = expression(*child);
+  if (has_value) type = expression(*node.children.back());
   if (scopes_.back().contains({name, node.expansion}))
     error(node.span, fmt::format("Variable ${} was already declared", name));
   const std::uint32_t index = make_variable(node, name);
-  if (colon != std::string::npos)
-    widen(out_.variables[index], named_type(std::string_view(node.text).substr(colon + 1), node));
-  if (!node.children.empty()) assign_variable(index, name, type, node);
+  if (has_type) widen(out_.variables[index], type_given(*node.children.front()));
+  if (has_value) assign_variable(index, name, type, node);
   if (is_last_ && out_.variables[index].is(TypeKind::kNone))
     widen(out_.variables[index], integer(64, true));  // it is 0
 }

@@ -55,6 +55,7 @@ class Analyser {
   Type size_of(const Node& node);
   Type offset_of(const Node& node);
   Type cast_to_array(const Node& node, Type to, const Type& from);
+  Type type_given(const Node& node);  // a kType, or the type of an expression
   Type named_type(std::string_view name, const Node& node);
   Type builtin(const Node& node);
   Type block_value(const Node& node);
@@ -72,8 +73,10 @@ class Analyser {
   Type print_formatted(const Node& node, Event::Kind kind);
   Type text(const Node& node);
   Type of_map(const Node& node, Function function);
+  void find_key(const Node& node, const Map& map);
   bool literal(const Node& node, std::int64_t& value);
-  const std::string* literal_text(const Node& node);  // null, after saying so: it is none
+  bool constant(const Node& node, std::int64_t& value) const;  // also an expression of such
+  const std::string* literal_text(const Node& node);           // null, after saying so: it is none
 
   // analyse_texts.cpp: functions of texts and times
   Type call_of_text(const Node& node, Function function);
@@ -91,6 +94,7 @@ class Analyser {
   void use_key(const Node& node, Map& map, bool has_key);
   void join_key(const Node& node, Map& map, const std::vector<const Node*>& keys);
   void need_number(const Node& node, std::string_view what);
+  void need_hit(const Node& node, std::string_view what);
   std::uint32_t* find_variable(const Node& node);
   void assign_variable(std::uint32_t index, const std::string& name, const Type& type, const Node& node);
   bool widen(Type& into, const Type& from);
@@ -100,6 +104,7 @@ class Analyser {
   void error(const language::Span& span, std::string message, std::string hint = {});
   void warn(const language::Span& span, std::string message);
   void say(Diagnostic diagnostic);
+  std::vector<language::Span> uses_of_macros() const;  // that the node is in, innermost first
   void declare_maps();
 
   // While a node is looked at: where it was expanded.

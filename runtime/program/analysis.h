@@ -51,7 +51,8 @@ struct Event {
   std::string format{};        // of printf and what is formatted as that
   std::vector<Type> values{};  // kMap: none
   std::uint32_t map = kNone;
-  language::Span span{};  // kError, kWarning: of the call
+  language::Span span{};                        // kError, kWarning: of the call
+  std::vector<language::Span> expanded_from{};  // the uses of macros that it is in, innermost first
 };
 
 // Where something may go wrong at run time.
@@ -91,6 +92,8 @@ Analysis analyse(language::Program& program, const Inputs& inputs = {});
 
 // What a block is worth, where it is an expression: its last statement; null: nothing.
 const language::Node* value_of_block(const language::Node& block);
+// The same of blocks in blocks: what an expression's value comes from.
+const language::Node& value_within(const language::Node& expression);
 
 // Whether an operation's sides are handled as unsigned numbers: both are, or the other is a literal that is no negative
 // one.

@@ -46,9 +46,9 @@ void Assembler::builtin(std::string_view name) {
   const Builtin builtin = *find_builtin(name);
   if (builtin.register_number >= 0) return read_register(builtin.register_number);
   if (probe_->event != language::Probe::Event::kItems) {
-    const bool is_begin = probe_->event == language::Probe::Event::kBegin;
-    if (builtin.name == "probe") return text_constant(is_begin ? "begin" : "end", builtin.type.words());
-    if (builtin.name == "probetype") return text_constant("special", builtin.type.words());
+    const bool is_interval = probe_->event == language::Probe::Event::kInterval;
+    if (builtin.name == "probe") return text_constant(probe_->name, builtin.type.words());
+    if (builtin.name == "probetype") return text_constant(is_interval ? "interval" : "special", builtin.type.words());
   }
   if (builtin.name == "usermode") return mov(eax, 1);
   if (builtin.name == "ncpus") return mov(eax, static_cast<std::uint32_t>(get_nprocs_conf()));
@@ -123,8 +123,13 @@ void Assembler::map_value(const Node& node) {
   lea(rax, at(result));
 }
 
-void Assembler::aggregate(const Node& target, const Node& call) {
+void Assembler::aggregate(const Node& target, const Node& from) {
   const int its_key = key_of(target);
+  const Node* last = &from;
+  for (; last->kind == language::NodeKind::kBlock; last = value_of_block(*last)) {
+    for (std::size_t i = 0; i + 1 < last->children.size(); ++i) statement(*last->children[i]);
+  }
+  const Node& call = *last;
   if (find_function(call.text)->function == Function::kSeries) return add_to_series(target, call, its_key);
   if (!call.children.empty()) {
     value(*call.children[0]);
@@ -151,14 +156,33 @@ void Assembler::add_to_series(const Node& target, const Node& call, int its_key)
 void Assembler::call_of_map(const Node& node, Function function) {
   const Node& target = *node.children[0];
   const std::uint32_t index = analysis_.of(target).index;
-  const int its_key = node.children.size() == 2 ? key(map_of(target), {node.children[1].get()}) : key_of(target);
+  const int its_key = node.children.size() >= 2 ? key(map_of(target), {node.children[1].get()}) : key_of(target);
   switch (function) {
     case Function::kHasKey: return call_map(&map_has, index, its_key);
+    case Function::kFindKey: return find_key(node, its_key);
     case Function::kDelete: return call_map(&map_delete, index, its_key);
     case Function::kClear: return call_map(&map_clear, index, its_key);
     case Function::kZero: return call_map(&map_zero, index, its_key);
     default: return call_map(&map_length, index, its_key);
   }
+}
+
+// The variable stays as it is where the key is missing.
+void Assembler::find_key(const Node& node, int its_key) {
+  const Node& variable = *node.children[2];
+  const std::uint32_t index = analysis_.of(variable).index;
+  const Type& type = analysis_.type(variable);
+  Label over;
+  const int is_there = room(1), found = room(std::max(type.words(), 1U));
+  lea(rcx, at(found));
+  call_map(&map_find, analysis_.of(*node.children[0]).index, its_key);
+  mov(at(is_there), rax);
+  test(rax, rax);
+  jz(over, T_NEAR);
+  type.is_wide() ? lea(rax, at(found)) : mov(rax, at(found));
+  store(analysis_.variables[index], type, variables_.at(index));
+  L(over);
+  mov(rax, at(is_there));
 }
 
 // ---- Other functions
@@ -227,11 +251,14 @@ void Assembler::read_text(const Node& node) {
     mov(ecx, type.bytes);
     cmp(rax, rcx);
     cmovb(rcx, rax);
+    sub(rcx, 1);  // its NUL
+    adc(rcx, 0);
   }
   mov(rdi, rbx);
   mov(rsi, at(address));
   lea(rdx, at(result));
-  mov(r8d, analysis_.of(node).index);
+  mov(r8d, type.words());
+  mov(r9d, analysis_.of(node).index);
   invoke(&program::read_text);
   lea(rax, at(result));
 }

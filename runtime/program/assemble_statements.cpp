@@ -42,9 +42,17 @@ std::size_t Assembler::assemble(const language::Probe& probe) {
   cmp(in_run(offsetof(Run, dropped)), 0);
   jne(dropped);
   L(out);
+  const bool looks = placed_.has_intervals && probe.event == language::Probe::Event::kItems;
+  if (looks) mov(rdi, in_run(offsetof(Run, context)));
   mov(rbx, ptr[rbp - 8]);
   leave();
-  ret();
+  if (looks) {  // when its own frame is gone: stacks are short
+    mov(rsi, reinterpret_cast<std::uint64_t>(placed_.machine));
+    mov(rax, reinterpret_cast<std::uint64_t>(&look_after_intervals));
+    jmp(rax);
+  } else {
+    ret();
+  }
   L(dropped);
   mov(rdi, in_run(offsetof(Run, context)));
   invoke(&count_dropped);
@@ -76,7 +84,9 @@ void Assembler::begin(const language::Probe& probe) {
   mov(ecx, ptr[rcx + offsetof(trap::TaskState, block)]);
   L(has_no_task);
   mov(in_run(offsetof(Run, shard)), rcx);
-  if (probe.event != language::Probe::Event::kItems) return;
+  const bool is_gated =
+      probe.event == language::Probe::Event::kItems || probe.event == language::Probe::Event::kInterval;
+  if (!is_gated) return;
   mov(rax, ptr[rax + offsetof(Machine, control)]);
   cmp(dword[rax + offsetof(Control, gate)], 0);
   jne(filtered_, T_NEAR);
@@ -100,9 +110,9 @@ void Assembler::statement(const Node& node) {
     case NodeKind::kDeclare: {
       const std::uint32_t index = analysis_.of(node).index;
       const Type& type = analysis_.variables[index];
-      if (!node.children.empty()) {
-        value(*node.children[0]);
-        return store(type, analysis_.type(*node.children[0]), variables_.at(index));
+      if (!node.children.empty() && node.children.back()->kind != NodeKind::kType) {
+        value(*node.children.back());
+        return store(type, analysis_.type(*node.children.back()), variables_.at(index));
       }
       xor_(eax, eax);
       for (std::uint32_t i = 0; i < type.words(); ++i)

@@ -13,12 +13,14 @@ std::uint32_t Assembler::text(const Node& node, const Node& call) {
   const Type& type = analysis_.type(node);
   value(node);
   if (!type.is(TypeKind::kPointer)) return type.bytes;
-  const int result = room((most_text() + 7) / 8);
+  const auto words = static_cast<std::uint32_t>(words_of(most_text()));
+  const int result = room(words);
   mov(rdi, rbx);
   mov(rsi, rax);
   lea(rdx, at(result));
   mov(ecx, most_text());
-  mov(r8d, analysis_.of(call).index);
+  mov(r8d, words);
+  mov(r9d, analysis_.of(call).index);
   invoke(&program::read_text);
   lea(rax, at(result));
   return most_text();

@@ -26,6 +26,7 @@ struct Placed {
   Machine* machine;
   const MapView* maps;                            // by Analysis::maps
   std::deque<std::vector<std::uint64_t>>* texts;  // string literals: those of the code are added
+  bool has_intervals;                             // that hits look after
 };
 
 class Assembler : public Xbyak::CodeGenerator {
@@ -90,7 +91,8 @@ class Assembler : public Xbyak::CodeGenerator {
 
   void call(const Node& node);
   void call_of_map(const Node& node, Function function);
-  void aggregate(const Node& target, const Node& call);
+  void find_key(const Node& node, int its_key);
+  void aggregate(const Node& target, const Node& from);
   void add_to_series(const Node& target, const Node& call, int its_key);
   void print_event(const Node& node, std::size_t first);
   void print_map(const Node& node);

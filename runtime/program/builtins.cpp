@@ -30,6 +30,7 @@ constexpr FunctionRow kFunctions[] = {
     {"delete", Function::kDelete, 1, 2},
     {"len", Function::kLength, 1, 1},
     {"has_key", Function::kHasKey, 2, 2},
+    {"find", Function::kFindKey, 3, 3},
     {"exit", Function::kExit, 0, 1},
     {"str", Function::kStr, 1, 2},
     {"reg", Function::kReg, 1, 1},

@@ -51,6 +51,7 @@ enum class Function : std::uint8_t {
   kDelete,
   kLength,
   kHasKey,
+  kFindKey,
   kExit,
   kStr,
   kReg,

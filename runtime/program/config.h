@@ -30,7 +30,7 @@ struct Config {
 };
 
 // Bounds of what a program may ask for: its memory stays bounded.
-inline constexpr std::uint64_t kMostStringBytes = 4096, kMostMapKeys = std::uint64_t{1} << 22;
+inline constexpr std::uint64_t kMostStringBytes = 10240, kMostMapKeys = std::uint64_t{1} << 22;
 
 // The environment wins. diagnostics: names that are none, and values that are of no use.
 Config read_config(const language::Program& program, const Inputs& inputs, std::vector<Diagnostic>& diagnostics);

@@ -1,17 +1,9 @@
 // See diagnostic.h.
 #include "runtime/program/diagnostic.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 
 namespace ubp::program {
-
-std::string place_of(std::string_view name, const language::Span& span) {
-  if (span.end.line == 0) return fmt::format("{}:{}:{}", name, span.begin.line, span.begin.column);
-  if (span.begin.line != span.end.line) return fmt::format("{}:{}-{}", name, span.begin.line, span.end.line);
-  return fmt::format("{}:{}:{}-{}", name, span.begin.line, span.begin.column, span.end.column);
-}
 
 std::string excerpt(std::string_view source, const language::Span& span) {
   for (int line = 1; line < span.begin.line && !source.empty(); ++line)

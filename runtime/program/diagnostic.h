@@ -19,9 +19,6 @@ struct Diagnostic {
   std::vector<language::Span> expanded_from{};  // the uses of macros that it is in, innermost first
 };
 
-// NAME:LINE:COLUMN-END, as messages begin.
-std::string place_of(std::string_view name, const language::Span& span);
-
 // The line that a span begins in, tabs as four blanks, and below it a ~ under each column of the span.
 std::string excerpt(std::string_view source, const language::Span& span);
 

@@ -27,12 +27,14 @@ std::string message(const Event& event, std::string text, const ReaderOptions& o
   const bool is_error = event.kind == Event::Kind::kError;
   if (!is_error && !options.says_warnings) return "";
   if (text.ends_with('\n')) text.pop_back();
+  const auto [name, line] = options.sources.of(event.span.begin.line);
   if (options.format == Format::kJson)
     return fmt::format("{{\"type\": \"{}\", \"msg\": {}, \"filename\": {}, \"line\": {}, \"col\": {}}}\n",
-                       is_error ? "errorf" : "warnf", json_quoted(text), json_quoted(options.name),
-                       event.span.begin.line, event.span.begin.column);
-  return said(options,
-              fmt::format("{}: {}: {}\n", place_of(options.name, event.span), is_error ? "ERROR" : "WARNING", text));
+                       is_error ? "errorf" : "warnf", json_quoted(text), json_quoted(name), line,
+                       event.span.begin.column);
+  const std::string_view level = is_error ? "ERROR" : "WARNING";
+  return said(options, fmt::format("{}: {}: {}\n", options.sources.place(event.span), level, text) +
+                           options.sources.uses(event.expanded_from, level));
 }
 
 // cat(): the file's beginning.

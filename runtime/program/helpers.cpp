@@ -16,7 +16,8 @@ namespace {
 
 void count(const ubp_context* context, Counter name) {
   trap::TaskState* const task = context->task;
-  if (task == nullptr || task->counters == nullptr) return;  // begin and end; a child that another consumer forked
+  const bool is_hit = task != nullptr && context->consumer != nullptr;  // else begin, end, or an interval
+  if (!is_hit || task->counters == nullptr) return;                     // a child that another consumer forked
   std::uint64_t& counter = task->counters[g_process.tasks.offset_of(name) + runtime::counter_of(*context->consumer)];
   __atomic_store_n(&counter, counter + 1, __ATOMIC_RELAXED);  // the task's own; read by others at any time
 }
@@ -110,7 +111,7 @@ std::uint64_t read_number(Run* run, std::uint64_t address, std::uint64_t bytes, 
 }
 
 void read_bytes(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, std::uint64_t site) {
-  const std::uint64_t room = (bytes + 7) & ~std::uint64_t{7};
+  const std::uint64_t room = words_of(bytes) * sizeof(std::uint64_t);
   std::uint64_t got = read_memory(address, to, bytes);
   if (got != bytes) {
     count_site(run, site);
@@ -126,13 +127,13 @@ void read_buffer(Run* run, std::uint64_t address, std::uint64_t* to, std::uint64
   read_bytes(run, address, reinterpret_cast<char*>(to + 1), bytes, site);
 }
 
-void read_text(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, std::uint64_t site) {
-  const std::uint64_t room = (bytes + 7) & ~std::uint64_t{7};
-  std::uint64_t got = bytes > 1 ? read_memory(address, to, bytes - 1) : 0;
-  if (got == 0 && address != 0 && bytes > 1) count_site(run, site);
+void read_text(Run* run, std::uint64_t address, char* to, std::uint64_t characters, std::uint64_t words,
+               std::uint64_t site) {
+  const std::uint64_t got = characters != 0 ? read_memory(address, to, characters) : 0;
+  if (got == 0 && address != 0 && characters != 0) count_site(run, site);
   std::uint64_t length = 0;
   while (length < got && to[length] != '\0') ++length;
-  for (; length < room; ++length) to[length] = '\0';
+  for (; length < words * sizeof(std::uint64_t); ++length) to[length] = '\0';
 }
 
 std::uint64_t process_id(Run*) { return may_ask() ? sys::getpid() : g_process.tasks.pid; }
@@ -220,6 +221,23 @@ std::uint32_t take_chunk(Machine* machine) {
 }
 
 }  // namespace
+
+void look_after_intervals(const ubp_context* context, Machine* machine) {
+  constexpr std::uint64_t kCycles = 100'000;  // to ask for the time at each hit would cost more than most blocks
+  const std::uint64_t cycles = __rdtsc();
+  if (cycles - __atomic_load_n(&machine->looked, __ATOMIC_RELAXED) < kCycles) return;  // a hint
+  __atomic_store_n(&machine->looked, cycles, __ATOMIC_RELAXED);                        // as above
+  const std::uint64_t now = clock_time(kMonotonic);
+  const ubp_context nowhere{nullptr, nullptr, context->task, nullptr};
+  for (std::uint64_t i = 0; i < machine->interval_count; ++i) {
+    Interval& interval = machine->intervals[i];
+    std::uint64_t next = __atomic_load_n(&interval.next, __ATOMIC_RELAXED);  // whoever moves it on runs the block
+    if (now < next) continue;
+    const std::uint64_t after = next + ((now - next) / interval.period + 1) * interval.period;
+    if (__atomic_compare_exchange_n(&interval.next, &next, after, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))  // it
+      interval.block(&nowhere, nullptr);
+  }
+}
 
 std::uint64_t* begin_event(Run* run, std::uint64_t event, std::uint64_t words) {
   Machine* const machine = run->machine;

@@ -13,6 +13,8 @@ namespace ubp::program {
 void count_filtered(const ubp_context* context);
 void count_dropped(const ubp_context* context);
 void close_gate(Run* run, std::uint64_t status);  // exit()
+// Behind a block: runs those of the machine's intervals whose time has come. No thread does it.
+void look_after_intervals(const ubp_context* context, Machine* machine);
 
 // ---- Values
 
@@ -25,8 +27,8 @@ void count_site(Run* run, std::uint64_t site);
 
 void copy_words(std::uint64_t* to, std::uint64_t to_words, const std::uint64_t* from, std::uint64_t from_words);
 std::uint64_t is_same_text(const char* left, std::uint64_t left_bytes, const char* right, std::uint64_t right_bytes);
-// A string of the program's, up to its NUL, at most bytes with one; zeros behind. "" where it cannot be read, which is
-// counted at the site.
+// A string of the program's, up to its NUL, at most so many characters; zeros behind, up to so many words. "" where it
+// cannot be read, which is counted at the site.
 std::uint64_t is_same(const char* left, std::uint64_t left_bytes, const char* right, std::uint64_t right_bytes);
 // A number of 1, 2, 4 or 8 bytes, and bytes with zeros behind up to whole words. 0 where they cannot be read, which is
 // counted at the site.
@@ -35,7 +37,8 @@ void read_bytes(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, 
 // Bytes behind their number, and zeros up to so many words.
 void read_buffer(Run* run, std::uint64_t address, std::uint64_t* to, std::uint64_t bytes, std::uint64_t words,
                  std::uint64_t site);
-void read_text(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, std::uint64_t site);
+void read_text(Run* run, std::uint64_t address, char* to, std::uint64_t characters, std::uint64_t words,
+               std::uint64_t site);
 
 // ---- Texts (text_helpers.cpp), which end at their NUL or with their bytes
 
@@ -96,6 +99,8 @@ void map_aggregate_at(Run* run, const MapView* map, const std::uint64_t* key, st
 // An aggregation as one number.
 std::uint64_t map_number(Run* run, const MapView* map, const std::uint64_t* key);
 std::uint64_t map_has(Run* run, const MapView* map, const std::uint64_t* key);
+// Whether the key is there, and then its value, an aggregation as one number.
+std::uint64_t map_find(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t* value);
 std::uint64_t map_delete(Run* run, const MapView* map, const std::uint64_t* key);
 std::uint64_t map_length(Run* run, const MapView* map);
 // A loop through the keys that a map has at its beginning: those that are deleted meanwhile are left out, and each that

@@ -103,9 +103,12 @@ Type Types::named(std::string_view name) const {
       }
     }
   }
+  return behind(std::move(type), name.substr(suffix));
+}
+
+// int8[2][3] is two arrays of three; a '*' takes all that stands before it.
+Type Types::behind(Type type, std::string_view rest) {
   if (type.is(TypeKind::kNone)) return {};
-  // int8[2][3] is two arrays of three; a '*' takes all that stands before it.
-  std::string_view rest = name.substr(suffix);
   while (!rest.empty()) {
     if (rest.front() == '*') {
       type = pointer_to(std::move(type));

@@ -35,6 +35,8 @@ class Types {
 
   // kNone: there is none of this name. "T[]" is an array of no elements.
   Type named(std::string_view name) const;
+  // The type with "*" and "[2]" behind it; kNone: it is too large.
+  static Type behind(Type type, std::string_view suffixes);
   // What a pointer points to, with the layout of a struct.
   Type target(const Type& pointer) const;
   // A name for a number: of an enum, or of #define. kNone: there is none.

@@ -112,7 +112,7 @@ NodePointer Macros::substitute(const Node& node) {
     const Node* const its = argument((node.kind == NodeKind::kVariable ? "$" : "") + node.text);
     return its != nullptr ? duplicate(*its) : nullptr;
   }
-  if (node.kind == NodeKind::kDeclare && argument('$' + node.text.substr(0, node.text.find(':'))) != nullptr)
+  if (node.kind == NodeKind::kDeclare && argument('$' + node.text) != nullptr)
     error(node.span, fmt::format("Variable declaration shadows macro arg ${}", node.text));
   if (node.kind != NodeKind::kMap) return nullptr;
   const Node* const its = argument(node.text);
@@ -134,6 +134,12 @@ NodePointer Macros::copy(const Node& node) {
   if (is_too_much_) return twin;
   for (const auto& child : node.children) twin->children.push_back(copy(*child));
   finish(*twin);
+  if (node.kind == NodeKind::kIndex && twin->children[0]->kind == NodeKind::kType) {  // a type was passed
+    twin->kind = NodeKind::kType;
+    twin->text = fmt::format("[{}]", twin->children[1]->number);
+    twin->children.pop_back();
+    return twin;
+  }
   if (node.kind == NodeKind::kCall || node.kind == NodeKind::kName) return call(std::move(twin));
   return twin;
 }

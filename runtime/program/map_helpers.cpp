@@ -9,6 +9,13 @@ namespace {
 constexpr std::uint64_t kVersion = std::uint64_t{1} << 32;  // in a MapNode::value, how often it was replaced
 constexpr std::uint64_t kSign = std::uint64_t{1} << 63;
 
+// To go through a whole map costs a loop some of its turns.
+void charge(Run* run, const MapView& map) {
+  constexpr std::uint64_t kNodesOfTurn = 8;
+  const std::uint64_t turns = load(map.header->fresh_nodes) / kNodesOfTurn;
+  run->budget = run->budget > turns ? run->budget - turns : 0;
+}
+
 // Deletes what was found. False: another has.
 bool end_key(const MapView& map, const Found& found) {
   MapNode& node = node_of(map, found.index);
@@ -50,9 +57,14 @@ bool make_room(Run* run, const MapView& map) {
 }
 
 // What an aggregation came to.
-std::uint64_t number_at(const MapView& map, std::uint64_t index) {
-  std::uint64_t cells[2] = {};
-  merge_cells(map, index, cells, map.cell_count < 2 ? map.cell_count : 2);
+std::uint64_t number_at(const MapView& map, const Found& found) {
+  constexpr std::uint64_t kMost = 2;  // those that are a number have no more
+  std::uint64_t cells[kMost] = {};
+  if (map.cells != nullptr) {
+    merge_cells(map, found.index, cells, map.cell_count < kMost ? map.cell_count : kMost);
+  } else if (map.cell_count > kMost || !copy_wide(map, found, cells)) {
+    return 0;
+  }
   return number_of(map, cells);
 }
 
@@ -76,6 +88,65 @@ std::uint64_t change(Run* run, const MapView& map, const std::uint64_t* key, con
       const std::uint64_t value = next(now.generation % 2 == 1 ? now.value : 0);
       if (exchange_if(node, now, {now.generation | 1, value})) return value;
     }
+  }
+}
+
+// Puts a value of several words in a key's place: what update(words) makes of the old one, or of zeros.
+template <typename Update>
+void change_wide(Run* run, const MapView& map, const std::uint64_t* key, const Update& update) {
+  const std::uint64_t index = take_value(map);
+  if (index == 0) {
+    run->dropped = 1;
+    return;
+  }
+  std::uint64_t* const words = value_of(map, index);
+  std::uint64_t old = 0;
+  const std::uint64_t refused = run->dropped;
+  run->dropped = 0;
+  change(run, map, key, [&](std::uint64_t before) {
+    old = before & kIndex;
+    const std::uint64_t* const from = old != 0 ? value_of(map, old) : nullptr;
+    for (std::uint64_t i = 0; i < map.value_words; ++i) {  // where it is another's by now, the exchange fails
+      const std::uint64_t word = from != nullptr ? __atomic_load_n(&from[i], __ATOMIC_RELAXED) : 0;
+      __atomic_store_n(&words[i], word, __ATOMIC_RELAXED);  // published by the exchange
+    }
+    update(words);
+    return ((before & ~kIndex) + kVersion) | index;
+  });
+  if (run->dropped != 0) old = index;
+  run->dropped |= refused;
+  if (old != 0) give_value(map, old);
+}
+
+// A value becomes a part of an aggregation.
+void add_to_cells(const MapView& map, std::uint64_t* cells, std::uint64_t value) {
+  const auto add = [](std::uint64_t& cell, std::uint64_t amount) {
+    __atomic_fetch_add(&cell, amount, __ATOMIC_RELAXED);  // a number
+  };
+  switch (map.aggregate) {
+    case Aggregate::kNone:
+    case Aggregate::kSeries: break;
+    case Aggregate::kCount: add(cells[0], 1); break;
+    case Aggregate::kSum: add(cells[0], value); break;
+    case Aggregate::kMinimum:
+    case Aggregate::kMaximum: {
+      // The greater of two numbers that are in order as unsigned ones: number_of() takes it back.
+      std::uint64_t mine = map.is_signed ? value ^ kSign : value;
+      if (map.aggregate == Aggregate::kMinimum) mine = ~mine;
+      std::uint64_t now = load(cells[0]);
+      while (now < mine && !__atomic_compare_exchange_n(&cells[0], &now, mine, false, __ATOMIC_RELAXED,
+                                                        __ATOMIC_RELAXED)) {  // a number
+      }
+      add(cells[1], 1);
+      break;
+    }
+    case Aggregate::kAverage:
+    case Aggregate::kStats:
+      add(cells[0], 1);
+      add(cells[1], value);
+      break;
+    case Aggregate::kHistogram: add(cells[bucket_of(map, value)], 1); break;
+    case Aggregate::kLinear: add(cells[linear_bucket_of(map, static_cast<std::int64_t>(value))], 1); break;
   }
 }
 
@@ -127,24 +198,10 @@ std::uint64_t map_add(Run* run, const MapView* map, const std::uint64_t* key, st
 }
 
 void map_set_wide(Run* run, const MapView* map, const std::uint64_t* key, const std::uint64_t* value) {
-  const std::uint64_t index = take_value(*map);
-  if (index == 0) {
-    run->dropped = 1;
-    return;
-  }
-  std::uint64_t* const words = value_of(*map, index);
-  for (std::uint64_t i = 0; i < map->value_words; ++i)
-    __atomic_store_n(&words[i], value[i], __ATOMIC_RELAXED);  // published by the exchange
-  std::uint64_t old = 0;
-  const std::uint64_t refused = run->dropped;
-  run->dropped = 0;
-  change(run, *map, key, [&](std::uint64_t before) {
-    old = before & kIndex;
-    return ((before & ~kIndex) + kVersion) | index;
+  change_wide(run, *map, key, [map, value](std::uint64_t* words) {
+    for (std::uint64_t i = 0; i < map->value_words; ++i)
+      __atomic_store_n(&words[i], value[i], __ATOMIC_RELAXED);  // published by the exchange
   });
-  if (run->dropped != 0) old = index;
-  run->dropped |= refused;
-  if (old != 0) give_value(*map, old);
 }
 
 void map_aggregate_at(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t value, std::uint64_t time) {
@@ -153,42 +210,24 @@ void map_aggregate_at(Run* run, const MapView* map, const std::uint64_t* key, st
 }
 
 void map_aggregate(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t value) {
+  if (map->cells == nullptr)
+    return change_wide(run, *map, key, [map, value](std::uint64_t* words) { add_to_cells(*map, words, value); });
   std::uint64_t* const cells = cells_for(run, *map, key);
-  if (cells == nullptr) return;
-  const auto add = [](std::uint64_t& cell, std::uint64_t amount) {
-    __atomic_fetch_add(&cell, amount, __ATOMIC_RELAXED);  // a number
-  };
-  switch (map->aggregate) {
-    case Aggregate::kNone:
-    case Aggregate::kSeries: break;
-    case Aggregate::kCount: add(cells[0], 1); break;
-    case Aggregate::kSum: add(cells[0], value); break;
-    case Aggregate::kMinimum:
-    case Aggregate::kMaximum: {
-      // The greater of two numbers that are in order as unsigned ones: number_of() takes it back.
-      std::uint64_t mine = map->is_signed ? value ^ kSign : value;
-      if (map->aggregate == Aggregate::kMinimum) mine = ~mine;
-      std::uint64_t now = load(cells[0]);
-      while (now < mine && !__atomic_compare_exchange_n(&cells[0], &now, mine, false, __ATOMIC_RELAXED,
-                                                        __ATOMIC_RELAXED)) {  // a number
-      }
-      add(cells[1], 1);
-      break;
-    }
-    case Aggregate::kAverage:
-    case Aggregate::kStats:
-      add(cells[0], 1);
-      add(cells[1], value);
-      break;
-    case Aggregate::kHistogram: add(cells[bucket_of(*map, value)], 1); break;
-    case Aggregate::kLinear: add(cells[linear_bucket_of(*map, static_cast<std::int64_t>(value))], 1); break;
-  }
+  if (cells != nullptr) add_to_cells(*map, cells, value);
 }
 
 std::uint64_t map_number(Run*, const MapView* map, const std::uint64_t* key) {
   const Found found = find(*map, key);
   if (found.index == 0 || found.generation % 2 == 0) return 0;
-  return number_at(*map, found.index);
+  return number_at(*map, found);
+}
+
+std::uint64_t map_find(Run*, const MapView* map, const std::uint64_t* key, std::uint64_t* value) {
+  const Found found = find(*map, key);
+  if (found.index == 0 || found.generation % 2 == 0) return 0;
+  if (map->aggregate == Aggregate::kNone) return read_value(*map, found, value) ? 1 : 0;
+  *value = number_at(*map, found);
+  return 1;
 }
 
 std::uint64_t map_has(Run*, const MapView* map, const std::uint64_t* key) {
@@ -201,7 +240,7 @@ std::uint64_t map_delete(Run*, const MapView* map, const std::uint64_t* key) {
   if (found.index == 0 || found.generation % 2 == 0) return 0;
   const bool is_mine = end_key(*map, found);
   if (!is_mine) return 0;
-  if (map->aggregate != Aggregate::kNone) {
+  if (map->cells != nullptr) {
     zero_cells(*map, found.index);
   } else if (map->key_words != 0) {
     __atomic_fetch_sub(&map->header->live, 1, __ATOMIC_RELAXED);  // a number
@@ -210,7 +249,8 @@ std::uint64_t map_delete(Run*, const MapView* map, const std::uint64_t* key) {
   return 1;
 }
 
-std::uint64_t map_length(Run*, const MapView* map) {
+std::uint64_t map_length(Run* run, const MapView* map) {
+  charge(run, *map);
   std::uint64_t length = 0;
   for_each_key(*map, [&](const Found&) { ++length; });
   return length;
@@ -232,7 +272,7 @@ std::uint64_t map_next(Run* run, const MapView* map, std::uint64_t* cursor, std:
       std::uint64_t* const value = row + map->key_words;
       if (found.index == index && found.generation % 2 == 1) {
         if (map->aggregate != Aggregate::kNone) {
-          *value = number_at(*map, index);
+          *value = number_at(*map, found);
           return 1;
         }
         if (read_value(*map, found, value)) return 1;
@@ -248,17 +288,21 @@ std::uint64_t map_next(Run* run, const MapView* map, std::uint64_t* cursor, std:
 }
 
 void map_clear(Run* run, const MapView* map) {
+  charge(run, *map);
   for_each_key(*map, [&](const Found& found) { map_delete(run, map, key_of(node_of(*map, found.index))); });
 }
 
 void map_zero(Run* run, const MapView* map) {
-  static constexpr std::uint64_t zeros[kMostWideWords] = {};
+  charge(run, *map);
   for_each_key(*map, [&](const Found& found) {
     const std::uint64_t* const key = key_of(node_of(*map, found.index));
-    if (map->aggregate != Aggregate::kNone) {
+    if (map->cells != nullptr) {
       zero_cells(*map, found.index);
     } else if (map->values != nullptr) {
-      map_set_wide(run, map, key, zeros);
+      change_wide(run, *map, key, [map](std::uint64_t* words) {
+        for (std::uint64_t i = 0; i < map->value_words; ++i)
+          __atomic_store_n(&words[i], 0, __ATOMIC_RELAXED);  // published by the exchange
+      });
     } else {
       map_set(run, map, key, 0);
     }
@@ -266,6 +310,7 @@ void map_zero(Run* run, const MapView* map) {
 }
 
 void map_print(Run* run, const MapView* map, std::uint64_t event, std::uint64_t top, std::uint64_t divisor) {
+  charge(run, *map);
   std::uint64_t* const begin = begin_event(run, event, 2);
   if (begin == nullptr) return;
   auto* const header = reinterpret_cast<EventHeader*>(begin) - 1;

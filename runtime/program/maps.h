@@ -7,7 +7,8 @@
 // moved on finds another tag in the link it came by. A thread that is killed between two steps costs one node.
 //
 // Aggregations are sharded, so that threads do not share a cache line, and added to by atomic instructions, so that
-// nothing hangs on who has a shard. What is deleted of them keeps its node: nothing stands beside their cells.
+// nothing hangs on who has a shard. What is deleted of them keeps its node: nothing stands beside their cells. Those of
+// a map that makes room for new keys have no shards: their cells are a value, which is replaced as a whole.
 //
 // Inline and free of libc. Context: hits. Async-signal-safe: yes. Thread-safe: yes.
 #pragma once
@@ -140,7 +141,7 @@ again:
       if (!unlink(map, link, word, next)) goto again;
       continue;
     }
-    const bool is_dead = map.aggregate == Aggregate::kNone && generation % 2 == 0;
+    const bool is_dead = map.cells == nullptr && generation % 2 == 0;
     if (is_dead) {  // whoever deletes it has not come this far
       exchange_if(node.next, next, (next | kDeleted) + kTag);
       goto again;

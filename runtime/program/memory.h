@@ -29,9 +29,14 @@ enum class Aggregate : std::uint8_t {
 // What an interval of tseries() keeps.
 enum class Series : std::uint8_t { kLast, kMinimum, kMaximum, kSum, kAverage };
 
+// Values lie in whole words: how many take so many bytes.
+constexpr std::uint64_t words_of(std::uint64_t bytes) {
+  return (bytes + sizeof(std::uint64_t) - 1) / sizeof(std::uint64_t);
+}
+
 // ---- Maps (maps.h)
 
-inline constexpr std::uint64_t kMostWideWords = 512;  // of a key, or of a value
+inline constexpr std::uint64_t kMostWideWords = 1280;  // of a key, or of a value
 
 // The first words of a map's memory.
 struct MapHeader {
@@ -47,7 +52,8 @@ struct MapNode {
   std::uint64_t next;  // a link: below
   std::uint64_t free_next;
   // Together they change by one instruction. The generation is odd while the key is there. The value: itself, or for
-  // one of several words its index in the pool of values, and above how often it was replaced. Not of aggregations.
+  // one of several words its index in the pool of values, and above how often it was replaced. Not of aggregations that
+  // have shards.
   alignas(16) std::uint64_t generation;
   std::uint64_t value;
   // Then the key's words.
@@ -64,7 +70,7 @@ struct MapView {
   std::uint64_t* buckets;
   std::uint8_t* nodes;
   std::uint64_t* values;  // null: a value is one word
-  std::uint64_t* cells;   // of aggregations: by shard, node and cell
+  std::uint64_t* cells;   // of aggregations: by shard, node and cell; null: its cells are a key's value
   std::uint64_t* used;    // by node, whether it was met lately; null: a full map takes no more keys
   std::uint64_t bucket_mask;
   std::uint64_t node_bytes, node_count, capacity;
@@ -125,6 +131,12 @@ struct Control {
   std::uint32_t status;  // of exit()
 };
 
+// A block that runs from time to time.
+struct Interval {
+  std::uint64_t period, next;  // ns; next: of CLOCK_MONOTONIC
+  ubp_consumer block;
+};
+
 // One program in this process.
 struct Machine {
   Control* control = nullptr;
@@ -139,6 +151,9 @@ struct Machine {
   std::uint64_t random = 0;
   std::uint32_t process = 0;  // that it was made in
   const PointNames* names = nullptr;
+  Interval* intervals = nullptr;  // those that hits of this process look after
+  std::uint64_t interval_count = 0;
+  std::uint64_t looked = 0;  // by the timestamp counter: when a hit did
 };
 
 // One run of a block, on its stack.

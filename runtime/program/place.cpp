@@ -69,11 +69,13 @@ MapView view_of(const Map& map, Pieces& pieces) {
     view.buckets = pieces.take<std::uint64_t>(buckets);
   }
   view.nodes = pieces.take<std::uint8_t>(view.node_count * view.node_bytes);
-  if (map.value.is_wide()) view.values = pieces.take<std::uint64_t>(view.node_count * (view.value_words + 1));
-  if (map.evicts && view.key_words != 0 && map.value.aggregate == Aggregate::kNone)
-    view.used = pieces.take<std::uint64_t>(view.node_count);
   view.cell_count = cells_for(map);
-  if (view.cell_count == 0) return view;
+  const bool evicts = map.evicts && view.key_words != 0;
+  if (evicts) view.used = pieces.take<std::uint64_t>(view.node_count);
+  if (evicts && view.cell_count != 0) view.value_words = view.cell_count;
+  if (map.value.is_wide() || (evicts && view.cell_count != 0))
+    view.values = pieces.take<std::uint64_t>(view.node_count * (view.value_words + 1));
+  if (evicts || view.cell_count == 0) return view;
   const std::uint64_t words =
       (view.node_count * view.cell_count * sizeof(std::uint64_t) + kLine - 1) / kLine * kLine / 8;
   const std::uint64_t shards = std::clamp<std::uint64_t>(kMostCellBytes / (words * 8), 1, kMostShards);

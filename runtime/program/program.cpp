@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "runtime/program/assembler.h"
+#include "runtime/program/helpers.h"
 #include "runtime/program/reader.h"
 
 namespace ubp::program {
@@ -49,7 +50,10 @@ bool Program::assemble(std::vector<Diagnostic>& diagnostics) {
   constexpr std::size_t kLeast = 16384, kMost = std::size_t{16} << 20, kAlignment = 16;
   std::vector<std::uint8_t> code;
   std::vector<std::size_t> offsets;
-  const Placed placed{&place_->machine(), place_->maps().data(), &texts_};
+  const bool has_intervals = std::any_of(tree_.probes.begin(), tree_.probes.end(), [](const language::Probe& probe) {
+    return probe.event == language::Probe::Event::kInterval;
+  });
+  const Placed placed{&place_->machine(), place_->maps().data(), &texts_, has_intervals && session_ == nullptr};
   for (const language::Probe& probe : tree_.probes) {
     std::vector<std::uint8_t> buffer(kLeast);
     for (;;) {
@@ -76,7 +80,31 @@ bool Program::assemble(std::vector<Diagnostic>& diagnostics) {
     code.insert(code.end(), buffer.begin(), buffer.end());
   }
   publish(code, offsets);
+  for (std::size_t probe = 0; probe < tree_.probes.size(); ++probe) {
+    const std::uint64_t period = tree_.probes[probe].period;
+    if (period != 0) intervals_.push_back({period, clock_time(kMonotonic) + period, functions_[probe]});
+  }
+  if (session_ == nullptr) {
+    place_->machine().intervals = intervals_.data();
+    place_->machine().interval_count = intervals_.size();
+  }
   return true;
+}
+
+std::optional<std::uint64_t> Program::run_intervals() {
+  const ubp_context nowhere{nullptr, nullptr, nullptr, nullptr};
+  std::optional<std::uint64_t> wait;
+  for (Interval& interval : intervals_) {
+    std::uint64_t now = clock_time(kMonotonic);
+    if (now >= interval.next) {
+      interval.next += ((now - interval.next) / interval.period + 1) * interval.period;
+      interval.block(&nowhere, nullptr);
+      now = clock_time(kMonotonic);
+    }
+    const std::uint64_t left = interval.next > now ? interval.next - now : 0;
+    wait = std::min(wait.value_or(left), left);
+  }
+  return wait;
 }
 
 // Into memory that is executable from then on, and not writable.
@@ -127,7 +155,7 @@ void Program::add_names(std::vector<PointName> names) {
 
 std::string Program::printed() const {
   ReaderOptions options;
-  options.name = "UBP_PROBES";
+  options.sources = Sources("UBP_PROBES", "");
   options.most_file_bytes = analysis_.config.max_cat_bytes;
   return Reader(analysis_, place_->maps(), place_->machine(), std::move(options)).events();
 }

@@ -8,6 +8,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,9 @@ class Program {
   // Runs the blocks of begin, or of end, in this thread, in the order of the text; those of end once, in whatever
   // process.
   void run(language::Probe::Event event);
+  // Where a session's reader looks after the intervals: runs those whose time has come. Returns the ns until the next
+  // one's; none: there is no interval.
+  std::optional<std::uint64_t> run_intervals();
   // exit() was called, or close(): from now on hits run no block, and count as filtered.
   bool is_closed() const;
   void close();
@@ -61,6 +65,7 @@ class Program {
   std::unique_ptr<Place> place_;
   std::deque<std::vector<std::uint64_t>> texts_;
   std::vector<ubp_consumer> functions_;
+  std::vector<Interval> intervals_;
   const Session* session_ = nullptr;
   bool has_ended_ = false;
   void* code_ = nullptr;

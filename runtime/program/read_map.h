@@ -40,7 +40,7 @@ inline std::uint64_t linear_bucket_of(const MapView& map, std::int64_t value) {
   return static_cast<std::uint64_t>((value - map.low) / map.step) + 1;
 }
 
-// The first so many cells of a key, all shards together.
+// The first so many cells of a key that has shards, all of them together.
 inline void merge_cells(const MapView& map, std::uint64_t index, std::uint64_t* cells, std::uint64_t count) {
   if (map.aggregate == Aggregate::kSeries && count == map.cell_count) return merge_series(map, index, cells);
   const bool has_greatest = map.aggregate == Aggregate::kMinimum || map.aggregate == Aggregate::kMaximum;
@@ -93,7 +93,7 @@ inline bool copy_wide(const MapView& map, const Found& found, std::uint64_t* to)
 
 // A key's value, or an aggregation's cells. False: it was deleted just now.
 inline bool read_value(const MapView& map, const Found& found, std::uint64_t* to) {
-  if (map.aggregate != Aggregate::kNone) {
+  if (map.cells != nullptr) {
     merge_cells(map, found.index, to, map.cell_count);
     return true;
   }

@@ -58,7 +58,7 @@ class Reader {
 // What went wrong at run time: how often stands behind the message. says_reads: also reads of memory and of maps that
 // found nothing.
 std::vector<Diagnostic> run_time_errors(const Analysis& analysis, const Place& place, bool says_reads);
-// One of them as a line of JSON. name: of the program.
-std::string json_error(const Diagnostic& error, std::string_view name);
+// One of them as a line of JSON.
+std::string json_error(const Diagnostic& error, const Sources& sources);
 
 }  // namespace ubp::program

@@ -51,13 +51,14 @@ std::vector<Diagnostic> run_time_errors(const Analysis& analysis, const Place& p
   return errors;
 }
 
-std::string json_error(const Diagnostic& error, std::string_view name) {
+std::string json_error(const Diagnostic& error, const Sources& sources) {
+  const auto [name, line] = sources.of(error.span.begin.line);
   const bool is_read = !error.helper.empty();
   const std::string helper =
       is_read ? fmt::format("\"helper\": {}, \"retcode\": {}, ", json_quoted(error.helper), error.code) : "";
   return fmt::format("{{\"type\": \"{}\", \"msg\": {}, {}\"filename\": {}, \"line\": {}, \"col\": {}}}\n",
                      is_read ? "helper_error" : "runtime_error", json_quoted(error.message), helper, json_quoted(name),
-                     error.span.begin.line, error.span.begin.column);
+                     line, error.span.begin.column);
 }
 
 }  // namespace ubp::program

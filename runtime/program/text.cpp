@@ -90,7 +90,8 @@ std::string text_of(const Type& type, const std::uint64_t* words) {
                             : fmt::format("{}", low_unsigned(*words, type.bits));
     case TypeKind::kString: {
       const std::string_view whole(reinterpret_cast<const char*>(words), type.bytes);
-      return std::string(whole.substr(0, whole.find('\0')));
+      const std::size_t end = whole.find('\0');
+      return std::string(whole.substr(0, end)) + (end == std::string_view::npos ? type.name : "");
     }
     case TypeKind::kTuple: return tuple_text(type, words);
     default: return stored_text(type, words);

@@ -10,6 +10,7 @@
 
 #include "runtime/program/analysis.h"
 #include "runtime/program/memory.h"
+#include "runtime/program/sources.h"
 
 namespace ubp::program {
 
@@ -37,7 +38,7 @@ std::string format_values(std::string_view format, const std::vector<Type>& type
 // How a program's events are read, and what their reader does for it beside printing.
 struct ReaderOptions {
   Format format = Format::kText;
-  std::string name = "stdin";                                    // of the program, in messages
+  Sources sources{"stdin", ""};                                  // of the program, in messages
   bool says_warnings = true;                                     // of warnf()
   std::uint64_t most_file_bytes = 10240;                         // of cat()
   std::function<void(const std::string&)> say{};                 // a message; empty: it is among what is printed

@@ -24,8 +24,8 @@ std::uint32_t Type::words() const {
     case TypeKind::kVoid: return 0;
     case TypeKind::kArray:
     case TypeKind::kStruct:
-    case TypeKind::kString: return (bytes + kWord - 1) / kWord;
-    case TypeKind::kBuffer: return 1 + (bytes + kWord - 1) / kWord;
+    case TypeKind::kString: return static_cast<std::uint32_t>(words_of(bytes));
+    case TypeKind::kBuffer: return static_cast<std::uint32_t>(1 + words_of(bytes));
     case TypeKind::kInet: return kInetWords;
     case TypeKind::kTuple: {
       std::uint32_t sum = 0;
@@ -161,7 +161,10 @@ bool join(Type& into, const Type& from) {
       }
       return true;
     case TypeKind::kBuffer:
-    case TypeKind::kString: into.bytes = std::max(into.bytes, from.bytes); return true;
+    case TypeKind::kString:
+      into.bytes = std::max(into.bytes, from.bytes);
+      if (into.name.empty()) into.name = from.name;
+      return true;
     case TypeKind::kTuple: {
       if (into.elements.size() != from.elements.size() || into.fields.empty() != from.fields.empty()) return false;
       for (std::size_t i = 0; i < into.elements.size(); ++i) {

@@ -47,8 +47,9 @@ struct Type {
   bool is_signed = true;    // kInteger, and what a kAggregate is made of
   std::uint32_t bytes = 0;  // kString: with its NUL; kArray, kStruct: all of it; kBuffer: at most
   Aggregate aggregate = Aggregate::kNone;
-  std::vector<Type> elements{};              // kTuple; kPointer: what it points to; kArray: what it is made of
-  std::string name{};                        // kStruct: "struct foo"; an enum's; kTimestamp: strftime's format
+  std::vector<Type> elements{};  // kTuple; kPointer: what it points to; kArray: what it is made of
+  std::string name{};  // kStruct: "struct foo"; an enum's; kTimestamp: strftime's format; kString: what is printed
+                       // behind one that takes all its bytes, and so may have been longer
   std::shared_ptr<const Layout> layout{};    // kStruct; null: behind a pointer, where its name is enough
   std::shared_ptr<const EnumNames> names{};  // kInteger: of an enum
   std::vector<std::string> fields{};         // the names of a kTuple's elements, where they have some: a record

@@ -48,10 +48,14 @@ std::string shown(const Node& node) {
     case NodeKind::kMember:
       return '(' + children + '.' + (node.text.empty() ? std::to_string(node.number) : node.text) + ')';
     case NodeKind::kIndex: return "([] " + children + ')';
-    case NodeKind::kSizeOf: return "(sizeof " + node.text + children + ')';
-    case NodeKind::kCast: return '(' + node.text + ' ' + children + ')';
+    case NodeKind::kSizeOf: return "(sizeof " + children + ')';
+    case NodeKind::kCast: return '(' + shown(*node.children[1]) + ' ' + shown(*node.children[0]) + ')';
+    case NodeKind::kType: return node.children.empty() ? node.text : "(typeof " + children + ')' + node.text;
     case NodeKind::kExpression: return children;
-    case NodeKind::kDeclare: return "let " + node.text + (children.empty() ? "" : " " + children);
+    case NodeKind::kDeclare: {
+      const bool has_type = !node.children.empty() && node.children.front()->kind == NodeKind::kType;
+      return "let " + node.text + (children.empty() ? "" : (has_type ? ":" : " ") + children);
+    }
     case NodeKind::kBlock: return '{' + children + '}';
     case NodeKind::kIf: return "if " + children;
     case NodeKind::kWhile: return "while " + children;

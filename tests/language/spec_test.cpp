@@ -269,7 +269,7 @@ TEST_CASE("spec: errors in targets") {
        "probe kind 'kprobe' is for the kernel's probes; UBP has its own process's: u, uprobe, insn (a module of that name is put in quotes)"},
       {"t:syscalls:sys_enter_read", 1, 1,
        "probe kind 't' is for the kernel's probes; UBP has its own process's: u, uprobe, insn (a module of that name is put in quotes)"},
-      {"interval:s:1", 1, 1, "probe kind 'interval' is not supported yet by this version"},
+      {"interval:s:1", 1, 1, "an interval is a time and has a block: interval:ms:10 { }, interval:1s { }"},
       {"u:app:prov:mark", 1, 11, "unexpected ':' after 'prov' (C++ scopes are written '::')"},
       {"\"app\":prov:mark", 1, 11, "unexpected ':' after 'prov' (C++ scopes are written '::')"},
       {"ns::", 1, 5, "expected a name after '::'"},

@@ -372,7 +372,7 @@ TEST_CASE("run_before: mistakes start nothing, and say where they are") {
       {"uprobe:" + hello + ":0xa { }", "ERROR: Could not resolve address: " + hello + ":0xa\n"},
       {"uprobe:" + hello + ":compute+100000 { }", "ERROR: Offset outside the function bounds ('compute' size is "},
       {"kprobe:vfs_read { }", "kprobe"},
-      {"interval:s:1 { }", "interval"},
+      {"interval:s { }", "interval"},
   };
   for (const auto& [program, err] : cases) {
     CAPTURE(program);
@@ -389,4 +389,38 @@ TEST_CASE("run_before: mistakes start nothing, and say where they are") {
   const Outcome dry = ubp_run(good, command, {"--dry-run"});
   CHECK(dry.end() == "exit 0");
   CHECK(dry.out.empty());
+}
+
+TEST_CASE("run_interval: blocks run from time to time, without a hit") {
+  const Outcome ended = ubp_run("interval:ms:2 { @n++; if (@n == 3) { printf(\"%s\\n\", probe); exit(4) } }",
+                                {"/bin/sleep", "50"}, {"-q"});
+  CHECK(ended.end() == "exit 4");
+  CHECK(ended.out.find("interval:ms:2\n") != std::string::npos);
+  CHECK(ended.out.find("@n: 3\n") != std::string::npos);
+}
+
+TEST_CASE("run_sources: a program imports others, and takes names from headers") {
+  ScratchFolder folder;
+  write_file(folder.path() + "/macros.bt", "macro twice(x) { x + x }\nbegin { printf(\"imported\\n\") }\n");
+  write_file(folder.path() + "/types.h", "#define FIVE (2 + 3)\nstruct pair { char a; int b; };\n");
+  write_file(folder.path() + "/main.bt",
+             "#include \"types.h\"\nimport \"macros.bt\";\nbegin { print(twice(FIVE) + sizeof(struct pair)) }\n");
+  const Outcome good =
+      run({.argv = arguments({"-q", folder.path() + "/main.bt"}, "", {"/bin/true"}), .preload = false});
+  CHECK(good.out == "imported\n18\n\n\n");
+  const Outcome by_option =
+      ubp_run("begin { print(FIVE) }", {"/bin/true"}, {"-q", "-I", folder.path(), "--include", "types.h"});
+  CHECK(by_option.out == "5\n\n\n");
+  const Outcome bad = ubp_run("#include <no/such.h>\nbegin { }", {"/bin/echo", "started"});
+  CHECK(bad.end() == "exit 1");
+  CHECK(bad.out.empty());
+  CHECK(bad.err.find("stdin:1:10-21: ERROR: 'no/such.h' file not found\n") == 0);
+  // The same by UBP_PROBES, with places of the files that are meant.
+  const Outcome preloaded =
+      run_probed({"/bin/true"}, "import \"" + folder.path() + "/macros.bt\"; begin { print(twice(4)) }");
+  CHECK(preloaded.err.find("imported\n8\n") != std::string::npos);
+  write_file(folder.path() + "/bad.bt", "\nmacro no() { $no }\n");
+  const Outcome wrong = run_probed({"/bin/true"}, "import \"" + folder.path() + "/bad.bt\"; begin { no() }");
+  CHECK(wrong.err.find("UBP_PROBES:2:14-17: Undefined or undeclared variable: $no (in " + folder.path() + "/bad.bt)") !=
+        std::string::npos);
 }

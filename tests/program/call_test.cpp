@@ -105,7 +105,7 @@ TEST_CASE("reads of maps without the key are counted") {
   const auto errors = run_time_errors(program->analysis(), program->place(), true);
   REQUIRE(errors.size() == 2);
   CHECK(errors[0].message == "Can't lookup map element because it does not exist.");
-  CHECK(json_error(errors[0], "x.bt") ==
+  CHECK(json_error(errors[0], Sources("x.bt", "")) ==
         "{\"type\": \"helper_error\", \"msg\": \"Can't lookup map element because it does not exist.\", \"helper\": "
         "\"map_lookup_elem\", \"retcode\": 0, \"filename\": \"x.bt\", \"line\": 1, \"col\": 53}\n");
   CHECK(run_time_errors(program->analysis(), program->place(), false).empty());

@@ -70,7 +70,7 @@ Number interpret(const Node& node, const std::map<std::string, Number>& variable
     case NodeKind::kNumber: return {node.number, node.number >> 63 == 0, true};
     case NodeKind::kBool: return truth(node.number != 0);
     case NodeKind::kVariable: return variables.at(node.text);
-    case NodeKind::kCast: return cast(node.text, child(0));
+    case NodeKind::kCast: return cast(node.children[1]->text, child(0));
     case NodeKind::kUnary: {
       const Number operand = child(0);
       if (node.operation == Operator::kNot) return truth(operand.bits == 0);

@@ -122,7 +122,7 @@ TEST_CASE("program: settings") {
   const std::pair<std::string, std::string> cases[] = {
       {"config = { maximum = 1 } begin { }", "12: maximum: not a known configuration option"},
       {"config = { max_strlen = a } begin { }", "12: max_strlen: expecting a number, got a"},
-      {"config = { max_strlen = 99999999 } begin { }", "12: max_strlen is 1 to 4096"},
+      {"config = { max_strlen = 99999999 } begin { }", "12: max_strlen is 1 to 10240"},
       {"config = { max_map_keys = 0 } begin { }", "12: max_map_keys is 1 to 4194304"},
       {"config = { show_debug_info = 2 } begin { }",
        "12: show_debug_info: Invalid bool value: valid values are true, false, 1 or 0."},

@@ -1,8 +1,11 @@
 // runtime/spec on inputs nobody meant: random bytes, random sentences, long repetitions. Every result keeps
 // its promises, and the time stays linear. Seeded, so that a failure repeats.
 #include <doctest/doctest.h>
+#include <malloc.h>
 
-#include <chrono>
+#include <algorithm>
+#include <cstdint>
+#include <ctime>
 #include <random>
 #include <string>
 #include <string_view>
@@ -50,16 +53,30 @@ void check_invariants(std::string_view text) {
   }
 }
 
+// The time that parsing takes this thread, at its best.
+std::int64_t parse_ns(std::string_view text) {
+  const auto now = [] {
+    timespec time{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+  };
+  std::int64_t best = INT64_MAX;
+  for (int turn = 0; turn < 5; ++turn) {
+    const std::int64_t start = now();
+    const auto result = parse(text);
+    best = std::min(best, now() - start);
+  }
+  return best;
+}
+
 }  // namespace
 
-TEST_CASE("spec: a megabyte of random bytes gives one clean error, fast") {
+TEST_CASE("spec: a megabyte of random bytes gives one clean error") {
   for (std::uint32_t seed = 1; seed <= 4; ++seed) {
     std::mt19937 random(seed);
     std::string text(std::size_t{1} << 20, '\0');
     for (char& c : text) c = static_cast<char>(random());
-    const auto start = std::chrono::steady_clock::now();
     check_invariants(text);
-    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(2));
     CHECK(std::holds_alternative<Error>(parse(text)));
   }
 }
@@ -78,15 +95,19 @@ TEST_CASE("spec: random sentences over the grammar's characters keep the invaria
 }
 
 TEST_CASE("spec: a megabyte of one repeated piece takes linear time") {
+  mallopt(M_MMAP_MAX, 0);  // memory that stays is not a matter of the kernel's each time
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
   for (const std::string_view piece :
        {"[",  "[a",  "\"", "(", "<",      ":",    "::", "!", "f;",  "f[",       "\\", "a:b;",
         "f+", "[]]", "/",  "#", "\"a\":", "f+1;", "@",  "*", "[x=", "\xc3\xb6", ";",  "[\\]"}) {
     CAPTURE(piece);
     std::string text;
+    while (text.size() < (std::size_t{1} << 16)) text += piece;
+    constexpr std::int64_t kLeastNs = 100'000;  // below, the clock itself counts
+    const std::int64_t once = std::max(parse_ns(text), kLeastNs);
     while (text.size() < (std::size_t{1} << 20)) text += piece;
-    const auto start = std::chrono::steady_clock::now();
+    CHECK(parse_ns(text) < once * 64);  // 16 times as much: 256 times as long if each byte looked at all others
     const auto result = parse(text);
-    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(2));
     if (const Error* error = std::get_if<Error>(&result)) CHECK(error->message.size() < 400);
   }
 }

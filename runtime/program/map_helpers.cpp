@@ -56,16 +56,17 @@ bool make_room(Run* run, const MapView& map) {
   return false;
 }
 
-// What an aggregation came to.
-std::uint64_t number_at(const MapView& map, const Found& found) {
+// What an aggregation came to. False: its key is gone.
+bool number_at(const MapView& map, const Found& found, std::uint64_t& number) {
   constexpr std::uint64_t kMost = 2;  // those that are a number have no more
   std::uint64_t cells[kMost] = {};
   if (map.cells != nullptr) {
     merge_cells(map, found.index, cells, map.cell_count < kMost ? map.cell_count : kMost);
   } else if (map.cell_count > kMost || !copy_wide(map, found, cells)) {
-    return 0;
+    return false;
   }
-  return number_of(map, cells);
+  number = number_of(map, cells);
+  return true;
 }
 
 // Puts a value in a key's place, which it makes if need be. next(value): the new one from the old one.
@@ -219,15 +220,17 @@ void map_aggregate(Run* run, const MapView* map, const std::uint64_t* key, std::
 std::uint64_t map_number(Run*, const MapView* map, const std::uint64_t* key) {
   const Found found = find(*map, key);
   if (found.index == 0 || found.generation % 2 == 0) return 0;
-  return number_at(*map, found);
+  std::uint64_t number = 0;
+  number_at(*map, found, number);
+  return number;
 }
 
 std::uint64_t map_find(Run*, const MapView* map, const std::uint64_t* key, std::uint64_t* value) {
   const Found found = find(*map, key);
   if (found.index == 0 || found.generation % 2 == 0) return 0;
-  if (map->aggregate == Aggregate::kNone) return read_value(*map, found, value) ? 1 : 0;
-  *value = number_at(*map, found);
-  return 1;
+  const bool is_there =
+      map->aggregate == Aggregate::kNone ? read_value(*map, found, value) : number_at(*map, found, *value);
+  return is_there ? 1 : 0;
 }
 
 std::uint64_t map_has(Run*, const MapView* map, const std::uint64_t* key) {
@@ -271,11 +274,9 @@ std::uint64_t map_next(Run* run, const MapView* map, std::uint64_t* cursor, std:
       const Found found = find(*map, row);
       std::uint64_t* const value = row + map->key_words;
       if (found.index == index && found.generation % 2 == 1) {
-        if (map->aggregate != Aggregate::kNone) {
-          *value = number_at(*map, found);
-          return 1;
-        }
-        if (read_value(*map, found, value)) return 1;
+        const bool is_there =
+            map->aggregate == Aggregate::kNone ? read_value(*map, found, value) : number_at(*map, found, *value);
+        if (is_there) return 1;
       }
     }
     if (run->budget == 0) {

@@ -162,4 +162,33 @@ TEST_CASE("maps: a histogram's buckets hold each number once") {
   }
 }
 
+TEST_CASE("maps: aggregations that make room are exact while there is some, and never torn") {
+  constexpr std::uint64_t kTurns = 50'000, kKeys = 7, kValue = 5;
+  Placed placed("let @ = lruhash(20); let @few = lruhash(3); begin { @[1] = stats(1); @few[1] = stats(1) }");
+  const auto& maps = placed.place.maps();
+  std::atomic<std::uint64_t> torn{0}, dropped{0};
+  together(placed.place.machine(), [&](int, Run& run) {
+    for (std::uint64_t turn = 0; turn < kTurns; ++turn) {
+      const std::uint64_t key = turn % kKeys;
+      for (const MapView& map : maps) {
+        map_aggregate(&run, &map, &key, kValue);
+        std::uint64_t average = kValue;  // of a key that is gone by now: what it was
+        map_find(&run, &map, &key, &average);
+        torn += average != kValue;
+        dropped += &map == &maps[0] ? run.dropped : 0;
+        run.dropped = 0;  // others may have taken the room that was made, which is counted
+      }
+    }
+  });
+  CHECK(torn == 0);
+  CHECK(dropped == 0);
+  std::uint64_t count = 0, total = 0;
+  for (const Row& row : read_rows(maps[0])) count += row.value[0], total += row.value[1];
+  CHECK(count == kTurns * kThreads);
+  CHECK(total == count * kValue);
+  const auto few = read_rows(maps[1]);
+  CHECK(few.size() <= 3);
+  for (const Row& row : few) CHECK(row.value[1] == row.value[0] * kValue);
+}
+
 }  // namespace ubp::program

@@ -27,6 +27,11 @@ class Grammar {
     if (chance(2)) text += pick({"let @k = hash(5); ", "let @k = lruhash(3); ", "let @c = percpulruhash(2); "});
     text +=
         "macro twice(x) { x + x } macro put(@m, key, $v) { @m[key] = $v; } macro size(T) { sizeof(T*) + sizeof(T[2]) } ";
+    // Every map has its type, whatever follows.
+    text +=
+        "begin { @n = (int64)1; @m = (int64)2; @k[(int64)1] = (int64)1; @w[\"a\", (int64)1] = ((int64)1, \"one\"); "
+        "@c[(int64)1] = count(); @s = sum(1); @x[\"a\"] = max(1); @g = avg(1); @e[(int64)1] = stats(1); "
+        "@h[\"a\"] = hist(1, 2); @l = lhist(1, -5, 20, 3); @q = tseries(1, 1s, 5, \"sum\"); } ";
     for (int blocks = 1 + below(3); blocks > 0; --blocks) {
       is_hit_ = false;
       switch (below(6)) {
@@ -38,7 +43,9 @@ class Grammar {
         default: is_hit_ = true; text += "uprobe:a:f, u:b:g*" + (chance(2) ? " /" + number(2) + "/ " : " ");
       }
       text += block(
-          3, "let $n = 1; let $m = 2; let $s = \"text\"; let $t = (1, \"one\"); $p = (struct S *)" + address() + "; ");
+          3,
+          "let $n = (int64)1; let $m = (int64)2; let $s = \"text\"; let $t = ((int64)1, \"one\"); $p = (struct S *)" +
+              address() + "; ");
     }
     return mutated(text);
   }
@@ -66,14 +73,14 @@ class Grammar {
     if (depth <= 0) return pick({"@n++", "$n += 1", "@c[1] = count()", "print(1)"});
     switch (below(24)) {
       case 0:
-        return pick({"@n", "@m", "$n", "$m"}) + pick({" = ", " += ", " -= ", " *= ", " ^= ", " <<= "}) + number(depth);
-      case 1: return "@k[" + number(depth) + "] = " + number(depth);
-      case 2: return "@w[" + text(depth) + ", " + number(depth) + "] = " + tuple(depth);
-      case 3: return "@c[" + number(depth) + "] = count()";
+        return pick({"@n", "@m", "$n", "$m"}) + pick({" = ", " += ", " -= ", " *= ", " ^= ", " <<= "}) + integer(depth);
+      case 1: return "@k[" + integer(depth) + "] = " + integer(depth);
+      case 2: return "@w[" + text(depth) + ", " + integer(depth) + "] = " + tuple(depth);
+      case 3: return "@c[" + integer(depth) + "] = count()";
       case 4: return "@s = sum(" + number(depth) + ")";
       case 5: return "@x[" + text(depth) + "] = max(" + number(depth) + ")";
       case 6: return "@g = avg(" + number(depth) + ")";
-      case 7: return "@e[" + number(depth) + "] = stats(" + number(depth) + ")";
+      case 7: return "@e[" + integer(depth) + "] = stats(" + number(depth) + ")";
       case 8: return "@h[" + text(depth) + "] = hist(" + number(depth) + ", 2)";
       case 9: return "@l = lhist(" + number(depth) + ", -5, 20, 3)";
       case 10: return "@q = tseries(" + number(depth) + ", 1s, 5, \"sum\")";
@@ -91,8 +98,8 @@ class Grammar {
       case 18: return "unroll(" + pick({"2", "5"}) + ") " + block(depth, loop_head());
       case 19: return "let $z = 0; while ($z++ < 4) " + block(depth, loop_head());
       case 20: return "$s = " + text(depth);
-      case 21: return "put(@k, " + number(depth) + ", $n)";
-      case 22: return "if (find(@k, " + number(depth) + ", $m)) " + block(depth);
+      case 21: return "put(@k, " + integer(depth) + ", $n)";
+      case 22: return "if (find(@k, " + integer(depth) + ", $m)) " + block(depth);
       default:
         return pick({"exit()", "return", "time(\"%H\")", "errorf(\"%d\", 1)", "$p = $p->n", "assert(1, \"no\")",
                      "_ = len(@k)"});
@@ -102,6 +109,8 @@ class Grammar {
   std::string loop_head() {
     return chance(4) ? pick({"if ($n > 5) { break; } ", "if ($n & 1) { $n++; continue; } "}) : "";
   }
+
+  std::string integer(int depth) { return "(int64)(" + number(depth) + ")"; }
 
   std::string number(int depth) {
     if (depth <= 0)
@@ -117,9 +126,9 @@ class Grammar {
                number(depth - 1) + ")";
       case 4: return pick({"-", "~", "!"}) + number(depth - 1);
       case 5: return pick({"(int8)", "(uint16)", "(bool)", "(int64)", "(typeof($n))", "(enum E)"}) + number(depth - 1);
-      case 6: return "(" + number(depth - 1) + " ? " + number(depth - 1) + " : " + number(depth - 1) + ")";
+      case 6: return "(" + number(depth - 1) + " ? " + integer(depth - 1) + " : " + integer(depth - 1) + ")";
       case 7: return pick({"$n++", "--$m", "@m++", "--@n", "$n--"});
-      case 8: return "@k[" + number(depth - 1) + "]";
+      case 8: return "@k[" + integer(depth - 1) + "]";
       case 9: return pick({"pid", "tid", "nsecs", "rand", "cpu", "elapsed", "uid", "ncpus", "usermode", "@s", "@g"});
       case 10: return pick({"strlen(", "strcap("}) + text(depth - 1) + ")";
       case 11: return pick({"strncmp(", "memcmp("}) + text(depth - 1) + ", " + text(depth - 1) + ", 3)";
@@ -132,7 +141,7 @@ class Grammar {
       case 16:
         return pick({"sizeof(struct S)", "offsetof(struct S, n)", "sizeof($t)", "size(typeof(int16))", "len(@w)",
                      "sizeof(@w)"});
-      case 17: return "has_key(@k, " + number(depth - 1) + ")";
+      case 17: return "has_key(@k, " + integer(depth - 1) + ")";
       case 18: return "twice(" + number(depth - 1) + ")";
       case 19: return "{ $r = " + number(depth - 1) + "; $r + 1 }";
       case 20: return "bswap(" + pick({"(uint32)", ""}) + number(depth - 1) + ")";
@@ -157,8 +166,8 @@ class Grammar {
   }
 
   std::string tuple(int depth) {
-    if (depth <= 0 || !chance(2)) return "(" + number(depth - 1) + ", " + text(depth - 1) + ")";
-    return pick({"$t", "@w[\"a\", 1]"});
+    if (depth <= 0 || !chance(2)) return "(" + integer(depth - 1) + ", " + text(depth - 1) + ")";
+    return pick({"$t", "@w[\"a\", (int64)1]"});
   }
 
   std::string any(int depth) {
@@ -173,7 +182,7 @@ class Grammar {
       case 6: return "strftime(\"%H:%f\", " + number(depth) + ")";
       case 7: return pick({"*$p", "$p", "(1, (2, (3, \"4\")), B)", "&$n", "username", "(int8[])\"abc\"", "$p->n"});
       case 8: return "(" + any(0) + ", " + any(0) + ")";
-      default: return "@c[" + number(depth) + "]";
+      default: return "@c[" + integer(depth) + "]";
     }
   }
 

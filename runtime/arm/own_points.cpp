@@ -65,10 +65,15 @@ bool Probepoints::make_own(const plan::Modules& modules) {
   return has_libc;
 }
 
+void Probepoints::miss_own(std::uint64_t address) {
+  unwatched_.push_back(address);
+  g_process.misses_gate = true;
+}
+
 // Whether the system call has got its slot.
 bool Probepoints::can_watch(const xol::Displaced& point) {
   const bool can = has_permanent_slot(point);
-  if (!can) unwatched_.push_back(point.address);
+  if (!can) miss_own(point.address);
   return can;
 }
 
@@ -89,7 +94,7 @@ void Probepoints::find_own(std::uint32_t module, const plan::Modules& modules, s
     const auto is_it = [&](const xol::Displaced& other) { return other.address == site.address; };
     if (modules.is_own_text(site.address) || std::any_of(own.begin(), own.end(), is_it)) continue;
     if (!area || own_.size() + own.size() + 2 > kOwnPoints) {
-      unwatched_.push_back(site.address);
+      miss_own(site.address);
       continue;
     }
     own.push_back(site);
@@ -165,6 +170,7 @@ std::optional<std::string> Probepoints::disarm_own() {
   auto denied = write(indexes);
   if (denied) count_users(used, 1);
   own_armed_ = denied.has_value();
+  g_process.misses_gate = true;  // what happens to masks from now on
   if (!denied)
     signals::set_guards(&trap::ends_process,
                         false);  // without the gate, what the program asks for is not translated everywhere

@@ -88,6 +88,7 @@ std::optional<std::string> Probepoints::start(const ProbepointsConfig& config, p
       !g_process.tasks.keeps_stacks && !sys::is_set(trap::ubp_moves_fs);  // Go takes its signals from the kernel itself
   if (sees_threads && has_libc && may_jump) enter_segment();
   adopt_loading_thread();
+  find_stack_gap();
   detours_.start(config.optimize, capacity,
                  {[this] { synchronise(); }, [this](std::uint32_t index) { return (users_[index] & kArmed) != 0; },
                   [](std::uint32_t index) { return Consumers::needs(index, nullptr); }});

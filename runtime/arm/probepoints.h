@@ -152,6 +152,7 @@ class Probepoints {
   bool make_own(const plan::Modules& modules);
   void find_own(std::uint32_t module, const plan::Modules& modules, std::vector<xol::Displaced>& own);
   bool can_watch(const xol::Displaced& point);
+  void miss_own(std::uint64_t address);
   void gate_modules_of(const std::vector<xol::Displaced>& points, const plan::Modules& modules);
   bool enter_segment();
 

@@ -259,6 +259,17 @@ bool has_permanent_slot(const xol::Displaced& point) {
   return point.route != decoder::Route::kSystem || point.system.permanent != xol::kNoPermanentSlot;
 }
 
+void find_stack_gap() {
+  constexpr std::uint64_t kLeastGap = std::uint64_t{128} << 20,
+                          kMostGap = std::uint64_t{1} << 40;       // mm/util.c: mmap_base
+  const std::uint64_t top = getauxval(AT_RANDOM) / kPage * kPage;  // that page is the stack's
+  rlimit limit{};
+  const bool limited = getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur < kMostGap;
+  const std::uint64_t gap = limited ? std::max<std::uint64_t>(limit.rlim_cur, kLeastGap) : kMostGap;
+  g_process.stack_gap.low = top - std::min(gap, top);
+  g_process.stack_gap.high.store(top, std::memory_order_relaxed);  // before the first hit
+}
+
 void adopt_loading_thread() {
   constexpr std::uint64_t kMostStack = std::uint64_t{8} << 20, kAbove = std::uint64_t{64} << 10;
   if (sys::gettid() != sys::getpid()) return;  // not the stack that RLIMIT_STACK speaks of: its first hit asks

@@ -37,6 +37,8 @@ bool has_permanent_slot(const xol::Displaced& point);
 
 // Makes the calling thread's state, with its stack as far as RLIMIT_STACK lets it grow (at most 8 MiB). Load time.
 void adopt_loading_thread();
+// Where the main thread's stack may grow: no hit is to make it (trap/reads.h).
+void find_stack_gap();
 
 // Decides whether hits may leave by user-mode return, from what the processor and the kernel offer.
 void set_return_mode();

@@ -86,14 +86,12 @@ void Assembler::read_register(int number) {
 int Assembler::key(const Map& map, const std::vector<const Node*>& keys) {
   const int place = room(std::max(map.key.words(), 1U));
   if (keys.size() == 1) {
-    value(*keys[0]);
-    store(map.key, analysis_.type(*keys[0]), place);
+    value_into(map.key, *keys[0], place);
     return place;
   }
   int next = place;
   for (std::size_t i = 0; i < keys.size(); ++i) {
-    value(*keys[i]);
-    store(map.key.elements[i], analysis_.type(*keys[i]), next);
+    value_into(map.key.elements[i], *keys[i], next);
     next += static_cast<int>(map.key.elements[i].words() * sizeof(std::uint64_t));
   }
   return place;
@@ -198,8 +196,7 @@ void Assembler::print_event(const Node& node, std::size_t first) {
   for (std::size_t i = 0; i < event.values.size(); ++i) {
     const Temporaries temporaries(*this);
     const Node& its = *node.children[first + i];
-    value(its);
-    store(event.values[i], analysis_.type(its), place);
+    value_into(event.values[i], its, place);
     place += static_cast<int>(event.values[i].words() * sizeof(std::uint64_t));
   }
   write_event(index, values, words);
@@ -238,9 +235,8 @@ void Assembler::print_map(const Node& node) {
   invoke(&program::map_print);
 }
 
-void Assembler::read_text(const Node& node) {
+void Assembler::read_text(const Node& node, int result) {
   const Type& type = analysis_.type(node);
-  const int result = room(type.words());
   const int address = room(1);
   value(*node.children[0]);
   mov(at(address), rax);
@@ -275,7 +271,7 @@ void Assembler::call(const Node& node) {
     case Function::kPrint:
       return analysis_.events[analysis_.of(node).index].kind == Event::Kind::kMap ? print_map(node)
                                                                                   : print_event(node, 0);
-    case Function::kStr: return read_text(node);
+    case Function::kStr: return read_text(node, room(analysis_.type(node).words()));
     case Function::kBuffer: return read_buffer(node);
     case Function::kReg: return read_register(register_of(node.children[0]->text));
     case Function::kExit:

@@ -35,6 +35,14 @@ void Assembler::store(const Type& to, const Type& from, int displacement) {
   invoke(&copy_words);
 }
 
+void Assembler::value_into(const Type& to, const Node& node, int displacement) {
+  const Type& from = analysis_.type(node);
+  const FunctionRow* const row = node.kind == NodeKind::kCall ? find_function(node.text) : nullptr;
+  if (row != nullptr && row->function == Function::kStr && to == from) return read_text(node, displacement);
+  value(node);
+  store(to, from, displacement);
+}
+
 // What takes no other register and no call.
 bool Assembler::load_simple(const Xbyak::Reg64& to, const Node& node) {
   switch (node.kind) {
@@ -270,8 +278,7 @@ void Assembler::tuple(const Node& node) {
   const int result = room(type.words());
   int place = result;
   for (std::size_t i = 0; i < node.children.size(); ++i) {
-    value(*node.children[i]);
-    store(type.elements[i], analysis_.type(*node.children[i]), place);
+    value_into(type.elements[i], *node.children[i], place);
     place += static_cast<int>(type.elements[i].words() * sizeof(std::uint64_t));
   }
   lea(rax, at(result));

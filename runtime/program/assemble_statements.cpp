@@ -111,8 +111,7 @@ void Assembler::statement(const Node& node) {
       const std::uint32_t index = analysis_.of(node).index;
       const Type& type = analysis_.variables[index];
       if (!node.children.empty() && node.children.back()->kind != NodeKind::kType) {
-        value(*node.children.back());
-        return store(type, analysis_.type(*node.children.back()), variables_.at(index));
+        return value_into(type, *node.children.back(), variables_.at(index));
       }
       xor_(eax, eax);
       for (std::uint32_t i = 0; i < type.words(); ++i)
@@ -146,8 +145,7 @@ void Assembler::assign(const Node& node) {
   const std::uint32_t index = analysis_.of(target).index;
   const Type& type = analysis_.variables[index];
   if (node.operation == Operator::kNone) {
-    value(from);
-    return store(type, analysis_.type(from), variables_.at(index));
+    return value_into(type, from, variables_.at(index));
   }
   both(target, from);
   combine(node);

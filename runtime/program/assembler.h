@@ -96,7 +96,7 @@ class Assembler : public Xbyak::CodeGenerator {
   void add_to_series(const Node& target, const Node& call, int its_key);
   void print_event(const Node& node, std::size_t first);
   void print_map(const Node& node);
-  void read_text(const Node& node);
+  void read_text(const Node& node, int result);
   void read_buffer(const Node& node);
   // An event with these values, which lie in the frame.
   void write_event(std::uint32_t index, int values, std::uint32_t words);
@@ -139,6 +139,8 @@ class Assembler : public Xbyak::CodeGenerator {
   Xbyak::Address at(int displacement) const { return qword[rbp + displacement]; }
   Xbyak::Address in_run(std::size_t offset) const { return qword[rbx + offset]; }
   static std::uint32_t element_offset(const Type& tuple, std::uint64_t index);
+  // The node's value there, as another type that holds it.
+  void value_into(const Type& to, const Node& node, int displacement);
   // Stores rax, of one type, as another that holds it.
   void store(const Type& to, const Type& from, int displacement);
 

@@ -39,6 +39,21 @@ const PointName* name_of(const Run* run) {
   return low < names->count && names->names[low].point == point ? &names->names[low] : nullptr;
 }
 
+// Zeros from a byte on, to the end of the last word of so many bytes. By stores, eight at a time: up to a few KiB no
+// string instruction is faster.
+void clear_behind(char* to, std::uint64_t from, std::uint64_t bytes) {
+  const std::uint64_t room = words_of(bytes) * sizeof(std::uint64_t);
+  for (; from < room && from % 8 != 0; ++from) to[from] = '\0';
+  auto* at = reinterpret_cast<std::uint64_t*>(to + from);
+  auto* const end = reinterpret_cast<std::uint64_t*>(to + room);
+  for (; end - at >= 8; at += 8) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) at[i] = 0;
+    asm volatile("" ::: "memory");  // no call of memset
+  }
+  for (; at < end; ++at) *at = 0;
+}
+
 void copy_name(char* to, const char* from) {
   for (std::size_t i = 0; i < kNameBytes; ++i) to[i] = from != nullptr ? from[i] : '\0';
 }
@@ -84,7 +99,14 @@ std::uint64_t modulo_signed(Run* run, std::uint64_t left, std::uint64_t right, s
 }
 
 void copy_words(std::uint64_t* to, std::uint64_t to_words, const std::uint64_t* from, std::uint64_t from_words) {
-  for (std::uint64_t i = 0; i < to_words; ++i) to[i] = i < from_words ? from[i] : 0;
+  const std::uint64_t copied = from_words < to_words ? from_words : to_words;
+  std::uint64_t i = 0;
+  for (; i + 8 <= copied; i += 8) {
+#pragma GCC unroll 8
+    for (std::uint64_t next = i; next < i + 8; ++next) to[next] = from[next];
+  }
+  for (; i < copied; ++i) to[i] = from[i];
+  clear_behind(reinterpret_cast<char*>(to), copied * sizeof *to, to_words * sizeof *to);
 }
 
 std::uint64_t is_same_text(const char* left, std::uint64_t left_bytes, const char* right, std::uint64_t right_bytes) {
@@ -105,19 +127,18 @@ std::uint64_t is_same(const char* left, std::uint64_t left_bytes, const char* ri
 
 std::uint64_t read_number(Run* run, std::uint64_t address, std::uint64_t bytes, std::uint64_t site) {
   std::uint64_t number = 0;
-  if (read_memory(address, &number, bytes) == bytes) return number;
+  if (read_memory(run, address, &number, bytes) == bytes) return number;
   count_site(run, site);
   return 0;
 }
 
 void read_bytes(Run* run, std::uint64_t address, char* to, std::uint64_t bytes, std::uint64_t site) {
-  const std::uint64_t room = words_of(bytes) * sizeof(std::uint64_t);
-  std::uint64_t got = read_memory(address, to, bytes);
+  std::uint64_t got = read_memory(run, address, to, bytes);
   if (got != bytes) {
     count_site(run, site);
     got = 0;
   }
-  for (; got < room; ++got) to[got] = '\0';
+  clear_behind(to, got, bytes);
 }
 
 void read_buffer(Run* run, std::uint64_t address, std::uint64_t* to, std::uint64_t bytes, std::uint64_t words,
@@ -129,11 +150,10 @@ void read_buffer(Run* run, std::uint64_t address, std::uint64_t* to, std::uint64
 
 void read_text(Run* run, std::uint64_t address, char* to, std::uint64_t characters, std::uint64_t words,
                std::uint64_t site) {
-  const std::uint64_t got = characters != 0 ? read_memory(address, to, characters) : 0;
-  if (got == 0 && address != 0 && characters != 0) count_site(run, site);
-  std::uint64_t length = 0;
-  while (length < got && to[length] != '\0') ++length;
-  for (; length < words * sizeof(std::uint64_t); ++length) to[length] = '\0';
+  bool is_there = false;
+  const std::uint64_t length = characters != 0 ? read_text_of(run, address, to, characters, is_there) : 0;
+  if (!is_there && address != 0 && characters != 0) count_site(run, site);
+  clear_behind(to, length, words * sizeof(std::uint64_t));
 }
 
 std::uint64_t process_id(Run*) { return may_ask() ? sys::getpid() : g_process.tasks.pid; }

@@ -55,6 +55,7 @@ UBP_EXPORT int sigaltstack(const stack_t* wanted, stack_t* old) noexcept {
       error = EPERM;
     } else {  // the kernel's bookkeeping is needed: its hits stay on that stack
       const int result = real(wanted, nullptr);
+      ubp::trap::forget_faults(ubp::trap::t_thread);
       if (result != 0) return result;
       stack = {0, 0};
     }

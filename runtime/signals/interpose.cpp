@@ -46,6 +46,7 @@ class DispositionLock {
  public:
   explicit DispositionLock(int signal) : turn_(g_turns[signal]) {
     before_ = sys::set_signal_mask(~bit_of(SIGTRAP));  // the functions called under the lock may be probed
+    trap::forget_faults(trap::t_thread);
     was_blocked_ = std::exchange(trap::t_thread.app_trap.is_blocked, true);
     const std::uint64_t own = std::uint64_t{sys::getpid()} << 32 | sys::gettid();
     std::uint64_t present = 0;
@@ -60,6 +61,7 @@ class DispositionLock {
     turn_.store(0, std::memory_order_release);  // pairs with the acquire
     trap::t_thread.app_trap.is_blocked = was_blocked_;
     sys::set_signal_mask(before_);
+    trap::forget_faults(trap::t_thread);
     if (!was_blocked_ && trap::t_thread.app_trap.is_pending) trap::ubp_trap_block(false);  // it waited
   }
   DispositionLock(const DispositionLock&) = delete;
@@ -210,8 +212,10 @@ void set_guards(bool (*are)(std::uint64_t signal), bool guards) {
     if (sys::failed(sys::call4(SYS_rt_sigaction, number, 0, reinterpret_cast<long>(&act), kSigsetBytes))) continue;
     if (act.handler != (guards ? 0 : trap::entry_address())) continue;
     act = guards ? trap::guard_action() : trap::KernelSigaction{};
+    trap::begin_fault_change();
     sys::call4(SYS_rt_sigaction, number, reinterpret_cast<long>(&act), 0, kSigsetBytes);
   }
+  trap::end_fault_change();
 }
 
 bool has_taken_over() { return g_active.load(std::memory_order_acquire); }  // pairs with take_over

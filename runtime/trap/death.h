@@ -10,6 +10,7 @@
 // Inline and free of libc: compiled into the trap path. Source: signal(7), rt_sigqueueinfo(2).
 #pragma once
 
+#include "runtime/trap/disposition.h"
 #include "runtime/trap/task.h"
 #include "runtime/trap/translate.h"
 
@@ -56,6 +57,7 @@ namespace ubp::trap {
 [[gnu::always_inline]] inline void die(Context* uc, std::uint64_t signal, bool sent) {
   if (sent && sys::getpid() == 1) return;  // the kernel ignores it for the first process of a namespace
   sys::set_signal_mask(kAllSignals & ~(std::uint64_t{1} << (SIGTRAP - 1)));  // until the return
+  forget_faults(this_thread());
   bool is_restored = false;
   if (g_process.upcalls.report_death != nullptr) {
     const Storage storage(true);  // the instruction at RIP may need what the program has
@@ -64,6 +66,7 @@ namespace ubp::trap {
   // Only a core dump shows the text, and another thread may meet what is left of the gate. A vfork child dies alone.
   if (!is_restored && !terminates(signal) && sys::is_process(g_process.tasks.pid)) restore_text();
   const KernelSigaction act{0, 0, 0, 0};
+  begin_fault_change();  // for good
   sys::call4(SYS_rt_sigaction, static_cast<long>(signal), reinterpret_cast<long>(&act), 0, 8);
   uc->mask &= ~(std::uint64_t{1} << (signal - 1));
   uc->return_address() = address_of(&ubp_trap_restorer);

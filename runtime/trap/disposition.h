@@ -13,6 +13,7 @@
 #pragma once
 
 #include "runtime/trap/trap_state.h"
+#include "xol/sys.h"
 
 namespace ubp::trap {
 
@@ -71,6 +72,25 @@ struct DispositionChange {
   return act;
 }
 
+// SIGSEGV's or SIGBUS's disposition is about to change: loads may not fault (reads.h) until the kernel is seen to have
+// ubp_signal_entry for both.
+[[gnu::always_inline]] inline bool is_of_reads(std::uint64_t signal) { return signal == SIGSEGV || signal == SIGBUS; }
+[[gnu::always_inline]] inline void begin_fault_change() {
+  std::uint64_t word = g_handlers.faults.load(std::memory_order_relaxed);
+  while (!g_handlers.faults.compare_exchange_weak(word, (word | 1) + 1, std::memory_order_relaxed)) {  // on its own
+  }
+}
+[[gnu::always_inline]] inline void end_fault_change() {
+  std::uint64_t word = g_handlers.faults.load(std::memory_order_relaxed);
+  for (const long signal : {SIGSEGV, SIGBUS}) {
+    KernelSigaction act{};
+    const long result = sys::call4(SYS_rt_sigaction, signal, 0, reinterpret_cast<long>(&act), 8);
+    if (sys::failed(result) || act.handler != entry_address() || (act.flags & SA_RESETHAND) != 0) return;
+  }
+  // Unless another change has begun meanwhile, which ends like this one.
+  g_handlers.faults.compare_exchange_strong(word, word | 1, std::memory_order_relaxed);
+}
+
 // Begins a change of a signal's disposition (not SIGTRAP's). act: what is asked for; null: only a look. is_member: the
 // caller is no vfork child, which has dispositions of its own but shares g_handlers with its parent.
 [[gnu::always_inline]] inline DispositionChange begin_change(std::uint64_t signal, const KernelSigaction* act,
@@ -81,6 +101,7 @@ struct DispositionChange {
   change.is_kept = is_signal && is_member;
   if (is_signal) change.before = noted(signal);
   if (act == nullptr) return change;
+  if (change.is_kept && is_of_reads(signal)) begin_fault_change();
   change.kernel = *act;
   change.kernel.mask &= ~kTrapBit;
   if (!change.is_kept || !is_function(act->handler) || act->handler == entry_address()) return change;
@@ -93,6 +114,7 @@ struct DispositionChange {
 // The kernel has not made the change.
 [[gnu::always_inline]] inline void take_back(const DispositionChange& change) {
   if (change.is_noted) note(change.signal, change.before);
+  if (change.is_kept && is_of_reads(change.signal)) end_fault_change();
 }
 
 // The kernel has made the change. act: as in begin_change(). old: what the kernel had, to become what the application
@@ -100,6 +122,7 @@ struct DispositionChange {
 [[gnu::always_inline]] inline void complete_change(const DispositionChange& change, const KernelSigaction* act,
                                                    KernelSigaction* old) {
   if (act != nullptr && change.is_kept && !change.is_noted) note_flags(change.signal, notes_of(*act));
+  if (act != nullptr && change.is_kept && is_of_reads(change.signal)) end_fault_change();
   if (old == nullptr) return;
   const bool was_entry = old->handler == entry_address();
   if (was_entry) {

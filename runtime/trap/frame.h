@@ -86,6 +86,7 @@ inline constexpr std::uint32_t kFpMagic1 = 0x46505853;  // FP_XSTATE_MAGIC1, uap
   if ((uc->stack_flags & kAutodisarm) != 0 || is_on(present, uc->rsp) || task->stack_tries >= kMostTries)
     return nullptr;
   if (!g_process.tasks.is_own_stack(uc->stack_base)) this_thread().app_stack = present;  // else: inherited through fork
+  forget_faults(this_thread());  // asked again on that stack: reads.h
   ++task->stack_tries;
   task->signal_stack = own;
   Context* const frame = move_frame(uc, g_process.tasks.stack_end(task->block));

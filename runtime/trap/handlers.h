@@ -22,6 +22,9 @@ struct AppHandlers {
   std::atomic<std::uint64_t> on_stack;     // the same: the application asked for SA_ONSTACK
   std::atomic<std::uint64_t> takes_info;   // the same: for SA_SIGINFO
   std::atomic<std::uint64_t> trap_flags, trap_mask;  // SIGTRAP's virtual sa_flags and sa_mask
+  // Bit 0: the kernel has ubp_signal_entry for SIGSEGV and SIGBUS, and will keep it (reads.h). Above: how often one of
+  // them was about to change.
+  std::atomic<std::uint64_t> faults;
 };
 
 // The signals whose default is a core dump, and those that end the process without one; SIGTRAP is neither here, nor

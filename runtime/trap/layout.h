@@ -57,6 +57,9 @@
 #define UBP_CONT_STORE_VALUE 40
 #define UBP_CONT_IN_USER_MODE 48
 
+/* Thread::faults (task_state.h). */
+#define UBP_THREAD_FAULTS 144
+
 /* The eight bytes before every UBP's SIGTRAP handler. */
 #define UBP_ENTRY_MARK 0x5254454942505542
 

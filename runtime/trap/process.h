@@ -105,6 +105,12 @@ struct Tasks {
   }
 };
 
+// Between the main thread's stack and what is mapped below: a read there would make the stack grow.
+struct StackGap {
+  std::uint64_t low = 0;
+  std::atomic<std::uint64_t> high{0};  // the lowest address that is known to be the stack's
+};
+
 // Counting in one instruction (segment.h).
 struct Segment {
   bool is_used = false;                           // detours may count so (by atomic accesses)
@@ -167,6 +173,8 @@ struct Process : CodeMap {
   std::atomic<bool> is_sandboxed{false};  // it has a system call filter of its own making: nothing new is asked of the
                                           // kernel
   bool has_gate = false;                  // libc's own rt_sigprocmask and rt_sigaction pass gate.h
+  bool misses_gate = false;               // but one of them, or of another module that is watched, does not
+  StackGap stack_gap;
 };
 
 }  // namespace ubp::trap

@@ -122,6 +122,7 @@ UBP_RANGE(resuming) void ubp_trap_moved(Context* uc, TaskState* task, std::uint3
 // Range: resuming. An application handler has returned. 1: from a translated frame, whose context still stands before
 // the probepoint, whose counted hit goes on; 0: else, or the handler has moved it, and it is resumed as it is.
 UBP_RANGE(resuming) int ubp_trap_resume(Context* uc) {
+  forget_faults(this_thread());  // another mask is restored
   note_mask(uc);
   send_pending_trap();
   const std::uint64_t origin = uc->reserved[0];
@@ -148,6 +149,10 @@ UBP_RANGE(resuming) int ubp_trap_resume(Context* uc) {
 
 // Range: entering. Shows the handler the original context; handler 0: there is none, return from the frame.
 UBP_RANGE(entering) Prepared ubp_signal_prepare(siginfo_t* info, Context* uc) {
+  if (is_read_fault(info, uc)) [[unlikely]] {
+    end_read(uc);
+    return {0, uc};
+  }
   if (const xol::Displaced* const made_by = born_at(g_process, uc->rip, uc->rax)) [[unlikely]]
     give_birth(uc, *made_by);
   if (refused_call(info, uc) || defer(info, uc)) [[unlikely]]

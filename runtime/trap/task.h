@@ -170,7 +170,9 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
 [[gnu::always_inline]] inline void own_storage(TaskState* task) {
   Thread* const thread = thread_in_storage();
   task->storage = thread;
-  if (thread != nullptr) thread->state = task;
+  if (thread == nullptr) return;
+  thread->state = task;
+  forget_faults(*thread);  // a forked child's stack is its parent's: reads.h
 }
 
 [[gnu::always_inline]] inline TaskState* current_task(std::uint64_t rsp, std::uint64_t signal_stack = 0) {

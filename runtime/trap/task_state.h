@@ -45,9 +45,13 @@ struct Cloning {
 };
 inline constexpr std::uint64_t kMostClonings = 4;  // one within another: what a vfork child starts, on its parent's TLS
 
+// Whether a fault in the thread is certain to reach ubp_signal_entry (reads.h).
+enum class Faults : std::uint8_t { kUnknown, kCaught, kNotCaught };
+
 // What is kept for a thread, in its TLS (t_thread), or in its state where it has none of libc's (tls.h).
 struct Thread {
   AppTrap app_trap;    // the first: trap_entry.S
+  Faults faults;       // behind it: trap_entry.S
   std::uint64_t mark;  // kThreadMark wherever libc has made this TLS
   TaskState* state;    // the thread's, or one that counts nothing: detours read it as it is
   Spilled spilled;
@@ -57,6 +61,11 @@ struct Thread {
   Cloning clonings[kMostClonings];
 };
 inline constexpr std::uint64_t kThreadMark = 0x534c545f50425521;
+
+// Something has come by that may change whether the thread's faults are caught.
+[[gnu::always_inline]] inline void forget_faults(Thread& thread) {
+  __atomic_store_n(&thread.faults, Faults::kUnknown, __ATOMIC_RELAXED);  // its own
+}
 
 // What a task counts at each probepoint, and for each probe that has an action: of a probepoint, hits = trapped +
 // jumped + missed; of an action, hits = performed + missed, and performed = recorded + filtered + dropped.

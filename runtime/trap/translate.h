@@ -9,6 +9,7 @@
 
 #include "runtime/trap/frame.h"
 #include "runtime/trap/hit.h"
+#include "runtime/trap/reads.h"
 
 namespace ubp::trap {
 
@@ -297,6 +298,7 @@ namespace ubp::trap {
 // The last word before a handler runs: it returns to the resuming range, which looks at the mask that it leaves behind,
 // and it finds the application's SIGTRAP in the one it is shown. Not where a shadow stack holds the return address.
 [[gnu::always_inline]] inline void expect_return(Context* frame) {
+  forget_faults(this_thread());  // the handler's mask is another
   if (has_shadow_stack()) return;
   if (frame->return_address() != address_of(&ubp_resume_restorer)) {
     frame->reserved[0] = 0;
@@ -308,6 +310,12 @@ namespace ubp::trap {
   frame->reserved[4] = storage == nullptr ? 1 : g_process.processor.has_fsgsbase ? fs_base() : 0;
   const bool is_blocked = (storage != nullptr ? *storage : this_thread()).app_trap.is_blocked;
   if (is_blocked) frame->mask |= kTrapBit;  // that may have it already: lent by a system call (begins_in_lent_mask)
+}
+
+// The load of a program's block has faulted: it goes on behind the read, by the runtime's own way.
+[[gnu::always_inline]] inline void end_read(Context* uc) {
+  if (!has_shadow_stack()) uc->return_address() = address_of(&ubp_trap_restorer);
+  set_rip(uc, reinterpret_cast<std::uint64_t>(ubp_read_fault));
 }
 
 // The context in which the kernel starts the handler whose frame is `inner`.
@@ -337,6 +345,11 @@ namespace ubp::trap {
   while (depth + 1 < kDeepest && range_of(frames[depth]->rip) == Range::kEntering) {
     frames[depth + 1] = interrupted_frame(frames[depth]);
     ++depth;
+  }
+  if (depth > 0 && is_read_fault(frames[depth]->info(), frames[depth])) {  // no handler was about to run
+    copy_context(frames[depth - 1], frames[depth]);
+    set_rip(frames[depth - 1], reinterpret_cast<std::uint64_t>(ubp_read_fault));
+    --depth;
   }
   Context* frame = frames[depth];
   translate(frame, frame->info());

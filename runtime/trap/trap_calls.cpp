@@ -64,11 +64,39 @@ UBP_RANGE(outside) bool ubp_trap_is_consuming(std::uint64_t rsp) { return consum
 // Outside the ranges: called by the interposed functions.
 UBP_RANGE(outside) void ubp_trap_block(bool blocked) { block_trap(blocked); }
 
+// Outside the ranges: called by what runs at hits. No guest gives an answer that its maker would find in their storage.
+UBP_RANGE(outside) bool ubp_trap_look_at_faults() {
+#ifdef UBP_TEST_NO_FAULT_LOOK  // tests/preload/reads_test.cpp: no mask is minded
+  return true;
+#endif
+  if (!g_process.has_gate || g_process.misses_gate || has_shadow_stack() || !sys::is_process(g_process.tasks.pid))
+    return false;
+  std::uint64_t mask = 0, stack[3] = {0, SS_DISABLE, 0};
+  sys::call4(SYS_rt_sigprocmask, SIG_BLOCK, 0, reinterpret_cast<long>(&mask), sizeof mask);
+  sys::call4(SYS_sigaltstack, 0, reinterpret_cast<long>(stack));
+  const bool is_own = g_process.tasks.is_own_stack(stack[0]) && (stack[1] & (SS_DISABLE | kAutodisarm)) == 0;
+  const bool are_caught = (mask & kReadSignals) == 0 && is_own;
+  __atomic_store_n(&t_thread.faults, are_caught ? Faults::kCaught : Faults::kNotCaught, __ATOMIC_RELAXED);  // its own
+  return are_caught;
+}
+
+// Outside the ranges, as above. Source: msync(2), which fails where a part is not mapped, and else does nothing.
+UBP_RANGE(outside) bool ubp_trap_stack_reaches(std::uint64_t address) {
+  StackGap& gap = g_process.stack_gap;
+  const std::uint64_t page = address & ~(xol::kPageBytes - 1), high = gap.high.load(std::memory_order_relaxed);
+  if (page >= high) return true;
+  const long flags = MS_ASYNC;
+  if (sys::failed(sys::call4(SYS_msync, static_cast<long>(page), static_cast<long>(high - page), flags))) return false;
+  if (page < high) gap.high.store(page, std::memory_order_relaxed);  // a stack does not shrink
+  return true;
+}
+
 // Outside the ranges: called by the fork handler of a child, so that the child has its slot pages before it may
 // forbid itself the system calls that make them.
 UBP_RANGE(outside) bool ubp_trap_set_up_child() {
   Thread& thread = this_thread();
   thread.app_trap.is_pending = false;
+  forget_faults(thread);
   // The signal stack is a parent's, and another thread of the child may get that block: the application's own instead.
   std::uint64_t present[3] = {0, SS_DISABLE, 0};
   sys::call4(SYS_sigaltstack, 0, reinterpret_cast<long>(present));

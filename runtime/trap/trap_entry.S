@@ -212,6 +212,7 @@ ubp_resume_restorer_r15:
 1:  cmpb $0, ubp_moves_fs(%rip)
     jne 2f
 4:  movq _ZN3ubp4trap8t_threadE@gottpoff(%rip), %rax
+    movb $0, %fs:UBP_THREAD_FAULTS(%rax)    // the mask changes: Faults::kUnknown
     cmpb $0, %fs:(%rax)                 // AppTrap::is_blocked
     je 3f
 2:  leaq UBP_STACK_OFFSET(%r15), %rsp

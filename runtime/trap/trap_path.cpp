@@ -325,6 +325,8 @@ UBP_RANGE(pending) void ubp_trap_displace(Context* uc) {
   } else {
     displace_hit(next, uc);
   }
+  if (!next.is_mask_current) [[unlikely]]
+    forget_faults(this_thread());
   next.returns_in_user_mode = next.is_mask_current && can_return_fast(uc) ? 1 : 0;
 }
 

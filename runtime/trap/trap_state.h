@@ -69,6 +69,8 @@ void ubp_trap_block(bool blocked);
 bool ubp_trap_set_up_child();
 }
 
+static_assert(offsetof(Thread, faults) == UBP_THREAD_FAULTS);
+
 inline constexpr std::uint64_t kRestorer = 0x04000000;  // SA_RESTORER
 
 // What the kernel is told of a guarded signal whose disposition is the default.

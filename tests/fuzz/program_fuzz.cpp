@@ -11,10 +11,6 @@
 #include "runtime/language/spec.h"
 #include "runtime/program/program.h"
 
-namespace ubp::trap {
-Process g_process;  // nothing hits
-}  // namespace ubp::trap
-
 namespace ubp::fuzz {
 namespace {
 

@@ -103,6 +103,14 @@ TEST_CASE("program: str() reads up to the NUL, never past what is there") {
   CHECK(run_time_errors(program->analysis(), program->place(), true).size() == 2);
 }
 
+TEST_CASE("program: a text of a length that is known when it runs has nothing of an earlier one behind it") {
+  const std::string address = std::to_string(reinterpret_cast<std::uintptr_t>("a text that is rather long"));
+  CHECK(output_of("for ($n : 1..40) { $m = 2 + ($n & 1) * 30; @[str(" + address + ", $m)] = count() }") ==
+        "@[a]: 19\n@[a text that is rather long]: 20\n");
+  CHECK(output_of("$s = str(" + address + "); $n = 3; $s = str(" + address + ", $n); @[$s] = 1; @[str(" + address +
+                  ", 3)] += 2; print($s)") == "a \n@[a ]: 3\n");
+}
+
 TEST_CASE("program: a loop without end is ended, and that is said") {
   const auto program = compiled("begin { while (1) { @n++ } print(\"not here\") }");
   program->run(language::Probe::Event::kBegin);

@@ -9,6 +9,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,8 @@ class Program {
   const Place& place() const { return *place_; }
   // What a probe does at a hit. It takes the program as its data, or anything.
   ubp_consumer function(std::size_t probe) const { return functions_[probe]; }
+  // The machine code of all of them.
+  std::span<const std::uint8_t> code() const { return {static_cast<const std::uint8_t*>(code_), code_bytes_}; }
   bool reads_registers(std::size_t probe) const { return analysis_.reads_registers[probe]; }
 
   // Runs the blocks of begin, or of end, in this thread, in the order of the text; those of end once, in whatever

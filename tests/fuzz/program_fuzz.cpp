@@ -10,6 +10,7 @@
 #include "program_grammar.h"
 #include "runtime/language/spec.h"
 #include "runtime/program/program.h"
+#include "tests/program/verifier.h"
 
 namespace ubp::fuzz {
 namespace {
@@ -46,6 +47,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   const auto compiled = program::Program::compile(std::move(tree), diagnostics);
   for (const program::Diagnostic& diagnostic : diagnostics) fuzz::check_span(text, diagnostic.span);
   FUZZ_CHECK(compiled != nullptr || !diagnostics.empty());
+  const std::string why = compiled != nullptr ? program::refusal_of(*compiled) : "";
+  FUZZ_CHECK(why.empty(), "%s", why.c_str());
   const bool is_bounded = size != 0 && bytes[0] == 1;  // another loop takes its time
   if (compiled == nullptr || (!is_bounded && text.find("while") != std::string::npos)) return 0;
   compiled->run(language::Probe::Event::kBegin);

@@ -13,6 +13,7 @@
 #include "runtime/language/spec.h"
 #include "runtime/program/program.h"
 #include "runtime/program/reader.h"
+#include "tests/program/verifier.h"
 
 namespace ubp::program {
 
@@ -23,10 +24,13 @@ inline language::Program tree_of(std::string_view text) {
   return tree;
 }
 
+// Its code is looked at before it runs (verifier.h).
 inline std::unique_ptr<Program> compiled(std::string_view text, const Inputs& inputs = {}) {
   std::vector<Diagnostic> diagnostics;
   auto program = Program::compile(tree_of(text), diagnostics, nullptr, inputs);
   if (program == nullptr) FAIL(diagnostics.front().message << " in: " << text);
+  const std::string why = refusal_of(*program);
+  if (!why.empty()) FAIL(why << " in: " << text);
   return program;
 }
 

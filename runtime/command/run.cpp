@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <memory>
@@ -150,6 +151,8 @@ int Run::watch(pid_t child) {
     if (is_attached_) {  // nothing comes before that has been said
       print(reader_.events(settled));
       reader_.recycle();
+      __atomic_fetch_add(&header_.control.passes, 1, __ATOMIC_RELEASE);  // pairs with the hits that wait
+      syscall(SYS_futex, &header_.control.passes, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
     }
     settled = now;
     if (waitpid(child, &status, WNOHANG) == child) break;
@@ -249,6 +252,12 @@ int run(const RunOptions& options) {
     return obstacle.status;
   }
   if (options.is_dry) return EXIT_SUCCESS;
+  const char* const full = std::getenv("UBP_FULL");
+  const bool waits = full != nullptr && std::string_view(full) == "block";
+  if (full != nullptr && !waits && std::string_view(full) != "drop") {
+    say_error(fmt::format("UBP_FULL: '{}' is not one of drop, block", full));
+    return EXIT_FAILURE;
+  }
   std::FILE* output = stdout;
   if (!options.output.empty()) {
     output = std::fopen(options.output.c_str(), "we");
@@ -262,6 +271,7 @@ int run(const RunOptions& options) {
     session->header().checks = options.checks ? 1 : 0;
     session->header().follows = options.follows ? 1 : 0;
     session->header().forgives_missing = missing != program::Config::Missing::kError ? 1 : 0;
+    if (waits) session->header().control.reader = static_cast<std::uint32_t>(getpid());
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, nullptr);

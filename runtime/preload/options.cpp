@@ -163,6 +163,12 @@ SetResult set_missing(Options& options, std::string_view value) {
   return std::nullopt;
 }
 
+// For `ubp run`, which says in the session what is to be done.
+SetResult set_full(Options&, std::string_view value) {
+  if (value != "drop" && value != "block") return not_one_of(value, "drop, block");
+  return std::nullopt;
+}
+
 SetResult set_log(Options& options, std::string_view value) {
   const std::optional<report::Level> level = report::parse_level(value);
   if (!level) return not_one_of(value, "debug, info, warning, error, off");
@@ -225,6 +231,10 @@ constexpr Variable kVariables[] = {
      "not start the program (exit 125), warn reports and arms the others, ignore arms the others, pending waits for "
      "modules that are loaded later, as [missing=pending] behind one item does",
      set_missing},
+    {"UBP_FULL", "drop|block", "drop",
+     "what a block does whose event finds no room because `ubp run` has not read enough yet: drop counts it as dropped, "
+     "block waits. Without `ubp run` nobody reads meanwhile, and it is dropped",
+     set_full},
     {"UBP_FOLLOW", "fork,exec", "fork",
      "which children are probed too; fork is always on, exec keeps UBP in the environment of executed "
      "programs",
@@ -234,7 +244,7 @@ constexpr Variable kVariables[] = {
 };
 
 // Documented names of later versions.
-constexpr std::string_view kPlannedNames[] = {"UBP_FORMAT", "UBP_FULL", "UBP_BUFFER"};
+constexpr std::string_view kPlannedNames[] = {"UBP_FORMAT", "UBP_BUFFER"};
 
 constexpr std::string_view kPrefix = "UBP_";
 

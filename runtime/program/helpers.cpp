@@ -240,6 +240,37 @@ std::uint32_t take_chunk(Machine* machine) {
   return 0;
 }
 
+bool may_wait(const Run* run) {
+  const Control& control = *run->machine->control;  // the reader is set before the process begins
+  return run->context->task != nullptr && __atomic_load_n(&control.reader, __ATOMIC_RELAXED) != 0;
+}
+
+// A hit waits until the reader has given room back. 0: it is gone, or finds nothing to give back, or the run is over.
+// While a task waits it has no chunk of its own, which the reader could not give back.
+std::uint32_t wait_for_chunk(Run* run) {
+  Machine* const machine = run->machine;
+  Control* const control = machine->control;
+  constexpr std::uint32_t kMostPasses = 200;
+  constexpr long kWait = 0, kNoSuchProcess = -3;        // FUTEX_WAIT, -ESRCH
+  constexpr std::uint64_t kLook[2] = {0, 100'000'000};  // s, ns: whether the reader is still there
+  const std::uint32_t first = __atomic_load_n(&control->passes, __ATOMIC_ACQUIRE);  // pairs with the reader
+  for (std::uint32_t seen = first; seen - first < kMostPasses;) {
+    if (!may_ask() || __atomic_load_n(&control->gate, __ATOMIC_RELAXED) != Control::kOpen) return 0;
+    __atomic_store_n(&machine->look_again, 0, __ATOMIC_RELAXED);  // a number
+    if (const std::uint32_t chunk = take_chunk(machine)) return chunk;
+    sys::call6(SYS_futex, reinterpret_cast<long>(&control->passes), kWait, static_cast<long>(seen),
+               reinterpret_cast<long>(kLook), 0, 0);
+    const std::uint32_t now = __atomic_load_n(&control->passes, __ATOMIC_ACQUIRE);               // as above
+    const long reader = static_cast<long>(__atomic_load_n(&control->reader, __ATOMIC_RELAXED));  // as in may_wait()
+    if (now == seen && (reader == 0 || sys::call4(SYS_kill, reader, 0) == kNoSuchProcess)) {
+      __atomic_store_n(&control->reader, 0, __ATOMIC_RELAXED);  // nobody waits any more
+      return 0;
+    }
+    seen = now;
+  }
+  return 0;
+}
+
 }  // namespace
 
 void look_after_intervals(const ubp_context* context, Machine* machine) {
@@ -266,13 +297,18 @@ std::uint64_t* begin_event(Run* run, std::uint64_t event, std::uint64_t words) {
   const std::uint64_t bytes = sizeof(EventHeader) + words * sizeof(std::uint64_t);
   Chunk* chunk = own != 0 ? chunk_at(machine, own - 1) : nullptr;
   if (chunk == nullptr || chunk->used + bytes > Chunk::kRoom) {
-    const std::uint32_t next = bytes <= Chunk::kRoom ? take_chunk(machine) : 0;
+    std::uint32_t next = bytes <= Chunk::kRoom ? take_chunk(machine) : 0;
+    const bool waits = next == 0 && bytes <= Chunk::kRoom && may_wait(run);
+    if (chunk != nullptr && (next != 0 || waits)) {
+      own = 0;
+      __atomic_store_n(&chunk->state, Chunk::kFull, __ATOMIC_RELEASE);  // pairs with the reader
+    }
+    if (waits) next = wait_for_chunk(run);
     if (next == 0) {
       run->dropped = 1;
       __atomic_fetch_add(machine->lost, 1, __ATOMIC_RELAXED);  // a number
       return nullptr;
     }
-    if (chunk != nullptr) __atomic_store_n(&chunk->state, Chunk::kFull, __ATOMIC_RELEASE);  // pairs with the reader
     own = next;
     chunk = chunk_at(machine, next - 1);
   }

@@ -129,6 +129,10 @@ struct Control {
   enum : std::uint32_t { kOpen, kExited, kOver };
   std::uint32_t gate;    // kExited: exit() was called; kOver: the process ends. No block runs any more but end
   std::uint32_t status;  // of exit()
+  // UBP_FULL=block: hits wait where an event finds no room, for this process, which reads and gives room back.
+  // 0: nobody does, and such events are dropped.
+  std::uint32_t reader;
+  std::uint32_t passes;  // how often it has looked; a futex
 };
 
 // A block that runs from time to time.

@@ -31,7 +31,7 @@ struct NotRun {
 
 struct SessionHeader {
   static constexpr std::uint64_t kMagic = 0x4e4f495353504255;  // "UBPSSION"
-  static constexpr std::uint32_t kVersion = 2;
+  static constexpr std::uint32_t kVersion = 3;
   enum State : std::uint32_t { kWaiting, kAttached };
 
   std::uint64_t magic;

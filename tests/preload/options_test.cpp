@@ -85,9 +85,10 @@ TEST_CASE("options: no environment at all") {
 }
 
 TEST_CASE("options: every variable is taken") {
-  const Options options = read_clean(
-      {"UBP_OUTPUT=a=%p", "UBP_SUMMARY=/s", "UBP_SLOTS=4096", "UBP_MAX_PROBEPOINTS=16777216", "UBP_XOL=thread",
-       "UBP_MISSING=warn", "UBP_FOLLOW=fork, exec", "UBP_LOG=debug", "UBP_OPTIONS=help=1", "UBP_PROBES=f;g=h"});
+  const Options options =
+      read_clean({"UBP_OUTPUT=a=%p", "UBP_SUMMARY=/s", "UBP_SLOTS=4096", "UBP_MAX_PROBEPOINTS=16777216",
+                  "UBP_XOL=thread", "UBP_MISSING=warn", "UBP_FOLLOW=fork, exec", "UBP_FULL=block", "UBP_LOG=debug",
+                  "UBP_OPTIONS=help=1", "UBP_PROBES=f;g=h"});
   CHECK(options.has_probes);
   CHECK(options.probes == "f;g=h");
   CHECK(options.output == "a=%p");
@@ -180,6 +181,7 @@ TEST_CASE("options: bad values leave the default and say what is allowed") {
       {"UBP_LOG=loud\x1b", "UBP_LOG: 'loud\\x1b' is not one of debug, info, warning, error, off"},
       {"UBP_FOLLOW=fork,spawn", "UBP_FOLLOW: 'spawn' is not one of fork, exec"},
       {"UBP_FOLLOW=,exec", "UBP_FOLLOW: '' is not one of fork, exec"},
+      {"UBP_FULL=wait", "UBP_FULL: 'wait' is not one of drop, block"},
       {"UBP_OPTIONS=help", "UBP_OPTIONS: 'help' is not one of help=1, help=0"},
   };
   for (const auto& c : cases) {

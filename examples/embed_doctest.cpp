@@ -4,6 +4,8 @@
 #include <doctest/doctest.h>
 #include <ubp.hpp>
 
+#include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <set>
@@ -86,4 +88,38 @@ TEST_CASE("a dependency that fails: the probe changes what is asked for") {
     CHECK(cache.get(9) == 0);
   }
   CHECK(cache.get(8) == 64);
+}
+
+// What a program under test does by way of libc.
+static void load_settings() {
+  for (const char* path : {"/etc/hostname", "/etc/passwd"}) {
+    void* const buffer = std::malloc(4096);
+    if (std::FILE* const file = std::fopen(path, "re")) std::fclose(file);
+    std::free(buffer);
+  }
+}
+
+TEST_CASE("budgets, asked for in UBP's own language: a compiled program looks, this one asserts") {
+  const auto session = ubp::Session::start();
+  REQUIRE(session);
+  const auto probe = ubp::Probe::create(R"(
+    libc:malloc /arg0 > 1 << 20/ { @big = count(); }
+    libc:malloc                  { @bytes = hist(arg0); @threads[tid] = count(); }
+    libc:fopen                   { @opens[str(arg0)] = count(); }
+  )");
+  REQUIRE_MESSAGE(probe, probe.error().text());
+
+  load_settings();
+  std::thread(load_settings).join();
+
+  CHECK(probe->map("@big")->number() == 0);  // no malloc above 1 MiB
+  const ubp::Map opens = probe->map("@opens").value();
+  CHECK(opens.size() <= 3);
+  CHECK(opens.number("/etc/passwd") == 2);
+  CHECK(opens.find("/etc/shadow") == nullptr);
+  const ubp::Map threads = probe->map("@threads").value();
+  CHECK(threads.size() == 2);
+  const ubp::Map bytes = probe->map("@bytes").value();
+  REQUIRE(bytes.find() != nullptr);
+  for (const ubp_bucket& bucket : bytes.find()->buckets) CHECK(bucket.last <= 1 << 20);
 }

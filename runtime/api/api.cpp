@@ -12,7 +12,8 @@
 #include <vector>
 
 #include "runtime/api/api_lock.h"
-#include "runtime/base/cancellation.h"
+#include "runtime/api/calls.h"
+#include "runtime/api/programs.h"
 #include "runtime/consumers/consumer_code.h"
 #include "runtime/report/report.h"
 
@@ -42,15 +43,6 @@ Transaction* transaction() {
   return t_transaction;
 }
 
-std::uint64_t id_of(const ubp_probe* probe) { return reinterpret_cast<std::uint64_t>(probe); }
-
-// Structures of this version or a later one: what the caller does not have is not written.
-template <typename T>
-ubp_status check_size(const T* structure) {
-  if (structure == nullptr) return UBP_E_INVALID;
-  return structure->struct_size < sizeof(T) ? UBP_E_STRUCT_SIZE : UBP_OK;
-}
-
 template <std::size_t Size>
 void copy_text(char (&to)[Size], std::string_view from) {
   const std::size_t length = std::min(from.size(), Size - 1);
@@ -70,30 +62,6 @@ void tell(ubp_refusal* refusal, const Problem& problem) {
   copy_text(refusal->symbol, problem.symbol);
   copy_text(refusal->message, problem.message);
   copy_text(refusal->hint, problem.hint);
-}
-
-// Runs body, which returns a status. No exception leaves: the callers are C.
-template <typename Body>
-ubp_status guarded(const Body& body) {
-  const SignalsHeld quiet;
-  const Uncancelled uncancelled;
-  try {
-    return body();
-  } catch (const std::bad_alloc&) {
-    return UBP_E_NO_MEMORY;
-  } catch (const std::exception& error) {
-    say(Level::kError, error.what());
-    return UBP_E_SYSTEM;
-  }
-}
-
-// The same, under the ApiLock.
-template <typename Body>
-ubp_status inside(const Body& body, bool needs_init = true) {
-  return guarded([&]() -> ubp_status {
-    const ApiLock lock(needs_init);
-    return lock.status() == UBP_OK ? body() : lock.status();
-  });
 }
 
 // A call that changes something failed: so has its transaction.
@@ -152,31 +120,40 @@ ubp_status carry_out(std::span<const Operation> operations, Problem& problem) {
     t_transaction->operations.insert(t_transaction->operations.end(), operations.begin(), operations.end());
     return UBP_OK;
   }
-  if (auto denied = interface().registry.apply(operations)) {
+  if (auto denied = apply(operations)) {
     problem.status = UBP_E_SYSTEM;
     problem.message = std::move(*denied);
   }
   return problem.status;
 }
 
-// The end of every registration. Under the ApiLock.
-ubp_status enter(std::vector<language::Item> items, std::optional<std::uint32_t> module, const Asked& asked,
-                 ubp_probe** probe, Problem& problem) {
+// The end of every registration. own: its program; null: it has none. Under the ApiLock.
+ubp_status enter(const std::vector<language::Item>& items, std::optional<std::uint32_t> module, const Asked& asked,
+                 std::unique_ptr<OwnProgram> own, ubp_probe** probe, Problem& problem) {
   Request request = asked.request;
   ActionNeeds& needs = request.action.needs;
   if (needs.xmm && is_general_code(request.action.function)) needs.xmm = needs.all_fp = false;
-  const auto id = interface().registry.prepare(
-      std::move(items), module, request, [](std::size_t) {}, problem);
-  if (!id) return problem.status;
-  std::vector<Operation> operations{{Operation::kRegister, *id}};
-  if ((asked.flags & UBP_PROBE_DISABLED) != 0) operations.push_back({Operation::kDisable, *id});
+  program::Program* const program = own != nullptr ? own->program.get() : nullptr;
+  const auto ids = prepare(
+      items, program, request, true, module, [](std::size_t) {}, problem);
+  if (!ids) return problem.status;
+  const std::uint64_t handle = ids->front();
+  if (own != nullptr) {
+    own->blocks.assign(ids->begin() + 1, ids->end());
+    keep(handle, std::move(own));
+  }
+  std::vector<Operation> operations;
+  for (const std::uint64_t id : *ids) {
+    operations.push_back({Operation::kRegister, id});
+    if ((asked.flags & UBP_PROBE_DISABLED) != 0) operations.push_back({Operation::kDisable, id});
+  }
   const ubp_status status = carry_out(operations, problem);
-  if (status == UBP_OK && probe != nullptr) *probe = reinterpret_cast<ubp_probe*>(*id);
+  if (status == UBP_OK && probe != nullptr) *probe = handle_of(handle);
   return status;
 }
 
 ubp_status register_items(std::vector<language::Item> items, const Asked& asked, ubp_probe** probe,
-                          ubp_refusal* refusal, const void* address = nullptr) {
+                          ubp_refusal* refusal, std::unique_ptr<OwnProgram> own, const void* address = nullptr) {
   if (transaction() != nullptr && t_transaction->has_failed) return UBP_E_TRANSACTION;
   return failed(guarded([&]() -> ubp_status {
     if ((asked.flags & UBP_PROBE_PENDING) != 0) {
@@ -198,7 +175,7 @@ ubp_status register_items(std::vector<language::Item> items, const Asked& asked,
       items.front().target = language::AddressTarget{at - where.bias, at - where.bias + 1};
       items.front().text = fmt::format("{}:0x{:x}", where.name, at - where.bias);
     }
-    const ubp_status status = enter(std::move(items), module, asked, probe, problem);
+    const ubp_status status = enter(items, module, asked, std::move(own), probe, problem);
     if (status != UBP_OK) tell(refusal, problem);
     return status;
   }));
@@ -206,19 +183,25 @@ ubp_status register_items(std::vector<language::Item> items, const Asked& asked,
 
 ubp_status register_text(std::string_view spec, const Asked& asked, ubp_probe** probe, ubp_refusal* refusal) {
   return failed(guarded([&]() -> ubp_status {
-    auto parsed = language::parse(spec);
-    Problem problem{UBP_E_SPEC, {1, 1}, 0, 0, "", "", "no probe given; nothing is probed", "try 'libc:malloc'"};
-    if (const auto* error = std::get_if<language::Error>(&parsed)) {
-      problem.position = error->position;
-      problem.message = error->message;
-      problem.hint.clear();
-    }
-    auto* const items = std::get_if<std::vector<language::Item>>(&parsed);
-    if (items == nullptr || items->empty()) {
-      tell(refusal, problem);
+    ReadText read = read_text(kTextName, spec, {{}, program::settings_of_environment()}, nullptr);
+    if (!read.is_good) {
+      tell(refusal, problem_of(read.diagnostics.front(), kTextName, read.text));
       return UBP_E_SPEC;
     }
-    return register_items(std::move(*items), asked, probe, refusal);
+    const auto is_bare = [](const language::Item& item) { return item.probe == language::kBare && !item.exclude; };
+    const bool is_wanted = asked.request.action.kind != ActionKind::kCount;
+    if (is_wanted && std::none_of(read.items.begin(), read.items.end(), is_bare)) {
+      constexpr char kNoBare[] = "a consumer and UBP_PROBE_RECORD are for bare targets, and there is none";
+      tell(refusal, {UBP_E_INVALID, {0, 0}, 0, 0, "", "", kNoBare, ""});
+      return UBP_E_INVALID;
+    }
+    std::unique_ptr<OwnProgram> own;
+    if (read.program != nullptr) own = std::make_unique<OwnProgram>(read.text, std::move(read.program));
+    for (const program::Diagnostic& warning : read.diagnostics) {
+      const program::Sources sources{kTextName, read.text};
+      say(Level::kWarning, fmt::format("{}: {}", sources.place(warning.span), warning.message));
+    }
+    return register_items(std::move(read.items), asked, probe, refusal, std::move(own));
   }));
 }
 
@@ -230,13 +213,21 @@ language::Item spec_item(std::string module, const std::string& symbol) {
   return item;
 }
 
+void add(ubp_probe_stats& to, const ubp_probe_stats& from) {
+  to.hits += from.hits, to.recorded += from.recorded, to.filtered += from.filtered;
+  to.missed += from.missed, to.dropped += from.dropped;
+  to.probepoints += from.probepoints, to.probes += from.probes, to.refused += from.refused;
+  to.pending += from.pending;
+}
+
 ubp_status change(ubp_probe* probe, Operation::Kind kind) {
   if (transaction() != nullptr && t_transaction->has_failed) return UBP_E_TRANSACTION;
   return failed(inside([&]() -> ubp_status {
     if (!interface().registry.is_known(id_of(probe))) return UBP_E_STALE;
-    const Operation operation{kind, id_of(probe)};
+    std::vector<Operation> operations;
+    for (const std::uint64_t id : registrations_of(id_of(probe))) operations.push_back({kind, id});
     Problem problem;
-    return carry_out({&operation, 1}, problem);
+    return carry_out(operations, problem);
   }));
 }
 
@@ -247,13 +238,13 @@ ubp_status end_transaction(bool commits) {
     const std::unique_ptr<Transaction> transaction(t_transaction);
     t_transaction = nullptr;
     if (commits && !transaction->has_failed) {
-      return interface().registry.apply(transaction->operations) ? UBP_E_SYSTEM : UBP_OK;
+      return apply(transaction->operations) ? UBP_E_SYSTEM : UBP_OK;
     }
     std::vector<Operation> undo;
     for (const Operation& operation : transaction->operations) {
       if (operation.kind == Operation::kRegister) undo.push_back({Operation::kUnregister, operation.id});
     }
-    interface().registry.apply(undo);  // nothing of them is armed: nothing is written
+    apply(undo);  // nothing of them is armed: nothing is written
     return commits ? UBP_E_TRANSACTION : UBP_OK;
   });
 }
@@ -297,7 +288,7 @@ ubp_status ubp_shutdown() {
     if (!state.is_embedded) return UBP_OK;
     std::vector<Operation> operations;
     for (const std::uint64_t id : state.registry.ids(false)) operations.push_back({Operation::kUnregister, id});
-    if (state.registry.apply(operations) || state.registry.rest()) return UBP_E_SYSTEM;
+    if (apply(operations) || state.registry.rest()) return UBP_E_SYSTEM;
     state.is_embedded = false;
     ++state.shutdowns;
     state.is_initialised = !state.registry.ids(true).empty();
@@ -320,7 +311,7 @@ ubp_status ubp_register_address(const void* address, const ubp_options* options,
                                 ubp_refusal* refusal) {
   Asked asked;
   if (const ubp_status status = check_arguments(address != nullptr, options, refusal, asked)) return failed(status);
-  return failed(guarded([&] { return register_items({spec_item("", "")}, asked, probe, refusal, address); }));
+  return failed(guarded([&] { return register_items({spec_item("", "")}, asked, probe, refusal, nullptr, address); }));
 }
 
 ubp_status ubp_register_symbol(const char* module, const char* symbol, uint64_t offset, const ubp_options* options,
@@ -332,7 +323,7 @@ ubp_status ubp_register_symbol(const char* module, const char* symbol, uint64_t 
     ubp::language::Item item = spec_item(module != nullptr ? module : "", symbol);
     item.target = ubp::language::SymbolTarget{symbol, true, offset};
     if (offset != 0) item.text += fmt::format("+0x{:x}", offset);
-    return register_items({std::move(item)}, asked, probe, refusal);
+    return register_items({std::move(item)}, asked, probe, refusal, nullptr);
   }));
 }
 
@@ -344,7 +335,13 @@ ubp_status ubp_probe_read(ubp_probe* probe, ubp_probe_stats* stats) {
   if (const ubp_status status = check_size(stats)) return status;
   return inside([&]() -> ubp_status {
     if (!interface().registry.is_known(id_of(probe))) return UBP_E_STALE;
-    interface().registry.read(id_of(probe), *stats);
+    const std::vector<std::uint64_t> ids = registrations_of(id_of(probe));
+    interface().registry.read(ids.front(), *stats);
+    for (const std::uint64_t id : std::span(ids).subspan(1)) {
+      ubp_probe_stats its{};
+      interface().registry.read(id, its);
+      add(*stats, its);
+    }
     return UBP_OK;
   });
 }
@@ -353,10 +350,15 @@ ubp_status ubp_probe_refusal(ubp_probe* probe, size_t index, ubp_refusal* refusa
   if (const ubp_status status = check_size(refusal)) return status;
   return inside([&]() -> ubp_status {
     if (!interface().registry.is_known(id_of(probe))) return UBP_E_STALE;
-    const auto problem = interface().registry.problem(id_of(probe), index);
-    if (!problem) return UBP_E_NOT_FOUND;
-    tell(refusal, *problem);
-    return UBP_OK;
+    for (const std::uint64_t id : registrations_of(id_of(probe))) {
+      const std::size_t problems = interface().registry.problems(id);
+      if (index < problems) {
+        tell(refusal, *interface().registry.problem(id, index));
+        return UBP_OK;
+      }
+      index -= problems;
+    }
+    return UBP_E_NOT_FOUND;
   });
 }
 

@@ -11,6 +11,7 @@
 #include <ctime>
 #include <new>
 
+#include "runtime/api/programs.h"
 #include "runtime/report/report.h"
 #include "runtime/signals/interpose.h"
 #include "runtime/trap/trap_state.h"
@@ -110,6 +111,7 @@ void after_fork_in_child() {
   trap::ubp_trap_set_up_child();
   report::release_error_duplicate();
   interface().registry.set_up_child();
+  set_up_programs_in_child();
   g_pid.store(g_process.tasks.pid, std::memory_order_relaxed);  // read by a child that has one thread
 }
 

@@ -10,11 +10,12 @@
 #include <utility>
 
 #include "runtime/api/api.h"
+#include "runtime/api/calls.h"
+#include "runtime/api/programs.h"
 #include "runtime/base/cancellation.h"
 #include "runtime/base/executable.h"
 #include "runtime/program/program.h"
 #include "runtime/program/reader.h"
-#include "runtime/program/sources.h"
 #include "runtime/report/report.h"
 
 namespace ubp::runtime {
@@ -33,70 +34,6 @@ LoadedProgram* g_loaded_program = nullptr;
 program::Session* g_session = nullptr;  // of `ubp run`; never closed
 
 constexpr std::string_view kName = "UBP_PROBES";
-
-// A line of the text with what it imports, as one of the file that it stands in. Returns that file, where it is
-// another.
-std::string place_line(std::string_view text, language::Position& position) {
-  const program::Sources sources{std::string(kName), text};
-  const auto [name, line] = sources.of(position.line);
-  position.line = line;
-  return name != kName ? std::string(name) : "";
-}
-
-Problem problem_of(const Diagnostic& diagnostic, std::string_view text) {
-  Problem problem{UBP_E_SPEC, diagnostic.span.begin, 0, 0, "", "", diagnostic.message, diagnostic.hint};
-  problem.end = diagnostic.span.end;
-  problem.excerpt = program::excerpt(text, diagnostic.span);
-  const std::string file = place_line(text, problem.position);
-  problem.end.line += problem.position.line - diagnostic.span.begin.line;
-  if (!file.empty()) problem.message += fmt::format(" (in {})", file);
-  return problem;
-}
-
-Problem problem_of(const language::Error& error, std::string_view text) {
-  if (error.end.line != 0) return problem_of(Diagnostic{{error.position, error.end}, error.message}, text);
-  Problem problem{UBP_E_SPEC, error.position, 0, 0, "", "", error.message, ""};
-  const std::string file = place_line(text, problem.position);
-  if (!file.empty()) problem.message += fmt::format(" (in {})", file);
-  return problem;
-}
-
-// The items of one block, or the bare ones, and whatever excludes some of them.
-std::vector<Item> items_of(const std::vector<Item>& all, std::uint32_t probe) {
-  std::vector<Item> items;
-  for (const Item& item : all) {
-    if (item.probe == probe || (item.exclude && !items.empty())) items.push_back(item);
-  }
-  return items;
-}
-
-// "uprobe:libc:malloc", with the module as it was typed.
-program::PointName name_of(const NamedPoint& point, const Item& item) {
-  program::PointName name{point.point, {}, {}};
-  const std::string probe = fmt::format("{}:{}:{}", language::kind_name(item.kind),
-                                        item.module.empty() ? point.module : item.module, point.symbol);
-  probe.copy(name.probe, sizeof name.probe - 1);
-  point.symbol.copy(name.function, sizeof name.function - 1);
-  return name;
-}
-
-Request request_of(Program* program, std::uint32_t probe, const std::vector<Item>& items, std::uint32_t flags) {
-  Request request;
-  request.forgives_missing = (flags & UBP_PROBE_IGNORE_MISSING) != 0;
-  request.is_environment = true;
-  if (probe == language::kBare) return request;
-  request.action = {ActionKind::kCall, program->function(probe), program, {}};
-  request.action.needs.reads = program->reads_registers(probe);
-  if (program->analysis().uses_names) {
-    request.name_points = [program, items](const std::vector<NamedPoint>& points) {
-      std::vector<program::PointName> names;
-      names.reserve(points.size());
-      for (const NamedPoint& point : points) names.push_back(name_of(point, items[point.item]));
-      program->add_names(std::move(names));
-    };
-  }
-  return request;
-}
 
 // A library may be loaded later, where a program is there from the beginning.
 bool may_come_later(const Item& item) {
@@ -138,128 +75,91 @@ bool has_what_is_meant(const std::vector<Item>& items, const std::vector<Operati
          std::any_of(items.begin(), items.end(), [](const Item& item) { return item.pending; });
 }
 
+// Fits the items to a session. False: they are meant for another process.
+bool suit_session(std::vector<Item>& items, Request& request) {
+  request.forgives_missing |= g_session->header().forgives_missing != 0;
+  for (Item& item : items) item.awaited = may_come_later(item);
+  return !is_passed_over(items);
+}
+
+// Runs begin, where that is for this process. Returns whether its probes are to be armed.
+bool begin(Program* program) {
+  using Event = language::Probe::Event;
+  const bool is_its = g_session == nullptr || g_session->claim();
+  const bool is_more = !is_its && g_session->header().follows != 0;  // begin has run in another process
+  const bool is_check = g_session != nullptr && g_session->header().checks != 0;
+  if (program != nullptr && is_its && !is_check) program->run(Event::kBegin);
+  const bool is_over = program != nullptr && program->is_closed();  // begin has called exit()
+  if (is_over && is_its) program->run(Event::kEnd);
+  return !is_over && (is_its || is_more);
+}
+
 // Registers everything, armed after begin has run. Under the ApiLock.
 void register_all(std::vector<Item> items, Program* program, std::uint32_t flags, Registered& registered) {
+  const auto fail = [&](Problem problem) {
+    registered.status = problem.status;
+    registered.problems.push_back(std::move(problem));
+  };
   Registry& registry = interface().registry;
   if ((flags & UBP_PROBE_PENDING) != 0) {
     for (Item& item : items) item.pending = !item.exclude;
   }
-  if (g_session != nullptr) {
-    if (g_session->header().forgives_missing != 0) flags |= UBP_PROBE_IGNORE_MISSING;
-    for (Item& item : items) item.awaited = may_come_later(item);
-    if (is_passed_over(items)) {
-      registered.status = UBP_E_NOT_FOUND;
-      registered.problems.push_back(not_found(fmt::format("{} executes no other program", executable_link())));
-      return;
-    }
-  }
-  std::vector<std::uint32_t> groups;  // in the order of their first items
-  for (const Item& item : items) {
-    const bool is_known = std::find(groups.begin(), groups.end(), item.probe) != groups.end();
-    if (!is_known && !item.exclude) groups.push_back(item.probe);
-  }
-  if (groups.empty() && !items.empty()) groups.push_back(language::kBare);  // exclusions alone
-  if (groups.size() > 1 && registry.config().probepoints == 0) {
-    ProbepointsConfig config = registry.config();  // the first group is not all that the table is to hold
-    config.probepoints = std::uint32_t{1} << 20;
-    registry.configure(config);
-  }
+  Request request;
+  request.forgives_missing = (flags & UBP_PROBE_IGNORE_MISSING) != 0;
+  request.is_environment = true;
+  if (g_session != nullptr && !suit_session(items, request))
+    return fail(not_found(fmt::format("{} executes no other program", executable_link())));
   report::Progress progress;
-  std::vector<Operation> operations;
-  for (const std::uint32_t group : groups) {
-    std::vector<Item> its = items_of(items, group);
-    const Request request = request_of(program, group, its, flags);
-    Problem problem;
-    const auto show = [&](std::size_t found) { progress.show(fmt::format("{} probes found", found)); };
-    const auto id = registry.prepare(std::move(its), std::nullopt, request, show, problem);
-    if (!id) {
-      registered.status = problem.status;
-      registered.problems.push_back(std::move(problem));
-      break;
-    }
-    operations.push_back({Operation::kRegister, *id});
-  }
+  const auto show = [&](std::size_t found) { progress.show(fmt::format("{} probes found", found)); };
+  Problem problem;
+  const auto ids = prepare(items, program, request, false, std::nullopt, show, problem);
   progress.clear();
-  if (g_session != nullptr && registered.status == UBP_OK && !has_what_is_meant(items, operations)) {
-    registered.status = UBP_E_NOT_FOUND;
-    registered.problems.push_back(not_found(fmt::format("{}{}' is loaded", plan::kNoModule, items.front().module)));
-    registered.problems.back().position = items.front().position;
-  }
-  const bool is_its = g_session == nullptr || registered.status != UBP_OK || g_session->claim();
-  const bool is_more = !is_its && g_session->header().follows != 0;  // begin has run in another process
-  const bool is_check = g_session != nullptr && g_session->header().checks != 0;
-  if (registered.status == UBP_OK && program != nullptr && is_its && !is_check)
-    program->run(language::Probe::Event::kBegin);
-  const bool is_over = program != nullptr && program->is_closed();  // begin has called exit()
-  if (is_over && is_its) program->run(language::Probe::Event::kEnd);
-  if (registered.status != UBP_OK || is_over || (!is_its && !is_more)) {
+  if (!ids) return fail(std::move(problem));
+  std::vector<Operation> operations;
+  for (const std::uint64_t id : *ids) operations.push_back({Operation::kRegister, id});
+  const bool is_meant = g_session == nullptr || has_what_is_meant(items, operations);
+  if (!is_meant || !begin(program)) {
     for (Operation& operation : operations) operation.kind = Operation::kUnregister;
     registry.apply(operations);  // nothing of them is armed
-    return;
+    if (is_meant) return;
+    Problem absent = not_found(fmt::format("{}{}' is loaded", plan::kNoModule, items.front().module));
+    absent.position = items.front().position;
+    return fail(std::move(absent));
   }
-  if (auto denied = registry.apply(operations)) {
-    registered.status = UBP_E_SYSTEM;
-    registered.problems.push_back({UBP_E_SYSTEM, {0, 0}, 0, 0, "", "", std::move(*denied), ""});
-    return;
-  }
-  for (const Operation& operation : operations) registered.probes.push_back(reinterpret_cast<ubp_probe*>(operation.id));
+  if (auto denied = registry.apply(operations))
+    return fail({UBP_E_SYSTEM, {0, 0}, 0, 0, "", "", std::move(*denied), ""});
+  for (const std::uint64_t id : *ids) registered.probes.push_back(handle_of(id));
 }
 
 // Tells the session's reader how many probes are attached. Under the ApiLock.
 void tell_session(const Program* program, const Registered& registered) {
   if (!has_session()) return;
   std::uint32_t probes = 0;
-  for (ubp_probe* const probe : registered.probes)
-    probes += static_cast<std::uint32_t>(probes_of(reinterpret_cast<std::uint64_t>(probe)));
+  for (ubp_probe* const probe : registered.probes) probes += static_cast<std::uint32_t>(probes_of(id_of(probe)));
   if (program != nullptr) {
     for (const language::Probe& probe : program->tree().probes) probes += probe.event != language::Probe::Event::kItems;
   }
   g_session->attach(probes);
 }
 
-void read_and_register(std::string_view own, std::uint32_t flags, Registered& registered) {
-  language::Program tree;
-  std::vector<Diagnostic> missing;  // of what it imports; a session's has it already
-  const std::string spec = g_session != nullptr ? std::string(own) : program::with_sources(kName, own, {}, missing);
-  if (!missing.empty()) {
-    registered.status = UBP_E_SPEC;
-    for (const Diagnostic& diagnostic : missing) registered.problems.push_back(problem_of(diagnostic, spec));
-    return;
-  }
+void read_and_register(std::string_view spec, std::uint32_t flags, Registered& registered) {
   const program::Inputs inputs =
       g_session != nullptr ? g_session->inputs() : program::Inputs{{}, program::settings_of_environment()};
-  auto parsed = language::parse(spec, language::kMaxItems, &tree, inputs.parameters);
-  const auto fail = [&](ubp_status status, Problem problem) {
-    registered.status = status;
-    registered.problems.push_back(std::move(problem));
-  };
-  if (const auto* error = std::get_if<language::Error>(&parsed)) return fail(UBP_E_SPEC, problem_of(*error, spec));
-  auto& items = std::get<std::vector<Item>>(parsed);
-  for (Item& item : items) {
-    if (g_session == nullptr) place_line(spec, item.position);
+  ReadText read = read_text(kName, spec, inputs, g_session);
+  for (const Diagnostic& diagnostic : read.diagnostics)
+    (diagnostic.is_warning ? registered.warnings : registered.problems)
+        .push_back(problem_of(diagnostic, kName, read.text));
+  if (!read.is_good) {
+    registered.status = UBP_E_SPEC;
+    return;
   }
-  if (items.empty() && tree.probes.empty()) {
-    return fail(UBP_E_SPEC,
-                {UBP_E_SPEC, {1, 1}, 0, 0, "", "", "no probe given; nothing is probed", "try 'libc:malloc'"});
-  }
-  auto loaded = std::make_unique<LoadedProgram>();
-  loaded->text = spec;
-  if (!tree.probes.empty()) {
-    std::vector<Diagnostic> diagnostics;
-    loaded->program = Program::compile(std::move(tree), diagnostics, g_session, inputs);
-    for (const Diagnostic& diagnostic : diagnostics)
-      (diagnostic.is_warning ? registered.warnings : registered.problems).push_back(problem_of(diagnostic, spec));
-    if (loaded->program == nullptr) {
-      registered.status = UBP_E_SPEC;
-      return;
-    }
-  }
+  std::unique_ptr<LoadedProgram> loaded(new LoadedProgram{std::move(read.text), std::move(read.program)});
   const ApiLock lock;
   registered.status = lock.status();
   if (lock.status() != UBP_OK) return;
   registered.counts =
-      std::any_of(items.begin(), items.end(), [](const Item& item) { return item.probe == language::kBare; });
-  register_all(std::move(items), loaded->program.get(), flags, registered);
+      std::any_of(read.items.begin(), read.items.end(), [](const Item& item) { return item.probe == language::kBare; });
+  register_all(std::move(read.items), loaded->program.get(), flags, registered);
   if (registered.status == UBP_OK) tell_session(loaded->program.get(), registered);
   if (registered.status == UBP_OK && loaded->program != nullptr) g_loaded_program = loaded.release();
 }
@@ -329,7 +229,7 @@ std::vector<Problem> program_errors() {
   if (g_loaded_program == nullptr || g_session != nullptr) return problems;
   const Program& program = *g_loaded_program->program;
   for (const Diagnostic& diagnostic : run_time_errors(program.analysis(), program.place(), false))
-    problems.push_back(problem_of(diagnostic, g_loaded_program->text));
+    problems.push_back(problem_of(diagnostic, kName, g_loaded_program->text));
   return problems;
 }
 

@@ -5,7 +5,6 @@
 
 #include <cstdio>
 #include <utility>
-#include <variant>
 
 namespace ubp::command {
 namespace {
@@ -48,28 +47,24 @@ std::optional<std::string> whole_text(const std::string& name, const std::string
                                       const program::SourceOptions& options) {
   std::vector<program::Diagnostic> diagnostics;
   std::string whole = program::with_sources(name, text, options, diagnostics);
-  for (const program::Diagnostic& diagnostic : diagnostics) say({name, text, {}, {}, {}}, diagnostic);
+  for (const program::Diagnostic& diagnostic : diagnostics) say({name, text}, diagnostic);
   if (!diagnostics.empty()) return std::nullopt;
   return whole;
 }
 
 std::optional<Compiled> compile(std::string name, std::string text, const program::Inputs& inputs, bool says_warnings) {
-  Compiled compiled{std::move(name), std::move(text), {}, {}, {}};
-  auto parsed = language::parse(compiled.text, language::kMaxItems, &compiled.tree, inputs.parameters);
-  if (const auto* error = std::get_if<language::Error>(&parsed)) {
-    say(compiled, {{error->position, error->end}, error->message, {}, false});
-    return std::nullopt;
+  Compiled compiled(std::move(name), std::move(text));
+  std::vector<program::Diagnostic> diagnostics;
+  auto checked = program::check(compiled.text, inputs, diagnostics);
+  for (const program::Diagnostic& diagnostic : diagnostics) {
+    if (!diagnostic.is_warning || says_warnings) say(compiled, diagnostic);
   }
-  compiled.items = std::move(std::get<std::vector<language::Item>>(parsed));
-  if (compiled.items.empty() && compiled.tree.probes.empty()) {
+  if (!checked) return std::nullopt;
+  if (checked->is_empty()) {
     say_error("No probes to attach");
     return std::nullopt;
   }
-  compiled.analysis = program::analyse(compiled.tree, inputs);
-  for (const program::Diagnostic& diagnostic : compiled.analysis.diagnostics) {
-    if (!diagnostic.is_warning || says_warnings) say(compiled, diagnostic);
-  }
-  if (compiled.analysis.has_errors()) return std::nullopt;
+  static_cast<program::Checked&>(compiled) = std::move(*checked);
   return compiled;
 }
 

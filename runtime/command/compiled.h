@@ -6,20 +6,18 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
+#include <utility>
 
-#include "runtime/language/spec.h"
-#include "runtime/program/analysis.h"
+#include "runtime/program/checked.h"
 #include "runtime/program/sources.h"
 
 namespace ubp::command {
 
-struct Compiled {
+struct Compiled : program::Checked {
+  Compiled(std::string its_name, std::string its_text) : name(std::move(its_name)), text(std::move(its_text)) {}
+
   std::string name;  // in messages: "stdin", or the file's path
   std::string text;  // with what it imports
-  language::Program tree;
-  std::vector<language::Item> items;
-  program::Analysis analysis;
 
   program::Sources sources() const { return {name, text}; }
 };

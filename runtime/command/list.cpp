@@ -131,7 +131,7 @@ void list_patterns(std::string_view patterns) {
 
 bool list_program(const std::string& name, const std::string& text, const std::vector<std::string>& parameters) {
   language::Program tree;
-  const Compiled compiled{name, text, {}, {}, {}};
+  const Compiled compiled(name, text);
   const auto parsed = language::parse(text, language::kMaxItems, &tree, parameters);
   if (const auto* error = std::get_if<language::Error>(&parsed)) {
     say(compiled, {{error->position, error->end}, error->message, {}, false});

@@ -169,11 +169,10 @@ int Run::watch(pid_t child) {
 
 // The program in this process, over the session's memory.
 std::unique_ptr<program::Program> Run::make_program() {
-  language::Program tree;
   std::vector<program::Diagnostic> diagnostics;
-  const program::Inputs inputs = session_.inputs();
-  language::parse(compiled_.text, language::kMaxItems, &tree, inputs.parameters);
-  return program::Program::compile(std::move(tree), diagnostics, &session_, inputs);
+  auto checked = program::check(compiled_.text, session_.inputs(), diagnostics);
+  if (!checked) return nullptr;
+  return program::Program::compile(std::move(checked->tree), std::move(checked->analysis), diagnostics, &session_);
 }
 
 // In place of a process that could not: it was killed, or replaced, or is one of several.

@@ -45,7 +45,7 @@ typedef enum ubp_status {
   UBP_E_STRUCT_SIZE = -2,    /* struct_size is smaller than any version of the structure */
   UBP_E_NOT_ACTIVE = -3,     /* not between ubp_init() and ubp_shutdown() */
   UBP_E_SPEC = -4,           /* the specification cannot be read */
-  UBP_E_NOT_FOUND = -5,      /* no such module, function or address */
+  UBP_E_NOT_FOUND = -5,      /* no such module, function, address or map */
   UBP_E_REFUSED = -6,        /* found, but no instruction there can be probed */
   UBP_E_NO_MEMORY = -7,      /* memory was denied */
   UBP_E_NO_ROOM = -8,        /* more probepoints or consumers than there is room for (ubp_config) */
@@ -174,7 +174,7 @@ typedef struct ubp_probe_stats {
 
 typedef struct ubp_stats {
   size_t struct_size;
-  uint64_t probes;                                    /* registered now */
+  uint64_t probes;                                    /* registered now, and each block of their programs */
   uint64_t probepoints;                               /* patched now */
   uint64_t hits, recorded, filtered, missed, dropped; /* of all probes ever registered, those of UBP_PROBES included */
   uint64_t slot_hits, misses, refills, evictions;     /* of the slot caches */
@@ -213,12 +213,20 @@ const char* ubp_status_string(ubp_status status);
 /* ---- Probes --------------------------------------------------------------------------------------------------------
  */
 
-/* Registers what a specification names, in the language of UBP_PROBES (ubp-probes(7)), without its programs:
- * "libc:malloc; app:parse*".
+/* Registers what a specification names, in the language of UBP_PROBES (ubp-probes(7)): bare targets, programs, or both:
+ * "libc:malloc; app:parse*", "libc:malloc /arg0 > 1000/ { @big = count(); }".
  * spec: NUL-terminated. options: NULL: count, enabled. probe: receives the handle; NULL: the probe stays to the end.
- * refusal: NULL, or what the first mistake was.
+ * refusal: NULL, or what the first mistake was; of a program its line and column, and a hint.
  * When it returns, every call that begins later hits. A glob of which some matches are refused succeeds; see
  * ubp_probe_stats.refused.
+ *
+ * Of programs: each registration has maps of its own (ubp_map_read()), which a forked child finds empty. A consumer and
+ * UBP_PROBE_RECORD are for the bare targets; where there is none, UBP_E_INVALID. Blocks of begin run in this call (in a
+ * transaction: in its commit), before anything is armed; those of end in the call that unregisters the probe, behind
+ * its last hit, and not where the process ends before. exit() lets no block but end run any more: hits count as
+ * filtered. What is printed: ubp_drain_text(). Warnings, and what went wrong at run time when the probe goes, are
+ * written to standard error. Not in programs: system(), and parameters ($1).
+ *
  * Returns UBP_OK, UBP_E_SPEC, UBP_E_NOT_FOUND, UBP_E_REFUSED, UBP_E_NO_MEMORY, UBP_E_NO_ROOM, UBP_E_SYSTEM,
  * UBP_E_INVALID, UBP_E_STRUCT_SIZE, UBP_E_TRANSACTION, or the common ones. */
 ubp_status ubp_register(const char* spec, const ubp_options* options, ubp_probe** probe, ubp_refusal* refusal);
@@ -245,8 +253,9 @@ ubp_status ubp_unregister(ubp_probe* probe);
 ubp_status ubp_enable(ubp_probe* probe);
 ubp_status ubp_disable(ubp_probe* probe);
 
-/* Counts of one probe since it was registered, while it was enabled, over all threads. Hits of calls that have returned
- * are in it. Returns UBP_OK, UBP_E_STALE, UBP_E_INVALID, UBP_E_STRUCT_SIZE, or the common ones. */
+/* Counts of one probe since it was registered, while it was enabled, over all threads; of a program those of its blocks
+ * together. Hits of calls that have returned are in it. Returns UBP_OK, UBP_E_STALE, UBP_E_INVALID, UBP_E_STRUCT_SIZE,
+ * or the common ones. */
 ubp_status ubp_probe_read(ubp_probe* probe, ubp_probe_stats* stats);
 
 /* The index-th of what the probe asked for and did not get: first items not found, then instructions refused.
@@ -262,6 +271,89 @@ ubp_status ubp_read(ubp_stats* stats);
  * unregistered are gone. visit: not NULL; may call this interface; memory for all records is taken before the first
  * call. Returns UBP_OK, also when there were none; UBP_E_INVALID, UBP_E_NO_MEMORY, or the common ones. */
 ubp_status ubp_drain(ubp_record_visitor visit, void* data);
+
+/* ---- Programs
+ * ------------------------------------------------------------------------------------------------------- */
+
+typedef enum ubp_value_kind {
+  UBP_VALUE_SIGNED = 1,
+  UBP_VALUE_UNSIGNED = 2, /* also pointers and truth values */
+  UBP_VALUE_TEXT = 3,     /* a string; what exists for printing, as it is printed: times, addresses, users */
+  UBP_VALUE_BYTES = 4     /* of a struct, an array or buf(), as they lay in memory */
+} ubp_value_kind;
+
+typedef struct ubp_value {
+  uint32_t kind; /* ubp_value_kind */
+  uint32_t reserved;
+  int64_t number;   /* UBP_VALUE_UNSIGNED: cast it to uint64_t. Of texts and bytes 0 */
+  const char* text; /* never NULL; NUL-terminated, the NUL not counted */
+  size_t length;    /* bytes of text */
+} ubp_value;
+
+/* What a map's value is. */
+typedef enum ubp_aggregate {
+  UBP_AGGREGATE_NONE = 0, /* what was assigned last */
+  UBP_AGGREGATE_COUNT = 1,
+  UBP_AGGREGATE_SUM = 2,
+  UBP_AGGREGATE_MIN = 3,
+  UBP_AGGREGATE_MAX = 4,
+  UBP_AGGREGATE_AVG = 5,
+  UBP_AGGREGATE_STATS = 6,
+  UBP_AGGREGATE_HIST = 7,
+  UBP_AGGREGATE_LHIST = 8
+} ubp_aggregate;
+
+/* How many values of a histogram were from the first to the last of these, both included. Bounds that do not fit are
+ * the nearest that do. */
+typedef struct ubp_bucket {
+  int64_t first, last;
+  uint64_t count;
+} ubp_bucket;
+
+/* A key of a map, with its value. Several keys, or one that is a tuple, stand one behind the other; so do the elements
+ * of a value that is a tuple. Tuples within tuples are laid flat. */
+typedef struct ubp_map_entry {
+  size_t struct_size;
+  uint32_t aggregate; /* ubp_aggregate */
+  uint32_t reserved;
+  const ubp_value* keys;
+  size_t key_count;        /* 0: the map has none, and one value */
+  const ubp_value* values; /* of an aggregation one number: that of count, sum, min or max; of avg and stats the
+                              average; of a histogram how many values it has */
+  size_t value_count;
+  uint64_t count;            /* min, max, avg, stats, histograms: how many values there were */
+  int64_t total;             /* avg, stats: their sum */
+  const ubp_bucket* buckets; /* of a histogram, ascending: those that are not empty */
+  size_t bucket_count;
+} ubp_map_entry;
+
+/* data: as passed to ubp_map_read(). The entry, and what it points to, is valid until it returns. */
+typedef void (*ubp_map_visitor)(const ubp_map_entry* entry, void* data);
+
+/* Calls visit(entry, data) for each key of a map of the probe's program, in the order in which it would be printed: by
+ * values, then by keys; for a map without keys once, or not at all where it has no value. name: with its @.
+ * Exact for hits of calls that have returned before, such as those of threads that were joined. While others hit: each
+ * value is of one moment of this call, but sums and counts of aggregations are added up over the call, and may have
+ * more of one thread's hits than of another's; keys that come or go during the call may be there or not. A probe that
+ * is disabled stands still, and can be read until it is unregistered. visit: not NULL; may call this interface; memory
+ * for all entries is taken before the first call. Returns UBP_OK, also for an empty map; UBP_E_NOT_FOUND: the probe has
+ * no program, or that no such map; UBP_E_STALE; UBP_E_INVALID: also for tseries(), which is for printing alone;
+ * UBP_E_NO_MEMORY, or the common ones. */
+ubp_status ubp_map_read(ubp_probe* probe, const char* name, ubp_map_visitor visit, void* data);
+
+/* The number that a map without keys has, as ubp_map_entry.values says it; 0 where nothing was ever put there.
+ * Returns as ubp_map_read(); UBP_E_INVALID: also where the map has keys, or its value is no single number. */
+ubp_status ubp_map_number(ubp_probe* probe, const char* name, int64_t* number);
+
+/* data: as passed to ubp_drain_text(). text: length bytes and a NUL, valid until it returns. */
+typedef void (*ubp_text_visitor)(const char* text, size_t length, void* data);
+
+/* Takes what a probe's program has printed since the last call, of all threads by time, and calls visit(text, length,
+ * data) once with it; not where there is nothing. 64 MiB find room until somebody drains; hits that find none are
+ * dropped, and counted as such. What nobody has taken when the probe goes, what end prints included, is written to
+ * standard error. visit: not NULL; may call this interface.
+ * Returns as ubp_map_read(). */
+ubp_status ubp_drain_text(ubp_probe* probe, ubp_text_visitor visit, void* data);
 
 /* Writes the report and the summary as they are now to UBP_OUTPUT and UBP_SUMMARY, where the environment asked for them
  * in files; at exit they are written again. Returns UBP_OK, also when there is nothing to write; UBP_E_SYSTEM: a file

@@ -230,12 +230,101 @@ inline void release(Registration* registration) {
 
 }  // namespace detail
 
+// ---- Maps of programs --------------------------------------------------------------------------------------------------
+
+// A key, a value, or an element of one: ubp_value with its text. Thread-safety: as std::string.
+class Value {
+ public:
+  // Implicit: an integer, or a text, to be compared with or to look a key up.
+  template <typename T, typename = std::enable_if_t<std::is_integral_v<T> || std::is_enum_v<T>>>
+  Value(T number) : kind_(std::is_signed_v<T> ? UBP_VALUE_SIGNED : UBP_VALUE_UNSIGNED), number_(static_cast<std::int64_t>(number)) {}
+  Value(const char* text) : kind_(UBP_VALUE_TEXT), text_(text) {}
+  Value(std::string text) : kind_(UBP_VALUE_TEXT), text_(std::move(text)) {}
+  explicit Value(const ubp_value& value)
+      : kind_(static_cast<ubp_value_kind>(value.kind)), number_(value.number), text_(value.text, value.length) {}
+
+  ubp_value_kind kind() const { return kind_; }
+  bool is_number() const { return kind_ == UBP_VALUE_SIGNED || kind_ == UBP_VALUE_UNSIGNED; }
+  // 0 of texts. Of UBP_VALUE_UNSIGNED above the largest std::int64_t: cast it.
+  std::int64_t number() const { return number_; }
+  // Or bytes. Empty of numbers.
+  const std::string& text() const { return text_; }
+
+  // Numbers are equal whether signed or not, and so are texts and bytes.
+  friend bool operator==(const Value& left, const Value& right) {
+    return left.is_number() == right.is_number() && left.number_ == right.number_ && left.text_ == right.text_;
+  }
+  friend bool operator!=(const Value& left, const Value& right) { return !(left == right); }
+
+ private:
+  ubp_value_kind kind_;
+  std::int64_t number_ = 0;
+  std::string text_;
+};
+
+// What a test framework prints of one: 5, "text".
+template <typename Stream>
+auto operator<<(Stream& stream, const Value& value) -> decltype(stream << std::string()) {
+  if (!value.is_number()) return stream << '"' + value.text() + '"';
+  return stream << (value.kind() == UBP_VALUE_SIGNED ? std::to_string(value.number())
+                                                     : std::to_string(static_cast<std::uint64_t>(value.number())));
+}
+
+// A copy of ubp_map_entry, whose members have the same meaning.
+struct MapEntry {
+  ubp_aggregate aggregate = UBP_AGGREGATE_NONE;
+  std::vector<Value> keys, values;
+  std::uint64_t count = 0;
+  std::int64_t total = 0;
+  std::vector<ubp_bucket> buckets;
+
+  // The first of them: all there is, but of a tuple.
+  std::int64_t number() const { return values.empty() ? 0 : values.front().number(); }
+  std::string text() const { return values.empty() ? "" : values.front().text(); }
+};
+
+// What stood in a map when it was read: entries in the order in which they would be printed.
+class Map {
+ public:
+  std::size_t size() const { return entries_.size(); }
+  bool empty() const { return entries_.empty(); }
+  std::vector<MapEntry>::const_iterator begin() const { return entries_.begin(); }
+  std::vector<MapEntry>::const_iterator end() const { return entries_.end(); }
+
+  // The entry of a key, each of its elements an argument: find("/etc/passwd", 3); of a map without keys, find(). nullptr: it
+  // is not there. Valid as long as the Map.
+  template <typename... Key>
+  const MapEntry* find(const Key&... key) const {
+    const std::vector<Value> wanted{Value(key)...};
+    for (const MapEntry& entry : entries_) {
+      if (entry.keys == wanted) return &entry;
+    }
+    return nullptr;
+  }
+  // The number of a key, or its text; 0 and "" where it is not there.
+  template <typename... Key>
+  std::int64_t number(const Key&... key) const {
+    const MapEntry* const entry = find(key...);
+    return entry != nullptr ? entry->number() : 0;
+  }
+  template <typename... Key>
+  std::string text(const Key&... key) const {
+    const MapEntry* const entry = find(key...);
+    return entry != nullptr ? entry->text() : std::string();
+  }
+
+ private:
+  friend class Probe;
+  std::vector<MapEntry> entries_;
+};
+
 // ---- Probes ------------------------------------------------------------------------------------------------------------
 
 // Where a probe goes: a specification, an address, or a function by name.
 class Target {
  public:
-  // In the language of UBP_PROBES (ubp-probes(7)): "libc:malloc; parse*", "ns::f(int, char const*)". Implicit:
+  // In the language of UBP_PROBES (ubp-probes(7)): "libc:malloc; parse*", "ns::f(int, char const*)", and its programs:
+  // "libc:malloc /arg0 > 1000/ { @big = count(); }". Implicit:
   // Probe::create("libc:malloc").
   Target(const char* spec) : text_(spec) {}
   Target(std::string spec) : text_(std::move(spec)) {}
@@ -336,6 +425,30 @@ class [[nodiscard]] Probe {
     return stats;
   }
 
+  // A map of its program; name: with its @. Exact for what threads did that were joined; see ubp_map_read(). Returns
+  // UBP_E_NOT_FOUND: no program or no such map; UBP_E_STALE, UBP_E_INVALID, UBP_E_NO_MEMORY.
+  Result<Map> map(const char* name) const {
+    Map map;
+    const auto add = [](const ubp_map_entry* entry, void* data) {
+      static_cast<Map*>(data)->entries_.push_back(
+          {static_cast<ubp_aggregate>(entry->aggregate), values_of(entry->keys, entry->key_count),
+           values_of(entry->values, entry->value_count), entry->count, entry->total,
+           std::vector<ubp_bucket>(entry->buckets, entry->buckets + entry->bucket_count)});
+    };
+    if (const ubp_status status = ubp_map_read(handle(), name, add, &map)) return detail::error_of(status);
+    return map;
+  }
+
+  // Takes what its program has printed since the last call; see ubp_drain_text(). Returns as map().
+  Result<std::string> drain_text() const {
+    std::string text;
+    const auto add = [](const char* piece, std::size_t length, void* data) {
+      static_cast<std::string*>(data)->append(piece, length);
+    };
+    if (const ubp_status status = ubp_drain_text(handle(), add, &text)) return detail::error_of(status);
+    return text;
+  }
+
   // All that it asked for and did not get: first items not found, then instructions refused. Returns UBP_E_STALE.
   Result<std::vector<Error>> refusals() const {
     std::vector<Error> errors;
@@ -350,6 +463,12 @@ class [[nodiscard]] Probe {
 
  private:
   explicit Probe(detail::Registration* registration) : registration_(registration) {}
+
+  static std::vector<Value> values_of(const ubp_value* values, std::size_t count) {
+    std::vector<Value> copies;
+    for (std::size_t i = 0; i < count; ++i) copies.emplace_back(values[i]);
+    return copies;
+  }
 
   static Result<Probe> create(const Target& target, std::uint32_t flags, ubp_consumer consumer, detail::Registration* own) {
     if (own == nullptr) return detail::error_of(UBP_E_NO_MEMORY);

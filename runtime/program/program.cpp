@@ -24,10 +24,15 @@ constexpr std::size_t kMostFrame = 24576;
 
 std::unique_ptr<Program> Program::compile(language::Program tree, std::vector<Diagnostic>& diagnostics,
                                           const Session* session, const Inputs& inputs) {
-  std::unique_ptr<Program> program(new Program(std::move(tree)));
-  program->analysis_ = analyse(program->tree_, inputs);
-  diagnostics = program->analysis_.diagnostics;
-  if (program->analysis_.has_errors()) return nullptr;
+  Analysis analysis = analyse(tree, inputs);
+  diagnostics = analysis.diagnostics;
+  if (analysis.has_errors()) return nullptr;
+  return compile(std::move(tree), std::move(analysis), diagnostics, session);
+}
+
+std::unique_ptr<Program> Program::compile(language::Program tree, Analysis analysis,
+                                          std::vector<Diagnostic>& diagnostics, const Session* session) {
+  std::unique_ptr<Program> program(new Program(std::move(tree), std::move(analysis)));
   for (const Event& event : program->analysis_.events) {
     if (event.kind != Event::Kind::kCommand || session != nullptr) continue;
     diagnostics = {{event.span, "system() needs somebody to run the command: only `ubp run --unsafe` does that"}};

@@ -28,6 +28,9 @@ class Program {
   // inputs: those of the session.
   static std::unique_ptr<Program> compile(language::Program tree, std::vector<Diagnostic>& diagnostics,
                                           const Session* session = nullptr, const Inputs& inputs = {});
+  // The same of what was checked (checked.h) and found good.
+  static std::unique_ptr<Program> compile(language::Program tree, Analysis analysis,
+                                          std::vector<Diagnostic>& diagnostics, const Session* session);
   ~Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
@@ -59,7 +62,7 @@ class Program {
   std::string maps() const;
 
  private:
-  explicit Program(language::Program tree) : tree_(std::move(tree)) {}
+  Program(language::Program tree, Analysis analysis) : tree_(std::move(tree)), analysis_(std::move(analysis)) {}
   bool assemble(std::vector<Diagnostic>& diagnostics);
   void publish(const std::vector<std::uint8_t>& code, const std::vector<std::size_t>& offsets);
 

@@ -25,6 +25,11 @@ class Reader {
 
   // The events of all tasks since the last call, by time: those up to a time of the timestamp counter.
   std::string events(std::uint64_t until = ~std::uint64_t{0});
+  // In a forked child, whose memory is empty again: what was read counts no more.
+  void restart() {
+    read_.assign(read_.size(), 0);
+    printed_.clear();
+  }
   // Gives the memory of what was read back to tasks. Only where nobody else reads.
   void recycle();
 

@@ -37,7 +37,7 @@ std::optional<Problem> Registry::judge(plan::Plan& plan, Registration& registrat
   const bool forgives = registration.request.forgives_missing;
   if (!mistakes.empty() && !forgives) return problem_of(mistakes.front());
   const bool is_empty = plan.points().empty() && plan.refused().empty() && !plan.has_pending();
-  if (is_empty && mistakes.empty())
+  if (is_empty && mistakes.empty() && !plan.items().empty())
     return Problem{UBP_E_NOT_FOUND, {0, 0}, 0, 0, "", "", "every probe was excluded again; nothing is probed", ""};
   registration.forgiven = std::move(mistakes);
   return std::nullopt;

@@ -70,7 +70,8 @@ class Registry {
   void watch_modules() { probepoints_.watch_modules(); }
 
   // Resolves items and prepares their probepoints; nothing is armed. Returns the new probe's id, or what is wrong: then
-  // nothing has changed. module: see plan::Plan. progress(n): called now and then with the number found so far.
+  // nothing has changed. No items are a probe that never hits. module: see plan::Plan. progress(n): called now and then
+  // with the number found so far.
   std::optional<std::uint64_t> prepare(std::vector<language::Item> items, std::optional<std::uint32_t> module,
                                        const Request& request, const std::function<void(std::size_t)>& progress,
                                        Problem& problem);
@@ -86,6 +87,8 @@ class Registry {
   void read(ubp_stats& stats) const;
   // Takes the records, sorted by time.
   std::vector<ubp_record> drain();
+  // What it did not get: how many, and each.
+  std::size_t problems(std::uint64_t id) const;
   std::optional<Problem> problem(std::uint64_t id, std::size_t index) const;
   // What waits for modules, though there are such as its name fits.
   std::vector<Problem> waiting(std::uint64_t id) const;

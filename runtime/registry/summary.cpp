@@ -98,6 +98,11 @@ void Registry::read(ubp_stats& stats) const {
   stats.optimised_hits = optimised.hits;
 }
 
+std::size_t Registry::problems(std::uint64_t id) const {
+  const Registration& registration = *registrations_.at(id);
+  return registration.forgiven.size() + registration.refused.size();
+}
+
 std::optional<Problem> Registry::problem(std::uint64_t id, std::size_t index) const {
   const Registration& registration = *registrations_.at(id);
   if (index < registration.forgiven.size()) return problem_of(registration.forgiven[index]);

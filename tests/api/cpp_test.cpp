@@ -61,6 +61,47 @@ TEST_CASE("a Result prints what it is") {
   CHECK(std::string(doctest::toString(ubp::Probe::create("libc:malloc")).c_str()) == "a value");
 }
 
+TEST_CASE("a program's maps, as values of C++") {
+  const auto session = ubp::Session::start();
+  const auto probe = ubp::Probe::create(
+      "libfx_target:target_add { @n = count(); @by[arg0, \"key\"] = sum(arg1); @h = hist(arg0); printf(\"%d;\", arg0); }");
+  REQUIRE_MESSAGE(probe, probe.error().text());
+  CHECK(probe->map("@n")->empty());
+  CHECK(probe->map("@n")->number() == 0);
+  for (const long value : {1L, 2L, 2L}) target_add(value, 10);
+  CHECK(probe->map("@n")->number() == 3);
+  const ubp::Map by = probe->map("@by").value();
+  CHECK(by.size() == 2);
+  CHECK(by.number(2, "key") == 20);
+  CHECK(by.number(2, std::string("key")) == 20);
+  CHECK(by.number(3, "key") == 0);
+  CHECK(by.find(2) == nullptr);
+  CHECK(by.find(2, "other") == nullptr);
+  REQUIRE(by.find(1, "key") != nullptr);
+  CHECK(by.find(1, "key")->keys == std::vector<ubp::Value>{1, "key"});
+  CHECK(by.text(1, "key").empty());
+  long sum = 0;
+  for (const ubp::MapEntry& entry : by) sum += entry.number();
+  CHECK(sum == 30);
+  const ubp::Map histogram = probe->map("@h").value();
+  REQUIRE(histogram.find() != nullptr);
+  CHECK(histogram.find()->count == 3);
+  CHECK(histogram.find()->buckets.size() == 2);
+  CHECK(histogram.find()->aggregate == UBP_AGGREGATE_HIST);
+  CHECK(probe->drain_text().value() == "1;2;2;");
+  CHECK(probe->drain_text().value().empty());
+  CHECK(probe->map("@none").status() == UBP_E_NOT_FOUND);
+  CHECK(ubp::Value(5u) == ubp::Value(5L));
+  CHECK(ubp::Value(5) != ubp::Value("5"));
+  CHECK(std::string(doctest::toString(ubp::Value("a")).c_str()) == "\"a\"");
+  CHECK(std::string(doctest::toString(ubp::Value(-5)).c_str()) == "-5");
+  const auto mistaken = ubp::Probe::create("libfx_target:target_add {\n @n = cuont(); }");
+  REQUIRE(!mistaken);
+  CHECK(mistaken.status() == UBP_E_SPEC);
+  CHECK(mistaken.error().line == 2);
+  CHECK(mistaken.error().column != 0);
+}
+
 TEST_CASE("a count: by specification, by symbol, by address") {
   const auto session = ubp::Session::start();
   REQUIRE(session);

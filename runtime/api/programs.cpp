@@ -1,0 +1,211 @@
+// See programs.h.
+#include "runtime/api/programs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "runtime/program/checked.h"
+#include "runtime/report/report.h"
+
+namespace ubp::runtime {
+namespace {
+
+using language::Item;
+using program::Diagnostic;
+using program::Program;
+
+program::ReaderOptions reader_options(const program::Sources& sources, const Program& program) {
+  program::ReaderOptions options;
+  options.sources = sources;
+  options.most_file_bytes = program.analysis().config.max_cat_bytes;
+  return options;
+}
+
+// A line of the text with what it imports, as one of the file that it stands in. Returns that file, where it is
+// another.
+std::string place_line(const program::Sources& sources, language::Position& position) {
+  const auto [name, line] = sources.of(position.line);
+  position.line = line;
+  return name != sources.name() ? std::string(name) : "";
+}
+
+// By their handles. Never destroyed: hits run them to the very end.
+std::map<std::uint64_t, std::unique_ptr<OwnProgram>>& programs() {
+  static auto& all = *new std::map<std::uint64_t, std::unique_ptr<OwnProgram>>;
+  return all;
+}
+
+// The items of one block, or the bare ones, and whatever excludes some of them.
+std::vector<Item> items_of(const std::vector<Item>& all, std::uint32_t probe) {
+  std::vector<Item> items;
+  for (const Item& item : all) {
+    if (item.probe == probe || (item.exclude && !items.empty())) items.push_back(item);
+  }
+  return items;
+}
+
+// "uprobe:libc:malloc", with the module as it was typed.
+program::PointName name_of(const NamedPoint& point, const Item& item) {
+  program::PointName name{point.point, {}, {}};
+  const std::string probe = fmt::format("{}:{}:{}", language::kind_name(item.kind),
+                                        item.module.empty() ? point.module : item.module, point.symbol);
+  probe.copy(name.probe, sizeof name.probe - 1);
+  point.symbol.copy(name.function, sizeof name.function - 1);
+  return name;
+}
+
+Request request_of(Program* program, std::uint32_t probe, const std::vector<Item>& items, const Request& bare) {
+  if (probe == language::kBare) return bare;
+  Request request;
+  request.forgives_missing = bare.forgives_missing;
+  request.is_environment = bare.is_environment;
+  request.action = {ActionKind::kCall, program->function(probe), program, {}};
+  request.action.needs.reads = program->reads_registers(probe);
+  if (program->analysis().uses_names) {
+    request.name_points = [program, items](const std::vector<NamedPoint>& points) {
+      std::vector<program::PointName> names;
+      names.reserve(points.size());
+      for (const NamedPoint& point : points) names.push_back(name_of(point, items[point.item]));
+      program->add_names(std::move(names));
+    };
+  }
+  return request;
+}
+
+// What a program that is gone leaves to say.
+void say_rest(OwnProgram& own) {
+  report::error_stream().write(own.reader.events());
+  for (const Diagnostic& error : run_time_errors(own.program->analysis(), own.program->place(), false))
+    say(report::Level::kWarning, fmt::format("{}: {}", own.sources.place(error.span), error.message));
+}
+
+}  // namespace
+
+ReadText read_text(std::string_view name, std::string_view own, const program::Inputs& inputs,
+                   const program::Session* session) {
+  ReadText read;
+  std::vector<Diagnostic>& diagnostics = read.diagnostics;
+  read.text = session != nullptr ? std::string(own) : program::with_sources(name, own, {}, diagnostics);
+  if (!diagnostics.empty()) return read;
+  auto checked = program::check(read.text, inputs, diagnostics);
+  if (!checked) return read;
+  if (checked->is_empty()) {
+    diagnostics = {{{{1, 1}, {0, 0}}, "no probe given; nothing is probed", "try 'libc:malloc'"}};
+    return read;
+  }
+  read.items = std::move(checked->items);
+  if (session == nullptr && read.text != own) {
+    const program::Sources sources{std::string(name), read.text};
+    for (Item& item : read.items) {
+      place_line(sources, item.position);
+      place_line(sources, item.target_position);
+    }
+  }
+  read.is_good = true;
+  if (checked->tree.probes.empty()) return read;
+  read.program = Program::compile(std::move(checked->tree), std::move(checked->analysis), diagnostics, session);
+  read.is_good = read.program != nullptr;
+  return read;
+}
+
+Problem problem_of(const Diagnostic& diagnostic, std::string_view name, std::string_view text) {
+  Problem problem{UBP_E_SPEC, diagnostic.span.begin, 0, 0, "", "", diagnostic.message, diagnostic.hint};
+  const std::string file = place_line({std::string(name), text}, problem.position);
+  if (!file.empty()) problem.message += fmt::format(" (in {})", file);
+  if (diagnostic.span.end.line == 0) return problem;
+  problem.end = diagnostic.span.end;
+  problem.end.line += problem.position.line - diagnostic.span.begin.line;
+  problem.excerpt = program::excerpt(text, diagnostic.span);
+  return problem;
+}
+
+OwnProgram::OwnProgram(std::string_view text, std::unique_ptr<Program> its_program)
+    : sources(kTextName, text),
+      program(std::move(its_program)),
+      reader(program->analysis(), program->place().maps(), program->place().machine(),
+             reader_options(sources, *program)) {}
+
+std::optional<std::vector<std::uint64_t>> prepare(const std::vector<Item>& items, Program* program, const Request& bare,
+                                                  bool has_bare, std::optional<std::uint32_t> module,
+                                                  const std::function<void(std::size_t)>& progress, Problem& problem) {
+  Registry& registry = interface().registry;
+  std::vector<std::uint32_t> groups;  // in the order of their first items
+  if (has_bare) groups.push_back(language::kBare);
+  for (const Item& item : items) {
+    const bool is_known = std::find(groups.begin(), groups.end(), item.probe) != groups.end();
+    if (!is_known && !item.exclude) groups.push_back(item.probe);
+  }
+  if (groups.empty() && !items.empty()) groups.push_back(language::kBare);  // exclusions alone
+  if (groups.size() > 1 && registry.config().probepoints == 0) {
+    ProbepointsConfig config = registry.config();  // the first group is not all that the table is to hold
+    config.probepoints = std::uint32_t{1} << 20;
+    registry.configure(config);
+  }
+  std::vector<std::uint64_t> ids;
+  for (const std::uint32_t group : groups) {
+    std::vector<Item> its = items_of(items, group);
+    const Request request = request_of(program, group, its, bare);
+    const auto id = registry.prepare(std::move(its), module, request, progress, problem);
+    if (!id) {
+      std::vector<Operation> operations;
+      operations.reserve(ids.size());
+      for (const std::uint64_t prepared : ids) operations.push_back({Operation::kUnregister, prepared});
+      registry.apply(operations);  // nothing of them is armed
+      return std::nullopt;
+    }
+    ids.push_back(*id);
+  }
+  return ids;
+}
+
+void keep(std::uint64_t id, std::unique_ptr<OwnProgram> own) { programs().insert_or_assign(id, std::move(own)); }
+
+OwnProgram* program_of(std::uint64_t id) {
+  const auto found = programs().find(id);
+  return found != programs().end() ? found->second.get() : nullptr;
+}
+
+std::vector<std::uint64_t> registrations_of(std::uint64_t id) {
+  std::vector<std::uint64_t> ids{id};
+  if (const OwnProgram* const own = program_of(id)) ids.insert(ids.end(), own->blocks.begin(), own->blocks.end());
+  return ids;
+}
+
+std::optional<std::string> apply(std::span<const Operation> operations) {
+  Registry& registry = interface().registry;
+  const auto goes = [&](std::uint64_t id) {
+    return std::any_of(operations.begin(), operations.end(), [&](const Operation& operation) {
+      return operation.kind == Operation::kUnregister && operation.id == id;
+    });
+  };
+  for (const Operation& operation : operations) {
+    OwnProgram* const own = operation.kind == Operation::kRegister ? program_of(operation.id) : nullptr;
+    if (own == nullptr || goes(operation.id)) continue;
+    own->has_begun = true;
+    own->program->run(language::Probe::Event::kBegin);
+  }
+  auto denied = registry.apply(operations);
+  for (auto entry = programs().begin(); entry != programs().end();) {
+    OwnProgram& own = *entry->second;
+    if (registry.is_known(entry->first)) {
+      ++entry;
+      continue;
+    }
+    if (own.has_begun && !denied) {
+      own.program->close();
+      own.program->run(language::Probe::Event::kEnd);
+      say_rest(own);
+    }
+    entry = programs().erase(entry);
+  }
+  return denied;
+}
+
+void set_up_programs_in_child() {
+  for (auto& [id, own] : programs()) own->reader.restart();
+}
+
+}  // namespace ubp::runtime

@@ -123,3 +123,16 @@ TEST_CASE("budgets, asked for in UBP's own language: a compiled program looks, t
   REQUIRE(bytes.find() != nullptr);
   for (const ubp_bucket& bucket : bytes.find()->buckets) CHECK(bucket.last <= 1 << 20);
 }
+
+TEST_CASE("fault injection: the second fopen fails, and the program goes on") {
+  const auto session = ubp::Session::start();
+  REQUIRE(session);
+  const auto probe = ubp::Probe::create("libc:fopen { if (++@n == 2) { override(0); } }");
+  REQUIRE_MESSAGE(probe, probe.error().text());
+  std::FILE* const first = std::fopen("/etc/passwd", "re");
+  std::FILE* const second = std::fopen("/etc/passwd", "re");
+  CHECK(first != nullptr);
+  CHECK(second == nullptr);
+  if (first != nullptr) std::fclose(first);
+  CHECK(probe->map("@n")->number() == 2);
+}

@@ -64,6 +64,7 @@ Request request_of(Program* program, std::uint32_t probe, const std::vector<Item
   request.is_environment = bare.is_environment;
   request.action = {ActionKind::kCall, program->function(probe), program, {}};
   request.action.needs.reads = program->reads_registers(probe);
+  request.action.needs.overrides = program->overrides(probe);
   if (program->analysis().uses_names) {
     request.name_points = [program, items](const std::vector<NamedPoint>& points) {
       std::vector<program::PointName> names;

@@ -219,11 +219,16 @@ void Run::end() {
   }
 }
 
-// Commands of the program's own are not run unasked.
+// What changes the command, or runs others, is not done unasked.
 bool is_allowed(const Compiled& compiled, const RunOptions& options) {
   for (const program::Event& event : compiled.analysis.events) {
     if (event.kind != program::Event::Kind::kCommand || options.is_unsafe) continue;
     say(compiled, {event.span, "system() is an unsafe function being used in safe mode", "ubp run --unsafe"});
+    return false;
+  }
+  for (const language::Span& span : compiled.analysis.overrides) {
+    if (span.begin.line == 0 || options.is_unsafe) continue;
+    say(compiled, {span, "override() is an unsafe function being used in safe mode", "ubp run --unsafe"});
     return false;
   }
   return true;

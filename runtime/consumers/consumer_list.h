@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "runtime/include/ubp.h"
+#include "runtime/trap/hit.h"
 #include "runtime/trap/trap_state.h"
 
 namespace ubp::runtime {
@@ -60,3 +61,19 @@ struct ubp_context {
 static_assert(sizeof(ubp_context) == sizeof(ubp::runtime::DetourSave::context));
 static_assert(offsetof(ubp_context, task) == ubp::runtime::kContextTask * sizeof(void*));
 static_assert(offsetof(ubp_context, consumer) == ubp::runtime::kContextConsumer * sizeof(void*));
+
+namespace ubp::runtime {
+
+// Ends the call whose first instruction the hit is at, once all of its consumers have run: it returns this value.
+// False: the probe has not asked for that, or another consumer of the hit was first.
+[[gnu::always_inline]] inline bool override_call(const ubp_context& hit, std::uint64_t value) {
+  if (!hit.consumer->action.needs.overrides) return false;
+  trap::Continuation* const next = hit.save == nullptr ? &trap::continuation(hit.registers) : nullptr;
+  std::uint64_t& is_overridden = next != nullptr ? next->is_overridden : hit.save->is_overridden;
+  if (is_overridden != 0) return false;
+  (next != nullptr ? next->returned : hit.save->returned) = value;
+  is_overridden = 1;
+  return true;
+}
+
+}  // namespace ubp::runtime

@@ -110,3 +110,7 @@ ubp_status ubp_context_set_register(const ubp_context* context, ubp_register_id 
   *place = value;
   return UBP_OK;
 }
+
+ubp_status ubp_context_return(const ubp_context* context, uint64_t value) {
+  return override_call(*context, value) ? UBP_OK : UBP_E_REFUSED;
+}

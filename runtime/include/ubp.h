@@ -131,7 +131,8 @@ enum {
   UBP_PROBE_IGNORE_MISSING = 1u << 4, /* items that are not found are left out; ubp_probe_refusal() lists them */
   UBP_PROBE_SSE_ONLY = 1u << 5,       /* of those registers it touches xmm0 to xmm15 alone, by no AVX instruction */
   UBP_PROBE_NO_REGISTERS = 1u << 6,   /* the consumer reads no register, flags or argument of the hit: they read as 0 */
-  UBP_PROBE_RECORD = 1u << 7          /* no consumer: each hit is recorded with its time, for ubp_drain() */
+  UBP_PROBE_RECORD = 1u << 7,         /* no consumer: each hit is recorded with its time, for ubp_drain() */
+  UBP_PROBE_OVERRIDE = 1u << 8        /* the consumer may use ubp_context_return(): only at functions' entries */
 };
 
 /* One hit of a probe with UBP_PROBE_RECORD. */
@@ -414,6 +415,13 @@ ubp_probe* ubp_context_probe(const ubp_context* context);
 /* Changes a general register before the instruction runs. Returns UBP_OK; UBP_E_INVALID: no such register, or UBP_RSP;
  * UBP_E_REFUSED: the probe was registered without UBP_PROBE_MODIFY. */
 ubp_status ubp_context_set_register(const ubp_context* context, ubp_register_id id, uint64_t value);
+/* Ends the call at whose first instruction the hit is: when all consumers of the hit have run, the function returns to
+ * its caller at once, with value in rax and every other register as it is; none of its instructions are executed. The
+ * hit counts as any other. value: what the function returns, extended to 64 bits; not for functions that return more
+ * than rax holds, such as structures and floating-point numbers. Of several consumers, programs included, the one that
+ * was registered first and calls this decides. Returns UBP_OK; UBP_E_REFUSED: the probe was registered without
+ * UBP_PROBE_OVERRIDE, or the call is over already. */
+ubp_status ubp_context_return(const ubp_context* context, uint64_t value);
 
 #ifdef __cplusplus
 }

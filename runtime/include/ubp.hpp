@@ -172,6 +172,21 @@ class Hit {
   ubp_probe* probe() const { return ubp_context_probe(context_); }
   // Returns UBP_OK; UBP_E_INVALID: no such register, or UBP_RSP; UBP_E_REFUSED: the probe was created without UBP_PROBE_MODIFY.
   ubp_status set_register(ubp_register_id id, std::uint64_t value) const { return ubp_context_set_register(context_, id, value); }
+  // Ends the call: the function returns value at once, an integer, enumeration or pointer as it is declared. Returns UBP_OK;
+  // UBP_E_REFUSED: the probe was created without UBP_PROBE_OVERRIDE, or an earlier consumer has ended it. See
+  // ubp_context_return().
+  template <typename T>
+  ubp_status return_early(T value) const {
+    static_assert(std::is_integral_v<T> || std::is_enum_v<T> || std::is_pointer_v<T> || std::is_null_pointer_v<T>,
+                  "a result in a general register");
+    if constexpr (std::is_null_pointer_v<T>) {
+      return ubp_context_return(context_, 0);
+    } else if constexpr (std::is_pointer_v<T>) {
+      return ubp_context_return(context_, reinterpret_cast<std::uint64_t>(value));
+    } else {
+      return ubp_context_return(context_, static_cast<std::uint64_t>(value));
+    }
+  }
   const ubp_context* context() const { return context_; }
 
  private:

@@ -17,6 +17,12 @@ namespace {
 constexpr std::size_t kTaskInSave = offsetof(DetourSave, context) + offsetof(ubp_context, task);
 constexpr std::size_t kConsumerInSave = offsetof(DetourSave, context) + offsetof(ubp_context, consumer);
 
+// What calls clobber but rax and rcx, and what they keep but r15 and rsp.
+constexpr int kClobbered[] = {Xbyak::Operand::RDX, Xbyak::Operand::RSI, Xbyak::Operand::RDI, Xbyak::Operand::R8,
+                              Xbyak::Operand::R9,  Xbyak::Operand::R10, Xbyak::Operand::R11};
+constexpr int kKept[] = {Xbyak::Operand::RBX, Xbyak::Operand::RBP, Xbyak::Operand::R12, Xbyak::Operand::R13,
+                         Xbyak::Operand::R14};
+
 std::size_t in_save(int reg) {
   return offsetof(DetourSave, registers) + static_cast<std::size_t>(reg) * sizeof(std::uint64_t);
 }
@@ -88,8 +94,6 @@ void DetourAssembler::restore_floating(const DetourConsumers& consumers) {
 // Saves all, counts, marks the task, calls the consumers and restores all. It is on the task's own stack in between.
 // The stack pointer is kept in r15: through memory, it would tie each hit to the one before.
 BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
-  const Reg64 call_clobbered[] = {rdx, rsi, rdi, r8, r9, r10, r11};  // but rax and rcx
-  const Reg64 call_kept[] = {rbx, rbp, r12, r13, r14};               // but r15 and rsp
   const ActionNeeds& needs = consumers.needs;
   start_block();
   Label slow;
@@ -105,9 +109,9 @@ BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
   mov(ptr[rcx + offsetof(DetourSave, status)], rax);
   mov(rax, thread(storage_.rcx));
   mov(ptr[rcx + in_save(rcx.getIdx())], rax);
-  for (const Reg64& reg : call_clobbered) save(reg, rcx);
+  for (const int reg : kClobbered) save(Reg64(reg), rcx);
   if (needs.reads) {
-    for (const Reg64& reg : call_kept) save(reg, rcx);
+    for (const int reg : kKept) save(Reg64(reg), rcx);
   }
   save(rsp, rcx);
   save(r15, rcx);
@@ -136,6 +140,7 @@ BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
   leave_blank(Blank::kCounter);
   holds(kCounted);
   mov(qword[rsi + offsetof(TaskState, fast)], 0);
+  if (needs.overrides) mov(qword[rsp + offsetof(DetourSave, is_overridden)], 0);
   mov(eax, thread(consumers.error));
   mov(saved(offsetof(DetourSave, error)), eax);
   const bool disables = needs.all_fp && consumers.cancel != 0;  // others call nothing that could be cancelled
@@ -167,6 +172,7 @@ BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
   jnz(next, T_SHORT);
   L(none);
   holds_no_longer(kUnconsumed);
+  if (needs.overrides) holds(kOverrides);
 
   Label is_same_error, was_disabled;
   mov(eax, saved(offsetof(DetourSave, error)));
@@ -192,6 +198,17 @@ BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
   leave_blank(Blank::kToLate);
 
   code_.resume = static_cast<std::uint16_t>(getSize());
+  if (needs.overrides) {
+    cmp(qword[rsp + offsetof(DetourSave, is_overridden)], 0);
+    jne(getCurr());
+    leave_blank(Blank::kToReturn);
+  }
+  load_all(consumers, false);
+  return finish_block();
+}
+
+// Gives the thread all that was saved, and its stack. returns: but for what the call returns.
+void DetourAssembler::load_all(const DetourConsumers& consumers, bool returns) {
   if (consumers.is_inside) {
     Label is_clear;
     test(dword[rsp + offsetof(DetourSave, rflags)], kDirectionFlag);
@@ -202,22 +219,25 @@ BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
   mov(rax, saved(offsetof(DetourSave, status)));
   add(al, 0x7f);  // sets OF as it was
   sahf();
-  for (const Reg64& reg : call_clobbered) load(reg, rsp);
-  if (needs.modifies) {
-    for (const Reg64& reg : call_kept) load(reg, rsp);
+  for (const int reg : kClobbered) load(Reg64(reg), rsp);
+  if (consumers.needs.modifies) {
+    for (const int reg : kKept) load(Reg64(reg), rsp);
   }
-  load(rax, rsp);
+  if (returns) {
+    mov(rax, saved(offsetof(DetourSave, returned)));
+  } else {
+    load(rax, rsp);
+  }
   mov(rcx, rsp);
   holds(kSaveInRcx);
   mov(rsp, r15);
   load(r15, rcx);
   load(rcx, rcx);
-  return finish_block();
 }
 
 // A signal was put off: an int3 calls its handler, and the hit goes on from there. If there is none any more, sets the
-// thread's mask as it was. rsi: the task's state.
-BlockCode DetourAssembler::late(const BlockCode& first) {
+// thread's mask as it was. rsi: the task's state. Behind it, where consumers may end the call: its return.
+BlockCode DetourAssembler::late(const BlockCode& first, const DetourConsumers& consumers) {
   const std::uint16_t before = first.block.at(first.resume);
   start_block();
   Label deliver;
@@ -238,6 +258,12 @@ BlockCode DetourAssembler::late(const BlockCode& first) {
   mov(qword[rsi + offsetof(TaskState, has_deferred)], 0);
   jmp(getCurr(), T_NEAR);
   leave_blank(Blank::kToResume);
+  if (!consumers.needs.overrides) return finish_block();
+  const auto leave = static_cast<std::uint16_t>(getSize());
+  load_all(consumers, true);
+  note(kReturns);
+  ret();
+  code_.leave = leave;
   return finish_block();
 }
 

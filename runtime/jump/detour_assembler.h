@@ -30,6 +30,7 @@ enum class Blank : std::uint8_t {
   kAction,     // the counter of the only action
   kToLate,     // a jump's displacement to the late block,
   kToResume,   // and back
+  kToReturn,   // likewise: to where a call that is over returns, in the late block
 };
 
 // A block as it was assembled.
@@ -42,6 +43,7 @@ struct BlockCode {
   };
   std::vector<Hole> holes;
   std::uint16_t resume = 0;  // where the late block goes on: bytes from this block's begin
+  std::uint16_t leave = 0;   // of a late block, likewise: where a call returns that is over
 };
 
 class DetourAssembler : public Xbyak::CodeGenerator {
@@ -57,7 +59,7 @@ class DetourAssembler : public Xbyak::CodeGenerator {
   BlockCode record();
   // Counts, and calls the consumers; and what belongs to that, behind the copies.
   BlockCode consumers(const DetourConsumers& consumers);
-  BlockCode late(const BlockCode& first);
+  BlockCode late(const BlockCode& first, const DetourConsumers& consumers);
 
   // Puts a detour together, to run at an address.
   void start_at(std::uint64_t address);
@@ -117,6 +119,7 @@ class DetourAssembler : public Xbyak::CodeGenerator {
 
   void slow_way(Xbyak::Label& slow);
   void enter(const Xbyak::Label& slow);
+  void load_all(const DetourConsumers& consumers, bool returns);
   void save_floating(const DetourConsumers& consumers);
   void restore_floating(const DetourConsumers& consumers);
   void call_with_save(std::uint64_t function);

@@ -33,8 +33,8 @@ const DetourWriter::Shape& DetourWriter::shape_of(const DetourPlan& plan, const 
   const ActionNeeds needs = acts ? consumers->needs : ActionNeeds{};
   const ActionKind kind = acts ? needs.block : ActionKind::kCount;
   const bool calls = kind == ActionKind::kCall, records = kind == ActionKind::kRecord;
-  const unsigned key = bits(
-      {calls, records, by_segment, acts && consumers->is_inside, needs.reads, needs.modifies, needs.xmm, needs.all_fp});
+  const unsigned key = bits({calls, records, by_segment, acts && consumers->is_inside, needs.reads, needs.modifies,
+                             needs.xmm, needs.all_fp, needs.overrides});
   std::unique_ptr<const Shape>& kept = shapes_[key];
   if (kept != nullptr) return *kept;
   auto shape = std::make_unique<Shape>();
@@ -42,7 +42,7 @@ const DetourWriter::Shape& DetourWriter::shape_of(const DetourPlan& plan, const 
                  : calls      ? assembler_->consumers(*consumers)
                  : by_segment ? *by_segment_
                               : assembler_->count(false);
-  if (calls) shape->late = assembler_->late(shape->first);
+  if (calls) shape->late = assembler_->late(shape->first, *consumers);
   shape->stages.first = shape->first.block;
   shape->stages.late = shape->late.block;
   shape->stages.later = &later_->block;
@@ -88,6 +88,7 @@ void DetourWriter::write(std::span<std::uint8_t> out, DetourInfo& info, const De
         case Blank::kAction: return consumers->needs.counter;
         case Blank::kToLate: return head + info.late - end;
         case Blank::kToResume: return resume - end;
+        case Blank::kToReturn: return head + info.late + shape.late.leave - end;
       }
       return 0;
     };

@@ -81,6 +81,9 @@ class Plan {
   template <typename Refuse>
   void refuse_points(const Refuse& refuse);
 
+  // From here on only the entries of functions are found, named as such; all else is refused.
+  void want_calls() { wants_calls_ = true; }
+
   const std::vector<language::Item>& items() const { return items_; }
   std::vector<Probe>& probes() { return probes_; }
   // Sorted by address, no two alike.
@@ -108,6 +111,7 @@ class Plan {
                      std::uint64_t high, Found& found);
   void add_decoded(std::uint32_t module, const symbols::Function& function, const decoder::Decoded& decoded,
                    const std::uint8_t* bytes, Found& found) const;
+  bool is_called(const symbols::Function& function, std::uint32_t offset, const Found& found) const;
   void refuse(std::uint32_t module, const symbols::Function* function, std::uint64_t address, std::string reason,
               Found& found, bool misplaced = false) const;
   std::optional<std::string> module_problem(std::uint32_t module) const;
@@ -129,7 +133,8 @@ class Plan {
   std::vector<bool> matched_;  // by item: it has found something
   std::vector<Mistake> waiting_;
   std::optional<std::uint32_t> only_module_;  // where resolving looks
-  std::uint32_t first_point_ = 0;             // number of points_[0]
+  bool wants_calls_ = false;
+  std::uint32_t first_point_ = 0;  // number of points_[0]
   std::int64_t decode_ns_ = 0;
 };
 

@@ -50,11 +50,22 @@ void Plan::refuse(std::uint32_t module, const Function* function, std::uint64_t 
   found.refused.push_back({found.item, module, address, std::move(symbol), std::move(reason), misplaced});
 }
 
+// Whether an instruction is one that calls of the function begin with. Where only the call frame information knows of
+// it, that may be a part that another function jumps to; so is one that the compiler names so.
+bool Plan::is_called(const Function& function, std::uint32_t offset, const Found& found) const {
+  return offset == 0 && items_[found.item].kind == language::Kind::kEntry && function.has_symbol() &&
+         function.symbol().find(".cold") == std::string_view::npos;
+}
+
 void Plan::add_decoded(std::uint32_t module, const Function& function, const decoder::Decoded& decoded,
                        const std::uint8_t* bytes, Found& found) const {
   const std::uint64_t address = function.address + decoded.offset;
   if (decoded.instruction.route == decoder::Route::kRefused) {
     refuse(module, &function, address, reason_text(Reason::kInstruction, decoded.instruction.refusal, ""), found);
+    return;
+  }
+  if (wants_calls_ && !is_called(function, decoded.offset, found)) {
+    refuse(module, &function, address, reason_text(Reason::kNotCalled, decoder::Refusal::kNone, ""), found);
     return;
   }
   if (modules_.is_own_text(address + modules_.all()[module].bias)) {

@@ -45,6 +45,10 @@ std::string reason_text(Reason reason, decoder::Refusal instruction, std::string
       code = "rseq";
       sentence = "inside a restartable sequence, which a trap would abort every time";
       break;
+    case Reason::kNotCalled:
+      code = "not-called";
+      sentence = "a call can be overridden only where a function's symbol says that it is called";
+      break;
     case Reason::kNoRoom:
       code = "no-room";
       sentence =

@@ -31,6 +31,7 @@ void Analyser::run() {
   constexpr int kMostPasses = 100;  // each widens something; types are small
   out_.facts.resize(program_.nodes);
   out_.reads_registers.resize(program_.probes.size());
+  out_.overrides.resize(program_.probes.size(), {{0, 0}, {0, 0}});
   const char* const time_map = std::getenv("BPFTRACE_DUMMY_TS_MAP");
   for (int pass = 0; pass < kMostPasses; ++pass) {
     changed_ = false;

@@ -96,6 +96,12 @@ Type Analyser::call(const Node& node) {
         need_number(*child, "a status");
       }
       return void_type();
+    case Function::kOverride:
+      expression(*node.children[0]);
+      need_number(*node.children[0], "what a call returns");
+      need_hit(node, "override()");
+      if (out_.overrides[probe_].begin.line == 0) out_.overrides[probe_] = node.span;
+      return void_type();
     case Function::kReg:
       if (is_kept_by_calls(register_of(node.children[0]->text))) out_.reads_registers[probe_] = true;
       if (node.children[0]->kind != NodeKind::kString || register_of(node.children[0]->text) < 0)

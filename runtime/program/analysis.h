@@ -76,8 +76,9 @@ struct Analysis {
   std::vector<Type> variables;
   std::vector<Event> events;
   std::vector<Site> sites;
-  std::vector<bool> reads_registers;  // by probe: those that a call keeps
-  bool uses_names = false;            // `probe` or `func`
+  std::vector<bool> reads_registers;      // by probe: those that a call keeps
+  std::vector<language::Span> overrides;  // by probe: its first override(); line 0: it has none
+  bool uses_names = false;                // `probe` or `func`
   Config config;
   std::uint32_t time_map = kNone;       // tests only: tseries() takes the time from this map
   std::vector<Diagnostic> diagnostics;  // errors first

@@ -284,6 +284,11 @@ void Assembler::call(const Node& node) {
       mov(rsi, rax);
       invoke(&close_gate);
       return jmp(end_, T_NEAR);
+    case Function::kOverride:
+      value(*node.children[0]);
+      mov(rdi, rbx);
+      mov(rsi, rax);
+      return invoke(&override_result);
     default:
       return row->function > Function::kReg ? call_of_text(node, row->function) : call_of_map(node, row->function);
   }

@@ -53,6 +53,7 @@ enum class Function : std::uint8_t {
   kHasKey,
   kFindKey,
   kExit,
+  kOverride,
   kStr,
   kReg,
   kCompare,  // strncmp()

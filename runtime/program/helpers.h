@@ -13,6 +13,7 @@ namespace ubp::program {
 void count_filtered(const ubp_context* context);
 void count_dropped(const ubp_context* context);
 void close_gate(Run* run, std::uint64_t status);  // exit()
+void override_result(Run* run, std::uint64_t value);
 // Behind a block: runs those of the machine's intervals whose time has come. No thread does it.
 void look_after_intervals(const ubp_context* context, Machine* machine);
 

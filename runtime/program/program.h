@@ -43,6 +43,7 @@ class Program {
   // The machine code of all of them.
   std::span<const std::uint8_t> code() const { return {static_cast<const std::uint8_t*>(code_), code_bytes_}; }
   bool reads_registers(std::size_t probe) const { return analysis_.reads_registers[probe]; }
+  bool overrides(std::size_t probe) const { return analysis_.overrides[probe].begin.line != 0; }
 
   // Runs the blocks of begin, or of end, in this thread, in the order of the text; those of end once, in whatever
   // process.

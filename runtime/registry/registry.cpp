@@ -12,6 +12,7 @@
 #include "runtime/report/report.h"
 #include "runtime/symbols/while_modules_stay.h"
 #include "runtime/trap/task.h"
+#include "runtime/trap/translate.h"
 #include "runtime/trap/trap_state.h"
 #include "xol/assert.h"
 
@@ -113,6 +114,14 @@ std::optional<std::uint64_t> Registry::prepare_beside_modules(std::vector<langua
   }
   registration.plan = std::make_unique<plan::Plan>(*modules_, std::move(items), module);
   plan::Plan& plan = *registration.plan;
+  if (request.action.needs.overrides) {
+    if (trap::has_shadow_stack()) {
+      problem.status = UBP_E_REFUSED;
+      problem.message = "no call can be overridden where the processor keeps a shadow stack";
+      return std::nullopt;
+    }
+    plan.want_calls();
+  }
   if (auto wrong = judge(plan, registration, plan.resolve(progress))) {
     problem = std::move(*wrong);
     return std::nullopt;

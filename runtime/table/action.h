@@ -16,10 +16,11 @@ enum class ActionKind : std::uint8_t {
 
 // What one action, or all at a probepoint, ask for.
 struct ActionNeeds {
-  bool reads = false;     // They read the thread's registers. Without this, a register reads as 0.
-  bool modifies = false;  // They change the thread's registers.
-  bool xmm = false;       // Their code changes %xmm0 to %xmm15 or MXCSR.
-  bool all_fp = false;    // Their code may change any vector, mask or x87 state.
+  bool reads = false;      // They read the thread's registers. Without this, a register reads as 0.
+  bool modifies = false;   // They change the thread's registers.
+  bool xmm = false;        // Their code changes %xmm0 to %xmm15 or MXCSR.
+  bool all_fp = false;     // Their code may change any vector, mask or x87 state.
+  bool overrides = false;  // They may end the call at once. At functions' entries alone.
   // Which block of code a detour performs them by. kCall: the one that calls the list of consumers. kRecord: the one
   // that records by itself, possible only where that is the only action; `counter` is the index of that action's
   // counters.
@@ -30,10 +31,12 @@ struct ActionNeeds {
   // Whether a detour made for these does for the others.
   bool covers(const ActionNeeds& other) const {
     return (block == ActionKind::kCall || has_same_block(other)) && reads >= other.reads &&
-           modifies >= other.modifies && all_fp >= other.all_fp && (all_fp || xmm >= other.xmm);
+           modifies >= other.modifies && overrides >= other.overrides && all_fp >= other.all_fp &&
+           (all_fp || xmm >= other.xmm);
   }
   ActionNeeds operator|(const ActionNeeds& other) const {
-    return {reads || other.reads, modifies || other.modifies, xmm || other.xmm, all_fp || other.all_fp};
+    return {reads || other.reads, modifies || other.modifies, xmm || other.xmm, all_fp || other.all_fp,
+            overrides || other.overrides};
   }
 };
 

@@ -23,6 +23,8 @@ struct DetourSave {
   // What consumers are passed: consumers/consumer_list.h. Only the last word changes: the consumer that runs.
   std::uint64_t context[4];
   std::uint64_t counters;  // where the task's detours count; it never changes
+  // Of consumers that may: the call is over, and what it returns.
+  std::uint64_t is_overridden, returned;
   alignas(64) std::uint64_t masks[8];
   std::uint8_t vectors[2048];  // xmm, ymm or zmm, one behind the other
   std::uint8_t image[4672];    // FXSAVE's, and XSAVE's; its header is never written but by XSAVE, and begins as zeros

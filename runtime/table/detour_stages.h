@@ -25,6 +25,8 @@ enum Holds : std::uint16_t {
   kUnconsumed = 1 << 9,      // its consumers have not run, or it is not recorded
   kLeaves = 1 << 10,         // at an int3 that leaves the hit to the breakpoint tier
   kDelivers = 1 << 11,       // at the int3 of a signal that was put off (trap/consume.h)
+  kOverrides = 1 << 12,      // the DetourSave says whether the consumers, which have run, have ended the call
+  kReturns = 1 << 13,        // at the return of a call that they have ended
 };
 
 // From `begin` on, bytes from the block's own begin, until the next stage.

@@ -57,6 +57,15 @@ namespace ubp::trap {
   return is_consuming(task) && is_below(task, rsp) ? task : nullptr;
 }
 
+// A consumer has ended the call: the thread goes on in the function's caller, as behind a return. Atomic, since no
+// signal sees the task before it is unmarked.
+[[gnu::always_inline]] inline void end_call(Context* uc, Continuation& next) {
+  next.kind = TrapKind::kLeftSlot;
+  next.origin = *reinterpret_cast<const std::uint64_t*>(uc->rsp);
+  uc->rsp += sizeof(std::uint64_t);
+  uc->rax = next.returned;
+}
+
 [[gnu::always_inline]] inline void consume(Context* uc) {
   Continuation& next = continuation(uc);
   TaskState* const task = next.task;
@@ -72,8 +81,10 @@ namespace ubp::trap {
   static_assert(kTrapMark != runtime::kDetourMark);
   task->consumer.store(task->counters[point] << runtime::kMarkBits | kTrapMark, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the one in consumers/consumers.cpp
+  next.is_overridden = 0;
   g_process.upcalls.run_consumers(uc, task, point, false);
   next.consumed = kConsumed;
+  if (next.is_overridden != 0) end_call(uc, next);
   if (task->tid.load(std::memory_order_relaxed) == 0) [[unlikely]] {  // a forked child, whose states are wiped
     next.task = current_task(uc->rsp);
     next.is_mask_current = false;

@@ -29,6 +29,7 @@ struct Continuation {
   std::uint64_t returns_in_user_mode;  // 1: by XRSTOR and IRETQ; 0: by rt_sigreturn
   std::uint64_t scratch;               // where the store goes when there is none to make
   TaskState* task;
+  std::uint64_t is_overridden, returned;  // consumers have ended the call, which returns this
   std::uint64_t copy;    // in a detour, of the instruction at origin: where it is executed; 0: elsewhere
   std::uint32_t index;   // kHit: of the probepoint
   TrapKind kind;         // kHit, kLeftSlot, kAtBoundary

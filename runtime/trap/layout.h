@@ -49,7 +49,7 @@
 #define UBP_SIGINFO_CODE 8
 #define UBP_SI_KERNEL 0x80
 
-#define UBP_CONT_OFFSET (-96)
+#define UBP_CONT_OFFSET (-112)
 #define UBP_CONT_RIP 8
 #define UBP_CONT_RSP 16
 #define UBP_CONT_RCX 24

@@ -171,7 +171,14 @@ namespace ubp::trap {
   if (position.is(runtime::kDirectionSaved)) {
     uc->eflags = (uc->eflags & ~runtime::kDirectionFlag) | (save->rflags & runtime::kDirectionFlag);
   }
-  if (position.is(runtime::kCounted)) {
+  // The call is over, though the detour has not returned yet: the thread is in the caller.
+  const bool is_over = position.is(runtime::kReturns) || (position.is(runtime::kOverrides) && save->is_overridden != 0);
+  if (is_over) {
+    if (is_saved) uc->rax = save->returned;
+    const std::uint64_t caller = *reinterpret_cast<const std::uint64_t*>(uc->rsp);
+    uc->rsp += sizeof(std::uint64_t);
+    set_rip(uc, caller);
+  } else if (position.is(runtime::kCounted)) {
     resume_later(uc, position.rip, is_consumed ? kConsumed : kNotConsumed);
   } else {
     set_rip(uc, position.rip);

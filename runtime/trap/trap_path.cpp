@@ -307,12 +307,13 @@ UBP_RANGE(uncounted) Decision ubp_trap_decide(Context* uc) {
 // Range: pending. The hit is counted; finds where its displaced instruction is carried out.
 UBP_RANGE(pending) void ubp_trap_displace(Context* uc) {
   Continuation& next = continuation(uc);
-  const bool is_hit = next.kind == TrapKind::kHit;
   bool hits_again = false;
-  if (is_hit && g_process.table.points[next.index].has_consumers && next.consumed != kConsumed) [[unlikely]] {
+  if (next.kind == TrapKind::kHit && g_process.table.points[next.index].has_consumers && next.consumed != kConsumed)
+      [[unlikely]] {
     ubp_trap_consume(uc);
     hits_again = next.task == nullptr;  // a child that a consumer has forked, and that can have no state
   }
+  const bool is_hit = next.kind == TrapKind::kHit;  // and no consumer has ended the call
   next.store_address = address_of(&next.scratch);
   next.rsp = uc->rsp;
   next.rcx = uc->rcx;

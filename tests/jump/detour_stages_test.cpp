@@ -20,6 +20,8 @@ constexpr Scenario kScenarios[] = {
     {.name = "errno, MXCSR, not to be cancelled", .changes_errno = true, .is_disabled = true, .has_own_mxcsr = true},
     {.name = "a signal is put off", .defers = true},
     {.name = "a signal is put off, backwards", .changes_errno = true, .defers = true, .goes_backwards = true},
+    {.name = "the call is overridden", .changes_errno = true, .overrides = true},
+    {.name = "the call is overridden, a signal is put off", .defers = true, .overrides = true},
 };
 
 std::vector<Kind> kinds() {
@@ -44,6 +46,10 @@ std::vector<Kind> kinds() {
                       : floating == 1 ? ", SSE"
                       : floating == 2 ? ", XSAVE"
                                       : ", moves");
+        all.push_back(kind);
+        if (is_inside) continue;
+        kind.needs.overrides = true;
+        kind.name += ", override";
         all.push_back(kind);
       }
     }

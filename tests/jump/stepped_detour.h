@@ -32,6 +32,7 @@ struct Scenario {
   bool defers = false;          // a signal arrives in the middle of them
   bool has_own_mxcsr = false;   // the program does not round as others do
   bool goes_backwards = false;  // its direction flag is set
+  bool overrides = false;       // they end the call, where they may
 };
 
 // What kind of detour: of four instructions, the first one a probepoint.
@@ -87,6 +88,7 @@ class SteppedDetour {
   const std::uint64_t* save_mask() const;
   bool is_counted(std::uint32_t part) const;
   bool is_consumed() const;
+  bool is_over() const;
   std::uint64_t counter_of_part(std::uint32_t part) const;
 
   Kind kind_;

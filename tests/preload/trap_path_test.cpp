@@ -21,7 +21,8 @@ using namespace ubp::test;
 
 namespace {
 
-constexpr int kProbedInstructions = 10;  // of one call of `probed`, its leaf included
+constexpr std::uint64_t kProbedBytes = 26;  // of `probed`, without its leaf
+constexpr int kProbedInstructions = 10;     // of one call of `probed`, its leaf included
 
 struct Files {
   ScratchFolder folder;
@@ -146,6 +147,13 @@ class Injector {
     }
     return path;
   }
+  // Steps from the int3 at hand so many times, or until the task is back in `probed`: whether it is.
+  bool step_back(std::size_t steps) {
+    signal_ = tracee_.step(SIGTRAP);
+    for (; steps != 0 && signal_ == SIGTRAP && tracee_.registers().rip - probed_ >= kProbedBytes; --steps)
+      signal_ = tracee_.step();
+    return tracee_.registers().rip - probed_ < kProbedBytes;
+  }
   // Goes on with `signal` until the task is about to execute `address`; false when it meets an int3 first.
   bool run_to(std::uint64_t address, int signal) {
     tracee_.watch(address);
@@ -160,7 +168,8 @@ class Injector {
     signal_ = tracee_.go(signal);
   }
   void count_injection() { ++sent_; }
-  void go_on() { signal_ = tracee_.go(0); }
+  void go_on() { go_on_with(0); }
+  void go_on_with(int signal) { signal_ = tracee_.go(signal); }
 
  private:
   Tracee& tracee_;
@@ -202,9 +211,10 @@ struct Result {
 };
 
 // One signal at every instruction that any kind of hit passes.
-Result inject_everywhere(long calls, const std::string& lib) {
+Result inject_everywhere(long calls, const std::string& lib, const char* consumer = nullptr,
+                         const char* spec = nullptr) {
   const Files files;
-  Tracee tracee(calls, lib, files);
+  Tracee tracee(calls, lib, files, "never", consumer, spec);
   Injector injector(tracee);
   // Where probepoints earn slots for good, each passes that way once: not at all when the signals come.
   for (int hit = 0; std::getenv("UBP_TEST_XOL") != nullptr && hit < 16 * kProbedInstructions; ++hit) {
@@ -283,6 +293,28 @@ Result inject_two(long calls, std::size_t depth) {
       ++result.reached;
       injector.inject(SIGUSR2);
     }
+  }
+  result.failure = verdict(tracee, files, calls, injector.sent());
+  return result;
+}
+
+// A signal after every number of instructions behind the int3 of `spec`, which gets a consumer: needs no debug
+// register.
+Result inject_by_steps(long calls, const std::string& lib, const char* consumer, const char* spec) {
+  const Files files;
+  Tracee tracee(calls, lib, files, "never", consumer, spec);
+  Injector injector(tracee);
+  Result result;
+  for (int hit = 0; hit < 3; ++hit) injector.next_hit(), injector.go_on_with(SIGTRAP);  // the first ones make ready
+  for (bool is_back = false; !is_back && !injector.is_gone();) {
+    injector.next_hit();
+    is_back = injector.step_back(result.reached++);
+    tracee.stop_stepping();
+    injector.inject(SIGUSR1);
+  }
+  while (!injector.is_gone()) {
+    injector.next_hit();
+    if (!injector.is_gone()) injector.go_on_with(SIGTRAP);
   }
   result.failure = verdict(tracee, files, calls, injector.sent());
   return result;
@@ -441,6 +473,31 @@ TEST_CASE("signal_at_every_instruction_of_detour: with a consumer, whatever it d
   }
 }
 
+TEST_CASE("signal_at_every_instruction of a call that a consumer ends, in both tiers") {
+  if (lacks_debug_registers()) return;
+  for (const char* flags : {"256", "260", "262"}) {  // UBP_PROBE_OVERRIDE, with NO_FP, and MODIFY
+    CAPTURE(std::string(flags));
+    const Result detours = inject_into_detours(2000, library(), flags, "probed_leaf");
+    CHECK_MESSAGE(detours.failure == "", detours.failure);
+    MESSAGE(detours.reached << " of " << detours.wanted << " instructions of detours");
+    CHECK(detours.wanted > 40);
+    CHECK(detours.reached == detours.wanted);
+  }
+  const Result traps = inject_everywhere(1500, library(), "260", "probed_leaf");
+  CHECK_MESSAGE(traps.failure == "", traps.failure);
+  MESSAGE(traps.reached << " of " << traps.wanted << " instructions of the trap path");
+  CHECK(traps.wanted > 200);
+  CHECK(traps.reached * 100 >= traps.wanted * 90);
+}
+
+TEST_CASE("signal_at_every_instruction of a call that a consumer ends: by steps, in the trap path") {
+  const Result result = inject_by_steps(5000, library(), "260", "probed_leaf");
+  CHECK_MESSAGE(result.failure == "", result.failure);
+  MESSAGE(result.reached << " instructions");
+  CHECK(result.reached > 200);
+  CHECK(inject_by_steps(5000, control("no_translation"), "260", "probed_leaf").failure != "");
+}
+
 TEST_CASE("a second signal at every instruction on which the first one's handler is prepared") {
   if (lacks_debug_registers()) return;
   for (const std::size_t depth : {60, 150}) {
@@ -458,4 +515,5 @@ TEST_CASE("control: without the translation of interrupted contexts the same sig
   CHECK(inject_everywhere(800, control("no_translation")).failure != "");
   CHECK(inject_into_detours(800, control("no_translation")).failure != "");
   CHECK(inject_into_detours(800, control("no_translation"), "4", "probed").failure != "");
+  CHECK(inject_into_detours(800, control("no_translation"), "260", "probed_leaf").failure != "");
 }

@@ -291,6 +291,7 @@ Type Analyser::of_map(const Node& node, Function function) {
     return type;
   }
   Map& map = map_of(target);
+  map.is_cleared |= function == Function::kClear || function == Function::kZero || function == Function::kDelete;
   const bool needs_keys = function == Function::kLength || node.children.size() >= 2;
   if (needs_keys && !map.has_keys && !map.value.is(TypeKind::kNone)) {
     error(node.span, fmt::format("call to {}() expects a map with explicit keys (non-scalar map)", node.text));

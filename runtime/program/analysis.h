@@ -28,6 +28,7 @@ struct Map {
   Type key;          // kNone: it has none; several keys: a tuple
   Type value;
   std::uint64_t capacity = 0;
+  bool is_cleared = false;                   // its cells are set to zero somewhere: clear(), zero(), delete()
   bool evicts = false;                       // when it is full, a key that was not used lately makes room
   std::uint8_t power = 0;                    // of hist(), tseries(); see MapView
   std::int64_t low = 0, high = 0, step = 0;  // of lhist(), tseries()

@@ -82,6 +82,7 @@ void Assembler::begin(const language::Probe& probe) {
   test(rcx, rcx);
   jz(has_no_task);
   mov(ecx, ptr[rcx + offsetof(trap::TaskState, block)]);
+  inc(ecx);
   L(has_no_task);
   mov(in_run(offsetof(Run, shard)), rcx);
   const bool is_gated =

@@ -119,48 +119,73 @@ void change_wide(Run* run, const MapView& map, const std::uint64_t* key, const U
   if (old != 0) give_value(map, old);
 }
 
+// The shard that this run's task has for itself; null: it has none.
+std::uint64_t* own_shard(const Run* run, const MapView& map) {
+  if (map.own_cells == nullptr || run->shard == 0) return nullptr;
+  std::uint64_t*& own = map.own_cells[run->shard];
+  std::uint64_t& owned = map.header->owned_shards;
+  const std::uint64_t most = map.shard_mask - map.shared_mask;
+  if (own != nullptr || load(owned) >= most) return own;
+  const std::uint64_t number = __atomic_add_fetch(&owned, 1, __ATOMIC_RELAXED);  // a number
+  if (number <= most) own = cells_of(map, 1, map.shared_mask + number);
+  return own;
+}
+
+// An aggregation's cells.
+struct Cells {
+  std::uint64_t* cells = nullptr;  // null: there is no room for the key
+  bool is_own = false;             // nobody else writes them
+
+  void add(std::uint64_t cell, std::uint64_t amount) const {
+    std::uint64_t& number = cells[cell];
+    if (is_own) {
+      __atomic_store_n(&number, number + amount, __ATOMIC_RELAXED);  // a number
+    } else {
+      __atomic_fetch_add(&number, amount, __ATOMIC_RELAXED);  // likewise
+    }
+  }
+};
+
 // A value becomes a part of an aggregation.
-void add_to_cells(const MapView& map, std::uint64_t* cells, std::uint64_t value) {
-  const auto add = [](std::uint64_t& cell, std::uint64_t amount) {
-    __atomic_fetch_add(&cell, amount, __ATOMIC_RELAXED);  // a number
-  };
+void add_to_cells(const MapView& map, const Cells& its, std::uint64_t value) {
   switch (map.aggregate) {
     case Aggregate::kNone:
     case Aggregate::kSeries: break;
-    case Aggregate::kCount: add(cells[0], 1); break;
-    case Aggregate::kSum: add(cells[0], value); break;
+    case Aggregate::kCount: its.add(0, 1); break;
+    case Aggregate::kSum: its.add(0, value); break;
     case Aggregate::kMinimum:
     case Aggregate::kMaximum: {
       // The greater of two numbers that are in order as unsigned ones: number_of() takes it back.
       std::uint64_t mine = map.is_signed ? value ^ kSign : value;
       if (map.aggregate == Aggregate::kMinimum) mine = ~mine;
-      std::uint64_t now = load(cells[0]);
-      while (now < mine && !__atomic_compare_exchange_n(&cells[0], &now, mine, false, __ATOMIC_RELAXED,
+      std::uint64_t now = load(its.cells[0]);
+      while (now < mine && !__atomic_compare_exchange_n(&its.cells[0], &now, mine, false, __ATOMIC_RELAXED,
                                                         __ATOMIC_RELAXED)) {  // a number
       }
-      add(cells[1], 1);
+      its.add(1, 1);
       break;
     }
     case Aggregate::kAverage:
     case Aggregate::kStats:
-      add(cells[0], 1);
-      add(cells[1], value);
+      its.add(0, 1);
+      its.add(1, value);
       break;
-    case Aggregate::kHistogram: add(cells[bucket_of(map, value)], 1); break;
-    case Aggregate::kLinear: add(cells[linear_bucket_of(map, static_cast<std::int64_t>(value))], 1); break;
+    case Aggregate::kHistogram: its.add(bucket_of(map, value), 1); break;
+    case Aggregate::kLinear: its.add(linear_bucket_of(map, static_cast<std::int64_t>(value)), 1); break;
   }
 }
 
-// An aggregation's cells of this run's shard. Null: there is no room for the key.
-std::uint64_t* cells_for(Run* run, const MapView& map, const std::uint64_t* key) {
+Cells cells_for(Run* run, const MapView& map, const std::uint64_t* key) {
   bool is_new = false;
   const Found found = find_or_insert(map, key, 0, is_new);
   if (found.index == 0) {
     run->dropped = 1;
-    return nullptr;
+    return {};
   }
   if (found.generation % 2 == 0) revive(node_of(map, found.index), found.generation);
-  return cells_of(map, found.index, run->shard);
+  std::uint64_t* const own = own_shard(run, map);
+  if (own != nullptr) return {own + (found.index - 1) * map.cell_count, true};
+  return {cells_of(map, found.index, run->shard & map.shared_mask), false};
 }
 
 }  // namespace
@@ -206,15 +231,17 @@ void map_set_wide(Run* run, const MapView* map, const std::uint64_t* key, const 
 }
 
 void map_aggregate_at(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t value, std::uint64_t time) {
-  std::uint64_t* const cells = cells_for(run, *map, key);
-  if (cells != nullptr) add_to_series(*map, cells, value, time);
+  const Cells its = cells_for(run, *map, key);
+  if (its.cells != nullptr) add_to_series(*map, its.cells, value, time);
 }
 
 void map_aggregate(Run* run, const MapView* map, const std::uint64_t* key, std::uint64_t value) {
   if (map->cells == nullptr)
-    return change_wide(run, *map, key, [map, value](std::uint64_t* words) { add_to_cells(*map, words, value); });
-  std::uint64_t* const cells = cells_for(run, *map, key);
-  if (cells != nullptr) add_to_cells(*map, cells, value);
+    return change_wide(run, *map, key, [map, value](std::uint64_t* words) {
+      add_to_cells(*map, {words, true}, value);
+    });
+  const Cells its = cells_for(run, *map, key);
+  if (its.cells != nullptr) add_to_cells(*map, its, value);
 }
 
 std::uint64_t map_number(Run*, const MapView* map, const std::uint64_t* key) {

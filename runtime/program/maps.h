@@ -6,9 +6,11 @@
 // another key that has the node by then. Nodes come from a pool and go back to it; a reader that meets one that has
 // moved on finds another tag in the link it came by. A thread that is killed between two steps costs one node.
 //
-// Aggregations are sharded, so that threads do not share a cache line, and added to by atomic instructions, so that
-// nothing hangs on who has a shard. What is deleted of them keeps its node: nothing stands beside their cells. Those of
-// a map that makes room for new keys have no shards: their cells are a value, which is replaced as a whole.
+// Aggregations are sharded, so that threads do not share a cache line. A task that comes early has a shard for itself,
+// which nobody else ever writes; the others, begin and end share the first ones, and add to them by atomic
+// instructions. A map that is cleared somewhere in the program is only shared: who sets its cells to zero would race
+// with who adds. What is deleted of aggregations keeps its node: nothing stands beside their cells. Those
+// of a map that makes room for new keys have no shards: their cells are a value, which is replaced as a whole.
 //
 // Inline and free of libc. Context: hits. Async-signal-safe: yes. Thread-safe: yes.
 #pragma once

@@ -45,6 +45,7 @@ struct MapHeader {
   std::uint64_t live;                       // keys, and those that are just being inserted
   std::uint64_t refused;                    // insertions that found no room
   std::uint64_t hand;                       // where make_room() looks next
+  std::uint64_t owned_shards;               // how many were given to one task alone
 };
 
 // One key. In a list from its bucket; one without a map's keys is the first of the pool, and in none.
@@ -71,12 +72,16 @@ struct MapView {
   std::uint8_t* nodes;
   std::uint64_t* values;  // null: a value is one word
   std::uint64_t* cells;   // of aggregations: by shard, node and cell; null: its cells are a key's value
-  std::uint64_t* used;    // by node, whether it was met lately; null: a full map takes no more keys
+  // By Run::shard: where the shard is that this task of this process has for itself, and adds to without locks; null:
+  // it has none yet. Null altogether: no task has.
+  std::uint64_t** own_cells;
+  std::uint64_t* used;  // by node, whether it was met lately; null: a full map takes no more keys
   std::uint64_t bucket_mask;
   std::uint64_t node_bytes, node_count, capacity;
   std::uint64_t key_words;  // 0: it has no keys
   std::uint64_t value_words;
   std::uint64_t cell_count, shard_words, shard_mask;
+  std::uint64_t shared_mask;  // of the first shards, which tasks share
   Aggregate aggregate;
   bool is_signed;                // what is aggregated
   std::uint8_t power;            // kHistogram: 2^power buckets for each power of two; kSeries: a Series
@@ -166,7 +171,7 @@ struct Run {
   const ubp_context* context;  // without registers and task in begin and end
   std::uint64_t dropped;       // not 0: an event or a key found no room
   std::uint64_t budget;        // turns of loops that are left
-  std::uint64_t shard;
+  std::uint64_t shard;         // its task's block, from 1 on; 0: begin and end
 };
 inline constexpr std::uint64_t kMostTurns = 1 << 20;  // of a run's loops
 

@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::uint64_t kChunks = 1024;    // 64 MiB of events
 constexpr std::uint64_t kSpareNodes = 64;  // that threads hold while they insert
-constexpr std::uint64_t kMostShards = 32, kMostCellBytes = std::uint64_t{64} << 20;
+constexpr std::uint64_t kMostShards = 32, kSharedShards = 4, kMostCellBytes = std::uint64_t{64} << 20;
 constexpr std::uint64_t kLine = 128;  // what processors fetch together
 
 // Hands out one piece of memory behind the other; without memory, it only counts.
@@ -81,6 +81,7 @@ MapView view_of(const Map& map, Pieces& pieces) {
   const std::uint64_t shards = std::clamp<std::uint64_t>(kMostCellBytes / (words * 8), 1, kMostShards);
   view.shard_words = words;
   view.shard_mask = std::bit_floor(shards) - 1;
+  view.shared_mask = map.is_cleared || view.shard_mask < kSharedShards ? view.shard_mask : kSharedShards - 1;
   view.cells = pieces.take<std::uint64_t>(words * (view.shard_mask + 1));
   return view;
 }
@@ -109,7 +110,12 @@ void* reserve(std::size_t bytes) {
   throw std::bad_alloc();
 }
 
-constexpr std::size_t kTaskBytes = (kMostTasks + 1) * sizeof(std::uint32_t);
+// What is kept by tasks, of this process alone: their chunks, and their shards of each map.
+constexpr std::size_t kTaskRows = kMostTasks + 1;
+constexpr std::size_t kChunkRows = (kTaskRows * sizeof(std::uint32_t) + kLine - 1) & ~(kLine - 1);
+std::size_t task_bytes(const Analysis& analysis) {
+  return kChunkRows + analysis.maps.size() * kTaskRows * sizeof(std::uint64_t*);
+}
 
 }  // namespace
 
@@ -121,25 +127,33 @@ std::uint64_t Place::bytes(const Analysis& analysis) {
   return counted.bytes();
 }
 
-Place::Place(const Analysis& analysis) : bytes_(bytes(analysis)) {
-  machine_.task_chunks = static_cast<std::uint32_t*>(reserve(kTaskBytes));
+Place::Place(const Analysis& analysis) : bytes_(bytes(analysis)), task_bytes_(task_bytes(analysis)) {
+  by_task_ = reserve(task_bytes_);
   try {
     memory_ = reserve(bytes_);
   } catch (...) {
-    munmap(machine_.task_chunks, kTaskBytes);
+    munmap(by_task_, task_bytes_);
     throw;
   }
   put(analysis, &control_, static_cast<std::uint8_t*>(memory_));
 }
 
-Place::Place(const Analysis& analysis, Control* control, std::uint8_t* memory) {
-  machine_.task_chunks = static_cast<std::uint32_t*>(reserve(kTaskBytes));
+Place::Place(const Analysis& analysis, Control* control, std::uint8_t* memory) : task_bytes_(task_bytes(analysis)) {
+  by_task_ = reserve(task_bytes_);
   put(analysis, control, memory);
 }
 
 void Place::put(const Analysis& analysis, Control* control, std::uint8_t* memory) {
   Pieces pieces(memory);
   place(analysis, pieces, machine_, maps_);
+  auto* const rows = static_cast<std::uint8_t*>(by_task_);
+  machine_.task_chunks = reinterpret_cast<std::uint32_t*>(rows);
+  auto* own_cells = reinterpret_cast<std::uint64_t**>(rows + kChunkRows);
+  for (MapView& map : maps_) {
+    const bool has_own = map.cell_count != 0 && map.shared_mask != map.shard_mask;
+    map.own_cells = has_own ? own_cells : nullptr;
+    own_cells += kTaskRows;
+  }
   machine_.control = control;
   machine_.start_ns = boot_ns();
   machine_.random = machine_.start_ns;
@@ -147,7 +161,7 @@ void Place::put(const Analysis& analysis, Control* control, std::uint8_t* memory
 }
 
 Place::~Place() {
-  munmap(machine_.task_chunks, kTaskBytes);
+  munmap(by_task_, task_bytes_);
   if (memory_ != nullptr) munmap(memory_, bytes_);
 }
 

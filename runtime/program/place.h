@@ -33,6 +33,8 @@ class Place {
   std::vector<MapView> maps_;
   void* memory_ = nullptr;  // null: it is shared
   std::size_t bytes_ = 0;
+  void* by_task_ = nullptr;
+  std::size_t task_bytes_ = 0;
 };
 
 }  // namespace ubp::program

@@ -64,6 +64,24 @@ TEST_CASE("program_filter: hits = recorded + filtered, and a block that none pas
   CHECK(total(count_on_threads("f { }", kCalls).summary(), "recorded") == kCalls * kThreads);
 }
 
+TEST_CASE("program_shards: more threads than have cells of their own lose nothing") {
+  constexpr std::uint64_t kMany = 100, kCalls = 3'000;
+  const std::string all = std::to_string(kMany * kCalls);
+  for (const char* clears : {"", "end { clear(@never); zero(@c) }"}) {
+    CAPTURE(clears);
+    const Outcome probed =
+        run_probed({fixture("fx_count"), std::to_string(kMany), std::to_string(kCalls)},
+                   std::string("f { @c = count() }; f { @s = sum(1); @by[arg0 & 1] = count(); @m = max(1); "
+                               "@a = avg(3); @never = count() } end { print((@c, @s, @a)) }") +
+                       clears);
+    CHECK(probed.end() == "exit 0");
+    CHECK(adds_up(probed.summary()));
+    const std::string text = printed(probed);
+    CAPTURE(text);
+    CHECK(text.find("(" + all + ", " + all + ", 3)\n") != std::string::npos);
+  }
+}
+
 TEST_CASE("program_dropped: events beyond the room for them are counted, and the others printed") {
   constexpr std::uint64_t kCalls = 300'000;
   const Outcome probed = count_on_threads(

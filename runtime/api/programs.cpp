@@ -65,6 +65,8 @@ Request request_of(Program* program, std::uint32_t probe, const std::vector<Item
   request.action = {ActionKind::kCall, program->function(probe), program, {}};
   request.action.needs.reads = program->reads_registers(probe);
   request.action.needs.overrides = program->overrides(probe);
+  // The code of detours is kept for the next ones, and has to outlive no program but the environment's.
+  if (bare.is_environment) request.action.needs.shortcut = program->shortcut(probe);
   if (program->analysis().uses_names) {
     request.name_points = [program, items](const std::vector<NamedPoint>& points) {
       std::vector<program::PointName> names;

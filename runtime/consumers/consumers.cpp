@@ -84,9 +84,10 @@ ActionNeeds Consumers::needs(std::uint32_t index, const Consumer* added) {
   const Consumer* const first = g_consumers != nullptr ? g_consumers[index] : nullptr;
   const Consumer* const only = first == nullptr ? added : first->next == nullptr && added == nullptr ? first : nullptr;
   ActionNeeds all;
-  if (only != nullptr && only->action.kind == ActionKind::kRecord) {
-    all = only->action.needs;
-    all.block = ActionKind::kRecord;
+  const bool records = only != nullptr && only->action.kind == ActionKind::kRecord;
+  if (records || (only != nullptr && only->action.needs.shortcut != nullptr)) {
+    all = records ? only->action.needs : needs_of(*only);
+    all.block = records ? ActionKind::kRecord : ActionKind::kShortcut;
     all.counter = counter_of(*only);
     return all;
   }

@@ -93,13 +93,8 @@ void DetourAssembler::restore_floating(const DetourConsumers& consumers) {
 
 // Saves all, counts, marks the task, calls the consumers and restores all. It is on the task's own stack in between.
 // The stack pointer is kept in r15: through memory, it would tie each hit to the one before.
-BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
+void DetourAssembler::call_consumers(const DetourConsumers& consumers) {
   const ActionNeeds& needs = consumers.needs;
-  start_block();
-  Label slow;
-  slow_way(slow);
-  holds(kUnconsumed);
-  enter(slow);
   mov(rcx, thread(storage_.state));
   mov(rcx, ptr[rcx + offsetof(TaskState, consumer_stack)]);
   save(rax, rcx);
@@ -204,7 +199,6 @@ BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
     leave_blank(Blank::kToReturn);
   }
   load_all(consumers, false);
-  return finish_block();
 }
 
 // Gives the thread all that was saved, and its stack. returns: but for what the call returns.
@@ -235,10 +229,20 @@ void DetourAssembler::load_all(const DetourConsumers& consumers, bool returns) {
   load(rcx, rcx);
 }
 
+BlockCode DetourAssembler::consumers(const DetourConsumers& consumers) {
+  start_block();
+  Label slow;
+  slow_way(slow);
+  holds(kUnconsumed);
+  enter(slow);
+  call_consumers(consumers);
+  return finish_block();
+}
+
 // A signal was put off: an int3 calls its handler, and the hit goes on from there. If there is none any more, sets the
 // thread's mask as it was. rsi: the task's state. Behind it, where consumers may end the call: its return.
 BlockCode DetourAssembler::late(const BlockCode& first, const DetourConsumers& consumers) {
-  const std::uint16_t before = first.block.at(first.resume);
+  const std::uint32_t before = first.block.at(first.resume);
   start_block();
   Label deliver;
   L(deliver);

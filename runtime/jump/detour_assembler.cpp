@@ -32,7 +32,7 @@ void DetourAssembler::note(std::uint32_t now) {
   const bool is_same_place = block.count != 0 && block.stages[block.count - 1].begin == here;
   if (!is_same_place && block.count == kMostStages)
     throw std::length_error("a detour's block has more stages than there is room for");
-  block.stages[is_same_place ? block.count - 1 : block.count++] = {here, static_cast<std::uint16_t>(now)};
+  block.stages[is_same_place ? block.count - 1 : block.count++] = {here, now};
 }
 
 Xbyak::Address DetourAssembler::thread(std::int32_t offset, const Xbyak::AddressFrame* size) {

@@ -25,6 +25,8 @@ enum class Blank : std::uint8_t {
   kCounter,    // bytes from where the task counts to the probepoint's counter
   kInSegment,  // likewise, from %gs:0
   kDropped,    // likewise: to what a recorder drops
+  kSkipped,    // likewise: to what the filter of a shortcut says no to,
+  kPerformed,  // and to what it performs
   kList,       // where the pointer to the first consumer is
   kPoint,      // the probepoint's index
   kAction,     // the counter of the only action
@@ -46,6 +48,9 @@ struct BlockCode {
   std::uint16_t leave = 0;   // of a late block, likewise: where a call returns that is over
 };
 
+struct ShortcutStep;
+class ShortcutRegisters;
+
 class DetourAssembler : public Xbyak::CodeGenerator {
  public:
   explicit DetourAssembler(const DetourStorage& storage) : CodeGenerator(sizeof buffer_, buffer_), storage_(storage) {}
@@ -60,6 +65,8 @@ class DetourAssembler : public Xbyak::CodeGenerator {
   // Counts, and calls the consumers; and what belongs to that, behind the copies.
   BlockCode consumers(const DetourConsumers& consumers);
   BlockCode late(const BlockCode& first, const DetourConsumers& consumers);
+  // Does what the consumers' shortcut says, and calls them where that is not all (shortcut_code.cpp).
+  BlockCode shortcut(const DetourConsumers& consumers);
 
   // Puts a detour together, to run at an address.
   void start_at(std::uint64_t address);
@@ -117,6 +124,21 @@ class DetourAssembler : public Xbyak::CodeGenerator {
   void increment(const Xbyak::Address& counter);
   void increment(const Xbyak::Reg64& base, Blank blank);
 
+  // shortcut_code.cpp
+  void keep_flags();
+  void restore_flags();
+  void leave_shortcut(const ShortcutRegisters& registers, bool with_rcx);
+  template <typename Use>
+  void with_operand(const ShortcutStep& step, const ShortcutRegisters& registers, const Use& use);
+  void branch(const ShortcutStep& step, const ShortcutRegisters& registers, const Xbyak::Label& target);
+  void compute(const ShortcutStep& step, const ShortcutRegisters& registers);
+  void load_fast();
+  void ask(const Shortcut& shortcut, const ShortcutRegisters& registers, const Xbyak::Label& no);
+  void skip();
+  void perform(const Shortcut& shortcut, const ShortcutRegisters& registers, const Xbyak::Label& calls);
+
+  // Where rcx is spilled.
+  void call_consumers(const DetourConsumers& consumers);
   void slow_way(Xbyak::Label& slow);
   void enter(const Xbyak::Label& slow);
   void load_all(const DetourConsumers& consumers, bool returns);

@@ -42,6 +42,7 @@ struct DetourStorage {
   std::int32_t state = 0;                  // pointer to the task's state
   std::int32_t rcx = 0, rax = 0, rdx = 0;  // spilled
   std::int32_t segment = 0;                // of what the task counts, from %gs:0
+  std::int32_t status = 0;                 // where the status flags are spilled
 };
 
 // How vector and floating-point state is saved around consumers (runtime/jump/floating.h).
@@ -54,9 +55,10 @@ struct Floating {
 // How a detour performs the actions at its probepoint.
 struct DetourConsumers {
   ActionNeeds needs;
-  std::uint64_t list = 0;     // where the pointer to the first consumer is
-  std::uint32_t dropped = 0;  // bytes from where the task counts to what the only action drops
-  bool is_inside = false;     // not at a function's entry, where the psABI says what state there is
+  std::uint64_t list = 0;                    // where the pointer to the first consumer is
+  std::uint32_t dropped = 0;                 // bytes from where the task counts to what the only action drops,
+  std::uint32_t skipped = 0, performed = 0;  // and to what its shortcut says no to, and performs
+  bool is_inside = false;                    // not at a function's entry, where the psABI says what state there is
   // The same for all detours of a process:
   std::int32_t error = 0;   // of errno, from %fs:0
   std::int32_t cancel = 0;  // of the thread's cancellation state, likewise; 0: not known

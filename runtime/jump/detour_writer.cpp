@@ -32,16 +32,18 @@ const DetourWriter::Shape& DetourWriter::shape_of(const DetourPlan& plan, const 
   const bool acts = consumers != nullptr, by_segment = !acts && plan.parts.front().by_segment;
   const ActionNeeds needs = acts ? consumers->needs : ActionNeeds{};
   const ActionKind kind = acts ? needs.block : ActionKind::kCount;
-  const bool calls = kind == ActionKind::kCall, records = kind == ActionKind::kRecord;
+  const bool has_shortcut = kind == ActionKind::kShortcut, records = kind == ActionKind::kRecord,
+             calls = kind == ActionKind::kCall || has_shortcut;
   const unsigned key = bits({calls, records, by_segment, acts && consumers->is_inside, needs.reads, needs.modifies,
                              needs.xmm, needs.all_fp, needs.overrides});
-  std::unique_ptr<const Shape>& kept = shapes_[key];
+  std::unique_ptr<const Shape>& kept = shapes_[{key, has_shortcut ? needs.shortcut : nullptr}];
   if (kept != nullptr) return *kept;
   auto shape = std::make_unique<Shape>();
-  shape->first = records      ? assembler_->record()
-                 : calls      ? assembler_->consumers(*consumers)
-                 : by_segment ? *by_segment_
-                              : assembler_->count(false);
+  shape->first = records        ? assembler_->record()
+                 : has_shortcut ? assembler_->shortcut(*consumers)
+                 : calls        ? assembler_->consumers(*consumers)
+                 : by_segment   ? *by_segment_
+                                : assembler_->count(false);
   if (calls) shape->late = assembler_->late(shape->first, *consumers);
   shape->stages.first = shape->first.block;
   shape->stages.late = shape->late.block;
@@ -83,6 +85,8 @@ void DetourWriter::write(std::span<std::uint8_t> out, DetourInfo& info, const De
         case Blank::kCounter: return counter;
         case Blank::kInSegment: return static_cast<std::uint32_t>(storage_.segment) + counter;
         case Blank::kDropped: return consumers->dropped;
+        case Blank::kSkipped: return consumers->skipped;
+        case Blank::kPerformed: return consumers->performed;
         case Blank::kList: return consumers->list;
         case Blank::kPoint: return info.point;
         case Blank::kAction: return consumers->needs.counter;

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "runtime/jump/detour_plan.h"
 
@@ -42,7 +43,7 @@ class DetourWriter {
   DetourStorage storage_;
   std::unique_ptr<DetourAssembler> assembler_;
   std::unique_ptr<const BlockCode> later_, by_segment_;
-  std::map<unsigned, std::unique_ptr<const Shape>> shapes_;
+  std::map<std::pair<unsigned, const Shortcut*>, std::unique_ptr<const Shape>> shapes_;
 };
 
 }  // namespace ubp::runtime

@@ -88,9 +88,9 @@ void Detours::start(Optimize optimize, std::size_t capacity, Callbacks callbacks
   const std::uint64_t segment =
       g_process.segment.unread + g_process.tasks.offset_of(Counter::kJumped) * sizeof(std::uint64_t);
   const trap::Thread& thread = trap::t_thread;
-  const DetourStorage storage{thread_offset(&thread.state), thread_offset(&thread.spilled.rcx),
+  const DetourStorage storage{thread_offset(&thread.state),       thread_offset(&thread.spilled.rcx),
                               thread_offset(&thread.spilled.rax), thread_offset(&thread.spilled.rdx),
-                              static_cast<std::int32_t>(segment)};
+                              static_cast<std::int32_t>(segment), thread_offset(&thread.spilled.status)};
   writer_ = std::make_unique<DetourWriter>(storage);
 }
 
@@ -253,9 +253,13 @@ void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function
   DetourConsumers consumers;
   consumers.needs = needs;
   consumers.list = reinterpret_cast<std::uint64_t>(&g_consumers[index]);
-  consumers.dropped = static_cast<std::uint32_t>(
-      (g_process.tasks.offset_of(Counter::kDropped) - g_process.tasks.offset_of(Counter::kJumped) + needs.counter) *
-      sizeof(std::uint64_t));
+  const auto from_jumped = [&](Counter name) {
+    const std::uint64_t between = g_process.tasks.offset_of(name) - g_process.tasks.offset_of(Counter::kJumped);
+    return static_cast<std::uint32_t>((between + needs.counter) * sizeof(std::uint64_t));
+  };
+  consumers.dropped = from_jumped(Counter::kDropped);
+  consumers.skipped = from_jumped(Counter::kSkipped);
+  consumers.performed = from_jumped(Counter::kPerformed);
   consumers.is_inside = offset != 0;
   consumers.error = static_cast<std::int32_t>(g_errno_offset);
   consumers.cancel = g_cancel_offset;

@@ -13,6 +13,7 @@
 #include "runtime/program/assembler.h"
 #include "runtime/program/helpers.h"
 #include "runtime/program/reader.h"
+#include "runtime/program/shortcut.h"
 
 namespace ubp::program {
 namespace {
@@ -60,6 +61,9 @@ bool Program::assemble(std::vector<Diagnostic>& diagnostics) {
   });
   const Placed placed{&place_->machine(), place_->maps().data(), &texts_, has_intervals && session_ == nullptr};
   for (const language::Probe& probe : tree_.probes) {
+    shortcuts_.push_back(placed.has_intervals
+                             ? std::nullopt
+                             : shortcut_of(analysis_, probe, &place_->machine().control->gate, place_->maps()));
     std::vector<std::uint8_t> buffer(kLeast);
     for (;;) {
       try {

@@ -18,6 +18,7 @@
 #include "runtime/program/analysis.h"
 #include "runtime/program/place.h"
 #include "runtime/program/session.h"
+#include "runtime/table/shortcut.h"
 
 namespace ubp::program {
 
@@ -44,6 +45,10 @@ class Program {
   std::span<const std::uint8_t> code() const { return {static_cast<const std::uint8_t*>(code_), code_bytes_}; }
   bool reads_registers(std::size_t probe) const { return analysis_.reads_registers[probe]; }
   bool overrides(std::size_t probe) const { return analysis_.overrides[probe].begin.line != 0; }
+  // What of that its detour can do by itself; null: nothing. The program's.
+  const runtime::Shortcut* shortcut(std::size_t probe) const {
+    return shortcuts_[probe] ? &*shortcuts_[probe] : nullptr;
+  }
 
   // Runs the blocks of begin, or of end, in this thread, in the order of the text; those of end once, in whatever
   // process.
@@ -73,6 +78,7 @@ class Program {
   std::deque<std::vector<std::uint64_t>> texts_;
   std::vector<ubp_consumer> functions_;
   std::vector<Interval> intervals_;
+  std::vector<std::optional<runtime::Shortcut>> shortcuts_;
   const Session* session_ = nullptr;
   bool has_ended_ = false;
   void* code_ = nullptr;

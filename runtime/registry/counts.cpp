@@ -34,6 +34,7 @@ Registry::Count Registry::action_count(std::uint32_t counter) const {
   Count count{read_counter(Counter::kPerformed, counter), read_counter(Counter::kFiltered, counter),
               read_counter(Counter::kMissed, counter), read_counter(Counter::kDropped, counter)};
   count.recorded -= count.filtered + count.dropped;
+  count.filtered += read_counter(Counter::kSkipped, counter);
   return count;
 }
 

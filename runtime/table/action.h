@@ -12,7 +12,11 @@ enum class ActionKind : std::uint8_t {
   kCount,   // nothing
   kCall,    // a function is called
   kRecord,  // a record goes into the task's ring (record/rings.h)
+  // Not a kind of action, but of block: a function is called unless the detour itself sees that there is no need to.
+  kShortcut,
 };
+
+struct Shortcut;  // table/shortcut.h
 
 // What one action, or all at a probepoint, ask for.
 struct ActionNeeds {
@@ -22,12 +26,15 @@ struct ActionNeeds {
   bool all_fp = false;     // Their code may change any vector, mask or x87 state.
   bool overrides = false;  // They may end the call at once. At functions' entries alone.
   // Which block of code a detour performs them by. kCall: the one that calls the list of consumers. kRecord: the one
-  // that records by itself, possible only where that is the only action; `counter` is the index of that action's
-  // counters.
+  // that records by itself, and kShortcut: the one that calls it only where its `shortcut` is not enough. These are
+  // possible only where that is the only action; `counter` is the index of that action's counters.
   ActionKind block = ActionKind::kCall;
   std::uint32_t counter = 0;
+  const Shortcut* shortcut = nullptr;  // an action's own; null: it has none. Lives as long as the process
 
-  bool has_same_block(const ActionNeeds& other) const { return block == other.block && counter == other.counter; }
+  bool has_same_block(const ActionNeeds& other) const {
+    return block == other.block && counter == other.counter && shortcut == other.shortcut;
+  }
   // Whether a detour made for these does for the others.
   bool covers(const ActionNeeds& other) const {
     return (block == ActionKind::kCall || has_same_block(other)) && reads >= other.reads &&

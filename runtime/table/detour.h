@@ -91,7 +91,7 @@ struct DetourInfo {
 // Where a thread stands whose RIP is in a detour.
 struct DetourPosition {
   std::uint64_t rip = 0;    // what RIP would be without UBP
-  std::uint16_t holds = 0;  // of the thread: a set of Holds
+  std::uint32_t holds = 0;  // of the thread: a set of Holds
   std::uint8_t part = 0;    // which instruction that is, or the one before it
   bool is_before = false;   // nothing has been executed since the jump
 
@@ -111,8 +111,7 @@ struct DetourPosition {
   while (part != 0 && offset < begin()) block = info.block_before(--part);
   const std::uint64_t at = info.origin + info.starts[part];
   if (offset < info.copies[part]) return {at, block->at(static_cast<std::uint64_t>(offset - begin())), part, part == 0};
-  if (offset == info.copies[part])
-    return {at, static_cast<std::uint16_t>(info.is_counted(part) ? kCounted : 0), part, part == 0};
+  if (offset == info.copies[part]) return {at, info.is_counted(part) ? std::uint32_t{kCounted} : 0, part, part == 0};
   // In the middle of what stands for one instruction there are jumps alone, and in the end the one back.
   const auto* code = reinterpret_cast<const std::uint8_t*>(rip);
   if (code[0] == 0xe9) {

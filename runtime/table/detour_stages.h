@@ -12,7 +12,7 @@
 namespace ubp::runtime {
 
 // A set of these holds at a stage.
-enum Holds : std::uint16_t {
+enum Holds : std::uint32_t {
   kRcxSpilled = 1 << 0,  // the register's own value is in the thread's storage (trap::Spilled)
   kRaxSpilled = 1 << 1,
   kRdxSpilled = 1 << 2,
@@ -27,13 +27,17 @@ enum Holds : std::uint16_t {
   kDelivers = 1 << 11,       // at the int3 of a signal that was put off (trap/consume.h)
   kOverrides = 1 << 12,      // the DetourSave says whether the consumers, which have run, have ended the call
   kReturns = 1 << 13,        // at the return of a call that they have ended
+  kStatusInRax = 1 << 14,    // the status flags' are in rax, as they would be in a DetourSave;
+  kStatusSpilled = 1 << 15,  // or in the thread's storage
+  kStoresRax = 1 << 16,      // what rax has is still to be stored where rdx leads to, and that is all
 };
 
 // From `begin` on, bytes from the block's own begin, until the next stage.
 struct Stage {
-  std::uint16_t begin, holds;
+  std::uint16_t begin;
+  std::uint32_t holds;
 };
-inline constexpr std::uint32_t kMostStages = 24;
+inline constexpr std::uint32_t kMostStages = 56;
 
 struct DetourBlock {
   std::uint16_t bytes = 0;  // of code
@@ -42,8 +46,8 @@ struct DetourBlock {
   Stage stages[kMostStages] = {};  // by their begins
 
   // What holds so many bytes behind the block's begin.
-  [[gnu::always_inline]] inline std::uint16_t at(std::uint64_t offset) const {
-    std::uint16_t holds = 0;
+  [[gnu::always_inline]] inline std::uint32_t at(std::uint64_t offset) const {
+    std::uint32_t holds = 0;
     for (std::uint32_t i = 0; i < count && stages[i].begin <= offset; ++i) holds = stages[i].holds;
     return holds;
   }

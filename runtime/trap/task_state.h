@@ -13,6 +13,7 @@ struct TaskState;
 // What a detour has spilled.
 struct Spilled {
   std::uint64_t rcx, rax, rdx;
+  std::uint64_t status;  // the status flags, as a DetourSave has them
 };
 
 // The alternate stack that this thread's sigaltstack() set and reads back; size 0: none.
@@ -68,12 +69,13 @@ inline constexpr std::uint64_t kThreadMark = 0x534c545f50425521;
 }
 
 // What a task counts at each probepoint, and for each probe that has an action: of a probepoint, hits = trapped +
-// jumped + missed; of an action, hits = performed + missed, and performed = recorded + filtered + dropped.
+// jumped + missed; of an action, hits = performed + skipped + missed, and performed = recorded + filtered + dropped.
 enum class Counter : std::uint8_t {
   kTrapped,               // by its int3
   kPerformed = kTrapped,  // of an action
   kMissed,                // made by what ran at a hit of the same task
   kJumped,                // by its detour
+  kSkipped = kJumped,     // of an action: its filter said no in the detour itself
   kFiltered,              // its filter said no
   kDropped,               // there was no room for what it recorded
 };

@@ -153,6 +153,9 @@ namespace ubp::trap {
   const bool is_saved = position.is(runtime::kAllSaved), is_consumed = !position.is(runtime::kUnconsumed);
   const auto* const save = reinterpret_cast<const runtime::DetourSave*>(
       is_saved && !position.is(runtime::kSaveInRcx) ? runtime::detour_save_at(uc->rsp) : uc->rcx);
+  if (position.is(runtime::kStoresRax)) *reinterpret_cast<std::uint64_t*>(uc->rdx) = uc->rax;
+  if (position.is(runtime::kStatusInRax)) uc->eflags = runtime::with_status(uc->eflags, uc->rax);
+  if (position.is(runtime::kStatusSpilled)) uc->eflags = runtime::with_status(uc->eflags, spilled.status);
   if (position.is(runtime::kRaxSaved)) uc->rax = save->registers[0];
   if (position.is(runtime::kRcxSpilled)) uc->rcx = spilled.rcx;
   if (position.is(runtime::kRaxSpilled)) uc->rax = spilled.rax;

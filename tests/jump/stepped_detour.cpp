@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <numeric>
 
 #include "decoder/classify.h"
 
@@ -22,9 +23,11 @@ using trap::g_process;
 
 constexpr std::uint64_t kTrapFlag = 0x100, kStatus = 0x8d5, kCarry = 1, kZero = 0x40, kDefaultMxcsr = 0x1f80,
                         kRoundsUp = 0x4000;
-constexpr std::uint32_t kDropped = 20;  // a counter that no part has
+constexpr std::uint32_t kDropped = 20, kSkipped = 21, kPerformed = 22;  // counters that no part has
 constexpr std::uint8_t kAddOne[] = {0x48, 0x8d, 0x5b, 0x01}, kReturn = 0xc3;
-constexpr std::size_t kRax = 0, kRcx = 1, kRbx = 3, kRsp = 4;
+constexpr const char* kNames[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                  "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+constexpr std::size_t kRax = 0, kRcx = 1, kRbx = 3, kRsp = 4, kR11 = 11;
 constexpr std::uint64_t kReturned = 0x1234'5678'9abc'def0, kCallerOffset = 512;  // of a call that is over
 
 SteppedDetour* g_stepped = nullptr;
@@ -77,6 +80,7 @@ SteppedDetour::SteppedDetour(const Kind& kind)
   task_->counters = counters_.data();
   task_->jumped = counters_.data();
   task_->tid = 4711;
+  task_->block = kBlock;
   task_->consumer_stack = reinterpret_cast<std::uint64_t>(stack_ + kStackBytes) + kDetourSaveSkew;
   auto* const save = reinterpret_cast<DetourSave*>(task_->consumer_stack);
   save->context[1] = task_->consumer_stack;
@@ -106,14 +110,19 @@ SteppedDetour::SteppedDetour(const Kind& kind)
   g_process.table = table_->view();
 
   const trap::Thread& thread = trap::t_thread;
-  const DetourStorage storage{from_thread(thread.state), from_thread(thread.spilled.rcx),
-                              from_thread(thread.spilled.rax), from_thread(thread.spilled.rdx),
-                              static_cast<std::int32_t>(reinterpret_cast<std::uint64_t>(segment_))};
+  const DetourStorage storage{from_thread(thread.state),
+                              from_thread(thread.spilled.rcx),
+                              from_thread(thread.spilled.rax),
+                              from_thread(thread.spilled.rdx),
+                              static_cast<std::int32_t>(reinterpret_cast<std::uint64_t>(segment_)),
+                              from_thread(thread.spilled.status)};
   writer_ = std::make_unique<DetourWriter>(storage);
   DetourConsumers consumers;
   consumers.needs = kind.needs;
   consumers.list = reinterpret_cast<std::uint64_t>(&first_consumer_);
   consumers.dropped = kDropped * sizeof(std::uint64_t);
+  consumers.skipped = kSkipped * sizeof(std::uint64_t);
+  consumers.performed = kPerformed * sizeof(std::uint64_t);
   consumers.is_inside = kind.is_inside;
   consumers.error = from_thread(errno);
   consumers.cancel = from_thread(t_cancel);
@@ -209,6 +218,8 @@ void SteppedDetour::run(const Scenario& scenario) {
   first_consumer_ =
       scenario.consumers == 0 ? nullptr : &list_[list_.size() - static_cast<std::size_t>(scenario.consumers)];
   t_cancel = scenario.is_disabled ? 1 : 0;
+  g_gate = scenario.is_closed ? 1 : 0;
+  g_own_cells[kBlock] = scenario.has_cells ? g_cells : nullptr;
   calls_ = delivered_ = 0;
   executed_ = 0;
   steps_ = 0;
@@ -245,13 +256,17 @@ void SteppedDetour::begin(Context* uc) {
   launched_ = *uc;
   for (unsigned reg = 0; reg < 16; ++reg)
     registers_[reg] = uc->general(reg) = reinterpret_cast<std::uint64_t>(&sink_[reg * 0x1111]);
-  flags_ = 0x202 | (kStatus & ~kZero) | (scenario_.goes_backwards ? kDirectionFlag : 0);  // all status flags but ZF
+  if (!scenario_.passes) registers_[kR11] = uc->r11 = 0;
+  flags_ = 0x202 | (scenario_.is_zero ? kZero : kStatus & ~kZero) | (scenario_.goes_backwards ? kDirectionFlag : 0);
   uc->eflags = flags_ | kTrapFlag;
   uc->rip = info_.entry;
   for (std::uint32_t part = 0; part < kParts; ++part) counted_[part] = counter_of_part(part);
   *reinterpret_cast<std::uint64_t*>(registers_[kRsp]) = origin_ + kCallerOffset;  // the return address
   head_ = task_->ring_head;
   dropped_ = counters_[kDropped];
+  skipped_ = counters_[kSkipped];
+  performed_ = counters_[kPerformed];
+  cells_ = sum_of_cells();
   is_running_ = true;
   check(uc);
   last_ = uc->rip;
@@ -308,6 +323,10 @@ void SteppedDetour::trap(siginfo_t* info, Context* uc) {
   check(uc);
 }
 
+std::uint64_t SteppedDetour::sum_of_cells() {
+  return std::accumulate(std::begin(g_cells), std::end(g_cells), std::uint64_t{0});
+}
+
 const std::uint64_t* SteppedDetour::save_mask() const {
   return &reinterpret_cast<const DetourSave*>(task_->consumer_stack)->mask;
 }
@@ -342,7 +361,7 @@ bool SteppedDetour::is_counted(std::uint32_t part) const {
 bool SteppedDetour::is_consumed() const {
   if (!kind_.calls || executed_ != 0) return true;
   if (kind_.needs.block == ActionKind::kRecord) return task_->ring_head != head_ || counters_[kDropped] != dropped_;
-  return calls_ == scenario_.consumers;
+  return calls_ == scenario_.consumers || counters_[kSkipped] != skipped_ || counters_[kPerformed] != performed_;
 }
 
 bool SteppedDetour::is_over() const {
@@ -377,6 +396,9 @@ void SteppedDetour::check(const Context* uc) {
   const bool takes_back = is_deferred && task_->has_deferred == 0;
   if (is_deferred) task_->has_deferred = 1;
 
+  // Behind a handler it will not be stored here.
+  expect((sum_of_cells() != cells_) == (counters_[kPerformed] != performed_), "whether what is performed is stored",
+         rip);
   const std::uint64_t original = origin_ + executed_ * kPartBytes;
   const bool goes_on = frame.return_address == trap::address_of(&trap::ubp_resume_restorer);
   // From where nothing is put off any more; before, whoever looks may find the call over or not.
@@ -386,7 +408,7 @@ void SteppedDetour::check(const Context* uc) {
   for (unsigned reg = 0; reg < 16; ++reg) {
     const std::uint64_t own = has_returned && reg == kRax ? kReturned : registers_[reg];
     const std::uint64_t wanted = has_returned && reg == kRsp ? own + sizeof(std::uint64_t) : own;
-    expect(frame.uc.general(reg) == wanted, reg == kRsp ? "RSP" : "a register", rip);
+    expect(frame.uc.general(reg) == wanted, kNames[reg], rip);
   }
   const bool are_dead =
       (info_.by_segment & 1) != 0 ? is_counted(0) : is_counted(kParts - 1);  // as where it counts in one instruction

@@ -33,6 +33,10 @@ struct Scenario {
   bool has_own_mxcsr = false;   // the program does not round as others do
   bool goes_backwards = false;  // its direction flag is set
   bool overrides = false;       // they end the call, where they may
+  bool passes = true;           // a shortcut's filter says yes
+  bool is_zero = false;         // of the status flags, ZF alone is set; else all others are
+  bool is_closed = false;       // the program's gate is
+  bool has_cells = true;        // the task has cells of its own
 };
 
 // What kind of detour: of four instructions, the first one a probepoint.
@@ -53,6 +57,11 @@ class SteppedDetour {
 
   // Runs it once, and checks as it goes. Adds to visited() and to wrong().
   void run(const Scenario& scenario);
+
+  // What shortcuts read and write: by a task's block, its cells; the program's gate.
+  static constexpr std::uint32_t kBlock = 2, kCells = 70;
+  inline static std::uint64_t g_cells[kCells], *g_own_cells[kBlock + 1];
+  inline static std::uint32_t g_gate = 0;
 
   // Where its instructions begin, from the head's end on, and which of them have been stopped at.
   std::set<std::uint64_t> boundaries() const;
@@ -86,6 +95,7 @@ class SteppedDetour {
   void spill_over(const trap::Context* uc);
   void expect(bool is_right, const char* what, std::uint64_t rip);
   const std::uint64_t* save_mask() const;
+  static std::uint64_t sum_of_cells();
   bool is_counted(std::uint32_t part) const;
   bool is_consumed() const;
   bool is_over() const;
@@ -116,9 +126,9 @@ class SteppedDetour {
   trap::Context launched_{};                   // the test's own registers
   std::array<std::uint64_t, 16> registers_{};  // the program's, as they were, and as consumers have changed them
   std::uint64_t flags_ = 0;
-  std::array<std::uint64_t, kParts> counted_{};  // before
-  std::uint64_t head_ = 0, dropped_ = 0;         // likewise
-  std::uint32_t executed_ = 0;                   // instructions of the program's
+  std::array<std::uint64_t, kParts> counted_{};                                     // before
+  std::uint64_t head_ = 0, dropped_ = 0, skipped_ = 0, performed_ = 0, cells_ = 0;  // likewise
+  std::uint32_t executed_ = 0;                                                      // instructions of the program's
   std::uint64_t last_ = 0;
   long steps_ = 0;
   std::array<bool, 3> was_lost_{};  // rax, rcx, rdx

@@ -64,6 +64,31 @@ TEST_CASE("program_filter: hits = recorded + filtered, and a block that none pas
   CHECK(total(count_on_threads("f { }", kCalls).summary(), "recorded") == kCalls * kThreads);
 }
 
+// The argument of f is pseudo-random, the same in each thread.
+TEST_CASE("program_shortcut: what a detour decides and counts by itself is what the program does at a trap") {
+  constexpr std::uint64_t kCalls = 2'000;
+  for (const char* program :
+       {"f /arg0 % 4 == 1/ { @ = count() }", "f /arg0 > 5000000 && arg0 < 9000000 || arg0 == 0/ { @ = sum(arg0) }",
+        "f /!(arg0 & 6) || (int16)arg0 > 20000/ { @ = hist(arg0) }", "f /(arg0 ^ arg1) >> 3 > arg0/ { @n++ }",
+        "f /(int8)arg0 < -100 && arg0 * 77 % 16 != 3/", "f { @ = hist(arg0) }", "f { @ = hist((int32)arg0 - 8000000) }",
+        "f { @ = sum((int16)arg0) }", "f { @ = count() }", "f /1/ { @ = count() }", "f /0/ { @ = count() }",
+        "f /arg0 < 0x123456789abc/ { @ = sum(arg0 | 0x100000000000) }"}) {
+    CAPTURE(program);
+    const Outcome trapped = count_on_threads(program, kCalls, {{"UBP_OPTIMIZE", "never"}});
+    const Outcome jumped = count_on_threads(program, kCalls, {{"UBP_OPTIMIZE", "always"}});
+    for (const Outcome* outcome : {&trapped, &jumped}) {
+      CHECK(outcome->end() == "exit 0");
+      CHECK(adds_up(outcome->summary()));
+      CHECK(total(outcome->summary(), "hits") == kCalls * kThreads);
+    }
+    CHECK(jumped.summary()["optimised"]["hits"].get<std::uint64_t>() >= (kCalls - 1) * kThreads);
+    for (const char* what : {"recorded", "filtered"})
+      CHECK(total(jumped.summary(), what) == total(trapped.summary(), what));
+    CHECK(printed(jumped) == printed(trapped));
+    CHECK(total(trapped.summary(), "recorded") + total(trapped.summary(), "filtered") == kCalls * kThreads);
+  }
+}
+
 TEST_CASE("program_shards: more threads than have cells of their own lose nothing") {
   constexpr std::uint64_t kMany = 100, kCalls = 3'000;
   const std::string all = std::to_string(kMany * kCalls);

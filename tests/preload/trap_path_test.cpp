@@ -26,13 +26,14 @@ constexpr int kProbedInstructions = 10;     // of one call of `probed`, its leaf
 
 struct Files {
   ScratchFolder folder;
-  std::string summary = folder.path() + "/summary.json", out = folder.path() + "/out";
+  std::string summary = folder.path() + "/summary.json", out = folder.path() + "/out",
+              report = folder.path() + "/report";
 };
 
 class Tracee {
  public:
   Tracee(long calls, const std::string& lib, const Files& files, const char* optimize = "never",
-         const char* consumer = nullptr, const char* spec = nullptr) {
+         const char* consumer = nullptr, const char* spec = nullptr, const std::string& block = "") {
     std::fflush(nullptr);
     pid_ = fork();
     if (pid_ != 0) {
@@ -49,11 +50,13 @@ class Tracee {
                              "UBP_TEST_LONG", "UBP_TEST_XOL"})
       unsetenv(name);
     setenv("LD_PRELOAD", lib.c_str(), 1);
-    const std::string counted = consumer == nullptr ? "insn:probed; insn:probed_leaf" : "probed_leaf";
+    const std::string counted = !block.empty()        ? block + "; probed_leaf"
+                                : consumer == nullptr ? "insn:probed; insn:probed_leaf"
+                                                      : "probed_leaf";
     setenv("UBP_PROBES", (counted + cycle).c_str(), 1);
     setenv("UBP_SLOTS", "4", 1);
     setenv("UBP_OPTIMIZE", optimize, 1);
-    setenv("UBP_OUTPUT", "/dev/null", 1);
+    setenv("UBP_OUTPUT", files.report.c_str(), 1);
     setenv("UBP_SUMMARY", files.summary.c_str(), 1);
     if (std::freopen(files.out.c_str(), "w", stdout) == nullptr) _exit(98);
     ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
@@ -197,6 +200,13 @@ std::string verdict(const Tracee& tracee, const Files& files, long calls, long s
     expect("consumed", said["consumed"], calls);
     expect("hits", said["hits"], calls);
   }
+  const auto& totals = summary["totals"];
+  if (totals["filtered"] != 0) expect("filtered", totals["filtered"], calls / 2);
+  const std::string report = read_file(files.report);
+  const std::size_t map = report.find("@: ");
+  if (map != std::string::npos)
+    expect("the map", std::stol(report.substr(map + 3)), said["calls"] - totals["filtered"].get<std::int64_t>());
+  if (!adds_up(summary)) failure += "hits are more or less than what became of them\n";
   for (const auto& probe : summary["probes"]) {
     const auto symbol = probe["symbol"].get<std::string>();
     const bool in_handler = symbol.rfind("cycle_", 0) == 0;
@@ -366,9 +376,9 @@ bool is_detours_code(const std::vector<std::string>& maps, std::uint64_t address
 
 // One signal at every instruction of the detours that one call passes.
 Result inject_into_detours(long calls, const std::string& lib, const char* consumer = nullptr,
-                           const char* spec = nullptr) {
+                           const char* spec = nullptr, const std::string& block = "") {
   const Files files;
-  Tracee tracee(calls, lib, files, "always", consumer, spec);
+  Tracee tracee(calls, lib, files, "always", consumer, spec, block);
   const std::uint64_t probed =
       tracee.base() + static_cast<std::uint64_t>(numbers(run_plain({fixture("fx_inject")}).out)["offset"]);
   int signal = 0;
@@ -496,6 +506,26 @@ TEST_CASE("signal_at_every_instruction of a call that a consumer ends: by steps,
   MESSAGE(result.reached << " instructions");
   CHECK(result.reached > 200);
   CHECK(inject_by_steps(5000, control("no_translation"), "260", "probed_leaf").failure != "");
+}
+
+TEST_CASE(
+    "signal_at_every_instruction_of_detour: with a program, whose filter says no, and yes in turn, and that counts") {
+  if (lacks_debug_registers()) return;
+  // The instructions are those of the fourth call.
+  for (const std::string at : {"probed", "probed+5"}) {
+    for (const std::string block :
+         {"/(arg0 & 1) == 0/ { @ = count() }", "/arg0 & 1/ { @n++ }", "/(arg0 & 1) == 0/ { @n++ }",
+          "/arg0 % 2 == 0 && arg1 == 6 || arg2 > 2 || arg3 == 0x123456789abc/ { @ = sum(1) }", "{ @ = count() }",
+          "{ @ = sum(1) }", "{ @h = hist(arg0) }"}) {
+      CAPTURE(at);
+      CAPTURE(block);
+      const Result result = inject_into_detours(2000, library(), nullptr, nullptr, at + " " + block);
+      CHECK_MESSAGE(result.failure == "", result.failure);
+      MESSAGE(result.reached << " of " << result.wanted << " instructions");
+      CHECK(result.wanted > 15);
+      CHECK(result.reached == result.wanted);
+    }
+  }
 }
 
 TEST_CASE("a second signal at every instruction on which the first one's handler is prepared") {

@@ -59,7 +59,7 @@ class MadeDetour {
     save_->mask = 0x4242;
     save_->context[kContextTask] = reinterpret_cast<std::uint64_t>(task_);
     task_->consumer_stack = reinterpret_cast<std::uint64_t>(save_);
-    t_thread.spilled = {0x11, 0x22, 0x33};
+    t_thread.spilled = {0x11, 0x22, 0x33, 0};
   }
 
   // From the entry on, all of this holds: until the first copy, or in another block.
@@ -201,6 +201,42 @@ TEST_CASE("detour: rax alone may be saved, and rcx spilled beside it") {
   CHECK(frame.uc.rcx == 0x11);
   CHECK(frame.uc.rdx == 0xee03);
   CHECK(frame.uc.eflags == 0x202);
+}
+
+TEST_CASE("detour: the status flags alone may be in rax, or spilled") {
+  MadeDetour detour;
+  constexpr std::uint64_t kStatusFlags = 0x8d5, kOthers = 0xffff ^ kStatusFlags;
+  for (const bool is_spilled : {false, true}) {
+    for (const std::uint64_t status : {std::uint64_t{0x8500}, std::uint64_t{0x5001}}) {
+      detour.hold(is_spilled ? kStatusSpilled | kRaxSpilled : kStatusInRax | kRaxSpilled);
+      t_thread.spilled.status = is_spilled ? status : ~status;
+      Frame frame;
+      detour.stand(frame, 5);
+      if (!is_spilled) frame.uc.rax = status;
+      frame.uc.eflags = kOthers | (kStatusFlags & 0x45);
+      show(frame);
+      CHECK(frame.uc.eflags == (kOthers | (status >> 8 & 0xd5) | ((status & 1) != 0 ? 0x800 : 0)));
+      CHECK(frame.uc.rax == 0x22);
+    }
+  }
+}
+
+TEST_CASE("detour: what is still to be stored is, before rax and rdx have their values again") {
+  MadeDetour detour;
+  std::uint64_t cell = 41;
+  for (const bool stores : {false, true}) {
+    detour.hold(kCounted | kRaxSpilled | kRdxSpilled | (stores ? kStoresRax : 0));
+    Frame frame;
+    detour.stand(frame, 5);
+    frame.uc.rax = 42;
+    frame.uc.rdx = reinterpret_cast<std::uint64_t>(&cell);
+    show(frame);
+    CHECK(cell == (stores ? 42 : 41));
+    CHECK(frame.uc.rax == 0x22);
+    CHECK(frame.uc.rdx == 0x33);
+    CHECK(frame.return_address == kResume);
+    CHECK(frame.uc.reserved[1] == kConsumed);
+  }
 }
 
 TEST_CASE("detour: the direction flag comes from the DetourSave, set or clear") {

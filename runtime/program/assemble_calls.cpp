@@ -202,6 +202,7 @@ void Assembler::print_event(const Node& node, std::size_t first) {
   write_event(index, values, words);
 }
 
+// As end_event() does: the store of `used` makes it an event.
 void Assembler::write_event(std::uint32_t index, int values, std::uint32_t words) {
   Label over;
   mov(rdi, rbx);
@@ -210,16 +211,23 @@ void Assembler::write_event(std::uint32_t index, int values, std::uint32_t words
   invoke(&begin_event);
   test(rax, rax);
   jz(over, T_NEAR);
-  const int room_at = room(1);
-  mov(at(room_at), rax);
-  mov(rdi, rax);
-  mov(esi, words);
-  lea(rdx, at(values));
-  mov(ecx, words);
-  invoke(&copy_words);
-  mov(rdi, rbx);
-  mov(rsi, at(room_at));
-  invoke(&end_event);
+  constexpr std::uint32_t kFewWords = 8;
+  if (words <= kFewWords) {
+    for (std::uint32_t i = 0; i < words; ++i) {
+      const auto offset = static_cast<int>(i * sizeof(std::uint64_t));
+      mov(rcx, at(values + offset));
+      mov(ptr[rax + offset], rcx);
+    }
+  } else {
+    mov(rdi, rax);
+    mov(esi, words);
+    lea(rdx, at(values));
+    mov(ecx, words);
+    invoke(&copy_words);
+  }
+  mov(rcx, in_run(offsetof(Run, chunk)));
+  add(qword[rcx + offsetof(Chunk, used)],
+      static_cast<std::uint32_t>(sizeof(EventHeader) + words * sizeof(std::uint64_t)));
   L(over);
 }
 

@@ -223,6 +223,15 @@ Chunk* chunk_at(const Machine* machine, std::uint64_t index) {
   return reinterpret_cast<Chunk*>(machine->chunks + index * Chunk::kBytes);
 }
 
+// A new chunk becomes memory at once: a page fault for each of its pages would cost more than what is written there.
+// Denied, or not known to the kernel: then they come one by one.
+void populate(Chunk* chunk) {
+  constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, since Linux 5.14
+  if (!may_ask()) return;
+  const std::uint64_t begin = reinterpret_cast<std::uint64_t>(chunk), page = begin & ~(sys::kPageBytes - 1);
+  sys::call4(SYS_madvise, static_cast<long>(page), static_cast<long>(begin + Chunk::kBytes - page), kPopulateWrite);
+}
+
 // A chunk that nobody has, by number from 1 on; 0: there is none.
 std::uint32_t take_chunk(Machine* machine) {
   constexpr std::uint64_t kPause = 1 << 20;  // ticks: a look at all of them takes a while
@@ -236,6 +245,7 @@ std::uint32_t take_chunk(Machine* machine) {
     if (__atomic_load_n(&chunk->state, __ATOMIC_RELAXED) != Chunk::kFree) continue;  // as above
     if (!__atomic_compare_exchange_n(&chunk->state, &is_free, Chunk::kTaken, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
       continue;
+    if (chunk->process == 0) populate(chunk);
     chunk->process = static_cast<std::uint32_t>(g_process.tasks.pid);
     return static_cast<std::uint32_t>(index + 1);
   }
@@ -315,6 +325,7 @@ std::uint64_t* begin_event(Run* run, std::uint64_t event, std::uint64_t words) {
     own = next;
     chunk = chunk_at(machine, next - 1);
   }
+  run->chunk = chunk;
   auto* const header = reinterpret_cast<EventHeader*>(chunk->data() + chunk->used);
   *header = {static_cast<std::uint32_t>(bytes), static_cast<std::uint32_t>(event), __rdtsc(), task, kWhole};
   return reinterpret_cast<std::uint64_t*>(header + 1);
@@ -322,8 +333,7 @@ std::uint64_t* begin_event(Run* run, std::uint64_t event, std::uint64_t words) {
 
 void end_event(Run* run, std::uint64_t* words) {
   const auto* const header = reinterpret_cast<const EventHeader*>(words) - 1;
-  Chunk* const chunk = chunk_at(run->machine, run->machine->task_chunks[header->task] - 1);
-  __atomic_store_n(&chunk->used, chunk->used + header->bytes, __ATOMIC_RELEASE);  // pairs with the reader
+  __atomic_store_n(&run->chunk->used, run->chunk->used + header->bytes, __ATOMIC_RELEASE);  // pairs with the reader
 }
 
 }  // namespace ubp::program

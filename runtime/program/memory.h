@@ -172,6 +172,7 @@ struct Run {
   std::uint64_t dropped;       // not 0: an event or a key found no room
   std::uint64_t budget;        // turns of loops that are left
   std::uint64_t shard;         // its task's block, from 1 on; 0: begin and end
+  Chunk* chunk;                // where the event is that was begun
 };
 inline constexpr std::uint64_t kMostTurns = 1 << 20;  // of a run's loops
 

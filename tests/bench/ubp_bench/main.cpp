@@ -65,7 +65,9 @@ double median(std::vector<double> values) {
 
 constexpr const char *kLong = "unprobed call", *kShort = "unprobed call, short function",
                      *kFloor = "detour by hand: the floor", *kFarFloor = "the same, 64 KiB away",
-                     *kCallFloor = "by hand, with a call of a C function";
+                     *kCallFloor = "by hand, with a call of a C function",
+                     *kKeys = "unprobed call, 1,000 arguments in turn";
+constexpr int kKeyCount = 1000;
 
 const Row& find(const std::vector<Row>& rows, std::string_view name) {
   return *std::find_if(rows.begin(), rows.end(), [&](const Row& row) { return row.name == name; });
@@ -167,6 +169,23 @@ int print_table(const std::string& library, int repeat, int ms, bool as_json) {
   }
   add("jump: timestamped record",
       worker("consumer", {{"UBP_OPTIMIZE", "auto"}, {"UBP_PROBES", "bench_slot"}}, 0, UBP_PROBE_RECORD), kLong);
+  struct Text {
+    const char *name, *mode, *program;
+  };
+  add(kKeys, worker("keys", {}, 0, kKeyCount));
+  for (const auto& [name, mode, program] :
+       {Text{"a filter that says no", "long", "/arg0 == 77/ { @ = count() }"},
+        Text{"a filter that says yes", "long", "/arg0 != 77/ { }"}, Text{"count()", "long", "{ @ = count() }"},
+        Text{"hist(arg0)", "long", "{ @ = hist(arg0) }"}, Text{"sum(arg0)", "long", "{ @ = sum(arg0) }"},
+        Text{"printf of two integers", "events", "{ printf(\"%d %d\\n\", arg0, arg1) }"},
+        Text{"str of 20 bytes", "text", "{ $text = str(arg0, 32) }"},
+        Text{"@[arg0] = count(), 1,000 keys", "keys", "{ @[arg0] = count() }"}}) {
+    const std::string mode_of = mode;
+    add(std::string("program: ") + name,
+        worker(mode_of, {{"UBP_OPTIMIZE", "auto"}, {"UBP_PROBES", std::string("bench_long ") + program}}, 0,
+               mode_of == "keys" ? kKeyCount : 1),
+        mode_of == "keys" ? kKeys : kLong);
+  }
   add(kShort, worker("nop5", {}));
   add("jump: counted hit, short function", worker("nop5", {{"UBP_OPTIMIZE", "auto"}, {"UBP_PROBES", "bench_nop5"}}),
       kShort);

@@ -126,6 +126,9 @@ int work(const std::vector<std::string>& arguments) {
                                  : mode == "floor_far"  ? &bench_floor_far
                                  : mode == "floor_call" ? &bench_floor_call
                                  : mode == "consumer"   ? &bench_long
+                                 : mode == "keys"       ? &bench_long
+                                 : mode == "text"       ? &bench_long
+                                 : mode == "events"     ? &bench_long
                                  : mode == "syscall"    ? &bench_syscall
                                                         : &bench_slot;
   std::atomic<bool> go{false}, stop{false};
@@ -163,6 +166,27 @@ int work(const std::vector<std::string>& arguments) {
             bad += bench_points[point](static_cast<long>(own)) != static_cast<long>(own) + point;
             if (++at == order.size()) at = 0;
           }
+        }
+      } else if (mode == "keys") {  // count: how many arguments there are
+        long argument = 0;
+        while (!stop.load(std::memory_order_relaxed)) {
+          for (int i = 0; i < 16; ++i) {
+            function(argument);
+            argument = argument + 1 < count ? argument + 1 : 0;
+          }
+          own += 16;
+        }
+      } else if (mode == "text") {
+        static const char text[] = "a text of 20 letters";
+        while (!stop.load(std::memory_order_relaxed)) {
+          for (int i = 0; i < 16; ++i) function(reinterpret_cast<long>(text));
+          own += 16;
+        }
+      } else if (mode == "events") {  // fewer than the memory for them holds
+        constexpr std::uint64_t kMostEvents = 1'200'000;
+        while (!stop.load(std::memory_order_relaxed) && own < kMostEvents / static_cast<std::uint64_t>(threads)) {
+          for (int i = 0; i < 16; ++i) function(i);
+          own += 16;
         }
       } else {
         constexpr std::uint64_t kRing = 49152;  // a task's ring holds more

@@ -252,8 +252,6 @@ ubp_status end_transaction(bool commits) {
 
 }  // namespace
 
-bool lacks_module(std::string_view message) { return message.starts_with(plan::kNoModule); }
-
 void set_flush(bool (*flush)()) { g_flush = flush; }
 
 }  // namespace ubp::runtime

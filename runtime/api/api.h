@@ -25,6 +25,7 @@ struct Registered {
   ubp_status status = UBP_OK;
   std::vector<ubp_probe*> probes{};  // of the bare targets, and of each block
   bool counts = false;               // some target is bare
+  bool says_missing = false;         // a program wants to be told of what is not found
   std::vector<Problem> problems{};   // why nothing is probed
   std::vector<Problem> warnings{};
 };
@@ -83,9 +84,6 @@ struct Shortfall {
   bool is_exact = false;                // some item meant such an address
 };
 Shortfall shortfall(const std::vector<ubp_probe*>& probes);
-
-// Whether a problem's message says that a module is not loaded.
-bool lacks_module(std::string_view message);
 
 // What one registration cost, for UBP_LOG=info.
 std::string costs(ubp_probe* probe);

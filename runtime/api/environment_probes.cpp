@@ -122,7 +122,8 @@ void register_all(std::vector<Item> items, Program* program, std::uint32_t flags
     for (Operation& operation : operations) operation.kind = Operation::kUnregister;
     registry.apply(operations);  // nothing of them is armed
     if (is_meant) return;
-    Problem absent = not_found(fmt::format("{}{}' is loaded", plan::kNoModule, items.front().module));
+    Problem absent = not_found(fmt::format("no module '{}' is loaded", items.front().module));
+    absent.lacks_module = true;
     absent.position = items.front().position;
     return fail(std::move(absent));
   }
@@ -152,6 +153,11 @@ void read_and_register(std::string_view spec, std::uint32_t flags, Registered& r
   if (!read.is_good) {
     registered.status = UBP_E_SPEC;
     return;
+  }
+  if (read.program != nullptr && g_session == nullptr) {
+    const auto missing = read.program->analysis().config.missing_probes;
+    if (missing != program::Config::Missing::kError) flags |= UBP_PROBE_IGNORE_MISSING;
+    registered.says_missing = missing == program::Config::Missing::kWarn;
   }
   std::unique_ptr<LoadedProgram> loaded(new LoadedProgram{std::move(read.text), std::move(read.program)});
   const ApiLock lock;
@@ -204,7 +210,7 @@ bool executes_others() {
 void note_not_run(const Problem& problem) {
   using program::NotRun;
   const NotRun::Nearness nearness = problem.status != UBP_E_NOT_FOUND ? NotRun::kRefused
-                                    : lacks_module(problem.message)   ? NotRun::kNoModule
+                                    : problem.lacks_module            ? NotRun::kNoModule
                                                                       : NotRun::kNoFunction;
   g_session->note(nearness, static_cast<std::uint32_t>(problem.position.line),
                   static_cast<std::uint32_t>(problem.position.column), problem.message, problem.hint);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <utility>
 
@@ -38,13 +39,35 @@ std::map<std::uint64_t, std::unique_ptr<OwnProgram>>& programs() {
   return all;
 }
 
-// The items of one block, or the bare ones, and whatever excludes some of them.
-std::vector<Item> items_of(const std::vector<Item>& all, std::uint32_t probe) {
-  std::vector<Item> items;
+// What is one registration: the bare items, or an attach point of a block, and whatever excludes some of them. So a
+// block of two attach points at one address runs twice.
+struct Group {
+  std::uint32_t probe;
+  std::vector<Item> items{};
+};
+
+std::vector<Group> groups_of(const std::vector<Item>& all, bool has_bare) {
+  const auto is_bare = [](const Item& item) { return item.probe == language::kBare; };  // exclusions are, too
+  std::vector<Group> groups;  // in the order of their first items
+  const auto add_bare = [&] {
+    groups.push_back({language::kBare});
+    std::copy_if(all.begin(), all.end(), std::back_inserter(groups.back().items), is_bare);
+    has_bare = true;
+  };
+  if (has_bare) add_bare();
   for (const Item& item : all) {
-    if (item.probe == probe || (item.exclude && !items.empty())) items.push_back(item);
+    if (item.exclude) {
+      for (Group& group : groups) {
+        if (group.probe != language::kBare) group.items.push_back(item);
+      }
+    } else if (!is_bare(item)) {
+      groups.push_back({item.probe, {item}});
+    } else if (!has_bare) {
+      add_bare();
+    }
   }
-  return items;
+  if (groups.empty() && !all.empty()) add_bare();  // exclusions alone
+  return groups;
 }
 
 // "uprobe:libc:malloc", with the module as it was typed.
@@ -135,33 +158,26 @@ std::optional<std::vector<std::uint64_t>> prepare(const std::vector<Item>& items
                                                   bool has_bare, std::optional<std::uint32_t> module,
                                                   const std::function<void(std::size_t)>& progress, Problem& problem) {
   Registry& registry = interface().registry;
-  std::vector<std::uint32_t> groups;  // in the order of their first items
-  if (has_bare) groups.push_back(language::kBare);
-  for (const Item& item : items) {
-    const bool is_known = std::find(groups.begin(), groups.end(), item.probe) != groups.end();
-    if (!is_known && !item.exclude) groups.push_back(item.probe);
-  }
-  if (groups.empty() && !items.empty()) groups.push_back(language::kBare);  // exclusions alone
-  if (groups.size() > 1 && registry.config().probepoints == 0) {
-    ProbepointsConfig config = registry.config();  // the first group is not all that the table is to hold
-    config.probepoints = std::uint32_t{1} << 20;
-    registry.configure(config);
-  }
+  std::vector<Group> groups = groups_of(items, has_bare);
+  if (groups.size() > 1) registry.make_room_for(items, module);
   std::vector<std::uint64_t> ids;
-  for (const std::uint32_t group : groups) {
-    std::vector<Item> its = items_of(items, group);
-    const Request request = request_of(program, group, its, bare);
-    const auto id = registry.prepare(std::move(its), module, request, progress, problem);
-    if (!id) {
-      std::vector<Operation> operations;
-      operations.reserve(ids.size());
-      for (const std::uint64_t prepared : ids) operations.push_back({Operation::kUnregister, prepared});
-      registry.apply(operations);  // nothing of them is armed
-      return std::nullopt;
-    }
-    ids.push_back(*id);
+  std::vector<std::uint32_t> left, excluded;  // blocks that have something to run at; that an attach point lost
+  bool is_good = true;
+  for (Group& group : groups) {
+    const Request request = request_of(program, group.probe, group.items, bare);
+    const auto id = registry.prepare(std::move(group.items), module, request, progress, problem);
+    is_good &= id || (problem.is_excluded && group.probe != language::kBare);
+    if (!is_good) break;
+    if (id) ids.push_back(*id);
+    (id ? left : excluded).push_back(group.probe);
   }
-  return ids;
+  for (const std::uint32_t probe : excluded) is_good &= std::find(left.begin(), left.end(), probe) != left.end();
+  if (is_good) return ids;
+  std::vector<Operation> operations;
+  operations.reserve(ids.size());
+  for (const std::uint64_t prepared : ids) operations.push_back({Operation::kUnregister, prepared});
+  registry.apply(operations);  // nothing of them is armed
+  return std::nullopt;
 }
 
 void keep(std::uint64_t id, std::unique_ptr<OwnProgram> own) { programs().insert_or_assign(id, std::move(own)); }

@@ -76,7 +76,7 @@ Mistake Plan::unknown_module(const language::Item& item) const {
     if (modules_.is_present(index) && !module.is_runtime && !module.is_vdso && !is_runtimes_own(module))
       names += (names.empty() ? "" : ", ") + module.name;
   }
-  std::string message = fmt::format("{}{}' is loaded", kNoModule, item.module);
+  std::string message = fmt::format("no module '{}' is loaded", item.module);
   if (modules_.left_out() != 0)
     message +=
         fmt::format(", or it is one of the {} beyond the {} that UBP can know", modules_.left_out(), kMaxModules);
@@ -88,9 +88,9 @@ Mistake Plan::unknown_module(const language::Item& item) const {
   });
   if (was_merged && symbol != nullptr) {
     return {item.position, message,
-            fmt::format("it is part of libc.so.6 since glibc 2.34: 'libc:{}'", symbol->pattern)};
+            fmt::format("it is part of libc.so.6 since glibc 2.34: 'libc:{}'", symbol->pattern), std::nullopt, true};
   }
-  return {item.position, message, fmt::format("loaded: {}", names)};
+  return {item.position, message, fmt::format("loaded: {}", names), std::nullopt, true};
 }
 
 // A symbol that names a module, or one with it before "::", most likely means module:symbol.

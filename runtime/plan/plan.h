@@ -40,15 +40,13 @@ struct Refused {
   bool named = false;      // by an item that means this address, not by a glob or insn:
 };
 
-// What the message begins with where a module is not loaded.
-inline constexpr std::string_view kNoModule = "no module '";
-
 // A mistake in the specification, with the place it was made. hint: a further line ("did you mean ...").
 struct Mistake {
   language::Position position{};
   std::string message;
   std::string hint;
   std::optional<Refused> refused{};  // it is there, but is no instruction
+  bool lacks_module = false;         // the module is not loaded
 };
 
 // "symbol" or "symbol+0x1c", and the ELF virtual address.

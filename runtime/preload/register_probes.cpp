@@ -46,20 +46,20 @@ std::string place_of(std::string_view module, std::string_view symbol, std::uint
 }
 
 // Whether the first process says at its end that this one lacks what is to be probed: who executed it knows no better.
-bool is_noted(const std::string& where, std::string_view why) {
+bool is_noted(const std::string& where, const Problem& why) {
   return was_executed() && !g_loaded->has_reader && g_loaded->options.missing != Missing::kError &&
-         note_in_family(lacks_module(why) ? Note::kUnmatched : Note::kNear,
-                        fmt::format("{}: {}: {}", g_loaded->program, where, why));
+         note_in_family(why.lacks_module ? Note::kUnmatched : Note::kNear,
+                        fmt::format("{}: {}: {}", g_loaded->program, where, why.message));
 }
 
 // What the registered specification did not get: mistakes one by one, where they are to be said; refusals in one line.
 void say_refusals(const Shortfall& missed, bool says_mistakes) {
   for (const Problem& mistake : missed.mistakes) {
-    if (!says_mistakes || is_noted(position_of(mistake), mistake.message)) break;
+    if (!says_mistakes || is_noted(position_of(mistake), mistake)) break;
     say_problem(Level::kWarning, mistake);
   }
   for (const Problem& waiting : missed.waiting) {
-    if (is_noted(position_of(waiting), waiting.message)) break;
+    if (is_noted(position_of(waiting), waiting)) break;
     say_problem(Level::kWarning, waiting);
   }
   if (missed.refused == 0) return;
@@ -82,7 +82,7 @@ void fail(const Registered& registered, const Options& options, bool is_said) {
   if (is_said) return;
   g_loaded->passes_on = registered.status == UBP_E_NOT_FOUND && options.missing == Missing::kNothing;
   if (g_loaded->has_reader) return note_not_run(problem);
-  if (is_noted(where, problem.message)) return;
+  if (is_noted(where, problem)) return;
   const std::string_view so =
       g_loaded->passes_on ? "; nothing is probed, unless what this program executes has it" : "; nothing is probed";
   if (names_place) {
@@ -123,7 +123,7 @@ bool register_probes(const Options& options) {
   const Shortfall missed = shortfall(registered.probes);
   g_loaded->passes_on = missed.probes == 0 && !registered.probes.empty();
   if (missed.probes != 0) files_owner(true);
-  say_refusals(missed, options.missing == Missing::kWarn);
+  say_refusals(missed, options.missing == Missing::kWarn || registered.says_missing);
   if (options.log <= Level::kInfo) {
     for (ubp_probe* const probe : registered.probes) say(Level::kInfo, costs(probe));
   }

@@ -38,14 +38,18 @@ std::optional<Problem> Registry::judge(plan::Plan& plan, Registration& registrat
   const bool forgives = registration.request.forgives_missing;
   if (!mistakes.empty() && !forgives) return problem_of(mistakes.front());
   const bool is_empty = plan.points().empty() && plan.refused().empty() && !plan.has_pending();
-  if (is_empty && mistakes.empty() && !plan.items().empty())
-    return Problem{UBP_E_NOT_FOUND, {0, 0}, 0, 0, "", "", "every probe was excluded again; nothing is probed", ""};
+  if (is_empty && mistakes.empty() && !plan.items().empty()) {
+    Problem problem{UBP_E_NOT_FOUND, {0, 0}, 0, 0, "", "", "every probe was excluded again; nothing is probed", ""};
+    problem.is_excluded = true;
+    return problem;
+  }
   registration.forgiven = std::move(mistakes);
   return std::nullopt;
 }
 
 Problem Registry::problem_of(const plan::Mistake& mistake) const {
   Problem problem{UBP_E_NOT_FOUND, mistake.position, 0, 0, "", "", mistake.message, mistake.hint};
+  problem.lacks_module = mistake.lacks_module;
   if (!mistake.refused) return problem;
   problem = problem_of(*mistake.refused);
   problem.position = mistake.position;
@@ -79,6 +83,17 @@ std::optional<std::string> Registry::start(std::size_t probepoints, bool has_pen
                                      if (probepoints_.detours().has_jumped()) probepoints_.synchronise();
                                    }});
   return std::nullopt;
+}
+
+void Registry::make_room_for(std::vector<language::Item> items, std::optional<std::uint32_t> module) {
+  if (probepoints_.is_started() || config_.probepoints != 0) return;
+  symbols::while_modules_stay([&] {
+    modules_changed(false);
+    plan::Plan plan(*modules_, std::move(items), module);
+    plan.resolve([](std::size_t) {});
+    config_.probepoints =
+        static_cast<std::uint32_t>(plan.points().size() + (plan.has_pending() ? kLatePoints : kSparePoints));
+  });
 }
 
 std::optional<std::uint64_t> Registry::prepare(std::vector<language::Item> items, std::optional<std::uint32_t> module,

@@ -37,6 +37,8 @@ struct Problem {
   bool is_exact = false;         // the item meant this very address
   language::Position end{0, 0};  // behind what is wrong; line 0: not known
   std::string excerpt{};         // the line it is in, and a marker below
+  bool lacks_module = false;     // of UBP_E_NOT_FOUND: the module is not loaded
+  bool is_excluded = false;      // likewise: all that was found was excluded again
 };
 
 // A probepoint of a registration: by which of its items, and what it is called.
@@ -69,6 +71,8 @@ class Registry {
   // Keeps the modules in step with the dynamic linker from the first probe on.
   void watch_modules() { probepoints_.watch_modules(); }
 
+  // Before the first of several probes: room for all that these items stand for.
+  void make_room_for(std::vector<language::Item> items, std::optional<std::uint32_t> module);
   // Resolves items and prepares their probepoints; nothing is armed. Returns the new probe's id, or what is wrong: then
   // nothing has changed. No items are a probe that never hits. module: see plan::Plan. progress(n): called now and then
   // with the number found so far.

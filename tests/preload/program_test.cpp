@@ -208,3 +208,30 @@ TEST_CASE("program_mistakes: one arms nothing, and is said with its place, line 
                         "ubp:                   ~~\n"
                         "ubp: error: UBP_PROBES:2:22-25: Unknown function: 'f'\n") != std::string::npos);
 }
+
+TEST_CASE("program_twice: a block of two attach points at one address runs for each") {
+  constexpr std::uint64_t kCalls = 5'000;
+  const std::string both = std::to_string(2 * kCalls * kThreads);
+  const Outcome twice = count_on_threads("f, *count:f { @n++; @by[func] = count() }", kCalls);
+  CHECK(twice.end() == "exit 0");
+  CHECK(total(twice.summary(), "hits") == 2 * kCalls * kThreads);
+  CHECK(total(twice.summary(), "recorded") == 2 * kCalls * kThreads);
+  CHECK(adds_up(twice.summary()));
+  const std::string text = printed(twice);
+  CAPTURE(text);
+  CHECK(text.find("@n: " + both + "\n") != std::string::npos);
+}
+
+TEST_CASE("program_missing: what is not found is an error, a warning, or nothing, as the program says") {
+  constexpr std::uint64_t kCalls = 100;
+  const std::string program = "f { @n++ } no_such_function { @never++ }";
+  const Outcome strict = count_on_threads(program, kCalls);
+  CHECK(strict.err.find("no_such_function") != std::string::npos);
+  CHECK(printed(strict).empty());
+  for (const std::string how : {"warn", "ignore"}) {
+    CAPTURE(how);
+    const Outcome probed = count_on_threads("config = { missing_probes = " + how + " } " + program, kCalls);
+    CHECK(printed(probed) == "@n: " + std::to_string(kCalls * kThreads) + "\n");
+    CHECK((probed.err.find("ubp: warning: ") != std::string::npos) == (how == "warn"));
+  }
+}

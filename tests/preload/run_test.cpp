@@ -385,7 +385,7 @@ TEST_CASE("run_before: mistakes start nothing, and say where they are") {
   }
   // The same by what is right.
   const std::string good = "uprobe:" + hello + ":comp*, uprobe:" + hello + ":\"compute\"+0 { @ = count() }";
-  CHECK(value_of(ubp_run(good, {hello}).out, "@") == 3);  // and compare_lengths
+  CHECK(value_of(ubp_run(good, {hello}).out, "@") == 5);  // compute by both, and compare_lengths
   const Outcome dry = ubp_run(good, command, {"--dry-run"});
   CHECK(dry.end() == "exit 0");
   CHECK(dry.out.empty());

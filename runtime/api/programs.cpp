@@ -72,7 +72,7 @@ std::vector<Group> groups_of(const std::vector<Item>& all, bool has_bare) {
 
 // "uprobe:libc:malloc", with the module as it was typed.
 program::PointName name_of(const NamedPoint& point, const Item& item) {
-  program::PointName name{point.point, {}, {}};
+  program::PointName name{point.point, point.action, {}, {}};
   const std::string probe = fmt::format("{}:{}:{}", language::kind_name(item.kind),
                                         item.module.empty() ? point.module : item.module, point.symbol);
   probe.copy(name.probe, sizeof name.probe - 1);

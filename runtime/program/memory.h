@@ -117,7 +117,7 @@ static_assert(sizeof(Chunk) == 16);
 // A name of a probepoint: "uprobe:libc:malloc", "malloc".
 inline constexpr std::size_t kNameBytes = 128;
 struct PointName {
-  std::uint32_t point;
+  std::uint32_t point, action;                   // runtime::counter_of() its consumer
   char probe[kNameBytes], function[kNameBytes];  // NUL-padded
 };
 struct PointNames {  // ascending; immutable once published

@@ -154,8 +154,9 @@ void Program::close() {
 
 void Program::add_names(std::vector<PointName> names) {
   if (!names_.empty()) names.insert(names.end(), names_.back().names.begin(), names_.back().names.end());
-  std::stable_sort(names.begin(), names.end(),
-                   [](const PointName& a, const PointName& b) { return a.point < b.point; });
+  std::stable_sort(names.begin(), names.end(), [](const PointName& a, const PointName& b) {
+    return std::pair(a.point, a.action) < std::pair(b.point, b.action);
+  });
   Names& last = names_.emplace_back();
   last.names = std::move(names);
   last.published = {last.names.size(), last.names.data()};

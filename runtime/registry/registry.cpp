@@ -189,8 +189,9 @@ void Registry::take(std::uint64_t id, Registration& registration) {
   std::vector<NamedPoint> named;
   for (std::size_t i = known; i < registration.probes.size(); ++i) {
     const plan::Probe& probe = registration.probes[i];
-    named.push_back({index_of(registration.runs, probe.point), static_cast<std::uint32_t>(probe.item),
-                     modules_->all()[probe.module].name, symbol_of(*modules_, probe)});
+    named.push_back({index_of(registration.runs, probe.point), registration.counter,
+                     static_cast<std::uint32_t>(probe.item), modules_->all()[probe.module].name,
+                     symbol_of(*modules_, probe)});
   }
   registration.request.name_points(named);
 }

@@ -44,6 +44,7 @@ struct Problem {
 // A probepoint of a registration: by which of its items, and what it is called.
 struct NamedPoint {
   std::uint32_t point;
+  std::uint32_t action;  // runtime::counter_of() its consumer
   std::uint32_t item;
   std::string module, symbol;
 };

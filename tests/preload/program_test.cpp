@@ -209,10 +209,10 @@ TEST_CASE("program_mistakes: one arms nothing, and is said with its place, line 
                         "ubp: error: UBP_PROBES:2:22-25: Unknown function: 'f'\n") != std::string::npos);
 }
 
-TEST_CASE("program_twice: a block of two attach points at one address runs for each") {
+TEST_CASE("program_twice: a block of two attach points at one address runs for each, under each one's name") {
   constexpr std::uint64_t kCalls = 5'000;
-  const std::string both = std::to_string(2 * kCalls * kThreads);
-  const Outcome twice = count_on_threads("f, *count:f { @n++; @by[func] = count() }", kCalls);
+  const std::string all = std::to_string(kCalls * kThreads), both = std::to_string(2 * kCalls * kThreads);
+  const Outcome twice = count_on_threads("f, *count:f { @n++; @by[probe] = count() }", kCalls);
   CHECK(twice.end() == "exit 0");
   CHECK(total(twice.summary(), "hits") == 2 * kCalls * kThreads);
   CHECK(total(twice.summary(), "recorded") == 2 * kCalls * kThreads);
@@ -220,6 +220,8 @@ TEST_CASE("program_twice: a block of two attach points at one address runs for e
   const std::string text = printed(twice);
   CAPTURE(text);
   CHECK(text.find("@n: " + both + "\n") != std::string::npos);
+  CHECK(text.find("@by[uprobe:*count:f]: " + all + "\n") != std::string::npos);
+  CHECK(count_prefix(text, "@by[") == 2);
 }
 
 TEST_CASE("program_missing: what is not found is an error, a warning, or nothing, as the program says") {

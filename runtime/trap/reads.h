@@ -62,7 +62,7 @@ inline constexpr std::uint64_t kReadSignals = (std::uint64_t{1} << (SIGSEGV - 1)
   constexpr auto kOrder = std::memory_order_relaxed;  // what the thread has made of itself; of others see above
   if ((g_handlers.faults.load(kOrder) & 1) == 0) return false;
   if (g_process.tasks.shares_tls.load(kOrder) || ubp_moves_fs.load(kOrder)) return false;
-  const Faults known = __atomic_load_n(&t_thread.faults, __ATOMIC_RELAXED);  // its own
+  const std::uint8_t known = __atomic_load_n(&t_thread.faults, __ATOMIC_RELAXED);  // its own
   return known == Faults::kCaught || (known == Faults::kUnknown && ubp_trap_look_at_faults());
 }
 

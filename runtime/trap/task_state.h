@@ -47,14 +47,16 @@ struct Cloning {
 inline constexpr std::uint64_t kMostClonings = 4;  // one within another: what a vfork child starts, on its parent's TLS
 
 // Whether a fault in the thread is certain to reach ubp_signal_entry (reads.h).
-enum class Faults : std::uint8_t { kUnknown, kCaught, kNotCaught };
+struct Faults {
+  enum : std::uint8_t { kUnknown, kCaught, kNotCaught };
+};
 
 // What is kept for a thread, in its TLS (t_thread), or in its state where it has none of libc's (tls.h).
 struct Thread {
-  AppTrap app_trap;    // the first: trap_entry.S
-  Faults faults;       // behind it: trap_entry.S
-  std::uint64_t mark;  // kThreadMark wherever libc has made this TLS
-  TaskState* state;    // the thread's, or one that counts nothing: detours read it as it is
+  AppTrap app_trap;     // the first: trap_entry.S
+  std::uint8_t faults;  // behind it: trap_entry.S
+  std::uint64_t mark;   // kThreadMark wherever libc has made this TLS
+  TaskState* state;     // the thread's, or one that counts nothing: detours read it as it is
   Spilled spilled;
   AppStack app_stack;
   bool is_away;     // detours of this thread are not to count (segment.h)

@@ -203,23 +203,23 @@ TEST_CASE("what is asked of the kernel about a thread's faults, and what is kept
   const auto look = [] {
     t_thread.faults = Faults::kUnknown;
     const bool result = ubp_trap_look_at_faults();
-    return std::pair(result, t_thread.faults);
+    return std::pair<bool, int>(result, t_thread.faults);
   };
-  CHECK(look() == std::pair(true, Faults::kCaught));
+  CHECK(look() == std::pair<bool, int>(true, Faults::kCaught));
   for (const int signal : {SIGSEGV, SIGBUS}) {
     sys::set_signal_mask(bit_of(signal));
-    CHECK(look() == std::pair(false, Faults::kNotCaught));
+    CHECK(look() == std::pair<bool, int>(false, Faults::kNotCaught));
   }
   sys::set_signal_mask(bit_of(SIGUSR1));
-  CHECK(look() == std::pair(true, Faults::kCaught));
+  CHECK(look() == std::pair<bool, int>(true, Faults::kCaught));
   g_process.misses_gate = true;  // somebody may change it unseen
-  CHECK(look() == std::pair(false, Faults::kUnknown));
+  CHECK(look() == std::pair<bool, int>(false, Faults::kUnknown));
   g_process.misses_gate = false;
   g_process.tasks.pid = 1;  // a guest's answer is not kept
-  CHECK(look() == std::pair(false, Faults::kUnknown));
+  CHECK(look() == std::pair<bool, int>(false, Faults::kUnknown));
   g_process.tasks.pid = sys::getpid();
   g_process.tasks.stacks = 0x500000000000;  // the kernel's stack is not UBP's
-  CHECK(look() == std::pair(false, Faults::kNotCaught));
+  CHECK(look() == std::pair<bool, int>(false, Faults::kNotCaught));
   sigaltstack(&before, nullptr);
   munmap(stack, kBytes);
 }

@@ -374,16 +374,44 @@ bool is_detours_code(const std::vector<std::string>& maps, std::uint64_t address
   return false;
 }
 
-// One signal at every instruction of the detours that one call passes.
+// Whether debug registers cannot be set (some sandboxes).
+bool has_no_watch() {
+  const Files files;
+  Tracee tracee(1, library(), files);
+  const std::uint64_t next = tracee.registers().rip;
+  tracee.watch(next);
+  const bool lacks = !tracee.has_watch() || tracee.go(0) != SIGTRAP ||
+                     tracee.registers().rip != next;  // some take it, and stop nobody
+  tracee.kill();
+  return lacks;
+}
+// Says so: there is no other way.
+bool lacks_debug_registers() {
+  const bool lacks = has_no_watch();
+  if (lacks) MESSAGE("skipped: a debug register cannot be set here");
+  return lacks;
+}
+
+// One signal at every instruction of the detours that one call passes. Without debug registers the task is stepped
+// there.
 Result inject_into_detours(long calls, const std::string& lib, const char* consumer = nullptr,
                            const char* spec = nullptr, const std::string& block = "") {
   const Files files;
   Tracee tracee(calls, lib, files, "always", consumer, spec, block);
   const std::uint64_t probed =
       tracee.base() + static_cast<std::uint64_t>(numbers(run_plain({fixture("fx_inject")}).out)["offset"]);
+  const bool steps = has_no_watch();
   int signal = 0;
+  while (steps && (signal = tracee.go(signal)) != SIGWINCH) {  // before its first call
+    if (signal == 0) return {0, 0, "the program never began"};
+  }
   // Until the task is about to execute an address; false when it has ended. Its own traps it gets.
   const auto run_to = [&](std::uint64_t address, int first) {
+    for (signal = first; steps;) {
+      signal = tracee.step(signal);
+      if (signal == 0 || tracee.registers().rip == address) return signal != 0;
+      if (signal == SIGTRAP && !tracee.is_breakpoint()) signal = 0;
+    }
     tracee.watch(address);
     signal = tracee.go(first);
     while (signal != 0 && !(signal == SIGTRAP && !tracee.is_breakpoint() && tracee.registers().rip == address)) {
@@ -426,17 +454,11 @@ Result inject_into_detours(long calls, const std::string& lib, const char* consu
   return result;
 }
 
-// Says why, and returns true, where debug registers cannot be set (some sandboxes).
-bool lacks_debug_registers() {
-  const Files files;
-  Tracee tracee(1, library(), files);
-  const std::uint64_t next = tracee.registers().rip;
-  tracee.watch(next);
-  const bool lacks = !tracee.has_watch() || tracee.go(0) != SIGTRAP ||
-                     tracee.registers().rip != next;  // some take it, and stop nobody
-  tracee.kill();
-  if (lacks) MESSAGE("skipped: a debug register cannot be set here");
-  return lacks;
+// What is called inside a function is called behind a pushf, which shows whoever steps over it.
+bool shows_trap_flag(const std::string& spec) {
+  const bool shows = spec.find('+') != std::string::npos && has_no_watch();
+  if (shows) MESSAGE("skipped inside a function: a debug register cannot be set here");
+  return shows;
 }
 
 }  // namespace
@@ -459,7 +481,6 @@ TEST_CASE("a signal at every beginning of the trap path starves nobody") {
 }
 
 TEST_CASE("signal_at_every_instruction_of_detour") {
-  if (lacks_debug_registers()) return;
   const Result result = inject_into_detours(2000, library());
   CHECK_MESSAGE(result.failure == "", result.failure);
   MESSAGE(result.reached << " of " << result.wanted << " instructions");
@@ -468,10 +489,10 @@ TEST_CASE("signal_at_every_instruction_of_detour") {
 }
 
 TEST_CASE("signal_at_every_instruction_of_detour: with a consumer, whatever it declares") {
-  if (lacks_debug_registers()) return;
   // Nothing, UBP_PROBE_NO_FP, SSE_ONLY, NO_FP | MODIFY, NO_FP | NO_REGISTERS; UBP_PROBE_RECORD, which has none.
   for (const char* spec : {"probed", "probed+5"}) {  // there, a red zone is in use
     for (const char* flags : {"0", "4", "32", "6", "68", "128"}) {
+      if (shows_trap_flag(spec) && std::string(flags) != "128") continue;
       CAPTURE(std::string(spec));
       CAPTURE(std::string(flags));
       const Result result = inject_into_detours(2000, library(), flags, spec);
@@ -510,7 +531,6 @@ TEST_CASE("signal_at_every_instruction of a call that a consumer ends: by steps,
 
 TEST_CASE(
     "signal_at_every_instruction_of_detour: with a program, whose filter says no, and yes in turn, and that counts") {
-  if (lacks_debug_registers()) return;
   // The instructions are those of the fourth call.
   for (const std::string at : {"probed", "probed+5"}) {
     for (const std::string block :
@@ -519,6 +539,7 @@ TEST_CASE(
           "{ @ = sum(1) }", "{ @h = hist(arg0) }"}) {
       CAPTURE(at);
       CAPTURE(block);
+      if (shows_trap_flag(at) && block == "/arg0 & 1/ { @n++ }") continue;  // which is called
       const Result result = inject_into_detours(2000, library(), nullptr, nullptr, at + " " + block);
       CHECK_MESSAGE(result.failure == "", result.failure);
       MESSAGE(result.reached << " of " << result.wanted << " instructions");

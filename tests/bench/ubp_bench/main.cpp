@@ -1,6 +1,7 @@
 // ubp-bench: what a hit costs, side by side in one run, and how the slot policies behave under contention.
 //
 //   ubp-bench [--json] [--repeat N] [--ms N]       the tables: medians of N rounds, the rows taking turns
+//   ubp-bench --only program [...]                 some of their rows
 //   ubp-bench turns [--json] [--repeat N] [--ms N]  the last of them alone: functions called in turn
 //   ubp-bench stress --threads T --probepoints K --slots N --xol POLICY --seconds S
 //                    [--pattern uniform|random|zipf|phase] [--json]
@@ -122,7 +123,7 @@ void print_jumps(const std::vector<Row>& rows, nlohmann::json* json) {
   }
 }
 
-int print_table(const std::string& library, int repeat, int ms, bool as_json) {
+int print_table(const std::string& library, int repeat, int ms, bool as_json, const std::string& only) {
   const auto worker = [&](const std::string& mode, std::map<std::string, std::string> environment,
                           std::uint64_t uprobe = 0, int count = 1, const std::string& pattern = "uniform") {
     if (!environment.empty())
@@ -196,6 +197,10 @@ int print_table(const std::string& library, int repeat, int ms, bool as_json) {
     add("slot_for alone, " + policy + ": 32 points", worker("slots", {}, 0, 32, policy));
     add("slot_for alone, " + policy + ": 256 points", worker("slots", {}, 0, 256, policy));
   }
+  std::erase_if(rows, [&](const Row& row) {
+    const bool is_base = row.name == kLong || row.name == kFloor || row.name == kFarFloor || row.name == kKeys;
+    return !is_base && row.name.find(only) == std::string::npos;
+  });
   for (int round = 0; round < repeat; ++round) {
     for (Row& row : rows) {
       for (const int threads : {1, 2}) {
@@ -224,7 +229,7 @@ int print_table(const std::string& library, int repeat, int ms, bool as_json) {
     }
   }
   print_jumps(rows, as_json ? &json : nullptr);
-  failed += !print_turns(library, repeat, std::max(10, ms / 8), as_json ? &json : nullptr);
+  if (only.empty()) failed += !print_turns(library, repeat, std::max(10, ms / 8), as_json ? &json : nullptr);
   if (as_json) std::printf("%s\n", json.dump(1).c_str());
   return failed != 0;
 }
@@ -299,11 +304,12 @@ int stress(const std::string& library, int threads, int points, int slots, const
 int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], "worker") == 0) return work({argv + 2, argv + argc});
   CLI::App app{"What a hit of UBP costs, side by side with the floor and the kernel's uprobes"};
-  std::string library = library_beside(), policy = "thread", pattern = "uniform";
+  std::string library = library_beside(), policy = "thread", pattern = "uniform", only;
   bool as_json = false;
   int repeat = 5, ms = 200, threads = 2, points = 64, slots = 64;
   double seconds = 1;
   app.add_option("--library", library, "libubp.so to measure")->capture_default_str();
+  app.add_option("--only", only, "the rows whose names have this in them, and those that they are compared with");
   CLI::App* const turns =
       app.add_subcommand("turns", "functions called in turn: unprobed, with detours by hand, counted");
   for (CLI::App* const table : {&app, turns}) {
@@ -328,5 +334,5 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   if (*contention) return stress(library, threads, points, slots, policy, seconds, pattern, as_json);
   if (*turns) return print_turns_alone(library, repeat, ms, as_json);
-  return print_table(library, repeat, ms, as_json);
+  return print_table(library, repeat, ms, as_json, only);
 }

@@ -111,7 +111,7 @@ void DetourAssembler::call_consumers(const DetourConsumers& consumers) {
   save(rsp, rcx);
   save(r15, rcx);
   holds_no_longer(kRcxSpilled | kRaxSaved);
-  holds(kAllSaved | kSaveInRcx | (needs.reads ? std::uint32_t{kKeptSaved} : 0));
+  holds(kAllSaved | kSaveInRcx | (needs.reads ? kKeptSaved : kNothing));
   mov(r15, rsp);
   mov(rsp, rcx);
   if (consumers.is_inside) {

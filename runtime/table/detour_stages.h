@@ -13,6 +13,7 @@ namespace ubp::runtime {
 
 // A set of these holds at a stage.
 enum Holds : std::uint32_t {
+  kNothing = 0,
   kRcxSpilled = 1 << 0,  // the register's own value is in the thread's storage (trap::Spilled)
   kRaxSpilled = 1 << 1,
   kRdxSpilled = 1 << 2,

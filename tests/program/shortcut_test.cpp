@@ -91,7 +91,7 @@ std::string expression(std::mt19937_64& random, int depth, bool is_condition) {
                                      "reg(\"bp\")", "0",    "3",    "-5",   "0x123456789a"};
   constexpr const char* kOperators[] = {" + ", " - ", " * ", " & ", " | ", " ^ ", " << ", " >> ", " / ", " % "};
   constexpr const char* kComparisons[] = {" == ", " != ", " < ", " <= ", " > ", " >= "};
-  constexpr const char* kPrefixes[] = {"", "", "(int8)", "(uint16)", "(int32)", "(uint32)", "(int64)", "~", "-"};
+  constexpr const char* kPrefixes[] = {"", "", "(int8)", "(uint16)", "(int32)", "(uint32)", "(int64)", "~", "- "};
   if (is_condition && depth > 0) {
     switch (random() % 4) {
       case 0: return "(" + expression(random, depth - 1, true) + " && " + expression(random, depth - 1, true) + ")";
@@ -178,7 +178,7 @@ TEST_CASE("shortcut: the steps say what the compiled filter says, for any regist
     }
     yes += static_cast<long>(expected);
   }
-  CHECK(with_one > 100);
+  CHECK(with_one > 50);
   CHECK(yes * 10 > asked);  // neither always nor never
   CHECK(yes * 10 < asked * 9);
 }

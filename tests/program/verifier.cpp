@@ -202,7 +202,10 @@ class Function {
       if (is_stack) continue;  // of a push in the beginning, or a call
       const auto place = place_of(operand);
       const std::int64_t bytes = operand.size / 8;
+      if (!place && (is_in_event(instruction, operand) || ends_event(instruction, operand))) continue;
       if (!place || !is_in_frame(*place, bytes)) return refuse(instruction.address, "a store outside of the frame");
+      const std::int64_t chunk = run_ + static_cast<std::int64_t>(offsetof(Run, chunk));
+      if (*place < chunk + kWord && chunk < *place + bytes) return refuse(instruction.address, "the chunk is changed");
       if (!overlaps_budget(*place, bytes)) continue;
       const bool sets = instruction.its.mnemonic == ZYDIS_MNEMONIC_MOV &&
                         instruction.operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && !sets_budget_ && bytes == kWord;
@@ -234,19 +237,47 @@ class Function {
                     set->operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     return is ? std::optional(set->operands[1].imm.value.u) : std::nullopt;
   }
+  // How many words the event has that was begun before an instruction, with no jump in between; in_rax: where rax still
+  // leads to it. Nothing: none was.
+  std::optional<std::uint64_t> event_words(const Instruction& before, bool in_rax) const {
+    for (auto it = all_.find(before.address); it != all_.begin();) {
+      const Instruction& user = it->second;
+      const Instruction& last = (--it)->second;
+      if (!is_alone(user) || last.next != user.address) return std::nullopt;
+      if (last.its.mnemonic != ZYDIS_MNEMONIC_CALL) {
+        if (in_rax && writes(last, ZYDIS_REGISTER_RAX)) return std::nullopt;
+        continue;
+      }
+      const auto function = constant(ZYDIS_REGISTER_RAX, last);
+      if (function == kBeginEvent) return constant(ZYDIS_REGISTER_RDX, last);
+      if (in_rax || function != kCopyWords) return std::nullopt;
+    }
+    return std::nullopt;
+  }
   // mov rdi, rax, which is what begin_event has returned for as many words.
   bool is_event(const Instruction& set, const Instruction& before) const {
     if (set.its.mnemonic != ZYDIS_MNEMONIC_MOV || !is_register(set.operands[1], ZYDIS_REGISTER_RAX)) return false;
-    auto it = all_.find(set.address);
-    while (it != all_.begin() && it->second.its.mnemonic != ZYDIS_MNEMONIC_CALL) {
-      const Instruction& user = it->second;
-      --it;
-      const bool is_call = it->second.its.mnemonic == ZYDIS_MNEMONIC_CALL;
-      if (!is_alone(user) || it->second.next != user.address || (!is_call && writes(it->second, ZYDIS_REGISTER_RAX)))
-        return false;
-    }
-    return constant(ZYDIS_REGISTER_RAX, it->second) == kBeginEvent &&
-           constant(ZYDIS_REGISTER_RDX, it->second) == constant(ZYDIS_REGISTER_RSI, before);
+    const auto words = event_words(set, true);
+    return words && words == constant(ZYDIS_REGISTER_RSI, before);
+  }
+  // mov [rax + n], a word of the event that was begun.
+  bool is_in_event(const Instruction& store, const ZydisDecodedOperand& to) const {
+    const std::int64_t place = to.mem.disp.value;
+    if (to.mem.base != ZYDIS_REGISTER_RAX || to.mem.index != ZYDIS_REGISTER_NONE || to.size != 64) return false;
+    const auto words = event_words(store, true);
+    return words && place >= 0 && place + kWord <= static_cast<std::int64_t>(*words) * kWord;
+  }
+  // mov rcx, the Run's chunk; add [rcx + used], all bytes of the event: from there on it is one.
+  bool ends_event(const Instruction& store, const ZydisDecodedOperand& to) const {
+    const bool adds = store.its.mnemonic == ZYDIS_MNEMONIC_ADD && to.mem.base == ZYDIS_REGISTER_RCX &&
+                      to.mem.index == ZYDIS_REGISTER_NONE && to.mem.disp.value == offsetof(Chunk, used) &&
+                      to.size == 64;
+    const Instruction* const set = adds ? definition(ZYDIS_REGISTER_RCX, store) : nullptr;
+    const auto from =
+        set != nullptr && set->its.mnemonic == ZYDIS_MNEMONIC_MOV ? place_of(set->operands[1]) : std::nullopt;
+    if (!from || *from != run_ + static_cast<std::int64_t>(offsetof(Run, chunk))) return false;
+    const auto words = event_words(store, false);
+    return words && is_immediate(store.operands[1], static_cast<std::int64_t>(sizeof(EventHeader) + *words * kWord));
   }
   // What a helper writes lies in the frame, or in an event.
   void check_output(const Instruction& call, const Output& output) {

@@ -70,6 +70,7 @@ std::vector<Helper> make_helpers() {
           helper(&function_name, {long_name}),
           helper(&map_get),
           helper(&map_get_wide, {value}),
+          helper(&map_find, {value}),
           helper(&map_read),
           helper(&map_read_wide, {value}),
           helper(&map_set),
@@ -133,12 +134,14 @@ bool is_allowed(ZydisMnemonic mnemonic) {
     case ZYDIS_MNEMONIC_SETNLE:
     case ZYDIS_MNEMONIC_SETZ:
     case ZYDIS_MNEMONIC_SETNZ:
-    case ZYDIS_MNEMONIC_SETNS: return true;
+    case ZYDIS_MNEMONIC_SETNS:
+    case ZYDIS_MNEMONIC_INC: return true;
     default: return false;
   }
 }
 
-const std::uint64_t kBeginEvent = reinterpret_cast<std::uint64_t>(&begin_event);
+const std::uint64_t kBeginEvent = reinterpret_cast<std::uint64_t>(&begin_event),
+                    kCopyWords = reinterpret_cast<std::uint64_t>(&copy_words);
 
 const Helper* find_helper(std::uint64_t address) {
   static const std::vector<Helper> all = make_helpers();

@@ -25,6 +25,6 @@ struct Helper {
 
 // Null: it is none.
 const Helper* find_helper(std::uint64_t address);
-extern const std::uint64_t kBeginEvent;
+extern const std::uint64_t kBeginEvent, kCopyWords;
 
 }  // namespace ubp::program

@@ -222,6 +222,43 @@ TEST_CASE("verifier: what helpers write") {
   CHECK(is_refused_for("a helper writes outside", writes_event(3, 3, false)));
 }
 
+TEST_CASE("verifier: an event's words, and what makes it one") {
+  struct Event {
+    std::uint32_t words = 3, last = 2, used = sizeof(EventHeader) + 3 * 8;
+    bool copies = false, keeps_rax = true, keeps_rcx = true, is_begun = true;
+  };
+  const auto writes_event = [](const Event& event) {
+    return [event](Block& b) {
+      b.mov(b.edx, event.words);
+      b.invoke(event.is_begun ? reinterpret_cast<std::uint64_t>(&begin_event) : kHelper);
+      b.test(b.rax, b.rax);
+      b.jz(b.end, Block::T_NEAR);
+      if (!event.keeps_rax) b.mov(b.rax, b.rcx);
+      if (event.copies) {
+        b.mov(b.rdi, b.rax);
+        b.mov(b.esi, event.words);
+        b.invoke(reinterpret_cast<std::uint64_t>(&copy_words));
+      } else {
+        b.mov(b.rcx, b.ptr[b.rbp - 88]);
+        b.mov(b.ptr[b.rax + event.last * 8], b.rcx);
+      }
+      b.mov(b.rcx, b.ptr[b.rbx + offsetof(Run, chunk)]);
+      if (!event.keeps_rcx) b.add(b.rcx, 8);
+      b.add(b.qword[b.rcx + offsetof(Chunk, used)], event.used);
+    };
+  };
+  constexpr std::string_view kWhy = "a store outside of the frame";
+  CHECK(refusal(writes_event({})) == "");
+  CHECK(refusal(writes_event({.copies = true})) == "");
+  CHECK(is_refused_for(kWhy, writes_event({.last = 3})));
+  CHECK(is_refused_for(kWhy, writes_event({.used = sizeof(EventHeader) + 4 * 8})));
+  CHECK(is_refused_for(kWhy, writes_event({.used = sizeof(EventHeader) + 4 * 8, .copies = true})));
+  CHECK(is_refused_for(kWhy, writes_event({.keeps_rax = false})));
+  CHECK(is_refused_for(kWhy, writes_event({.keeps_rcx = false})));
+  CHECK(is_refused_for(kWhy, writes_event({.is_begun = false})));
+  CHECK(is_refused_for("the chunk is changed", [](Block& b) { b.mov(b.qword[b.rbx + offsetof(Run, chunk)], b.rax); }));
+}
+
 TEST_CASE("verifier: jumps, and loops without a bound") {
   constexpr std::string_view kLoop = "a loop without a bound";
   const auto loop = [](const Block::Body& body) {

@@ -82,7 +82,7 @@ class MadeDetour {
  private:
   static void put(DetourBlock& block, unsigned holds) {
     block.count = 1;
-    block.stages[0] = {0, static_cast<std::uint16_t>(holds)};
+    block.stages[0] = {0, holds};
   }
 
   World world_;
@@ -151,7 +151,7 @@ TEST_CASE("detour: each register that is spilled comes from the thread's storage
 TEST_CASE("detour, counted: the hit goes on when the handler returns, with its consumers or without") {
   MadeDetour detour;
   for (const bool is_consumed : {false, true}) {
-    detour.hold(kCounted | (is_consumed ? 0 : kUnconsumed));
+    detour.hold(kCounted | (is_consumed ? kNothing : kUnconsumed));
     Frame frame;
     detour.stand(frame, 5);
     show(frame);
@@ -170,7 +170,7 @@ TEST_CASE("detour, saved: the registers come from the DetourSave, through the st
     for (int below = -1; below <= 2; ++below) {  // -1: in rcx; else how many words below the DetourSave rsp is
       CAPTURE(has_kept);
       CAPTURE(below);
-      detour.hold(kAllSaved | kUnconsumed | (has_kept ? kKeptSaved : 0) | (below < 0 ? kSaveInRcx : 0));
+      detour.hold(kAllSaved | kUnconsumed | (has_kept ? kKeptSaved : kNothing) | (below < 0 ? kSaveInRcx : kNothing));
       Frame frame;
       detour.stand(frame, 5);
       const auto save = reinterpret_cast<std::uint64_t>(&detour.save());
@@ -225,7 +225,7 @@ TEST_CASE("detour: what is still to be stored is, before rax and rdx have their 
   MadeDetour detour;
   std::uint64_t cell = 41;
   for (const bool stores : {false, true}) {
-    detour.hold(kCounted | kRaxSpilled | kRdxSpilled | (stores ? kStoresRax : 0));
+    detour.hold(kCounted | kRaxSpilled | kRdxSpilled | (stores ? kStoresRax : kNothing));
     Frame frame;
     detour.stand(frame, 5);
     frame.uc.rax = 42;
@@ -243,7 +243,7 @@ TEST_CASE("detour: the direction flag comes from the DetourSave, set or clear") 
   MadeDetour detour;
   for (const bool is_set : {false, true}) {
     for (const bool is_saved : {false, true}) {
-      detour.hold(kAllSaved | kUnconsumed | kSaveInRcx | (is_saved ? kDirectionSaved : 0));
+      detour.hold(kAllSaved | kUnconsumed | kSaveInRcx | (is_saved ? kDirectionSaved : kNothing));
       detour.save().rflags = is_set ? kDirectionFlag : 0;
       Frame frame;
       detour.stand(frame, 5);
@@ -264,7 +264,7 @@ TEST_CASE(
       CAPTURE(deferred);
       KeptMask kept;
       sys::set_signal_mask(kAllSignals);
-      detour.hold(kCounted | kAllSaved | kSaveInRcx | (is_consumed ? 0 : kUnconsumed));
+      detour.hold(kCounted | kAllSaved | kSaveInRcx | (is_consumed ? kNothing : kUnconsumed));
       detour.task().has_deferred = deferred;
       detour.task().deferred = {};
       detour.task().deferred.si_signo = SIGUSR1;

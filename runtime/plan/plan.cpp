@@ -87,8 +87,8 @@ Mistake Plan::unknown_module(const language::Item& item) const {
            (item.module.size() == name.size() || item.module[name.size()] == '.' || item.module[name.size()] == '*');
   });
   if (was_merged && symbol != nullptr) {
-    return {item.position, message,
-            fmt::format("it is part of libc.so.6 since glibc 2.34: 'libc:{}'", symbol->pattern), std::nullopt, true};
+    return {item.position, message, fmt::format("it is part of libc.so.6 since glibc 2.34: 'libc:{}'", symbol->pattern),
+            std::nullopt, true};
   }
   return {item.position, message, fmt::format("loaded: {}", names), std::nullopt, true};
 }

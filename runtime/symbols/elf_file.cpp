@@ -147,6 +147,14 @@ std::optional<std::vector<Symbol>> ElfFile::symbols(std::uint32_t section_type) 
   return symbols;
 }
 
+std::optional<std::uint64_t> ElfFile::file_offset(std::uint64_t address) const {
+  for (const Elf64_Phdr& header : programs_) {
+    if (header.p_type == PT_LOAD && address >= header.p_vaddr && address - header.p_vaddr < header.p_filesz)
+      return header.p_offset + (address - header.p_vaddr);
+  }
+  return std::nullopt;
+}
+
 std::vector<Segment> ElfFile::segments() const {
   std::vector<Segment> segments;
   for (const Elf64_Phdr& header : programs_) {

@@ -85,7 +85,9 @@ class ElfFile {
   // open() when its content lies outside the file.
   std::optional<std::vector<Symbol>> symbols(std::uint32_t section_type) const;
   std::vector<Segment> segments() const;  // PT_LOAD, in order
-  std::string build_id() const;           // hexadecimal; empty when there is none
+  // Where in the file an ELF virtual address is; std::nullopt: nowhere.
+  std::optional<std::uint64_t> file_offset(std::uint64_t address) const;
+  std::string build_id() const;  // hexadecimal; empty when there is none
   std::optional<DebugLink> debug_link() const;
   // std::nullopt when there is no such section, it is empty, or cannot be read.
   std::optional<SectionBytes> section(std::string_view name) const;

@@ -12,6 +12,7 @@
 #include "runtime/api/api.h"
 #include "runtime/api/calls.h"
 #include "runtime/api/programs.h"
+#include "runtime/api/stacks.h"
 #include "runtime/base/cancellation.h"
 #include "runtime/base/executable.h"
 #include "runtime/program/program.h"
@@ -127,6 +128,7 @@ void register_all(std::vector<Item> items, Program* program, std::uint32_t flags
     absent.position = items.front().position;
     return fail(std::move(absent));
   }
+  if (program != nullptr) follow_modules(*program);
   if (auto denied = registry.apply(operations))
     return fail({UBP_E_SYSTEM, {0, 0}, 0, 0, "", "", std::move(*denied), ""});
   for (const std::uint64_t id : *ids) registered.probes.push_back(handle_of(id));
@@ -168,6 +170,7 @@ void read_and_register(std::string_view spec, std::uint32_t flags, Registered& r
   register_all(std::move(read.items), loaded->program.get(), flags, registered);
   if (registered.status == UBP_OK) tell_session(loaded->program.get(), registered);
   if (registered.status == UBP_OK && loaded->program != nullptr) g_loaded_program = loaded.release();
+  loaded.reset();  // under the lock
 }
 
 }  // namespace

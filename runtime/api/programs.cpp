@@ -8,6 +8,7 @@
 #include <map>
 #include <utility>
 
+#include "runtime/api/stacks.h"
 #include "runtime/program/checked.h"
 #include "runtime/report/report.h"
 
@@ -204,6 +205,7 @@ std::optional<std::string> apply(std::span<const Operation> operations) {
     OwnProgram* const own = operation.kind == Operation::kRegister ? program_of(operation.id) : nullptr;
     if (own == nullptr || goes(operation.id)) continue;
     own->has_begun = true;
+    follow_modules(*own->program);
     own->program->run(language::Probe::Event::kBegin);
   }
   auto denied = registry.apply(operations);

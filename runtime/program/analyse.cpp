@@ -275,6 +275,7 @@ Type Analyser::builtin(const Node& node) {
     return constant.type;
   if (const std::string* const text = out_.types->text(node.text))
     return string_of(static_cast<std::uint32_t>(text->size() + 1));
+  if (is_stack_name(node.text)) return stack(node);
   const auto found = find_builtin(node.text);
   if (!found) {
     error(node.span, fmt::format("Unknown identifier: '{}'", node.text));

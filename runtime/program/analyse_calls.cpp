@@ -90,6 +90,8 @@ Type Analyser::call(const Node& node) {
     case Function::kFindKey: return of_map(node, row->function);
     case Function::kStr: return text(node);
     case Function::kBuffer: return buffer(node);
+    case Function::kStack: return stack(node);
+    case Function::kSymbol: return symbol(node);
     case Function::kExit:
       for (const auto& child : node.children) {
         expression(*child);
@@ -282,6 +284,10 @@ Type Analyser::of_map(const Node& node, Function function) {
   const bool is_question =
       function == Function::kHasKey || function == Function::kFindKey || function == Function::kDelete;
   Type type = function == Function::kLength ? integer(64, false) : is_question ? boolean() : void_type();
+  if (function == Function::kLength && target.kind != NodeKind::kMap) {
+    const Type& its = expression(target);
+    if (its.is(TypeKind::kStack) || (its.is(TypeKind::kNone) && !is_last_)) return type;
+  }
   if (target.kind != NodeKind::kMap) {
     error(target.span, fmt::format("{}() expects a map", node.text));
     return type;

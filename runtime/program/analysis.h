@@ -80,6 +80,9 @@ struct Analysis {
   std::vector<bool> reads_registers;      // by probe: those that a call keeps
   std::vector<language::Span> overrides;  // by probe: its first override(); line 0: it has none
   bool uses_names = false;                // `probe` or `func`
+  bool uses_stacks = false;
+  language::Span first_stack{};           // where one is taken first
+  std::shared_ptr<StackText> stack_text;  // null: neither stacks nor names of addresses are printed
   Config config;
   std::uint32_t time_map = kNone;       // tests only: tseries() takes the time from this map
   std::vector<Diagnostic> diagnostics;  // errors first

@@ -7,6 +7,7 @@
 #include "runtime/program/assembler.h"
 #include "runtime/program/assembler_temporaries.h"
 #include "runtime/program/format.h"
+#include "runtime/program/stack_text.h"
 
 namespace ubp::program {
 
@@ -43,6 +44,7 @@ constexpr Helper kHelpers[] = {{"pid", &process_id},
 }  // namespace
 
 void Assembler::builtin(std::string_view name) {
+  if (is_stack_name(name)) return take_stack(kUsualFrames);
   const Builtin builtin = *find_builtin(name);
   if (builtin.register_number >= 0) return read_register(builtin.register_number);
   if (probe_->event != language::Probe::Event::kItems) {
@@ -153,6 +155,7 @@ void Assembler::add_to_series(const Node& target, const Node& call, int its_key)
 
 void Assembler::call_of_map(const Node& node, Function function) {
   const Node& target = *node.children[0];
+  if (target.kind != language::NodeKind::kMap) return stack_length(node);
   const std::uint32_t index = analysis_.of(target).index;
   const int its_key = node.children.size() >= 2 ? key(map_of(target), {node.children[1].get()}) : key_of(target);
   switch (function) {
@@ -281,6 +284,8 @@ void Assembler::call(const Node& node) {
                                                                                   : print_event(node, 0);
     case Function::kStr: return read_text(node, room(analysis_.type(node).words()));
     case Function::kBuffer: return read_buffer(node);
+    case Function::kStack: return take_stack(analysis_.type(node).bytes);
+    case Function::kSymbol: return symbol(node);
     case Function::kReg: return read_register(register_of(node.children[0]->text));
     case Function::kExit:
       if (!node.children.empty()) {

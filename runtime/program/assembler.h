@@ -101,6 +101,11 @@ class Assembler : public Xbyak::CodeGenerator {
   // An event with these values, which lie in the frame.
   void write_event(std::uint32_t index, int values, std::uint32_t words);
 
+  // assemble_stacks.cpp
+  void take_stack(std::uint32_t frames);
+  void stack_length(const Node& node);
+  void symbol(const Node& node);
+
   // assemble_texts.cpp
   void call_of_text(const Node& node, Function function);
   // The address of a text, which a pointer is read for, in rax; returns how many bytes it has at most.

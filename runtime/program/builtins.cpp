@@ -57,6 +57,9 @@ constexpr FunctionRow kFunctions[] = {
     {"errorf", Function::kSayError, 1, kAny},
     {"warnf", Function::kSayWarning, 1, kAny},
     {"assert", Function::kAssert, 2, 2},
+    {"ustack", Function::kStack, 0, 2},
+    {"dw_ustack", Function::kStack, 0, 2},
+    {"usym", Function::kSymbol, 1, 1},
 };
 
 // By the hardware's numbers.
@@ -70,6 +73,11 @@ const FunctionRow* find_function(std::string_view name) {
   const auto* const found = std::find_if(std::begin(kFunctions), std::end(kFunctions),
                                          [name](const FunctionRow& row) { return row.name == name; });
   return found != std::end(kFunctions) ? found : nullptr;
+}
+
+bool is_stack_name(std::string_view name) {
+  const FunctionRow* const row = find_function(name);
+  return row != nullptr && row->function == Function::kStack;
 }
 
 bool find_clock(std::string_view name, std::uint32_t& clock) {

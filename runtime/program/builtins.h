@@ -78,6 +78,8 @@ enum class Function : std::uint8_t {
   kSayWarning,
   kAssert,
   kBuffer,
+  kStack,
+  kSymbol,  // usym()
 };
 struct FunctionRow {
   std::string_view name;
@@ -85,5 +87,7 @@ struct FunctionRow {
   std::uint8_t least, most;  // arguments
 };
 const FunctionRow* find_function(std::string_view name);
+// ustack, which may stand without parentheses.
+bool is_stack_name(std::string_view name);
 
 }  // namespace ubp::program

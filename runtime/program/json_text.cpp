@@ -104,6 +104,8 @@ std::string json_of(const Type& type, const std::uint64_t* words) {
     case TypeKind::kTimestamp:
     case TypeKind::kInet:
     case TypeKind::kMac:
+    case TypeKind::kStack:
+    case TypeKind::kSymbol:
     case TypeKind::kUsername: return json_quoted(text_of(type, words));
     case TypeKind::kInteger: {
       const auto number = static_cast<std::int64_t>(*words);

@@ -9,6 +9,12 @@
 #include <cstdint>
 
 #include "runtime/consumers/consumer_list.h"
+#include "runtime/stack/frame_rules.h"
+#include "runtime/stack/stack_table.h"
+
+namespace ubp::stack {
+struct ModuleLog;
+}
 
 namespace ubp::program {
 
@@ -163,6 +169,11 @@ struct Machine {
   Interval* intervals = nullptr;  // those that hits of this process look after
   std::uint64_t interval_count = 0;
   std::uint64_t looked = 0;  // by the timestamp counter: when a hit did
+  // Of programs that take stacks, or name addresses.
+  const stack::FrameTables* frame_tables = nullptr;  // null: not known yet
+  stack::StackTable stacks;
+  stack::ModuleLog* modules = nullptr;
+  std::uint32_t image = 0;  // of this process, in `modules`
 };
 
 // One run of a block, on its stack.

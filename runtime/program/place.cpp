@@ -10,6 +10,7 @@
 #include <new>
 
 #include "runtime/program/read_map.h"
+#include "runtime/stack/module_log.h"
 #include "xol/sys.h"
 
 namespace ubp::program {
@@ -30,6 +31,7 @@ class Pieces {
     bytes_ = begin + count * sizeof(T);
     return memory_ != nullptr ? reinterpret_cast<T*>(memory_ + begin) : nullptr;
   }
+  void begin_page() { bytes_ = (bytes_ + sys::kPageBytes - 1) & ~(sys::kPageBytes - 1); }
   std::uint64_t bytes() const { return bytes_; }
 
  private:
@@ -94,6 +96,16 @@ void place(const Analysis& analysis, Pieces& pieces, Machine& machine, std::vect
   for (const Map& map : analysis.maps) maps.push_back(view_of(map, pieces));
   machine.chunk_count = analysis.events.empty() ? 0 : kChunks;
   machine.chunks = pieces.take<std::uint8_t>(machine.chunk_count * Chunk::kBytes);
+  if (analysis.uses_stacks) {
+    machine.stacks.used = pieces.take<std::uint64_t>(1);
+    machine.stacks.lost = pieces.take<std::uint64_t>(1);
+    machine.stacks.slots = pieces.take<std::uint64_t>(stack::kSlots);
+    machine.stacks.words = pieces.take<std::uint64_t>(stack::kStackWords);
+  }
+  if (analysis.stack_text == nullptr) return;
+  pieces.begin_page();
+  machine.modules = pieces.take<stack::ModuleLog>(1);
+  pieces.begin_page();
 }
 
 std::uint64_t boot_ns() {
@@ -141,6 +153,8 @@ Place::Place(const Analysis& analysis) : bytes_(bytes(analysis)), task_bytes_(ta
   const auto begin = reinterpret_cast<std::uint64_t>(machine_.chunks) & ~(sys::kPageBytes - 1);
   if (machine_.chunk_count != 0)
     madvise(reinterpret_cast<void*>(begin), machine_.chunk_count * Chunk::kBytes, MADV_HUGEPAGE);
+  // A forked child has its parent's modules.
+  if (machine_.modules != nullptr) madvise(machine_.modules, sizeof *machine_.modules, MADV_KEEPONFORK);
 }
 
 Place::Place(const Analysis& analysis, Control* control, std::uint8_t* memory) : task_bytes_(task_bytes(analysis)) {

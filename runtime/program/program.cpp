@@ -14,6 +14,7 @@
 #include "runtime/program/helpers.h"
 #include "runtime/program/reader.h"
 #include "runtime/program/shortcut.h"
+#include "runtime/stack/module_log.h"
 
 namespace ubp::program {
 namespace {
@@ -161,6 +162,13 @@ void Program::add_names(std::vector<PointName> names) {
   last.names = std::move(names);
   last.published = {last.names.size(), last.names.data()};
   __atomic_store_n(&place_->machine().names, &last.published, __ATOMIC_RELEASE);  // pairs with name_of()
+}
+
+void Program::set_modules(const stack::FrameTables* tables, const std::vector<const symbols::Module*>& modules) {
+  Machine& machine = place_->machine();
+  if (!std::exchange(has_image_, true)) machine.image = stack::take_image(*machine.modules);
+  stack::note_modules(*machine.modules, machine.image, modules);
+  __atomic_store_n(&machine.frame_tables, tables, __ATOMIC_RELEASE);  // pairs with take_stack()
 }
 
 std::string Program::printed() const {

@@ -18,6 +18,7 @@
 #include "runtime/program/analysis.h"
 #include "runtime/program/place.h"
 #include "runtime/program/session.h"
+#include "runtime/symbols/symbols.h"
 #include "runtime/table/shortcut.h"
 
 namespace ubp::program {
@@ -63,6 +64,11 @@ class Program {
   // Names of probepoints, for `probe` and `func`: added to those that are known.
   void add_names(std::vector<PointName> names);
 
+  // Whether it takes stacks, or names addresses: then it is to know the modules.
+  bool follows_modules() const { return analysis_.stack_text != nullptr; }
+  // What is loaded now. tables: of these modules; they stay valid for ever.
+  void set_modules(const stack::FrameTables* tables, const std::vector<const symbols::Module*>& modules);
+
   // What it has printed; its maps.
   std::string printed() const;
   std::string maps() const;
@@ -80,7 +86,7 @@ class Program {
   std::vector<Interval> intervals_;
   std::vector<std::optional<runtime::Shortcut>> shortcuts_;
   const Session* session_ = nullptr;
-  bool has_ended_ = false;
+  bool has_ended_ = false, has_image_ = false;
   void* code_ = nullptr;
   std::size_t code_bytes_ = 0;
   // Every list of names that was ever published: a hit may be reading it.

@@ -2,7 +2,12 @@
 #include "runtime/program/reader.h"
 
 #include <algorithm>
+#include <memory>
 #include <tuple>
+
+#include "runtime/program/stack_helpers.h"
+#include "runtime/program/stack_text.h"
+#include "runtime/stack/symbolizer.h"
 
 namespace ubp::program {
 namespace {
@@ -10,6 +15,19 @@ namespace {
 const std::uint64_t* words_of(const EventHeader* event) { return reinterpret_cast<const std::uint64_t*>(event + 1); }
 
 }  // namespace
+
+Reader::Reader(const Analysis& analysis, const std::vector<MapView>& maps, const Machine& machine,
+               ReaderOptions options)
+    : analysis_(analysis), maps_(maps), machine_(machine), options_(std::move(options)), read_(machine.chunk_count) {
+  if (analysis.stack_text == nullptr || analysis.stack_text->text) return;
+  const auto symbolizer = std::make_shared<stack::Symbolizer>(*machine.modules, analysis.config.cpp_demangle);
+  analysis.stack_text->text = [symbolizer, stacks = machine.stacks](const Type& type, std::uint64_t value) {
+    if (type.is(TypeKind::kStack))
+      return symbolizer->stack_text(stack::stack_of(stacks, value), *stack::mode_named(type.name));
+    const SymbolValue symbol = parts_of_symbol(value);
+    return symbolizer->name_text(symbol.image, symbol.address);
+  };
+}
 
 std::uint64_t Reader::chunks() const {
   return std::min(__atomic_load_n(machine_.next_chunk, __ATOMIC_ACQUIRE), machine_.chunk_count);

@@ -20,8 +20,7 @@ namespace ubp::program {
 class Reader {
  public:
   // They outlive this.
-  Reader(const Analysis& analysis, const std::vector<MapView>& maps, const Machine& machine, ReaderOptions options)
-      : analysis_(analysis), maps_(maps), machine_(machine), options_(std::move(options)), read_(machine.chunk_count) {}
+  Reader(const Analysis& analysis, const std::vector<MapView>& maps, const Machine& machine, ReaderOptions options);
 
   // The events of all tasks since the last call, by time: those up to a time of the timestamp counter.
   std::string events(std::uint64_t until = ~std::uint64_t{0});

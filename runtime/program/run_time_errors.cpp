@@ -48,6 +48,12 @@ std::vector<Diagnostic> run_time_errors(const Analysis& analysis, const Place& p
          {},
          true});
   }
+  const stack::StackTable& stacks = place.machine().stacks;
+  const std::uint64_t lost = stacks.lost != nullptr ? __atomic_load_n(stacks.lost, __ATOMIC_RELAXED) : 0;  // as above
+  if (lost != 0) {
+    constexpr std::string_view kText = "Stacks full; those that were not met before have no frames.";
+    errors.push_back({analysis.first_stack, with_times(std::string(kText), lost), {}, true});
+  }
   return errors;
 }
 

@@ -10,6 +10,7 @@
 #include <memory>
 #include <vector>
 
+#include "runtime/program/stack_text.h"
 #include "runtime/program/text.h"
 
 namespace ubp::program {
@@ -79,6 +80,8 @@ std::string stored_text(const Type& type, const std::uint64_t* words) {
     case TypeKind::kInet: return inet_text(words);
     case TypeKind::kMac: return mac_text(*words);
     case TypeKind::kUsername: return user_text(*words);
+    case TypeKind::kStack:
+    case TypeKind::kSymbol: return type.stacks->text ? type.stacks->text(type, *words) : "";
     default: return "";
   }
 }

@@ -105,6 +105,8 @@ std::string name_of(const Type& type) {
                          type.elements.front().size() != 0 ? type.bytes / type.elements.front().size() : 0);
     case TypeKind::kStruct: return type.name;
     case TypeKind::kBuffer: return fmt::format("buffer[{}]", type.bytes);
+    case TypeKind::kStack: return fmt::format("ustack({})", type.name);
+    case TypeKind::kSymbol: return "usym";
     case TypeKind::kUnknown: return "unknown";
     case TypeKind::kTuple: break;
   }
@@ -178,6 +180,7 @@ bool join(Type& into, const Type& from) {
       into.is_signed |= from.is_signed;
       return true;
     case TypeKind::kTimestamp: return into.name == from.name;
+    case TypeKind::kStack: into.bytes = std::max(into.bytes, from.bytes); return into.name == from.name;
     default: return true;
   }
 }

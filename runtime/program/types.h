@@ -33,26 +33,30 @@ enum class TypeKind : std::uint8_t {
   kArray,
   kStruct,
   kBuffer,   // how many bytes, and then they
+  kStack,    // its number (stack/stack_table.h)
+  kSymbol,   // an address that is shown as a name (stack_helpers.h)
   kUnknown,  // of a member that programs know nothing of: it is there, and prints as null
 };
 
 inline constexpr std::uint32_t kInetWords = 3;
 
 struct Layout;
+struct StackText;
 using EnumNames = std::map<std::uint64_t, std::string>;
 
 struct Type {
   TypeKind kind = TypeKind::kNone;
   std::uint8_t bits = 64;   // kInteger
   bool is_signed = true;    // kInteger, and what a kAggregate is made of
-  std::uint32_t bytes = 0;  // kString: with its NUL; kArray, kStruct: all of it; kBuffer: at most
+  std::uint32_t bytes = 0;  // kString: with its NUL; kArray, kStruct: all of it; kBuffer: at most; kStack: frames
   Aggregate aggregate = Aggregate::kNone;
   std::vector<Type> elements{};  // kTuple; kPointer: what it points to; kArray: what it is made of
   std::string name{};  // kStruct: "struct foo"; an enum's; kTimestamp: strftime's format; kString: what is printed
-                       // behind one that takes all its bytes, and so may have been longer
-  std::shared_ptr<const Layout> layout{};    // kStruct; null: behind a pointer, where its name is enough
-  std::shared_ptr<const EnumNames> names{};  // kInteger: of an enum
-  std::vector<std::string> fields{};         // the names of a kTuple's elements, where they have some: a record
+                       // behind one that takes all its bytes, and so may have been longer; kStack: its mode
+  std::shared_ptr<const Layout> layout{};     // kStruct; null: behind a pointer, where its name is enough
+  std::shared_ptr<const EnumNames> names{};   // kInteger: of an enum
+  std::vector<std::string> fields{};          // the names of a kTuple's elements, where they have some: a record
+  std::shared_ptr<const StackText> stacks{};  // kStack, kSymbol
 
   bool operator==(const Type&) const = default;
   bool is(TypeKind other) const { return kind == other; }

@@ -7,9 +7,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "runtime/registry/registry.h"
 #include "runtime/report/report.h"
+#include "runtime/symbols/while_modules_stay.h"
 
 namespace ubp::runtime {
 
@@ -26,6 +28,10 @@ void Registry::modules_changed(bool just_mapped) {
   const plan::Modules::Change change = modules_->refresh(just_mapped);
   if (change.left_out != 0)
     say(Level::kWarning, fmt::format("{} modules are not probed: too many were loaded", change.left_out));
+  if (!change.come.empty() || !change.back.empty() || !change.gone.empty()) {
+    std::erase_if(followers_, [](const Follower& follower) { return follower.life.expired(); });
+    for (const Follower& follower : followers_) follower.follow(*modules_);
+  }
   if (!probepoints_.is_started()) return;
   for (const std::uint32_t module : change.gone) probepoints_.retire_module(module, modules_->all()[module]);
   for (const std::uint32_t module : change.back) {
@@ -42,6 +48,15 @@ void Registry::modules_changed(bool just_mapped) {
       if (registration->plan != nullptr) arm_module(id, *registration, module);
     }
   }
+}
+
+void Registry::follow_modules(std::weak_ptr<const void> life, std::function<void(const plan::Modules&)> follow) {
+  watch_modules();
+  symbols::while_modules_stay([&] {
+    modules_changed(false);
+    follow(*modules_);
+  });
+  followers_.push_back({std::move(life), std::move(follow)});
 }
 
 void Registry::arm_module(std::uint64_t id, Registration& registration, std::uint32_t module) {

@@ -71,6 +71,8 @@ class Registry {
   const ProbepointsConfig& config() const { return config_; }
   // Keeps the modules in step with the dynamic linker from the first probe on.
   void watch_modules() { probepoints_.watch_modules(); }
+  // Calls `follow` with the modules as they are now, and from then on whenever they have changed, until `life` is over.
+  void follow_modules(std::weak_ptr<const void> life, std::function<void(const plan::Modules&)> follow);
 
   // Before the first of several probes: room for all that these items stand for.
   void make_room_for(std::vector<language::Item> items, std::optional<std::uint32_t> module);
@@ -191,6 +193,11 @@ class Registry {
   std::optional<plan::Modules> modules_;
   Probepoints probepoints_;
   Consumers consumers_;
+  struct Follower {
+    std::weak_ptr<const void> life;
+    std::function<void(const plan::Modules&)> follow;
+  };
+  std::vector<Follower> followers_;
   std::map<std::uint64_t, std::unique_ptr<Registration>> registrations_;
   std::uint64_t next_id_ = 1;
   std::uint32_t loaded_modules_ = 0;  // in the modules when the first probe was registered

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "runtime/program/helpers.h"
+#include "runtime/program/stack_helpers.h"
 
 namespace ubp::program {
 namespace {
@@ -88,6 +89,9 @@ std::vector<Helper> make_helpers() {
           helper(&map_zero),
           helper(&map_print),
           helper(&look_after_intervals),
+          helper(&take_stack, {{kRsi, kRdx, 0, 8}}),
+          helper(&stack_length),
+          helper(&symbol_value),
           helper(&begin_event),
           helper(&end_event)};
 }

@@ -1,0 +1,29 @@
+// Stacks, and names of addresses. See assembler.h.
+#include "runtime/program/assembler.h"
+#include "runtime/program/stack_helpers.h"
+
+namespace ubp::program {
+
+void Assembler::take_stack(std::uint32_t frames) {
+  const int place = room(frames);
+  mov(rdi, rbx);
+  lea(rsi, at(place));
+  mov(edx, frames);
+  invoke(&program::take_stack);
+}
+
+void Assembler::stack_length(const Node& node) {
+  value(*node.children[0]);
+  mov(rdi, rbx);
+  mov(rsi, rax);
+  invoke(&program::stack_length);
+}
+
+void Assembler::symbol(const Node& node) {
+  value(*node.children[0]);
+  mov(rdi, rbx);
+  mov(rsi, rax);
+  invoke(&symbol_value);
+}
+
+}  // namespace ubp::program

@@ -1,0 +1,44 @@
+// Stacks and names of addresses as values: what they print where there is no hit, and what they do not take.
+#include "tests/program/compiled.h"
+
+namespace ubp::program {
+
+TEST_CASE("stacks: without a hit they have no frames") {
+  CHECK(output_of("print(ustack); print((ustack(raw), \"a\"))") == "\n\n(\n, a)\n");
+  CHECK(output_of("printf(\"%s|%d\", ustack(perf, 3), len(ustack))") == "\n|0");
+  CHECK(output_of("$x = ustack(3); @ = len($x); @s = $x") == "@: 0\n@s: \n\n");
+  CHECK(output_of("@[ustack, 1] = count(); @[ustack, 1] = count()") == "@[\n, 1]: 2\n");
+  CHECK(output_of("print(dw_ustack(build_id, 5))") == "\n\n");
+}
+
+TEST_CASE("stacks: an address without a name is a number") {
+  CHECK(output_of("print(usym(1)); @[usym(1)] = count(); @x = (1, usym(0xffffffffffffffff))") ==
+        "0x1\n@[0x1]: 1\n@x: (1, 0xffffffffffffffff)\n");
+}
+
+TEST_CASE("stacks: the mode is a setting, which a call has its own of") {
+  CHECK(messages_of("config = { stack_mode = raw } begin { $x = ustack; $x = ustack(raw) }").empty());
+  CHECK(messages_of("config = { stack_mode = dog } begin { print(ustack) }").front() ==
+        "41: Invalid value for stack_mode: dog");
+  check_mistake("$x = ustack(perf); $x = ustack(raw)",
+                "Type mismatch for $x: trying to assign value of type 'ustack(raw)' when variable already has a type "
+                "'ustack(perf)'");
+}
+
+TEST_CASE("stacks: what they do not take") {
+  const std::pair<std::string, std::string> cases[] = {
+      {"print(ustack(dog))", "Invalid value for stack_mode: dog"},
+      {"print(ustack(5, raw))", "Expected stack mode as first argument"},
+      {"print(ustack(raw, \"a\"))", "ustack: invalid limit value"},
+      {"$n = 3; print(ustack($n))", "ustack: invalid limit value"},
+      {"print(ustack(1025))", "ustack([int limit]): limit shouldn't exceed 1024, 1025 given"},
+      {"print(ustack(1, 2, 3))", "ustack() takes at most 2 arguments, 3 found"},
+      {"print(ustack + 1)", "The operation can not be used on 'ustack(bpftrace)' and 'int8'"},
+      {"printf(\"%d\", ustack)", "unsupported format specifier for type 'ustack(bpftrace)': d"},
+      {"print(usym(\"a\"))", "an address is a number or a bool, not 'string[2]'"},
+      {"print(len(usym(1)))", "len() expects a map"},
+  };
+  for (const auto& [block, message] : cases) check_mistake(block, message);
+}
+
+}  // namespace ubp::program

@@ -250,7 +250,7 @@ TEST_CASE("options: the help names every variable, with the real defaults") {
 TEST_CASE("options: the names") {
   CHECK(option_names() == std::vector<std::string>{"UBP_PROBES", "UBP_PROBES_FILE", "UBP_OUTPUT", "UBP_SUMMARY",
                                                    "UBP_XOL", "UBP_OPTIMIZE", "UBP_SLOTS", "UBP_MAX_PROBEPOINTS",
-                                                   "UBP_MISSING", "UBP_FOLLOW", "UBP_LOG", "UBP_OPTIONS"});
+                                                   "UBP_MISSING", "UBP_FULL", "UBP_FOLLOW", "UBP_LOG", "UBP_OPTIONS"});
 }
 
 }  // namespace ubp::runtime

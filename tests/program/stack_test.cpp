@@ -19,7 +19,7 @@ TEST_CASE("stacks: an address without a name is a number") {
 TEST_CASE("stacks: the mode is a setting, which a call has its own of") {
   CHECK(messages_of("config = { stack_mode = raw } begin { $x = ustack; $x = ustack(raw) }").empty());
   CHECK(messages_of("config = { stack_mode = dog } begin { print(ustack) }").front() ==
-        "41: Invalid value for stack_mode: dog");
+        "45: Invalid value for stack_mode: dog");
   check_mistake("$x = ustack(perf); $x = ustack(raw)",
                 "Type mismatch for $x: trying to assign value of type 'ustack(raw)' when variable already has a type "
                 "'ustack(perf)'");

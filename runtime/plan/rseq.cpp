@@ -30,10 +30,11 @@ bool has_signature(const symbols::Module& module) {
   return has_it;
 }
 
-// The section that a descriptor at `at` would describe.
-bool read_descriptor(const symbols::Module& module, const std::uint8_t* at, CodeRange& section) {
-  rseq_cs descriptor;
-  std::memcpy(&descriptor, at, sizeof descriptor);
+// The section that a descriptor at `at` would describe. (What the address sanitizer has put between a module's
+// variables is read like them.)
+[[gnu::no_sanitize_address]] bool read_descriptor(const symbols::Module& module, const std::uint8_t* at,
+                                                  CodeRange& section) {
+  const rseq_cs descriptor = *reinterpret_cast<const rseq_cs*>(at);
   if (descriptor.version != 0 || descriptor.post_commit_offset == 0 || descriptor.post_commit_offset > kLongest)
     return false;
   const std::uint64_t begin = descriptor.start_ip - module.bias, abort = descriptor.abort_ip - module.bias;

@@ -9,6 +9,7 @@
 #include <climits>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -35,7 +36,7 @@ std::string directory_of(const std::string& path) {
 class Collector {
  public:
   Collector(const SourceOptions& options, std::vector<Diagnostic>& diagnostics)
-      : headers_(options.directories), diagnostics_(diagnostics) {}
+      : options_(options), diagnostics_(diagnostics) {}
 
   // What the text takes from elsewhere, innermost first. is_own: it is the program's own: its mistakes have places.
   void collect(std::string_view text, const std::string& directory, bool is_own);
@@ -49,11 +50,14 @@ class Collector {
     diagnostics_.push_back({span, std::move(message), std::move(hint), false});
   }
 
-  Headers headers_;
+  // What looks for headers asks the system, and libc the program's malloc: not for a text that has none.
+  Headers& headers() { return headers_ ? *headers_ : headers_.emplace(options_.directories); }
+
+  const SourceOptions& options_;
+  std::optional<Headers> headers_;
   std::vector<Diagnostic>& diagnostics_;
   std::set<std::string> imported_;
   std::string programs_;
-  bool has_headers_ = false;
   int depth_ = 0;
 };
 
@@ -86,8 +90,7 @@ void Collector::collect(std::string_view text, const std::string& directory, boo
 }
 
 void Collector::include(std::string_view name, bool is_quoted, const std::string& directory, const Span& span) {
-  has_headers_ = true;
-  if (!headers_.include(std::string(name), is_quoted ? directory : ""))
+  if (!headers().include(std::string(name), is_quoted ? directory : ""))
     fail(span, fmt::format("'{}' file not found", name), "-I DIR says where headers are");
 }
 
@@ -109,8 +112,7 @@ void Collector::import_file(const std::string& path, const Span& span) {
   if (path.ends_with(".bpf.c"))
     return fail(span, fmt::format("'{}' is C for the kernel: UBP runs in the program", path));
   if (path.ends_with(".h")) {
-    has_headers_ = true;
-    if (!headers_.include(path)) fail(span, fmt::format("'{}' file not found", path));
+    if (!headers().include(path)) fail(span, fmt::format("'{}' file not found", path));
     return;
   }
   struct stat folder {};
@@ -131,7 +133,7 @@ void Collector::import_file(const std::string& path, const Span& span) {
 
 std::string Collector::whole() {
   std::string all;
-  if (has_headers_) all = marker("headers") + headers_.definitions();
+  if (headers_) all = marker("headers") + headers_->definitions();
   return all + programs_;
 }
 

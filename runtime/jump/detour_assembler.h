@@ -132,7 +132,7 @@ class DetourAssembler : public Xbyak::CodeGenerator {
   void with_operand(const ShortcutStep& step, const ShortcutRegisters& registers, const Use& use);
   void branch(const ShortcutStep& step, const ShortcutRegisters& registers, const Xbyak::Label& target);
   void compute(const ShortcutStep& step, const ShortcutRegisters& registers);
-  void load_fast();
+  void count_as(Blank outcome);
   void ask(const Shortcut& shortcut, const ShortcutRegisters& registers, const Xbyak::Label& no);
   void skip();
   void perform(const Shortcut& shortcut, const ShortcutRegisters& registers, const Xbyak::Label& calls);

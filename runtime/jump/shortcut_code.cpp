@@ -150,9 +150,15 @@ void DetourAssembler::compute(const ShortcutStep& step, const ShortcutRegisters&
   }
 }
 
-void DetourAssembler::load_fast() {
+// Counts the hit, and then what has become of it.
+void DetourAssembler::count_as(Blank outcome) {
   mov(rcx, thread(storage_.state));
   mov(rcx, ptr[rcx + offsetof(trap::TaskState, fast)]);
+  inc(qword[rcx + kBlank]);
+  leave_blank(Blank::kCounter);
+  holds(kCounted);
+  inc(qword[rcx + kBlank]);
+  leave_blank(outcome);
 }
 
 // Goes on behind it where the filter says yes; where it says no, to that label.
@@ -171,12 +177,7 @@ void DetourAssembler::ask(const Shortcut& shortcut, const ShortcutRegisters& reg
 
 // The hit is one, and its filter has said no.
 void DetourAssembler::skip() {
-  load_fast();
-  inc(qword[rcx + kBlank]);
-  leave_blank(Blank::kCounter);
-  holds(kCounted);
-  inc(qword[rcx + kBlank]);
-  leave_blank(Blank::kSkipped);
+  count_as(Blank::kSkipped);
   holds_no_longer(kUnconsumed);
 }
 
@@ -215,12 +216,7 @@ void DetourAssembler::perform(const Shortcut& shortcut, const ShortcutRegisters&
     mov(rax, ptr[rdx]);
     inc(rax);
   }
-  load_fast();
-  inc(qword[rcx + kBlank]);
-  leave_blank(Blank::kCounter);
-  holds(kCounted);
-  inc(qword[rcx + kBlank]);
-  leave_blank(Blank::kPerformed);
+  count_as(Blank::kPerformed);
   note((holds_ & ~std::uint32_t{kUnconsumed}) | kStoresRax);
   mov(ptr[rdx], rax);
   holds_no_longer(kStoresRax);

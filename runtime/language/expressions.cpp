@@ -4,6 +4,7 @@
 #include <iterator>
 #include <utility>
 
+#include "runtime/language/characters.h"
 #include "runtime/language/program_parser.h"
 #include "runtime/language/type_parser.h"
 
@@ -354,7 +355,7 @@ bool ProgramParser::list(Node& node, std::string_view close) {
 // $x, $1, $#
 NodePointer ProgramParser::variable() {
   const std::string_view name = token_.text.substr(1);
-  const bool is_digits = std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; });
+  const bool is_digits = std::all_of(name.begin(), name.end(), is_digit);
   auto node = make(is_digits || name == "#" ? NodeKind::kParameter : NodeKind::kVariable, token_.begin);
   node->text = name;
   if (is_digits) {

@@ -7,14 +7,11 @@
 #include <charconv>
 #include <iterator>
 
+#include "runtime/language/characters.h"
 #include "runtime/language/text.h"
 
 namespace ubp::language {
 namespace {
-
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
-bool is_word(char c) { return is_letter(c) || is_digit(c); }
 
 // The longest first.
 constexpr std::string_view kSigns[] = {"<<=", ">>=", "->", "++", "--", "<<", ">>", "<=", ">=", "==", "!=", "&&",

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/language/characters.h"
 #include "runtime/language/lexer.h"
 #include "runtime/language/spec.h"
 
@@ -19,9 +20,6 @@ namespace ubp::language {
 
 constexpr std::size_t kNoOffset = static_cast<std::size_t>(-1);
 
-constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
-constexpr bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
-constexpr bool is_word(char c) { return is_letter(c) || is_digit(c); }
 constexpr bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 constexpr bool is_separator(char c) { return c == ';' || c == '\n'; }
 constexpr bool is_unicode(char c) { return static_cast<unsigned char>(c) >= 0x80; }

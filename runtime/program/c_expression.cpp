@@ -8,11 +8,13 @@
 #include <string>
 #include <utility>
 
+#include "runtime/language/characters.h"
+
 namespace ubp::program {
 namespace {
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-bool is_word(char c) { return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
+using language::is_digit;
+using language::is_word;
 
 class Evaluator {
  public:

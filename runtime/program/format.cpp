@@ -5,10 +5,12 @@
 
 #include <utility>
 
+#include "runtime/language/characters.h"
+
 namespace ubp::program {
 namespace {
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
+using language::is_digit;
 
 std::size_t read_number(std::string_view format, std::size_t at, int& number) {
   constexpr int kMost = 4096;

@@ -12,6 +12,7 @@
 #include <optional>
 #include <utility>
 
+#include "runtime/language/characters.h"
 #include "runtime/language/definition_parser.h"
 #include "runtime/program/c_expression.h"
 
@@ -21,8 +22,9 @@ namespace {
 constexpr std::size_t kMostBytes = std::size_t{16} << 20;  // of all headers together
 constexpr int kDeepest = 64;
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-bool is_word(char c) { return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
+using language::is_digit;
+using language::is_word;
+
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
 std::string_view trimmed(std::string_view text) {
@@ -42,6 +44,15 @@ std::size_t quoted_end(std::string_view text, std::size_t at) {
   return std::min(at + 1, text.size());
 }
 
+// Copies a literal in quotes that begins at an offset, and moves that behind it. False: none begins there.
+bool take_quoted(std::string_view text, std::size_t& at, std::string& to) {
+  if (text[at] != '"' && text[at] != '\'') return false;
+  const std::size_t end = quoted_end(text, at);
+  to += text.substr(at, end - at);
+  at = end;
+  return true;
+}
+
 // Lines that go on are put together, and comments are blanks.
 std::string plain(std::string_view text) {
   std::string all;
@@ -54,11 +65,7 @@ std::string plain(std::string_view text) {
       all += ' ';
     } else if (text[i] == '/' && next == '/') {
       i = std::min(text.find('\n', i), text.size());
-    } else if (text[i] == '"' || text[i] == '\'') {
-      const std::size_t end = quoted_end(text, i);
-      all += text.substr(i, end - i);
-      i = end;
-    } else {
+    } else if (!take_quoted(text, i, all)) {
       all += text[i++];
     }
   }
@@ -68,19 +75,11 @@ std::string plain(std::string_view text) {
 // The arguments of a call; at: behind its '(', and then behind its ')'. None: it does not end.
 std::optional<std::vector<std::string>> arguments_at(std::string_view text, std::size_t& at) {
   std::vector<std::string> arguments(1);
-  for (int depth = 1; at < text.size(); ++at) {
-    const char c = text[at];
-    if (c == '"' || c == '\'') {
-      const std::size_t end = quoted_end(text, at);
-      arguments.back() += text.substr(at, end - at);
-      at = end - 1;
-      continue;
-    }
+  for (int depth = 1; at < text.size();) {
+    if (take_quoted(text, at, arguments.back())) continue;
+    const char c = text[at++];
     depth += (c == '(' ? 1 : 0) - (c == ')' ? 1 : 0);
-    if (depth == 0) {
-      ++at;
-      return arguments;
-    }
+    if (depth == 0) return arguments;
     if (c == ',' && depth == 1) {
       arguments.emplace_back();
     } else {
@@ -274,12 +273,7 @@ std::string Headers::with_arguments(const Macro& macro, const std::vector<std::s
       for (i += 2; i < body.size() && is_blank(body[i]);) ++i;
       continue;
     }
-    if (body[i] == '"' || body[i] == '\'') {
-      const std::size_t end = quoted_end(body, i);
-      text += body.substr(i, end - i);
-      i = end;
-      continue;
-    }
+    if (take_quoted(body, i, text)) continue;
     const std::string_view word = word_at(body.substr(i));
     if (word.empty()) {
       text += body[i++];
@@ -308,12 +302,7 @@ std::string Headers::expand(std::string_view text) {
 std::string Headers::expand(std::string_view text, std::set<std::string, std::less<>>& hidden, int depth) {
   std::string all;
   for (std::size_t i = 0; i < text.size();) {
-    if (text[i] == '"' || text[i] == '\'') {
-      const std::size_t end = quoted_end(text, i);
-      all += text.substr(i, end - i);
-      i = end;
-      continue;
-    }
+    if (take_quoted(text, i, all)) continue;
     const std::string_view word = word_at(text.substr(i));
     if (word.empty() || is_digit(word[0])) {
       const std::size_t count = std::max<std::size_t>(word.size(), 1);

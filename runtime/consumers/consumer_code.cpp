@@ -32,13 +32,13 @@ struct Modules {
   Modules() { dl_iterate_phdr(&add, this); }
   static int add(dl_phdr_info* info, std::size_t, void* data) {
     auto& modules = *static_cast<Modules*>(data);
-    constexpr std::uint64_t kPage = sys::kPageBytes;
+    constexpr std::uint64_t kPageBytes = sys::kPageBytes;
     for (const ElfW(Phdr)* header = info->dlpi_phdr; header != info->dlpi_phdr + info->dlpi_phnum; ++header) {
       const std::uint64_t begin = info->dlpi_addr + header->p_vaddr, end = begin + header->p_memsz;
       const bool is_code = header->p_type == PT_LOAD && (header->p_flags & (PF_X | PF_W)) == PF_X;
       if (is_code) modules.code.push_back({begin, end});
       if (header->p_type == PT_GNU_RELRO)
-        modules.constant.push_back({begin & ~(kPage - 1), end & ~(kPage - 1)});  // as the loader does
+        modules.constant.push_back({begin & ~(kPageBytes - 1), end & ~(kPageBytes - 1)});  // as the loader does
     }
     return 0;
   }

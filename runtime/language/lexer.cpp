@@ -19,28 +19,28 @@ constexpr std::string_view kSigns[] = {"<<=", ">>=", "->", "++", "--", "<<", ">>
                                        "*",   "/",   "%",  "&",  "|",  "^",  "~",  "!",  "<",  ">",  "=",  "?",
                                        ":",   ";",   ",",  ".",  "(",  ")",  "[",  "]",  "{",  "}"};
 
-struct Unit {
+struct Suffix {
   std::string_view suffix;
   std::uint64_t factor;
 };
-constexpr Unit kUnits[] = {{"ns", 1},
-                           {"us", 1'000},
-                           {"ms", 1'000'000},
-                           {"s", 1'000'000'000},
-                           {"m", 60'000'000'000},
-                           {"h", 3'600'000'000'000},
-                           {"d", 86'400'000'000'000},
-                           {"", 1},  // as are C's, which say nothing here
-                           {"u", 1},
-                           {"l", 1},
-                           {"ul", 1},
-                           {"ll", 1},
-                           {"ull", 1},
-                           {"U", 1},
-                           {"L", 1},
-                           {"UL", 1},
-                           {"LL", 1},
-                           {"ULL", 1}};
+constexpr Suffix kSuffixes[] = {{"ns", 1},
+                                {"us", 1'000},
+                                {"ms", 1'000'000},
+                                {"s", 1'000'000'000},
+                                {"m", 60'000'000'000},
+                                {"h", 3'600'000'000'000},
+                                {"d", 86'400'000'000'000},
+                                {"", 1},  // as are C's, which say nothing here
+                                {"u", 1},
+                                {"l", 1},
+                                {"ul", 1},
+                                {"ll", 1},
+                                {"ull", 1},
+                                {"U", 1},
+                                {"L", 1},
+                                {"UL", 1},
+                                {"LL", 1},
+                                {"ULL", 1}};
 
 }  // namespace
 
@@ -155,9 +155,9 @@ void Lexer::read_number(Token& token) {
     }
     suffix = {behind.ptr, static_cast<std::size_t>(last - behind.ptr)};
   }
-  const auto* const unit = std::find_if(std::begin(kUnits), std::end(kUnits),
-                                        [suffix](const Unit& known) { return known.suffix == suffix; });
-  if (unit == std::end(kUnits)) return fail("is not a number");
+  const auto* const unit = std::find_if(std::begin(kSuffixes), std::end(kSuffixes),
+                                        [suffix](const Suffix& known) { return known.suffix == suffix; });
+  if (unit == std::end(kSuffixes)) return fail("is not a number");
   if (scale(unit->factor)) return fail("does not fit in 64 bits");
 }
 

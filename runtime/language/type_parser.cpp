@@ -24,7 +24,7 @@ constexpr std::pair<std::string_view, std::string_view> kOthers[] = {
     {"__u8", "uint8"},      {"__u16", "uint16"},    {"__u32", "uint32"},    {"__u64", "uint64"},
     {"void", "void"},       {"float", "float"},     {"double", "double"},   {"__int128", "int128"}};
 constexpr std::string_view kTags[] = {"struct", "union", "enum"};
-constexpr std::string_view kSigns[] = {"unsigned", "signed"};
+constexpr std::string_view kSignedness[] = {"unsigned", "signed"};
 constexpr std::string_view kQualifiers[] = {"const", "volatile", "restrict", "__restrict"};
 
 template <typename Range>
@@ -42,7 +42,7 @@ std::string_view other_name(std::string_view name) {
 
 bool begins_type(const Token& token, const Definitions& definitions) {
   if (token.kind != TokenKind::kName) return false;
-  return contains(kNames, token.text) || contains(kTags, token.text) || contains(kSigns, token.text) ||
+  return contains(kNames, token.text) || contains(kTags, token.text) || contains(kSignedness, token.text) ||
          contains(kQualifiers, token.text) || !other_name(token.text).empty() ||
          definitions.typedefs.contains(token.text);
 }
@@ -55,7 +55,7 @@ std::string parse_type_base(Lexer& lexer, Token& token, const Definitions& defin
   for (; begins_type(token, definitions); take()) {
     const std::string_view word = token.text;
     if (contains(kQualifiers, word)) continue;
-    if (contains(kSigns, word)) {
+    if (contains(kSignedness, word)) {
       has_sign = true;
       is_unsigned = word == "unsigned";
       continue;

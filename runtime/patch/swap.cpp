@@ -11,7 +11,7 @@
 namespace ubp::patch {
 namespace {
 
-std::uint64_t page_of(std::uint64_t address) { return address & ~(kPageBytes - 1); }
+std::uint64_t page_below(std::uint64_t address) { return address & ~(kPageBytes - 1); }
 
 // Makes the swaps of one page in its copy. False: it is not what was written, or there is nothing to do.
 bool apply(std::span<const Swap> swaps, std::uint8_t* page) {
@@ -36,11 +36,11 @@ std::optional<std::string> swap_text(std::span<const Swap> swaps) {
   std::optional<std::string> denied;
   while (!swaps.empty()) {
     // A run of neighbouring pages at a time, each of them with something to do.
-    const std::uint64_t first = page_of(swaps.front().address);
+    const std::uint64_t first = page_below(swaps.front().address);
     std::size_t count = 1;
     std::uint64_t last = first;
     for (; count < swaps.size(); ++count) {
-      const std::uint64_t page = page_of(swaps[count].address);
+      const std::uint64_t page = page_below(swaps[count].address);
       UBP_ASSERT(page >= last);
       if (page > last + kPageBytes || page - first >= kMostPages * kPageBytes) break;
       last = page;
@@ -50,10 +50,10 @@ std::optional<std::string> swap_text(std::span<const Swap> swaps) {
     std::uint64_t readable = own.read(first, memory.data(), whole);
     pages.clear();
     for (std::size_t begin = 0; begin < count;) {
-      const std::uint64_t page = page_of(swaps[begin].address);
+      const std::uint64_t page = page_below(swaps[begin].address);
       std::uint8_t* const copy = memory.data() + (page - first);
       std::size_t end = begin;
-      while (end < count && page_of(swaps[end].address) == page) ++end;
+      while (end < count && page_below(swaps[end].address) == page) ++end;
       // Behind a page that cannot be read there may be one that can.
       const bool is_read = page - first + kPageBytes <= readable || own.read(page, copy, kPageBytes) == kPageBytes;
       if (is_read && apply(swaps.subspan(begin, end - begin), copy)) pages.push_back({page, copy});

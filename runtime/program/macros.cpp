@@ -19,7 +19,7 @@ using language::NodeKind;
 using language::NodePointer;
 using language::Span;
 
-constexpr std::uint32_t kMostNodes = 1 << 20, kHighest = 1000;  // of what macros expand to
+constexpr std::uint32_t kMostNodes = 1 << 20, kHighestTree = 1000;  // of what macros expand to
 
 class Macros {
  public:
@@ -85,7 +85,7 @@ NodePointer Macros::make(const Node& like) {
 
 void Macros::finish(Node& node) {
   for (const auto& child : node.children) node.height = std::max(node.height, child->height + 1);
-  if ((node.height <= kHighest && program_.nodes <= kMostNodes) || std::exchange(is_too_much_, true)) return;
+  if ((node.height <= kHighestTree && program_.nodes <= kMostNodes) || std::exchange(is_too_much_, true)) return;
   error(node.span, "The macros expand to too much");
 }
 

@@ -23,7 +23,7 @@ using language::Span;
 using language::Token;
 using language::TokenKind;
 
-constexpr int kDeepest = 32;  // imports of imports
+constexpr int kDeepestImport = 32;  // imports of imports
 constexpr std::string_view kInclude = "#include";
 
 std::string marker(std::string_view name) { return fmt::format("# 1 \"{}\"\n", name); }
@@ -124,7 +124,7 @@ void Collector::import_file(const std::string& path, const Span& span) {
   if (realpath(path.c_str(), real) == nullptr || !read_file(path, text))
     return fail(span, fmt::format("failed to open file '{}'", path));
   if (!imported_.insert(real).second) return;
-  if (++depth_ > kDeepest) return fail(span, fmt::format("'{}' is imported too deeply", path));
+  if (++depth_ > kDeepestImport) return fail(span, fmt::format("'{}' is imported too deeply", path));
   collect(text, directory_of(path), false);
   --depth_;
   programs_ += marker(path) + text;

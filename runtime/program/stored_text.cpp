@@ -16,12 +16,12 @@
 namespace ubp::program {
 namespace {
 
-constexpr std::int64_t kSecond = 1'000'000'000;
+constexpr std::int64_t kNsPerSecond = 1'000'000'000;
 
 std::int64_t now_ns(clockid_t clock) {
   timespec now{};
   clock_gettime(clock, &now);
-  return now.tv_sec * kSecond + now.tv_nsec;
+  return now.tv_sec * kNsPerSecond + now.tv_nsec;
 }
 
 std::string inet_text(const std::uint64_t* words) {
@@ -54,12 +54,12 @@ std::string user_text(std::uint64_t user) {
 std::string time_text(const std::string& format, std::uint64_t boot_ns) {
   static const std::int64_t wall_at_boot = now_ns(CLOCK_REALTIME) - now_ns(CLOCK_BOOTTIME);
   const std::int64_t wall = wall_at_boot + static_cast<std::int64_t>(boot_ns);
-  const std::time_t seconds = wall / kSecond;
+  const std::time_t seconds = wall / kNsPerSecond;
   std::string whole;  // with %f replaced, which strftime() does not know
   for (std::size_t i = 0; i < format.size(); ++i) {
     const bool is_pair = format[i] == '%' && i + 1 < format.size();
     if (is_pair && format[i + 1] == 'f') {
-      whole += fmt::format("{:06}", wall % kSecond / 1000);
+      whole += fmt::format("{:06}", wall % kNsPerSecond / 1000);
     } else {
       whole.append(format, i, is_pair ? 2 : 1);
     }

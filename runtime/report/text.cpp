@@ -70,10 +70,10 @@ std::string place(std::string_view module, std::string_view symbol, std::uint64_
 }
 
 std::string shortened(std::string text) {
-  constexpr std::string_view kCut = "...";
+  constexpr std::string_view kDots = "...";
   if (text.size() <= kMaxNameColumn) return text;
-  text.resize(kMaxNameColumn - kCut.size());
-  return text += kCut;
+  text.resize(kMaxNameColumn - kDots.size());
+  return text += kDots;
 }
 
 // Those of one reason, which are often many and harmless, in one line; but for who wants to know (UBP_LOG=info), and

@@ -12,7 +12,7 @@ namespace {
 
 constexpr const char* kRegisters[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                         "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
-constexpr std::uint64_t kResumeFlag = 0x10000;
+constexpr std::uint64_t kResumeBit = 0x10000;
 
 [[gnu::format(printf, 2, 3)]] void note(std::string& text, const char* format, ...) {
   char line[256];
@@ -122,9 +122,9 @@ std::string Runner::compare(const Case& c, const Outcome& native, const Outcome&
   }
   std::uint64_t flags = native.flags;
   if (is_signal && c.kind.route == decoder::Route::kEmulate && !detours_ &&
-      ((native.flags ^ other.flags) & kResumeFlag) != 0) {
+      ((native.flags ^ other.flags) & kResumeBit) != 0) {
     ++rf_missing;
-    flags = (flags & ~kResumeFlag) | (other.flags & kResumeFlag);
+    flags = (flags & ~kResumeBit) | (other.flags & kResumeBit);
   }
   if (!c.ignore_flags) differ(text, "rflags", flags, other.flags);
   differ(text, "fs base", native.fs, other.fs);

@@ -14,6 +14,7 @@
 #include "runtime/api/api_lock.h"
 #include "runtime/api/calls.h"
 #include "runtime/api/programs.h"
+#include "runtime/api/stacks.h"
 #include "runtime/consumers/consumer_code.h"
 #include "runtime/report/report.h"
 
@@ -84,6 +85,7 @@ Action action_of(const ubp_options& options) {
   action.needs.reads = (options.flags & UBP_PROBE_NO_REGISTERS) == 0;
   action.needs.modifies = (options.flags & UBP_PROBE_MODIFY) != 0;
   action.needs.overrides = (options.flags & UBP_PROBE_OVERRIDE) != 0;
+  action.needs.walks = (options.flags & UBP_PROBE_BACKTRACE) != 0;
   action.needs.xmm = (options.flags & UBP_PROBE_NO_FP) == 0;
   action.needs.all_fp = (options.flags & (UBP_PROBE_NO_FP | UBP_PROBE_SSE_ONLY)) == 0;
   return action;
@@ -94,9 +96,9 @@ ubp_status check_options(const ubp_options* options, Asked& asked) {
   if (const ubp_status status = check_size(options)) return status;
   constexpr std::uint32_t kKnown = UBP_PROBE_DISABLED | UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_PENDING |
                                    UBP_PROBE_IGNORE_MISSING | UBP_PROBE_SSE_ONLY | UBP_PROBE_NO_REGISTERS |
-                                   UBP_PROBE_RECORD | UBP_PROBE_OVERRIDE;
-  constexpr std::uint32_t kOfConsumers =
-      UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_SSE_ONLY | UBP_PROBE_NO_REGISTERS | UBP_PROBE_OVERRIDE;
+                                   UBP_PROBE_RECORD | UBP_PROBE_OVERRIDE | UBP_PROBE_BACKTRACE;
+  constexpr std::uint32_t kOfConsumers = UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_SSE_ONLY |
+                                         UBP_PROBE_NO_REGISTERS | UBP_PROBE_OVERRIDE | UBP_PROBE_BACKTRACE;
   const bool records = (options->flags & UBP_PROBE_RECORD) != 0;
   if ((options->flags & ~kKnown) != 0 || options->reserved != 0) return UBP_E_INVALID;
   if (options->consumer == nullptr && (options->flags & kOfConsumers) != 0) return UBP_E_INVALID;
@@ -138,6 +140,7 @@ ubp_status enter(const std::vector<language::Item>& items, std::optional<std::ui
   const auto ids = prepare(
       items, program, request, true, module, [](std::size_t) {}, problem);
   if (!ids) return problem.status;
+  if (needs.walks) prepare_backtraces();
   const std::uint64_t handle = ids->front();
   if (own != nullptr) {
     own->blocks.assign(ids->begin() + 1, ids->end());

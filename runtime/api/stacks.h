@@ -9,4 +9,8 @@ namespace ubp::runtime {
 // Under the ApiLock. Throws std::bad_alloc.
 void follow_modules(program::Program& program);
 
+// From here on ubp_context_backtrace() finds the call frame information of all modules, as they come and go. Under the
+// ApiLock. Throws std::bad_alloc.
+void prepare_backtraces();
+
 }  // namespace ubp::runtime

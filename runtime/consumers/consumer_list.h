@@ -8,6 +8,10 @@
 #include "runtime/trap/hit.h"
 #include "runtime/trap/trap_state.h"
 
+namespace ubp::stack {
+struct FrameTables;
+}
+
 namespace ubp::runtime {
 
 // What a probe does at each of its hits. Every kind is performed by a call; a detour may do without
@@ -40,9 +44,10 @@ inline std::uint32_t counter_of(const Consumer& consumer) {
                                     static_cast<std::int64_t>(trap::g_process.tasks.offset_of(trap::Counter::kJumped)));
 }
 
-extern const Consumer** g_consumers;  // by probepoint: the first one; null: none
-extern std::int64_t g_errno_offset;   // of errno, from %fs:0
-extern std::int32_t g_cancel_offset;  // of the thread's cancellation state (cancellation.h); 0: not known
+extern const Consumer** g_consumers;              // by probepoint: the first one; null: none
+extern std::int64_t g_errno_offset;               // of errno, from %fs:0
+extern std::int32_t g_cancel_offset;              // of the thread's cancellation state (cancellation.h); 0: not known
+extern const stack::FrameTables* g_frame_tables;  // for consumers that walk stacks; null: there never was one
 
 // Called by the trap path with the task marked (trap/consume.h). Detours do the same in machine code
 // (runtime/jump/call_code.cpp).

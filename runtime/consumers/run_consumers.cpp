@@ -4,6 +4,8 @@
 // Context: the trap path, and consumers. Calls nothing but the consumers. Async-signal-safe: as they are.
 #include "runtime/consumers/consumer_list.h"
 #include "runtime/record/rings.h"
+#include "runtime/stack/walk.h"
+#include "runtime/trap/read_memory.h"
 
 namespace ubp::runtime {
 
@@ -12,6 +14,7 @@ using trap::Counter;
 const Consumer** g_consumers = nullptr;
 std::int64_t g_errno_offset = 0;
 std::int32_t g_cancel_offset = 0;
+const stack::FrameTables* g_frame_tables = nullptr;
 
 void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed) {
   std::uint64_t* const counters = task->jumped;  // a forked child's state is wiped
@@ -113,4 +116,21 @@ ubp_status ubp_context_set_register(const ubp_context* context, ubp_register_id 
 
 ubp_status ubp_context_return(const ubp_context* context, uint64_t value) {
   return override_call(*context, value) ? UBP_OK : UBP_E_REFUSED;
+}
+
+size_t ubp_context_backtrace(const ubp_context* context, uint64_t* addresses, size_t limit) {
+  namespace stack = ubp::stack;
+  const auto* const tables = __atomic_load_n(&g_frame_tables, __ATOMIC_ACQUIRE);  // pairs with prepare_backtraces()
+  const ActionNeeds& needs = context->consumer->action.needs;
+  if (tables == nullptr || !needs.walks || !needs.reads) return 0;
+  stack::Start start;
+  start.address = ubp_context_ip(context);
+  for (unsigned i = 0; i < stack::kRegisters; ++i) start.registers[i] = value_of(*context, i);
+  const auto read = [](std::uint64_t address, std::uint64_t* to, std::uint64_t words) {
+    return ubp::trap::read_memory(true, address, to, words * sizeof *to) == words * sizeof *to;
+  };
+  std::uint64_t count = stack::Walk(*tables, start, read).run(addresses, limit);
+  if (count != 0 && addresses[count - 1] == stack::kNotFound) --count;
+  for (std::uint64_t i = 0; i < count; ++i) addresses[i] &= ~stack::kInterrupted;
+  return count;
 }

@@ -132,7 +132,8 @@ enum {
   UBP_PROBE_SSE_ONLY = 1u << 5,       /* of those registers it touches xmm0 to xmm15 alone, by no AVX instruction */
   UBP_PROBE_NO_REGISTERS = 1u << 6,   /* the consumer reads no register, flags or argument of the hit: they read as 0 */
   UBP_PROBE_RECORD = 1u << 7,         /* no consumer: each hit is recorded with its time, for ubp_drain() */
-  UBP_PROBE_OVERRIDE = 1u << 8        /* the consumer may use ubp_context_return(): only at functions' entries */
+  UBP_PROBE_OVERRIDE = 1u << 8,       /* the consumer may use ubp_context_return(): only at functions' entries */
+  UBP_PROBE_BACKTRACE = 1u << 9       /* the consumer may use ubp_context_backtrace() */
 };
 
 /* One hit of a probe with UBP_PROBE_RECORD. */
@@ -422,6 +423,13 @@ ubp_status ubp_context_set_register(const ubp_context* context, ubp_register_id 
  * was registered first and calls this decides. Returns UBP_OK; UBP_E_REFUSED: the probe was registered without
  * UBP_PROBE_OVERRIDE, or the call is over already. */
 ubp_status ubp_context_return(const ubp_context* context, uint64_t value);
+/* Walks the stack: the run-time address of the probed instruction, then the addresses that it and its callers return
+ * to, the innermost first, through signal frames; of what a signal interrupted, the instruction that was next. By the
+ * modules' call frame information (.eh_frame), and by frame pointers in code without. Takes no lock, allocates nothing,
+ * and no memory that cannot be read faults. addresses: room for `limit` of them. Returns how many were written; where a
+ * caller cannot be found they end there. 0: `limit` is 0; or the probe was registered without UBP_PROBE_BACKTRACE, or
+ * with UBP_PROBE_NO_REGISTERS. */
+size_t ubp_context_backtrace(const ubp_context* context, uint64_t* addresses, size_t limit);
 
 #ifdef __cplusplus
 }

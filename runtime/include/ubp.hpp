@@ -187,6 +187,11 @@ class Hit {
       return ubp_context_return(context_, static_cast<std::uint64_t>(value));
     }
   }
+  // The stack, the innermost frame first. Returns how many addresses there are, at most `limit`; 0: the probe was created
+  // without UBP_PROBE_BACKTRACE. See ubp_context_backtrace().
+  std::size_t backtrace(std::uint64_t* addresses, std::size_t limit) const {
+    return ubp_context_backtrace(context_, addresses, limit);
+  }
   const ubp_context* context() const { return context_; }
 
  private:

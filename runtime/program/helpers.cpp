@@ -164,23 +164,23 @@ void read_text(Run* run, std::uint64_t address, char* to, std::uint64_t characte
   clear_behind(to, length, words * sizeof(std::uint64_t));
 }
 
-std::uint64_t process_id(Run*) { return may_ask() ? sys::getpid() : g_process.tasks.pid; }
+std::uint64_t process_id(Run*) { return trap::may_ask() ? sys::getpid() : g_process.tasks.pid; }
 std::uint64_t thread_id(Run* run) {
   const trap::TaskState* const task = run->context->task;
   if (task == nullptr) return sys::gettid();
   return task->tid.load(std::memory_order_relaxed) & ~(trap::kGuest | trap::kOtherNamespace);  // its own
 }
-std::uint64_t user_id(Run*) { return may_ask() ? static_cast<std::uint32_t>(sys::call4(SYS_getuid, 0)) : 0; }
-std::uint64_t group_id(Run*) { return may_ask() ? static_cast<std::uint32_t>(sys::call4(SYS_getgid, 0)) : 0; }
+std::uint64_t user_id(Run*) { return trap::may_ask() ? static_cast<std::uint32_t>(sys::call4(SYS_getuid, 0)) : 0; }
+std::uint64_t group_id(Run*) { return trap::may_ask() ? static_cast<std::uint32_t>(sys::call4(SYS_getgid, 0)) : 0; }
 
 std::uint64_t processor(Run*) {
   std::uint32_t number = 0;
-  if (may_ask()) sys::call4(SYS_getcpu, reinterpret_cast<long>(&number));
+  if (trap::may_ask()) sys::call4(SYS_getcpu, reinterpret_cast<long>(&number));
   return number;
 }
 
 std::uint64_t clock_time(std::uint64_t clock) {
-  if (!may_ask()) return 0;
+  if (!trap::may_ask()) return 0;
   std::uint64_t time[2] = {};
   sys::call4(SYS_clock_gettime, static_cast<long>(clock), reinterpret_cast<long>(time));
   return time[0] * 1'000'000'000 + time[1];
@@ -232,7 +232,7 @@ Chunk* chunk_at(const Machine* machine, std::uint64_t index) {
 // Denied, or not known to the kernel: then they come one by one.
 void populate(Chunk* chunk) {
   constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, since Linux 5.14
-  if (!may_ask()) return;
+  if (!trap::may_ask()) return;
   const std::uint64_t begin = reinterpret_cast<std::uint64_t>(chunk), page = begin & ~(sys::kPageBytes - 1);
   sys::call4(SYS_madvise, static_cast<long>(page), static_cast<long>(begin + Chunk::kBytes - page), kPopulateWrite);
 }
@@ -273,7 +273,7 @@ std::uint32_t wait_for_chunk(Run* run) {
   constexpr std::uint64_t kLook[2] = {0, 100'000'000};  // s, ns: whether the reader is still there
   const std::uint32_t first = __atomic_load_n(&control->passes, __ATOMIC_ACQUIRE);  // pairs with the reader
   for (std::uint32_t seen = first; seen - first < kMostPasses;) {
-    if (!may_ask() || __atomic_load_n(&control->gate, __ATOMIC_RELAXED) != Control::kOpen) return 0;
+    if (!trap::may_ask() || __atomic_load_n(&control->gate, __ATOMIC_RELAXED) != Control::kOpen) return 0;
     __atomic_store_n(&machine->look_again, 0, __ATOMIC_RELAXED);  // a number
     if (const std::uint32_t chunk = take_chunk(machine)) return chunk;
     sys::call6(SYS_futex, reinterpret_cast<long>(&control->passes), kWait, static_cast<long>(seen),

@@ -1,76 +1,33 @@
-// Reading memory that may not be there, without a fault that the program would see: by loads where that is certain
-// (trap/reads.h), else by a system call.
+// What a run reads of the program's memory (trap/read_memory.h).
 //
 // Inline and free of libc. Context: hits; begin and end, where nothing is certain. Async-signal-safe: yes.
 #pragma once
 
 #include "runtime/program/memory.h"
-#include "runtime/trap/reads.h"
+#include "runtime/trap/read_memory.h"
 
 namespace ubp::program {
 
-// Behind a system call filter of the program's own making nothing is asked of the kernel.
-inline bool may_ask() { return !trap::g_process.is_sandboxed.load(std::memory_order_relaxed); }  // a flag on its own
+inline bool is_at_hit(const Run* run) { return run->context->task != nullptr; }
 
-// Whether nothing can be read there, for to ask would make the main thread's stack grow (until Linux 6.5).
-inline bool is_stack_gap(std::uint64_t address) {
-  const trap::StackGap& gap = trap::g_process.stack_gap;
-  if (address < gap.low || address >= gap.high.load(std::memory_order_relaxed)) return false;  // a number on its own
-  constexpr long kNoMemory = -12;                                                              // -ENOMEM: not mapped
-  std::uint8_t pages = 0;
-  const auto page = static_cast<long>(address & ~(sys::kPageBytes - 1));
-  return sys::call4(SYS_mincore, page, 1, reinterpret_cast<long>(&pages)) == kNoMemory;
-}
-
-// As read_memory, by a system call.
-inline std::uint64_t read_by_call(std::uint64_t address, void* to, std::uint64_t bytes) {
-  if (is_stack_gap(address)) return 0;
-  struct Piece {
-    std::uint64_t base, bytes;
-  };
-  const Piece into{reinterpret_cast<std::uint64_t>(to), bytes};
-  // The kernel reads a piece to its end or not at all.
-  constexpr std::uint64_t kMost = 8;
-  Piece pieces[kMost];
-  std::uint64_t count = 0;
-  for (std::uint64_t at = address, left = bytes; left != 0 && count < kMost; ++count) {
-    const std::uint64_t to_page = sys::kPageBytes - at % sys::kPageBytes;
-    pieces[count] = {at, left < to_page ? left : to_page};
-    at += pieces[count].bytes;
-    left -= pieces[count].bytes;
-  }
-  const long got = sys::call6(SYS_process_vm_readv, sys::getpid(), reinterpret_cast<long>(&into), 1,
-                              reinterpret_cast<long>(pieces), static_cast<long>(count), 0);
-  return sys::failed(got) ? 0 : static_cast<std::uint64_t>(got);
-}
-
-// Whether a run may read these bytes by loads.
-inline bool reads_by_loads(const Run* run, std::uint64_t address, std::uint64_t bytes) {
-  return run->context->task != nullptr && trap::catches_faults() && trap::may_load(address, bytes);
-}
-
-// Copies bytes from an address of this process, as many as can be read from there on, and returns how many.
-// Where a filter of the program's own making stands before system calls, none.
+// As many bytes as can be read; returns how many.
 inline std::uint64_t read_memory(const Run* run, std::uint64_t address, void* to, std::uint64_t bytes) {
-  if (!may_ask()) return 0;
-  std::uint64_t got = 0;
-  if (reads_by_loads(run, address, bytes)) got = trap::ubp_read_bytes(to, address, bytes).bytes;
-  return got == bytes ? got : got + read_by_call(address + got, static_cast<std::uint8_t*>(to) + got, bytes - got);
+  return trap::read_memory(is_at_hit(run), address, to, bytes);
 }
 
-// The same of a text, up to its NUL, or to what cannot be read: how many bytes are before it. None: nothing can be
+// Copies a text, up to its NUL, or to what cannot be read: how many bytes are before it. None: nothing can be
 // read.
 inline std::uint64_t read_text_of(const Run* run, std::uint64_t address, char* to, std::uint64_t most, bool& is_there) {
   is_there = false;
-  if (!may_ask()) return 0;
+  if (!trap::may_ask()) return 0;
   std::uint64_t length = 0;
-  if (reads_by_loads(run, address, most)) {
+  if (trap::reads_by_loads(is_at_hit(run), address, most)) {
     const trap::Loaded loaded = trap::ubp_read_text(to, address, most);
     is_there = loaded.has_faulted == 0 || loaded.bytes != 0;
     if (loaded.has_faulted == 0) return loaded.bytes;
     length = loaded.bytes;
   }
-  const std::uint64_t got = length + read_by_call(address + length, to + length, most - length);
+  const std::uint64_t got = length + trap::read_by_call(address + length, to + length, most - length);
   is_there |= got != 0;
   while (length < got && to[length] != '\0') ++length;
   return length;

@@ -64,7 +64,7 @@ namespace {
 // The name of a process as /proc has it: "" where it cannot be read.
 void name_of_process(std::uint64_t process, char* to) {
   for (std::uint32_t i = 0; i < kTaskNameBytes; ++i) to[i] = '\0';
-  if (!may_ask()) return;
+  if (!trap::may_ask()) return;
   char digits[24], path[40] = "/proc/";
   int count = 0, length = 6;
   do {
@@ -87,17 +87,17 @@ void name_of_process(std::uint64_t process, char* to) {
 
 std::uint64_t numa_node(Run*) {
   std::uint32_t node = 0;
-  if (may_ask()) sys::call4(SYS_getcpu, 0, reinterpret_cast<long>(&node));
+  if (trap::may_ask()) sys::call4(SYS_getcpu, 0, reinterpret_cast<long>(&node));
   return node;
 }
 
 std::uint64_t first_process(Run* run) { return run->machine->process; }
-std::uint64_t parent_id(Run*) { return may_ask() ? static_cast<std::uint32_t>(sys::call4(SYS_getppid, 0)) : 0; }
+std::uint64_t parent_id(Run*) { return trap::may_ask() ? static_cast<std::uint32_t>(sys::call4(SYS_getppid, 0)) : 0; }
 
 void thread_name(Run*, char* to) {
   constexpr long kGetName = 16;  // PR_GET_NAME: uapi/linux/prctl.h
   for (std::uint32_t i = 0; i < kTaskNameBytes; ++i) to[i] = '\0';
-  if (may_ask()) sys::call4(SYS_prctl, kGetName, reinterpret_cast<long>(to));
+  if (trap::may_ask()) sys::call4(SYS_prctl, kGetName, reinterpret_cast<long>(to));
 }
 void parent_name(Run* run, char* to) { name_of_process(parent_id(run), to); }
 void leader_name(Run* run, char* to) { name_of_process(process_id(run), to); }

@@ -25,6 +25,7 @@ struct ActionNeeds {
   bool xmm = false;        // Their code changes %xmm0 to %xmm15 or MXCSR.
   bool all_fp = false;     // Their code may change any vector, mask or x87 state.
   bool overrides = false;  // They may end the call at once. At functions' entries alone.
+  bool walks = false;      // They may ask for the stack.
   // Which block of code a detour performs them by. kCall: the one that calls the list of consumers. kRecord: the one
   // that records by itself, and kShortcut: the one that calls it only where its `shortcut` is not enough. These are
   // possible only where that is the only action; `counter` is the index of that action's counters.
@@ -42,8 +43,8 @@ struct ActionNeeds {
            (all_fp || xmm >= other.xmm);
   }
   ActionNeeds operator|(const ActionNeeds& other) const {
-    return {reads || other.reads, modifies || other.modifies, xmm || other.xmm, all_fp || other.all_fp,
-            overrides || other.overrides};
+    return {reads || other.reads,   modifies || other.modifies,   xmm || other.xmm,
+            all_fp || other.all_fp, overrides || other.overrides, walks || other.walks};
   }
 };
 

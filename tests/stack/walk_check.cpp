@@ -26,6 +26,7 @@ using namespace ubp::stack;
 
 constexpr std::uint64_t kMost = 64;
 constexpr std::uint64_t kSteps = 16;  // instructions that are looked at one after the other
+constexpr std::uint64_t kLowest = 4096;
 constexpr std::uint64_t kTrapFlag = 0x100;
 
 std::atomic<const FrameTables*> g_tables;
@@ -85,7 +86,7 @@ std::uint64_t theirs(ucontext_t& context, std::uint64_t* frames) {
   do {
     unw_word_t address = 0;
     unw_get_reg(&cursor, UNW_REG_IP, &address);
-    if (address == 0) break;
+    if (address < kLowest) break;  // no code: a frame that is being left, as libgcc does to land in a handler
     frames[count++] = address;
   } while (count < kMost && unw_step(&cursor) > 0);
   return count;

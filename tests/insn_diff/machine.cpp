@@ -73,7 +73,9 @@ XsaveLayout read_layout() {
   XsaveLayout layout;
   std::uint32_t a, b, c, d;
   __cpuid_count(0xd, 0, a, b, c, d);
-  layout.features = a | std::uint64_t{d} << 32;
+  // Without the tiles (AMX): a program has them only if it asks the kernel. Source: Linux, x86/xstate.rst.
+  constexpr std::uint64_t kTiles = 3 << 17;
+  layout.features = (a | std::uint64_t{d} << 32) & ~kTiles;
   layout.size = 576;
   for (std::uint32_t i = 2; i < 63; ++i) {
     if ((layout.features >> i & 1) == 0) continue;

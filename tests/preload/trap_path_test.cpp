@@ -71,11 +71,10 @@ class Tracee {
       if (stop != SIGTRAP || is_breakpoint()) return stop;
       signal = 0;
     }
-    const long text = ptrace(PTRACE_PEEKTEXT, pid_, watched_, nullptr);
-    ptrace(PTRACE_POKETEXT, pid_, watched_, (text & ~0xffL) | kInt3);
+    const long first = put_watched(kInt3);
     const int stop = resume(PTRACE_CONT, signal);
     if (stop == 0) return stop;
-    ptrace(PTRACE_POKETEXT, pid_, watched_, text);
+    put_watched(first);
     user_regs_struct all = registers();
     if (stop != SIGTRAP || !is_breakpoint() || all.rip - 1 != watched_) return stop;
     all.rip = watched_;
@@ -133,6 +132,12 @@ class Tracee {
   }
 
  private:
+  // Writes the byte at the watched address, and returns what stood there.
+  long put_watched(long byte) {
+    const long text = ptrace(PTRACE_PEEKTEXT, pid_, watched_, nullptr);
+    ptrace(PTRACE_POKETEXT, pid_, watched_, (text & ~0xffL) | byte);
+    return text & 0xff;
+  }
   int resume(int request, int signal) {
     is_at_watch_ = false;
     ptrace(static_cast<__ptrace_request>(request), pid_, nullptr, reinterpret_cast<void*>(static_cast<long>(signal)));
@@ -379,6 +384,9 @@ Result inject_into_detours(long calls, const std::string& lib, const char* consu
   const std::uint64_t probed =
       tracee.base() + static_cast<std::uint64_t>(numbers(run_plain({fixture("fx_inject")}).out)["offset"]);
   int signal = 0;
+  while ((signal = tracee.go(signal)) != SIGWINCH) {  // before its first call: the jumps are there
+    if (signal == 0) return {0, 0, "the program never began"};
+  }
   // Until the task is about to execute an address; false when it has ended. Its own traps it gets.
   const auto run_to = [&](std::uint64_t address, int first) {
     tracee.watch(address);

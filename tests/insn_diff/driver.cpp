@@ -77,6 +77,7 @@ bool Driver::run(Control control) {
   elapsed_ = now() - start;
   fip_in_slot_ += runner.fip_in_slot;
   rf_missing_ += runner.rf_missing;
+  written_by_fault_ += runner.written_by_fault;
   late_steps_ += runner.late_steps;
   return failures_ == failures;
 }
@@ -228,8 +229,9 @@ void Driver::print_table() const {
               static_cast<Long>(signals_), static_cast<Long>(failures_));
   std::printf(
       "known: x87 instruction pointer names the slot %llu; RF clear in the frame of an emulated fault %llu; "
-      "single steps not compared %llu\n",
-      static_cast<Long>(fip_in_slot_), static_cast<Long>(rf_missing_), static_cast<Long>(late_steps_));
+      "single steps not compared %llu; return addresses written by faulting calls %llu\n",
+      static_cast<Long>(fip_in_slot_), static_cast<Long>(rf_missing_), static_cast<Long>(late_steps_),
+      static_cast<Long>(written_by_fault_));
   if (unplaced_ != 0) std::printf("cases without a place: %llu\n", static_cast<Long>(unplaced_));
   const auto list = [](const char* title, const std::map<std::string, std::uint64_t>& counts) {
     if (counts.empty()) return;

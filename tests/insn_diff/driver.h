@@ -46,7 +46,7 @@ class Driver {
   Control control_ = Control::kNone;
   std::vector<std::size_t> runnable_;
   std::uint64_t executions_ = 0, cases_ = 0, failures_ = 0, signals_ = 0, unplaced_ = 0;
-  std::uint64_t fip_in_slot_ = 0, rf_missing_ = 0, late_steps_ = 0;
+  std::uint64_t fip_in_slot_ = 0, rf_missing_ = 0, late_steps_ = 0, written_by_fault_ = 0;
   double elapsed_ = 0;
   std::map<std::string, std::uint64_t> varying_, passing_;  // by mnemonic
   std::set<std::uint64_t> failed_;                          // keys

@@ -38,7 +38,7 @@
     .balign 16
 insn_diff_enter:
     leave_home
-    movl $-1, %eax
+    movl $0xfff9ffff, %eax  # all but the tiles
     movl $-1, %edx
     xrstor64 CTX(DIFF_XSAVE_IN)
     leaq CTX(DIFF_GPR_IN), %rsp
@@ -113,7 +113,7 @@ pad:
     popq CTX(DIFF_FLAGS_OUT)
     pushq $2
     popfq
-    movl $-1, %eax
+    movl $0xfff9ffff, %eax
     movl $-1, %edx
     xsave64 CTX(DIFF_XSAVE_OUT)
     fninit

@@ -37,9 +37,10 @@ class Runner {
   // Empty when they agree. FIP in a slot, and RF after an emulated fault, are told apart: see counters below.
   std::string compare(const Case& c, const Outcome& native, const Outcome& other);
 
-  std::uint64_t fip_in_slot = 0;  // x87 instruction pointers that name the slot
-  std::uint64_t late_steps = 0;   // single steps that end an instruction earlier or later: Case::steps_late
-  std::uint64_t rf_missing = 0;   // faults of emulated instructions: RF is clear in the frame, natively set
+  std::uint64_t fip_in_slot = 0;       // x87 instruction pointers that name the slot
+  std::uint64_t late_steps = 0;        // single steps that end an instruction earlier or later: Case::steps_late
+  std::uint64_t written_by_fault = 0;  // calls that fault where the return address is written natively
+  std::uint64_t rf_missing = 0;        // faults of emulated instructions: RF is clear in the frame, natively set
 
  private:
   void emulated(const Case& c, const State& state, Outcome& out);

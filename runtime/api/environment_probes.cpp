@@ -61,17 +61,10 @@ bool is_passed_over(const std::vector<Item>& items) {
 
 Problem not_found(std::string message) { return {UBP_E_NOT_FOUND, {0, 0}, 0, 0, "", "", std::move(message), ""}; }
 
-// How many probes a registration has.
-std::uint64_t probes_of(std::uint64_t id) {
-  ubp_probe_stats stats{};
-  interface().registry.read(id, stats);
-  return stats.probes;
-}
-
 // Whether anything is there that this process can be probed for. Of a session.
 bool has_what_is_meant(const std::vector<Item>& items, const std::vector<Operation>& operations) {
-  std::uint64_t found = 0;
-  for (const Operation& operation : operations) found += probes_of(operation.id);
+  std::size_t found = 0;
+  for (const Operation& operation : operations) found += interface().registry.attached(operation.id);
   return found != 0 || std::all_of(items.begin(), items.end(), [](const Item& item) { return item.exclude; }) ||
          std::any_of(items.begin(), items.end(), [](const Item& item) { return item.pending; });
 }
@@ -138,7 +131,8 @@ void register_all(std::vector<Item> items, Program* program, std::uint32_t flags
 void tell_session(const Program* program, const Registered& registered) {
   if (!has_session()) return;
   std::uint32_t probes = 0;
-  for (ubp_probe* const probe : registered.probes) probes += static_cast<std::uint32_t>(probes_of(id_of(probe)));
+  for (ubp_probe* const probe : registered.probes)
+    probes += static_cast<std::uint32_t>(interface().registry.attached(id_of(probe)));
   if (program != nullptr) {
     for (const language::Probe& probe : program->tree().probes) probes += probe.event != language::Probe::Event::kItems;
   }

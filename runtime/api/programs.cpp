@@ -9,7 +9,9 @@
 #include <utility>
 
 #include "runtime/api/stacks.h"
+#include "runtime/plan/plan.h"
 #include "runtime/program/checked.h"
+#include "runtime/program/mark_types.h"
 #include "runtime/report/report.h"
 
 namespace ubp::runtime {
@@ -71,14 +73,17 @@ std::vector<Group> groups_of(const std::vector<Item>& all, bool has_bare) {
   return groups;
 }
 
-// "uprobe:libc:malloc", with the module as it was typed.
-program::PointName name_of(const NamedPoint& point, const Item& item) {
-  program::PointName name{point.point, point.action, {}, {}};
-  const std::string probe = fmt::format("{}:{}:{}", language::kind_name(item.kind),
-                                        item.module.empty() ? point.module : item.module, point.symbol);
+// "uprobe:libc:malloc", with the module as it was typed. A static mark's has that, and where its arguments are.
+program::Program::NewName name_of(const NamedPoint& point, const Item& item) {
+  program::Program::NewName its{{point.point, point.action, {}, {}}, point.arguments};
+  program::PointName& name = its.name;
+  const bool is_spelt = !item.module.empty() && (point.mark.empty() || !language::is_glob(item.module));
+  const std::string probe =
+      fmt::format("{}:{}:{}", language::kind_name(item.kind), is_spelt ? item.module : point.module,
+                  point.mark.empty() ? point.symbol : point.mark);
   probe.copy(name.probe, sizeof name.probe - 1);
   point.symbol.copy(name.function, sizeof name.function - 1);
-  return name;
+  return its;
 }
 
 Request request_of(Program* program, std::uint32_t probe, const std::vector<Item>& items, const Request& bare) {
@@ -91,9 +96,10 @@ Request request_of(Program* program, std::uint32_t probe, const std::vector<Item
   request.action.needs.overrides = program->overrides(probe);
   // The code of detours is kept for the next ones, and has to outlive no program but the environment's.
   if (bare.is_environment) request.action.needs.shortcut = program->shortcut(probe);
-  if (program->analysis().uses_names) {
+  request.mark_arguments = program->analysis().mark_arguments[probe];
+  if (program->needs_names(probe)) {
     request.name_points = [program, items](const std::vector<NamedPoint>& points) {
-      std::vector<program::PointName> names;
+      std::vector<Program::NewName> names;
       names.reserve(points.size());
       for (const NamedPoint& point : points) names.push_back(name_of(point, items[point.item]));
       program->add_names(std::move(names));
@@ -117,6 +123,8 @@ ReadText read_text(std::string_view name, std::string_view own, const program::I
   std::vector<Diagnostic>& diagnostics = read.diagnostics;
   read.text = session != nullptr ? std::string(own) : program::with_sources(name, own, {}, diagnostics);
   if (!diagnostics.empty()) return read;
+  if (session == nullptr)
+    read.text = program::with_mark_types(name, std::move(read.text), inputs.parameters, plan::marks_meant_by);
   auto checked = program::check(read.text, inputs, diagnostics);
   if (!checked) return read;
   if (checked->is_empty()) {

@@ -15,7 +15,7 @@
 #include "runtime/command/files.h"
 #include "runtime/language/spec.h"
 #include "runtime/symbols/elf_file.h"
-#include "runtime/symbols/notes.h"
+#include "runtime/symbols/marks.h"
 
 namespace ubp::command {
 namespace {
@@ -45,10 +45,7 @@ std::set<std::string> functions_in(const std::string& path) {
 // "provider:name".
 std::set<std::string> marks_in(const std::string& path) {
   std::set<std::string> names;
-  const symbols::ElfFile file = symbols::ElfFile::open(path);
-  const auto notes = file.section(".note.stapsdt");
-  if (!notes) return names;
-  for (const symbols::StaticMark& mark : symbols::static_marks(notes->bytes, notes->size))
+  for (const symbols::Mark& mark : symbols::marks_in(symbols::ElfFile::open(path)))
     names.insert(fmt::format("{}:{}", mark.provider, mark.name));
   return names;
 }
@@ -142,9 +139,15 @@ bool list_program(const std::string& name, const std::string& text, const std::v
   }
   for (const language::Item& item : std::get<std::vector<language::Item>>(parsed)) {
     const auto* symbol = std::get_if<language::SymbolTarget>(&item.target);
-    if (item.exclude || symbol == nullptr) continue;
+    const auto* mark = std::get_if<language::MarkTarget>(&item.target);
+    if (item.exclude || (symbol == nullptr && mark == nullptr)) continue;
     if (item.module.empty()) {
       say(compiled, {item_span(item), "the command's own functions are not known here", "name its file", true});
+      continue;
+    }
+    if (mark != nullptr) {
+      const std::string provider = mark->provider.empty() ? "*" : mark->provider;
+      print(language::kind_name(item.kind), item.module, fmt::format("{}:{}", provider, mark->name), marks_in);
       continue;
     }
     const std::string pattern(symbols::VersionedName(symbol->pattern).name);

@@ -20,9 +20,12 @@
 #include <system_error>
 
 #include "runtime/command/compiled.h"
+#include "runtime/command/files.h"
 #include "runtime/command/launch.h"
+#include "runtime/command/marks.h"
 #include "runtime/command/shell.h"
 #include "runtime/command/targets.h"
+#include "runtime/program/mark_types.h"
 #include "runtime/program/place.h"
 #include "runtime/program/program.h"
 #include "runtime/program/reader.h"
@@ -238,7 +241,11 @@ bool is_allowed(const Compiled& compiled, const RunOptions& options) {
 
 int run(const RunOptions& options) {
   const program::Inputs inputs{options.parameters, program::settings_of_environment()};
-  const auto text = whole_text(options.name, options.text, options.sources);
+  auto text = whole_text(options.name, options.text, options.sources);
+  const auto marks_of = [&](const language::Item& item) {
+    return marks_meant_by(item, find_in_path(options.command.front()));
+  };
+  if (text) text = program::with_mark_types(options.name, std::move(*text), options.parameters, marks_of);
   const auto compiled = text ? compile(options.name, *text, inputs, options.says_warnings) : std::nullopt;
   if (!compiled) return EXIT_FAILURE;
   const program::Config::Missing missing = compiled->analysis.config.missing_probes;

@@ -12,6 +12,7 @@
 
 #include "runtime/command/files.h"
 #include "runtime/symbols/elf_file.h"
+#include "runtime/symbols/marks.h"
 #include "runtime/symbols/symbols.h"
 
 namespace ubp::command {
@@ -19,6 +20,7 @@ namespace {
 
 using language::AddressTarget;
 using language::Item;
+using language::MarkTarget;
 using language::SymbolTarget;
 using symbols::ElfFile;
 using symbols::FunctionTable;
@@ -71,6 +73,7 @@ class Checker {
   // Whether something fits it, as far as files tell.
   bool check_item(const Item& item);
   bool check_symbol(const Item& item, const SymbolTarget& target, const std::vector<std::string>& files);
+  bool check_mark(const Item& item, const MarkTarget& target, const std::vector<std::string>& files);
   bool check_address(const Item& item, const AddressTarget& target, const std::vector<std::string>& files);
   const File* file(const std::string& path);
   void fail(const Item& item, std::string message, std::string hint = {});
@@ -131,6 +134,27 @@ bool Checker::check_symbol(const Item& item, const SymbolTarget& target, const s
   return false;
 }
 
+bool Checker::check_mark(const Item& item, const MarkTarget& target, const std::vector<std::string>& files) {
+  std::vector<std::string> near;
+  for (const std::string& path : files) {
+    const File* const its = file(path);
+    if (its == nullptr) continue;
+    const std::vector<symbols::Mark> marks = symbols::marks_in(its->file);
+    for (const symbols::Mark& mark : marks) {
+      if (symbols::mark_matches(mark, target.provider, target.name)) return true;
+    }
+    if (near.empty()) near = symbols::nearest_marks(marks, target.provider, target.name);
+  }
+  if (language::is_glob(target.name) && missing_ == MissingProbes::kError) return false;  // said of the whole probe
+  std::string hint;
+  for (const std::string& name : near) hint += fmt::format("{}'{}'", hint.empty() ? "did you mean " : ", ", name);
+  say_missing(item_span(item),
+              fmt::format("No matches for {} {}:{}{}{}.", language::kind_name(item.kind), item.module, target.provider,
+                          target.provider.empty() ? "" : ":", target.name),
+              " Skipping.", hint.empty() ? hint : hint + '?');
+  return false;
+}
+
 bool Checker::check_address(const Item& item, const AddressTarget& target, const std::vector<std::string>& files) {
   for (const std::string& path : files) {
     const File* const its = file(path);
@@ -154,6 +178,7 @@ bool Checker::check_item(const Item& item) {
     return true;
   }
   if (const auto* address = std::get_if<AddressTarget>(&item.target)) return check_address(item, *address, files);
+  if (const auto* mark = std::get_if<MarkTarget>(&item.target)) return check_mark(item, *mark, files);
   return check_symbol(item, std::get<SymbolTarget>(item.target), files);
 }
 

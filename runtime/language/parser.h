@@ -1,8 +1,9 @@
 // The recursive-descent parser of UBP_PROBES, one method per rule of the grammar. Internal to spec/.
 //
 // spec.cpp holds the rules above the target (list, item, kind, what follows a target); target.cpp holds the
-// target (module, symbol, address, offset), events.cpp what has none. A rule leaves the cursor behind what it read and
-// returns true, or calls fail() with the byte where the mistake is and returns false; the first failure ends the parse.
+// target (module, symbol, address, offset), mark_target.cpp that of a static mark, events.cpp what has none. A rule
+// leaves the cursor behind what it read and returns true, or calls fail() with the byte where the mistake is and
+// returns false; the first failure ends the parse.
 #pragma once
 
 #include <cstddef>
@@ -23,6 +24,9 @@ constexpr std::size_t kNoOffset = static_cast<std::size_t>(-1);
 constexpr bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 constexpr bool is_separator(char c) { return c == ';' || c == '\n'; }
 constexpr bool is_unicode(char c) { return static_cast<unsigned char>(c) >= 0x80; }
+
+// A quoted text as a glob that matches just this text.
+std::string escape_glob(std::string_view text);
 
 class Parser {
  public:
@@ -78,6 +82,11 @@ class Parser {
   bool fail_missing_target(std::size_t after, std::string_view what);
   std::size_t find_colon() const;
   std::size_t class_end(std::size_t open) const;
+
+  // mark_target.cpp
+  bool parse_mark(Item& item);
+  bool parse_mark_part(std::string_view what, std::string& glob);
+  std::size_t find_mark_colon() const;
 
   // The cursor.
   char at(std::size_t offset) const { return offset < text_.size() ? text_[offset] : '\0'; }

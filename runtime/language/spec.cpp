@@ -29,9 +29,9 @@ struct KindWord {
 };
 
 constexpr KindWord kKindWords[] = {
-    {"u", Kind::kEntry},    {"uprobe", Kind::kEntry},     {"ur", std::nullopt},   {"uretprobe", std::nullopt},
-    {"call", std::nullopt}, {"insn", Kind::kInsn},        {"stmt", std::nullopt}, {"inline", std::nullopt},
-    {"usdt", std::nullopt}, {"watchpoint", std::nullopt},
+    {"u", Kind::kEntry},    {"uprobe", Kind::kEntry}, {"ur", std::nullopt},         {"uretprobe", std::nullopt},
+    {"call", std::nullopt}, {"insn", Kind::kInsn},    {"stmt", std::nullopt},       {"inline", std::nullopt},
+    {"usdt", Kind::kMark},  {"U", Kind::kMark},       {"watchpoint", std::nullopt},
 };
 
 Error bad_byte_error(std::string_view text, const BadByte& bad) {
@@ -50,6 +50,7 @@ std::string_view kind_name(Kind kind) {
   switch (kind) {
     case Kind::kEntry: return "uprobe";
     case Kind::kInsn: return "insn";
+    case Kind::kMark: return "usdt";
   }
   return "unknown";
 }
@@ -158,9 +159,14 @@ bool Parser::parse_more(std::vector<Item>& items) {
   skip_space();
   if (program_ == nullptr) return fail(offset_, "filters and blocks are for UBP_PROBES alone");
   if (items[first].exclude) return fail(offset_, "an exclusion has no filter and no block");
-  for (std::size_t i = first; i < items.size(); ++i)
+  bool has_marks = false;
+  for (std::size_t i = first; i < items.size(); ++i) {
     items[i].probe = static_cast<std::uint32_t>(program_->probes.size());
-  return parse_program(Probe::Event::kItems, begin);
+    has_marks |= items[i].kind == Kind::kMark;
+  }
+  if (!parse_program(Probe::Event::kItems, begin)) return false;
+  program_->probes.back().has_marks = has_marks;
+  return true;
 }
 
 bool Parser::parse_item(Item& item) {
@@ -183,7 +189,9 @@ bool Parser::parse_attach(Item& item) {
   const std::size_t start = offset_;
   kind_given_ = false;
   item.position = position(start);
-  if (!parse_kind(item) || !parse_target(item) || !parse_options(item)) return false;
+  if (!parse_kind(item)) return false;
+  if (item.kind == Kind::kMark ? !parse_mark(item) : !parse_target(item)) return false;
+  if (!parse_options(item)) return false;
   item.text = slice(start, offset_);
   return true;
 }
@@ -205,13 +213,15 @@ bool Parser::is_kernel_kind(std::string_view word) {
 
 bool Parser::fail_kernel_kind(std::size_t offset, std::string_view word) {
   return fail(offset,
-              fmt::format("probe kind {} is for the kernel's probes; UBP has its own process's: u, uprobe, insn "
+              fmt::format("probe kind {} is for the kernel's probes; UBP has its own process's: u, uprobe, insn, usdt "
                           "(a module of that name is put in quotes)",
                           quote(word)));
 }
 
 bool Parser::parse_kind(Item& item) {
-  const std::size_t colon = find_colon();
+  constexpr std::string_view kOfExecutable = "usdt::";  // its marks; elsewhere "::" is C++
+  const bool is_mark = text_.substr(offset_).starts_with(kOfExecutable);
+  const std::size_t colon = is_mark ? offset_ + kOfExecutable.find(':') : find_colon();
   if (colon == kNoOffset) return true;
   const std::string_view word = slice(offset_, colon);
   const KindWord* found = std::find_if(std::begin(kKindWords), std::end(kKindWords),

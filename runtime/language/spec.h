@@ -18,6 +18,7 @@ namespace ubp::language {
 enum class Kind : std::uint8_t {
   kEntry,  // "u", "uprobe", the default: one instruction
   kInsn,   // "insn": every instruction of a function or an address range
+  kMark,   // "U", "usdt": where the program's author has put a static mark
 };
 std::string_view kind_name(Kind kind);  // "uprobe", as reports print it
 
@@ -34,6 +35,12 @@ struct AddressTarget {
   std::uint64_t end = 0;  // one past the range; address + 1 for a single address
 };
 
+// For Kind::kMark, module:provider:name or module:name; globs
+struct MarkTarget {
+  std::string provider;  // empty: any
+  std::string name;
+};
+
 // Item::probe of a target without a filter or block: its hits are counted.
 inline constexpr std::uint32_t kBare = ~std::uint32_t{0};
 
@@ -46,7 +53,7 @@ struct Item {
   bool awaited = false;        // pending, if no such module is loaded when the plan is made
   Kind kind = Kind::kEntry;
   std::string module;  // basename glob; empty: the executable
-  std::variant<SymbolTarget, AddressTarget> target;
+  std::variant<SymbolTarget, AddressTarget, MarkTarget> target;
   std::uint32_t probe = kBare;  // which of the program's it is an attach point of
 };
 

@@ -4,8 +4,7 @@
 //   module := glob or path, or quoted           name := glob ["@" version | "@@" version], or quoted
 //
 // "::" is C++ and never separates; of an odd run of colons the first separates. [ and ] around a glob class
-// hide what is between them. Source lines, address ranges and static marks are recognised and refused by
-// name.
+// hide what is between them. Source lines are recognised and refused by name.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -29,7 +28,8 @@ bool is_short_kernel_kind(std::string_view word) {
   return std::find(std::begin(kWords), std::end(kWords), word) != std::end(kWords);
 }
 
-// A quoted text as a glob that matches just this text.
+}  // namespace
+
 std::string escape_glob(std::string_view text) {
   std::string glob;
   for (const char c : text) {
@@ -38,8 +38,6 @@ std::string escape_glob(std::string_view text) {
   }
   return glob;
 }
-
-}  // namespace
 
 bool Parser::parse_target(Item& item) {
   const std::size_t module_at = offset_;
@@ -138,7 +136,7 @@ bool Parser::expect_one_colon(const Item& item, std::size_t module_at) {
   return fail(
       second,
       fmt::format(
-          "unexpected ':' after {}; write module:symbol (the known kinds are u, uprobe and insn, and C++ scopes are "
+          "unexpected ':' after {}; write module:symbol (the known kinds are u, uprobe, insn and usdt, and C++ scopes are "
           "written '::')",
           quote(slice(module_at, second))));
 }

@@ -109,6 +109,7 @@ struct Probe {
   Event event = Event::kItems;
   std::string name{};        // of all but kItems
   std::uint64_t period = 0;  // kInterval: ns
+  bool has_marks = false;    // some of its attach points are static marks
   Span span;                 // of its attach points
   NodePointer filter;        // null: none
   NodePointer block;         // null: a bare target with a filter, which counts

@@ -92,6 +92,12 @@ const FunctionTable& Modules::table_of(std::uint32_t module) const {
   return found->second;
 }
 
+const std::vector<symbols::Mark>& Modules::marks_of(std::uint32_t module) const {
+  auto found = marks_.find(module);
+  if (found == marks_.end()) found = marks_.emplace(module, symbols::marks_of(modules_[module])).first;
+  return found->second;
+}
+
 const FunctionTable* Modules::known_table_of(std::uint32_t module) const {
   const auto found = tables_.find(module);
   return found != tables_.end() ? &found->second : nullptr;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "runtime/plan/rseq.h"
+#include "runtime/symbols/marks.h"
 #include "runtime/symbols/readable.h"
 #include "runtime/symbols/symbols.h"
 #include "runtime/table/detour_view.h"
@@ -78,6 +79,8 @@ class Modules {
   const symbols::FunctionTable& table_of(std::uint32_t module) const;
   // The same, but null where nobody has asked.
   const symbols::FunctionTable* known_table_of(std::uint32_t module) const;
+  // Its static marks, likewise. Throws as symbols::marks_of does.
+  const std::vector<symbols::Mark>& marks_of(std::uint32_t module) const;
   bool is_in_rseq(std::uint32_t module, std::uint64_t address) const;
   // Where the first restartable sequence in [begin, end) begins; `end`: there is none.
   std::uint64_t next_rseq(std::uint32_t module, std::uint64_t begin, std::uint64_t end) const;
@@ -102,6 +105,7 @@ class Modules {
   std::uint64_t generation_;
   std::size_t left_out_ = 0;
   mutable std::map<std::uint32_t, symbols::FunctionTable> tables_;
+  mutable std::map<std::uint32_t, std::vector<symbols::Mark>> marks_;
   const std::vector<CodeRange>& rseq_of(std::uint32_t module) const;
   mutable std::map<std::uint32_t, std::vector<CodeRange>> rseq_;
   std::vector<CodeRange> own_text_;

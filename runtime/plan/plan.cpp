@@ -16,6 +16,8 @@ using symbols::FunctionTable;
 using symbols::Module;
 
 bool is_glob_target(const language::Item& item) {
+  if (const auto* mark = std::get_if<language::MarkTarget>(&item.target))
+    return mark->provider.empty() || language::is_glob(mark->provider) || language::is_glob(mark->name);
   const auto* symbol = std::get_if<language::SymbolTarget>(&item.target);
   return symbol != nullptr && language::is_glob(symbol->pattern);
 }
@@ -192,7 +194,11 @@ std::optional<Mistake> Plan::find_symbol(const language::Item& item, const std::
     }
   }
   if (any || item.exclude || (item.pending && only_module_)) return std::nullopt;
-  Mistake mistake = unknown_symbol(item, modules);
+  return wait_or_fail(item, unknown_symbol(item, modules));
+}
+
+// Nothing was found: the item waits for other modules, if it may.
+std::optional<Mistake> Plan::wait_or_fail(const language::Item& item, Mistake mistake) {
   if (!item.pending) return mistake;
   mistake.message += item.module.empty() ? "; without a module the executable is meant, and no other comes"
                                          : "; it waits for another module of that name";
@@ -283,8 +289,12 @@ std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
   found.item = item_index;
   found.excludes = item.exclude;
   try {
-    auto mistake = std::holds_alternative<language::SymbolTarget>(item.target) ? find_symbol(item, modules, found)
-                                                                               : find_address(item, modules, found);
+    std::optional<Mistake> mistake;
+    switch (item.target.index()) {
+      case 0: mistake = find_symbol(item, modules, found); break;
+      case 1: mistake = find_address(item, modules, found); break;
+      default: mistake = find_mark(item, modules, found);
+    }
     if (mistake) return mistake;
   } catch (const std::runtime_error& error) {  // an unreadable file
     return Mistake{item.position, error.what(), ""};
@@ -296,7 +306,7 @@ std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
   std::optional<Mistake> mistake;
   // An address the user named must be an instruction. One that cannot be probed, or that a glob or insn: came upon, is
   // refused, and the others are armed.
-  const bool named = item.kind == language::Kind::kEntry && !is_glob_target(item);
+  const bool named = item.kind != language::Kind::kInsn && !is_glob_target(item);
   for (Refused& refused : found.refused) refused.named = named;
   if (named && !found.refused.empty() && found.refused.front().misplaced) {
     const Refused& first = found.refused.front();

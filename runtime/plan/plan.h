@@ -52,6 +52,11 @@ struct Mistake {
 // "symbol" or "symbol+0x1c", and the ELF virtual address.
 std::string symbol_of(const Modules& modules, const Probe& probe);
 std::uint64_t address_of(const Modules& modules, const Probe& probe);
+// The static mark that an item of kind kMark has found there; null: the item is of another kind.
+const symbols::Mark* mark_of(const Modules& modules, const language::Item& item, const Probe& probe);
+// The places of static marks that an item means in the modules that are loaded now; those that cannot be read are
+// left out. Context: normal. Thread-safe: yes.
+std::vector<symbols::Mark> marks_meant_by(const language::Item& item);
 // The probe's name as an item that pastes back: "module:symbol+0x1c".
 std::string place_of(const Modules& modules, const Refused& refused);
 
@@ -81,6 +86,8 @@ class Plan {
 
   // From here on only the entries of functions are found, named as such; all else is refused.
   void want_calls() { wants_calls_ = true; }
+  // From here on only static marks that have these arguments are found, bit 0 for the first; others are refused.
+  void want_arguments(std::uint64_t arguments) { wanted_arguments_ = arguments; }
 
   const std::vector<language::Item>& items() const { return items_; }
   std::vector<Probe>& probes() { return probes_; }
@@ -98,12 +105,17 @@ class Plan {
   };
   struct Found;  // what one item came to
 
+  friend std::vector<symbols::Mark> marks_meant_by(const language::Item& item);
   std::vector<std::uint32_t> modules_matching(const language::Item& item) const;
   std::optional<Mistake> add_item(std::uint32_t item);
   std::optional<Mistake> find_symbol(const language::Item& item, const std::vector<std::uint32_t>& modules,
                                      Found& found);
   std::optional<Mistake> find_address(const language::Item& item, const std::vector<std::uint32_t>& modules,
                                       Found& found);
+  std::optional<Mistake> find_mark(const language::Item& item, const std::vector<std::uint32_t>& modules, Found& found);
+  std::optional<std::string> argument_problem(const symbols::Mark& mark) const;
+  Mistake unknown_mark(const language::Item& item, const std::vector<std::uint32_t>& modules) const;
+  std::optional<Mistake> wait_or_fail(const language::Item& item, Mistake mistake);
   void add_one(std::uint32_t module, const symbols::Function* function, std::uint64_t address, Found& found) const;
   void add_functions(std::uint32_t module, std::span<const symbols::Function* const> functions, std::uint64_t low,
                      std::uint64_t high, Found& found);
@@ -132,6 +144,7 @@ class Plan {
   std::vector<Mistake> waiting_;
   std::optional<std::uint32_t> only_module_;  // where resolving looks
   bool wants_calls_ = false;
+  std::uint64_t wanted_arguments_ = 0;
   std::uint32_t first_point_ = 0;  // number of points_[0]
   std::int64_t decode_ns_ = 0;
 };

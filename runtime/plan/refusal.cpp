@@ -45,6 +45,10 @@ std::string reason_text(Reason reason, decoder::Refusal instruction, std::string
       code = "rseq";
       sentence = "inside a restartable sequence, which a trap would abort every time";
       break;
+    case Reason::kNoArgument:
+      code = "no-argument";
+      sentence = "the program asks for an argument that this static mark has not, or that programs cannot read";
+      break;
     case Reason::kNotCalled:
       code = "not-called";
       sentence = "a call can be overridden only where a function's symbol says that it is called";

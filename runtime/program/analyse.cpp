@@ -31,6 +31,7 @@ void Analyser::run() {
   constexpr int kMostPasses = 100;  // each widens something; types are small
   out_.facts.resize(program_.nodes);
   out_.reads_registers.resize(program_.probes.size());
+  out_.mark_arguments.resize(program_.probes.size());
   out_.overrides.resize(program_.probes.size(), {{0, 0}, {0, 0}});
   const char* const time_map = std::getenv("BPFTRACE_DUMMY_TS_MAP");
   for (int pass = 0; pass < kMostPasses; ++pass) {
@@ -276,6 +277,9 @@ Type Analyser::builtin(const Node& node) {
   if (const std::string* const text = out_.types->text(node.text))
     return string_of(static_cast<std::uint32_t>(text->size() + 1));
   if (is_stack_name(node.text)) return stack(node);
+  if (program_.probes[probe_].has_marks) {
+    if (const auto number = argument_number(node.text)) return mark_argument(*number);
+  }
   const auto found = find_builtin(node.text);
   if (!found) {
     error(node.span, fmt::format("Unknown identifier: '{}'", node.text));

@@ -63,7 +63,8 @@ Type Analyser::call(const Node& node) {
   const FunctionRow* const row = find_function(node.text);
   const std::size_t arguments = node.children.size();
   if (row == nullptr) {
-    if (arguments == 0 && find_builtin(node.text)) return builtin(node);
+    const bool is_argument = program_.probes[probe_].has_marks && argument_number(node.text);
+    if (arguments == 0 && (is_argument || find_builtin(node.text))) return builtin(node);
     error(node.span, fmt::format("Unknown function: '{}'", node.text));
     return {};
   }

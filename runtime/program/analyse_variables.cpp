@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "runtime/program/analyser.h"
+#include "runtime/program/mark_types.h"
 
 namespace ubp::program {
 
@@ -73,6 +74,16 @@ Type Analyser::variable(const Node& node) {
   if (is_last_ && type.is(TypeKind::kNone))
     error(node.span, fmt::format("Undefined or undeclared variable: ${}", node.text));
   return type;
+}
+
+// An argument of a static mark. It may be in any register. Its type is known where its mark was found before the
+// program runs (mark_types.h).
+Type Analyser::mark_argument(std::uint32_t number) {
+  out_.reads_registers[probe_] = true;
+  out_.mark_arguments[probe_] |= std::uint64_t{1} << number;
+  const Type all = out_.types->named(mark_types_name(probe_));
+  const Member its = all.layout != nullptr ? find_member(*all.layout, fmt::format("arg{}", number)) : Member{};
+  return its.type.is(TypeKind::kNone) ? integer(64, false) : its.type;
 }
 
 }  // namespace ubp::program

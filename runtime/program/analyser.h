@@ -58,6 +58,7 @@ class Analyser {
   Type type_given(const Node& node);  // a kType, or the type of an expression
   Type named_type(std::string_view name, const Node& node);
   Type builtin(const Node& node);
+  Type mark_argument(std::uint32_t number);
   Type block_value(const Node& node);
   Type if_value(const Node& node);
   Type map_value(const Node& node);

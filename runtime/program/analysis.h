@@ -77,9 +77,10 @@ struct Analysis {
   std::vector<Type> variables;
   std::vector<Event> events;
   std::vector<Site> sites;
-  std::vector<bool> reads_registers;      // by probe: those that a call keeps
-  std::vector<language::Span> overrides;  // by probe: its first override(); line 0: it has none
-  bool uses_names = false;                // `probe` or `func`
+  std::vector<bool> reads_registers;          // by probe: those that a call keeps
+  std::vector<language::Span> overrides;      // by probe: its first override(); line 0: it has none
+  std::vector<std::uint64_t> mark_arguments;  // by probe: which of a static mark's it asks for, bit 0 for the first
+  bool uses_names = false;                    // `probe` or `func`
   bool uses_stacks = false;
   language::Span first_stack{};           // where one is taken first
   std::shared_ptr<StackText> stack_text;  // null: neither stacks nor names of addresses are printed

@@ -7,6 +7,7 @@
 #include "runtime/program/assembler.h"
 #include "runtime/program/assembler_temporaries.h"
 #include "runtime/program/format.h"
+#include "runtime/program/mark_helpers.h"
 #include "runtime/program/stack_text.h"
 
 namespace ubp::program {
@@ -45,6 +46,11 @@ constexpr Helper kHelpers[] = {{"pid", &process_id},
 
 void Assembler::builtin(std::string_view name) {
   if (is_stack_name(name)) return take_stack(kUsualFrames);
+  if (const auto number = probe_->has_marks ? argument_number(name) : std::nullopt) {
+    mov(rdi, rbx);
+    mov(esi, *number);
+    return invoke(&program::mark_argument);
+  }
   const Builtin builtin = *find_builtin(name);
   if (builtin.register_number >= 0) return read_register(builtin.register_number);
   if (probe_->event != language::Probe::Event::kItems) {

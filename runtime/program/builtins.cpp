@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
+#include <charconv>
 #include <iterator>
 #include <utility>
 
@@ -67,6 +68,11 @@ constexpr std::string_view kRegisters[] = {"ax", "cx", "dx",  "bx",  "sp",  "bp"
                                            "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"};
 constexpr int kArguments[] = {7, 6, 2, 1, 8, 9};  // psABI 3.2.3
 
+std::string_view without_prefix(std::string_view name) {
+  constexpr std::string_view kPrefix = "__builtin_";
+  return name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
+}
+
 }  // namespace
 
 const FunctionRow* find_function(std::string_view name) {
@@ -109,9 +115,21 @@ bool is_kept_by_calls(int register_number) {
   return std::find(std::begin(kKept), std::end(kKept), register_number) != std::end(kKept);
 }
 
+std::optional<std::uint32_t> argument_number(std::string_view name) {
+  constexpr std::string_view kArgument = "arg";
+  name = without_prefix(name);
+  if (!name.starts_with(kArgument)) return std::nullopt;
+  name.remove_prefix(kArgument.size());
+  std::uint32_t number = 0;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
+  const bool is_number = error == std::errc{} && end == name.data() + name.size() && (name[0] != '0' || name == "0");
+  return is_number && number < kMostArguments ? std::optional(number) : std::nullopt;
+}
+
+int register_of_argument(std::uint32_t number) { return number < std::size(kArguments) ? kArguments[number] : -1; }
+
 std::optional<Builtin> find_builtin(std::string_view name) {
-  constexpr std::string_view kPrefix = "__builtin_";
-  if (name.starts_with(kPrefix)) name.remove_prefix(kPrefix.size());
+  name = without_prefix(name);
   const Type number = integer(64, false), small = integer(32, false), task_name = string_of(kTaskNameBytes);
   const Builtin rows[] = {{"pid", small},
                           {"tid", small},
@@ -137,11 +155,9 @@ std::optional<Builtin> find_builtin(std::string_view name) {
   for (const Builtin& row : rows) {
     if (row.name == name) return row;
   }
-  constexpr std::string_view kArgument = "arg";
-  if (!name.starts_with(kArgument) || name.size() != kArgument.size() + 1) return std::nullopt;
-  const auto index = static_cast<std::size_t>(name.back() - '0');
-  if (index >= std::size(kArguments)) return std::nullopt;
-  return Builtin{name, number, kArguments[index], true};
+  const auto argument = argument_number(name);
+  if (!argument || register_of_argument(*argument) < 0) return std::nullopt;
+  return Builtin{name, number, register_of_argument(*argument), true};
 }
 
 }  // namespace ubp::program

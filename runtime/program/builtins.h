@@ -21,6 +21,12 @@ struct Builtin {
 // Also by its name with __builtin_ before it.
 std::optional<Builtin> find_builtin(std::string_view name);
 
+// Of "arg7": 7. None: it is no argument's name, or beyond what a static mark may have.
+inline constexpr std::uint32_t kMostArguments = 64;
+std::optional<std::uint32_t> argument_number(std::string_view name);
+// The register that a function's argument is in; -1: it is in none.
+int register_of_argument(std::uint32_t number);
+
 // A register by its name in reg(): "di", "sp"; -1: there is none. kInstructionPointer: "ip".
 inline constexpr int kInstructionPointer = 16;
 int register_of(std::string_view name);

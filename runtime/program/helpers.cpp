@@ -3,6 +3,7 @@
 
 #include <x86gprintrin.h>
 
+#include "runtime/program/point_names.h"
 #include "runtime/program/read_memory.h"
 #include "runtime/trap/tls.h"
 #include "xol/sys.h"
@@ -20,28 +21,6 @@ void count(const ubp_context* context, Counter name) {
   if (!is_hit || task->counters == nullptr) return;                     // a child that another consumer forked
   std::uint64_t& counter = task->counters[g_process.tasks.offset_of(name) + runtime::counter_of(*context->consumer)];
   __atomic_store_n(&counter, counter + 1, __ATOMIC_RELAXED);  // the task's own; read by others at any time
-}
-
-// The names of the probepoint that was hit; null: it has none.
-const PointName* name_of(const Run* run) {
-  const auto* const names = __atomic_load_n(&run->machine->names, __ATOMIC_ACQUIRE);  // pairs with their publication
-  if (names == nullptr || run->context->consumer == nullptr) return nullptr;
-  const auto key_of = [](std::uint32_t point, std::uint32_t action) { return std::uint64_t{point} << 32 | action; };
-  const runtime::Consumer& consumer = *run->context->consumer;
-  const std::uint64_t wanted = key_of(consumer.point, runtime::counter_of(consumer));
-  const auto key_at = [&](std::uint64_t index) {
-    return key_of(names->names[index].point, names->names[index].action);
-  };
-  std::uint64_t low = 0, high = names->count;
-  while (low < high) {
-    const std::uint64_t middle = (low + high) / 2;
-    if (key_at(middle) < wanted) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low < names->count && key_at(low) == wanted ? &names->names[low] : nullptr;
 }
 
 // Zeros from a byte on, to the end of the last word of so many bytes. By stores, eight at a time: up to a few KiB no

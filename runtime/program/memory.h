@@ -11,6 +11,7 @@
 #include "runtime/consumers/consumer_list.h"
 #include "runtime/stack/frame_rules.h"
 #include "runtime/stack/stack_table.h"
+#include "runtime/symbols/value_place.h"
 
 namespace ubp::stack {
 struct ModuleLog;
@@ -120,11 +121,13 @@ static_assert(sizeof(Chunk) == 16);
 
 // ---- What runs
 
-// A name of a probepoint: "uprobe:libc:malloc", "malloc".
+// What is known of a probepoint: its names, "uprobe:libc:malloc" and "malloc", and where its arguments are.
 inline constexpr std::size_t kNameBytes = 128;
 struct PointName {
-  std::uint32_t point, action;                   // runtime::counter_of() its consumer
-  char probe[kNameBytes], function[kNameBytes];  // NUL-padded
+  std::uint32_t point, action;                     // runtime::counter_of() its consumer
+  char probe[kNameBytes], function[kNameBytes];    // NUL-padded
+  const symbols::ValuePlace* arguments = nullptr;  // of a static mark
+  std::uint32_t argument_count = 0;
 };
 struct PointNames {  // ascending; immutable once published
   std::uint64_t count;

@@ -153,7 +153,15 @@ void Program::close() {
                               __ATOMIC_RELAXED);
 }
 
-void Program::add_names(std::vector<PointName> names) {
+void Program::add_names(std::vector<NewName> added) {
+  std::vector<PointName> names;
+  for (NewName& name : added) {
+    names.push_back(name.name);
+    if (name.arguments.empty()) continue;
+    const std::vector<symbols::ValuePlace>& arguments = arguments_.emplace_back(std::move(name.arguments));
+    names.back().arguments = arguments.data();
+    names.back().argument_count = static_cast<std::uint32_t>(arguments.size());
+  }
   if (!names_.empty()) names.insert(names.end(), names_.back().names.begin(), names_.back().names.end());
   std::stable_sort(names.begin(), names.end(), [](const PointName& a, const PointName& b) {
     return std::pair(a.point, a.action) < std::pair(b.point, b.action);

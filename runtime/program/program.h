@@ -61,8 +61,14 @@ class Program {
   bool is_closed() const;
   void close();
 
-  // Names of probepoints, for `probe` and `func`: added to those that are known.
-  void add_names(std::vector<PointName> names);
+  // Names of probepoints, for `probe` and `func`, and where arguments are: added to those that are known.
+  struct NewName {
+    PointName name;
+    std::vector<symbols::ValuePlace> arguments;
+  };
+  void add_names(std::vector<NewName> names);
+  // Whether what is done at this probe's hits looks at them.
+  bool needs_names(std::size_t probe) const { return analysis_.uses_names || analysis_.mark_arguments[probe] != 0; }
 
   // Whether it takes stacks, or names addresses: then it is to know the modules.
   bool follows_modules() const { return analysis_.stack_text != nullptr; }
@@ -95,6 +101,7 @@ class Program {
     PointNames published;
   };
   std::deque<Names> names_;
+  std::deque<std::vector<symbols::ValuePlace>> arguments_;  // that they refer to
 };
 
 }  // namespace ubp::program

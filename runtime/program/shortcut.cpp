@@ -28,7 +28,7 @@ enum Condition : std::uint8_t {
 // Members return false where there is something that a shortcut has not.
 class Maker {
  public:
-  explicit Maker(const Analysis& analysis) : analysis_(analysis) {}
+  Maker(const Analysis& analysis, bool has_marks) : analysis_(analysis), has_marks_(has_marks) {}
 
   // Leads to the label if the node is true, or if it is false, and goes on otherwise.
   bool branch(const Node& node, bool when, std::uint16_t label) {
@@ -97,6 +97,7 @@ class Maker {
       case NodeKind::kName: {
         const Types::Constant constant = analysis_.types->constant(node.text);
         if (!constant.type.is(TypeKind::kNone)) return Leaf{false, constant.value};
+        if (has_marks_ && argument_number(node.text)) return std::nullopt;
         const std::optional<Builtin> builtin = find_builtin(node.text);
         return builtin ? in_register(builtin->register_number) : std::nullopt;
       }
@@ -233,6 +234,7 @@ class Maker {
   }
 
   const Analysis& analysis_;
+  const bool has_marks_;  // argN is not in a register that is known
   Shortcut out_;
   std::vector<Step>* steps_ = &out_.filter;
 };
@@ -243,7 +245,7 @@ std::optional<runtime::Shortcut> shortcut_of(const Analysis& analysis, const lan
                                              const std::uint32_t* gate, const std::vector<MapView>& maps) {
   constexpr std::size_t kMostSteps = 64;  // a detour is to stay small
   if (probe.event != language::Probe::Event::kItems) return std::nullopt;
-  Maker maker(analysis);
+  Maker maker(analysis, probe.has_marks);
   if (probe.filter != nullptr && !maker.branch(*probe.filter, false, Shortcut::kNo)) return std::nullopt;
   const bool acts = probe.block != nullptr && maker.act(*probe.block, maps);
   Shortcut shortcut = maker.take();

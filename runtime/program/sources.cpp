@@ -25,6 +25,7 @@ using language::TokenKind;
 
 constexpr int kDeepestImport = 32;  // imports of imports
 constexpr std::string_view kInclude = "#include";
+constexpr std::string_view kFirst = "# 1 \"";  // what a marker begins with
 
 std::string marker(std::string_view name) { return fmt::format("# 1 \"{}\"\n", name); }
 
@@ -150,8 +151,13 @@ std::string with_sources(std::string_view name, std::string_view text, const Sou
   return others + marker(name) + std::string(text);
 }
 
+std::string with_prefix(std::string_view prefix_name, std::string_view prefix, std::string_view name,
+                        std::string text) {
+  const bool is_marked = text.starts_with(kFirst);
+  return marker(prefix_name) + std::string(prefix) + (is_marked ? "" : marker(name)) + std::move(text);
+}
+
 Sources::Sources(std::string name, std::string_view text) : name_(std::move(name)), text_(text) {
-  constexpr std::string_view kFirst = "# 1 \"";
   if (!text.starts_with(kFirst)) return;
   for (int number = 1; !text.empty(); ++number) {
     const std::size_t end = std::min(text.find('\n'), text.size());

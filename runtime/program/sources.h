@@ -24,6 +24,9 @@ struct SourceOptions {
 std::string with_sources(std::string_view name, std::string_view text, const SourceOptions& options,
                          std::vector<Diagnostic>& diagnostics);
 
+// The text with another one before it; name: of what is no other file's.
+std::string with_prefix(std::string_view prefix_name, std::string_view prefix, std::string_view name, std::string text);
+
 class Sources {
  public:
   // text: of with_sources(). name: of what is no other file's.

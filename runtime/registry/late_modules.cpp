@@ -33,7 +33,10 @@ void Registry::modules_changed(bool just_mapped) {
     for (const Follower& follower : followers_) follower.follow(*modules_);
   }
   if (!probepoints_.is_started()) return;
-  for (const std::uint32_t module : change.gone) probepoints_.retire_module(module, modules_->all()[module]);
+  for (const std::uint32_t module : change.gone) {
+    probepoints_.retire_module(module, modules_->all()[module]);
+    forget_semaphores(module);
+  }
   for (const std::uint32_t module : change.back) {
     const symbols::Module& its = modules_->all()[module];
     if (its.has_text_relocations && !its.is_relocated) {
@@ -47,6 +50,9 @@ void Registry::modules_changed(bool just_mapped) {
     for (auto& [id, registration] : registrations_) {
       if (registration->plan != nullptr) arm_module(id, *registration, module);
     }
+  }
+  for (auto& [id, registration] : registrations_) {
+    if (registration->is_enabled) raise_semaphores(*registration);
   }
 }
 

@@ -137,6 +137,7 @@ std::optional<std::uint64_t> Registry::prepare_beside_modules(std::vector<langua
     }
     plan.want_calls();
   }
+  plan.want_arguments(request.mark_arguments);
   if (auto wrong = judge(plan, registration, plan.resolve(progress))) {
     problem = std::move(*wrong);
     return std::nullopt;
@@ -185,13 +186,19 @@ void Registry::take(std::uint64_t id, Registration& registration) {
   const std::size_t known = registration.probes.size();
   append(registration.probes, plan.probes());
   append(registration.refused, plan.refused());
+  note_semaphores(registration, known);
   if (registration.request.name_points == nullptr) return;
   std::vector<NamedPoint> named;
   for (std::size_t i = known; i < registration.probes.size(); ++i) {
     const plan::Probe& probe = registration.probes[i];
+    const symbols::Module& module = modules_->all()[probe.module];
     named.push_back({index_of(registration.runs, probe.point), registration.counter,
-                     static_cast<std::uint32_t>(probe.item), modules_->all()[probe.module].name,
-                     symbol_of(*modules_, probe)});
+                     static_cast<std::uint32_t>(probe.item), module.name, symbol_of(*modules_, probe)});
+    const symbols::Mark* const mark = mark_of(*modules_, plan.items()[probe.item], probe);
+    if (mark == nullptr) continue;
+    named.back().mark = fmt::format("{}:{}", mark->provider, mark->name);
+    for (const symbols::MarkArgument& argument : mark->arguments)
+      named.back().arguments.push_back(argument.place.at(module.bias));
   }
   registration.request.name_points(named);
 }
@@ -253,6 +260,7 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
     Registration& registration = *aim.registration;
     if (aim.is_enabled == registration.is_enabled) continue;
     if (!aim.is_enabled) {
+      lower_semaphores(registration);
       edit.leave(registration.runs);
       // First: otherwise commit() would choose a detour for it.
       if (registration.acts()) consumers_.remove(registration.runs, handle_of(id));
@@ -284,6 +292,7 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
       if (!aim.is_enabled) note_done(registration);
       registration.is_enabled = aim.is_enabled;
     }
+    if (registration.is_enabled) raise_semaphores(registration);
     if (denied ? !aim.is_new : !aim.is_gone) continue;
     gone_ += total(registration, records);
     take_counter(registration);

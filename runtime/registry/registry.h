@@ -47,12 +47,16 @@ struct NamedPoint {
   std::uint32_t action;  // runtime::counter_of() its consumer
   std::uint32_t item;
   std::string module, symbol;
+  // Of a static mark: "provider:name", and where its arguments are at run time.
+  std::string mark{};
+  std::vector<symbols::ValuePlace> arguments{};
 };
 
 struct Request {
   Action action;
-  bool forgives_missing = false;                                      // what is not found is left out
-  bool is_environment = false;                                        // UBP_PROBES: lives until the process ends
+  bool forgives_missing = false;     // what is not found is left out
+  bool is_environment = false;       // UBP_PROBES: lives until the process ends
+  std::uint64_t mark_arguments = 0;  // that its static marks must have, bit 0 for the first
   std::function<void(const std::vector<NamedPoint>&)> name_points{};  // called before they are armed; null: nobody asks
 };
 
@@ -90,6 +94,8 @@ class Registry {
   std::optional<std::uint32_t> module_at(std::uint64_t address);
   const symbols::Module& module(std::uint32_t index) const { return modules_->all()[index]; }
 
+  // How many probes a registration has, the places of a static mark as one.
+  std::size_t attached(std::uint64_t id) const;
   void read(std::uint64_t id, ubp_probe_stats& stats) const;
   void read(ubp_stats& stats) const;
   // Takes the records, sorted by time.
@@ -104,7 +110,10 @@ class Registry {
   // lists_all: with the probes that a report leaves out.
   report::Summary summary(const std::string& program, const Probepoints::Standing& standing, bool lists_all) const;
   // At the end of the process: see Probepoints.
-  std::optional<std::string> restore() { return probepoints_.restore(); }
+  std::optional<std::string> restore() {
+    lower_all_semaphores();
+    return probepoints_.restore();
+  }
   std::vector<std::uint64_t> ids(bool of_environment) const;
   bool is_armed() const { return probepoints_.is_own_armed(); }
 
@@ -139,11 +148,18 @@ class Registry {
     }
     bool operator==(const Count&) const = default;
   };
+  // Of a static mark: whether this registration is counted in it.
+  struct Semaphore {
+    std::uint32_t module;
+    std::uint64_t address;  // ELF virtual address
+    bool is_raised = false;
+  };
   struct Registration {
     std::vector<language::Item> items;
     std::vector<plan::Probe> probes;  // their points are numbered within the registration
     std::vector<plan::Refused> refused;
     std::vector<plan::Mistake> forgiven;
+    std::vector<Semaphore> semaphores;  // no two alike
     Runs runs;
     std::uint32_t points = 0;
     std::unique_ptr<plan::Plan> plan;  // kept while items wait for modules
@@ -187,6 +203,12 @@ class Registry {
   Count count_at(const Registration& registration, std::uint32_t point, const Count& now) const;
   Consumer consumer_of(std::uint64_t id, const Registration& registration) const;
   bool give_counter(Registration& registration, Problem& problem);
+  // semaphores.cpp
+  void note_semaphores(Registration& registration, std::size_t first_probe) const;
+  void raise_semaphores(Registration& registration) const;
+  void lower_semaphores(Registration& registration) const;
+  void lower_all_semaphores() const;
+  void forget_semaphores(std::uint32_t module) const;
   void arm_module(std::uint64_t id, Registration& registration, std::uint32_t module);
 
   ProbepointsConfig config_;

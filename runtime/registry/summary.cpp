@@ -58,6 +58,18 @@ std::vector<std::string> aliases_of(const plan::Modules& modules, const plan::Pr
 
 }  // namespace
 
+std::size_t Registry::attached(std::uint64_t id) const {
+  const Registration& registration = *registrations_.at(id);
+  std::size_t count = 0;
+  std::set<std::tuple<std::uint32_t, std::uint32_t, std::string, std::string>> marks;
+  for (const plan::Probe& probe : registration.probes) {
+    const auto item = static_cast<std::uint32_t>(probe.item), module = static_cast<std::uint32_t>(probe.module);
+    const symbols::Mark* const mark = mark_of(*modules_, registration.items[item], probe);
+    count += mark == nullptr || marks.emplace(item, module, mark->provider, mark->name).second;
+  }
+  return count;
+}
+
 void Registry::read(std::uint64_t id, ubp_probe_stats& stats) const {
   const Registration& registration = *registrations_.at(id);
   const Count count = total(registration, registration.records() ? standing() : Standing{});

@@ -121,6 +121,9 @@ class ElfFile {
   SectionBytes names_;  // of the sections
 };
 
+// The file of a module of this process; the vDSO's image. Throws as open() does, and where it is not what is mapped.
+ElfFile open_module(const Module& module);
+
 // Where the debug file of the module at `path` may be, best first. Pure.
 // build_id: hexadecimal, may be empty; link_name: from .gnu_debuglink, may be empty.
 std::vector<std::string> debug_file_candidates(const std::string& path, std::string_view build_id,

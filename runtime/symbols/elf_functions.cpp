@@ -296,6 +296,8 @@ void check_is_mapped_file(const Module& module, const ElfFile& file) {
   }
 }
 
+}  // namespace
+
 ElfFile open_module(const Module& module) {
   if (module.is_vdso) return ElfFile::image(vdso_image(module));
   if (access(module.path.c_str(), F_OK) != 0 && errno == ENOENT) {
@@ -305,8 +307,6 @@ ElfFile open_module(const Module& module) {
   check_is_mapped_file(module, file);
   return file;
 }
-
-}  // namespace
 
 FunctionTable FunctionTable::load(const Module& module) try {
   Collector collector(module);

@@ -48,6 +48,7 @@ bool same_target(const SymbolTarget& a, const SymbolTarget& b) {
   return a.pattern == b.pattern && a.quoted == b.quoted && a.offset == b.offset;
 }
 bool same_target(const AddressTarget& a, const AddressTarget& b) { return a.address == b.address && a.end == b.end; }
+bool same_target(const MarkTarget& a, const MarkTarget& b) { return a.provider == b.provider && a.name == b.name; }
 
 bool same_item(const Item& a, const Item& b) {
   return a.text == b.text && a.exclude == b.exclude && a.kind == b.kind && a.module == b.module &&
@@ -61,6 +62,7 @@ bool same_item(const Item& a, const Item& b) {
 
 void check_target(const SymbolTarget& target) { FUZZ_CHECK(!target.pattern.empty()); }
 void check_target(const AddressTarget& target) { FUZZ_CHECK(target.end > target.address); }
+void check_target(const MarkTarget& target) { FUZZ_CHECK(!target.name.empty()); }
 
 void check_item(const std::vector<std::string_view>& lines, const Item& item) {
   FUZZ_CHECK(!item.text.empty() && item.text.find('\n') == std::string::npos);

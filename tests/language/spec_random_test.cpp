@@ -40,6 +40,8 @@ void check_invariants(std::string_view text) {
     REQUIRE(item.target_position.column >= item.position.column);
     if (const auto* symbol = std::get_if<SymbolTarget>(&item.target)) {
       REQUIRE(!symbol->pattern.empty());
+    } else if (const auto* mark = std::get_if<MarkTarget>(&item.target)) {
+      REQUIRE(!mark->name.empty());
     } else {
       REQUIRE(!item.module.empty());
     }

@@ -55,6 +55,40 @@ void check_errors(const std::vector<ErrorCase>& cases) {
 
 }  // namespace
 
+TEST_CASE("marks: module, provider and name") {
+  struct MarkCase {
+    std::string_view text, module, provider, name;
+  };
+  constexpr MarkCase kCases[] = {
+      {"usdt:app:prov:request", "app", "prov", "request"},
+      {"U:app:prov:request", "app", "prov", "request"},
+      {"usdt:./bin/app:request", "./bin/app", "", "request"},
+      {"usdt:app::request", "app", "", "request"},
+      {"usdt::prov:request", "", "prov", "request"},
+      {"usdt:::request", "", "", "request"},
+      {"usdt:*:*", "*", "", "*"},
+      {"usdt:lib[cm]*:p?:r[a-z]*", "lib[cm]*", "p?", "r[a-z]*"},
+      {"usdt:app:test:\"\\\"probe*\\\"\"", "app", "test", "\"probe\\*\""},
+      {"usdt:\"a b\":p:m-x", "a b", "p", "m-x"},
+  };
+  for (const MarkCase& c : kCases) {
+    CAPTURE(c.text);
+    const std::vector<Item> items = items_of(c.text);
+    REQUIRE(items.size() == 1);
+    CHECK(items[0].kind == Kind::kMark);
+    CHECK(items[0].module == c.module);
+    CHECK(items[0].text == c.text);
+    const auto* mark = std::get_if<MarkTarget>(&items[0].target);
+    REQUIRE(mark != nullptr);
+    CHECK(mark->provider == c.provider);
+    CHECK(mark->name == c.name);
+  }
+  CHECK(items_of("usdt:app:p:m [missing=pending]")[0].pending);
+  CHECK(items_of("!usdt:app:p:m")[0].exclude);
+  CHECK(items_of("usdt:app:p:m; U::f").size() == 2);
+  CHECK(items_of("U::f")[0].kind == Kind::kEntry);  // C++
+}
+
 TEST_CASE("spec: a byte order mark is no text") {
   const std::vector<Item> items = items_of(
       "\xef\xbb\xbf"
@@ -262,13 +296,13 @@ TEST_CASE("spec: errors in targets") {
       {"{ count() }", 1, 1, "expected a symbol, found '{'"},
       {"[limit=3]", 1, 1, "expected a symbol, found '['"},
       {"xyz:app:f", 1, 8,
-       "unexpected ':' after 'xyz:app'; write module:symbol (the known kinds are u, uprobe and insn, and C++ scopes are written '::')"},
+       "unexpected ':' after 'xyz:app'; write module:symbol (the known kinds are u, uprobe, insn and usdt, and C++ scopes are written '::')"},
       {"a; kprobe:./app:f", 1, 4,
-       "probe kind 'kprobe' is for the kernel's probes; UBP has its own process's: u, uprobe, insn (a module of that name is put in quotes)"},
+       "probe kind 'kprobe' is for the kernel's probes; UBP has its own process's: u, uprobe, insn, usdt (a module of that name is put in quotes)"},
       {"kprobe:vfs_read", 1, 1,
-       "probe kind 'kprobe' is for the kernel's probes; UBP has its own process's: u, uprobe, insn (a module of that name is put in quotes)"},
+       "probe kind 'kprobe' is for the kernel's probes; UBP has its own process's: u, uprobe, insn, usdt (a module of that name is put in quotes)"},
       {"t:syscalls:sys_enter_read", 1, 1,
-       "probe kind 't' is for the kernel's probes; UBP has its own process's: u, uprobe, insn (a module of that name is put in quotes)"},
+       "probe kind 't' is for the kernel's probes; UBP has its own process's: u, uprobe, insn, usdt (a module of that name is put in quotes)"},
       {"interval:s:1", 1, 1, "an interval is a time and has a block: interval:ms:10 { }, interval:1s { }"},
       {"u:app:prov:mark", 1, 11, "unexpected ':' after 'prov' (C++ scopes are written '::')"},
       {"\"app\":prov:mark", 1, 11, "unexpected ':' after 'prov' (C++ scopes are written '::')"},
@@ -372,7 +406,14 @@ TEST_CASE("spec: the parts of the grammar that are not built yet are named") {
        "an option list other than [missing=pending] ('[every=1000]') is not supported yet by this version"},
       {"stmt:app:*", 1, 1, "probe kind 'stmt' is not supported yet by this version"},
       {"inline:app:f", 1, 1, "probe kind 'inline' is not supported yet by this version"},
-      {"f; usdt:app:prov:request", 1, 4, "probe kind 'usdt' is not supported yet by this version"},
+      {"f; usdt:app:prov:request+4", 1, 25, "a static mark takes no offset"},
+      {"usdt:app", 1, 6,
+       "a static mark is written usdt:module:provider:name or usdt:module:name, with '*' in any part"},
+      {"usdt:app:", 1, 10, "expected a mark's name"},
+      {"usdt:app:p:", 1, 12, "expected a mark's name"},
+      {"usdt:app:p:m:x", 1, 13, "unexpected ':'; a static mark is written usdt:module:provider:name"},
+      {"usdt:app:(:m", 1, 10, "expected a provider's name"},
+      {"U:app:p(:m", 1, 8, "unexpected '('"},
       {"app@parser.c:120 len=x", 1, 4, "a source line target (module@file:line) is not supported yet by this version"},
       {"u:app@p.c:1", 1, 6, "a source line target (module@file:line) is not supported yet by this version"},
       {"foo@plt", 1, 4, "foo@plt leads to another module's function; probe that one (*:foo is wherever it is defined)"},

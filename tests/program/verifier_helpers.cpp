@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "runtime/program/helpers.h"
+#include "runtime/program/mark_helpers.h"
 #include "runtime/program/stack_helpers.h"
 
 namespace ubp::program {
@@ -61,6 +62,7 @@ std::vector<Helper> make_helpers() {
           helper(&register_value),
           helper(&instruction_address),
           helper(&numa_node),
+          helper(&mark_argument),
           helper(&first_process),
           helper(&parent_id),
           helper(&thread_name, {name}),

@@ -1,0 +1,12 @@
+// Arguments of static marks, for generated code: as helpers.h.
+#pragma once
+
+#include "runtime/program/memory.h"
+
+namespace ubp::program {
+
+// An argument of the static mark that was hit, extended to 64 bits; 0 where its memory cannot be read. At a function's
+// entry, which a block may have beside marks: that of the call; 0 beyond those that are in registers.
+std::uint64_t mark_argument(Run* run, std::uint64_t number);
+
+}  // namespace ubp::program

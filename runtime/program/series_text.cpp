@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <limits>
 
 #include "runtime/program/series.h"
 #include "runtime/program/text.h"
@@ -62,11 +63,13 @@ std::string series_text(const MapView& view, const std::vector<std::uint64_t>& c
                                                  [](const Point& a, const Point& b) { return a.value < b.value; });
   std::int64_t low = least->value, high = most->value;
   if (low == high) {
-    ++high;
-    if (low != 0) --low;
+    if (high != std::numeric_limits<std::int64_t>::max()) ++high;
+    if (low != 0 && low != std::numeric_limits<std::int64_t>::min()) --low;
   }
   const auto column = [&](std::int64_t value) {
-    const double part = static_cast<double>(value - low) / static_cast<double>(high - low);
+    // A difference may be more than 64 bits hold. x87's numbers are exact here.
+    const auto begin = static_cast<long double>(low);
+    const long double part = (static_cast<long double>(value) - begin) / (static_cast<long double>(high) - begin);
     return static_cast<std::size_t>(part * (kColumns - 1));
   };
   const std::string ends =

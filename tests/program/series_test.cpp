@@ -56,6 +56,27 @@ TEST_CASE("tseries: the chart") {
                     indent + 'v' + border + "v\n" + indent + "-2" + std::string(50, ' ') + "2\n\n");
 }
 
+TEST_CASE("tseries: the least and the greatest of all numbers, alone and together") {
+  const auto chart = [](const std::string& values) {
+    setenv("BPFTRACE_DUMMY_TS_MAP", "@t", 1);
+    std::string block = "@t = (uint64)0; ";
+    int second = 0;
+    for (std::size_t at = 0; at < values.size(); ++at) {
+      const std::string value = values[at] == '<' ? "(int64)0x8000000000000000" : "(int64)0x7fffffffffffffff";
+      block += "@t = (uint64)" + std::to_string(++second) + "s; @ = tseries(" + value + ", 1s, 9); ";
+    }
+    std::string text = output_of(block + "print(@); clear(@); clear(@t)");
+    unsetenv("BPFTRACE_DUMMY_TS_MAP");
+    std::string columns;  // where the points are
+    for (std::size_t at = text.find('*'); at != std::string::npos; at = text.find('*', at + 1))
+      columns += std::to_string(at - text.rfind('\n', at) - 14) + ' ';
+    return columns;
+  };
+  CHECK(chart("<") == "0 ");
+  CHECK(chart(">") == "52 ");
+  CHECK(chart("<>") == "0 52 ");
+}
+
 TEST_CASE("tseries: what it does not take") {
   const std::pair<std::string, std::string> cases[] = {
       {"@ = tseries(1, 0, 1)", "tseries() takes an interval as a literal, from 1 ns on"},

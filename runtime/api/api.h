@@ -49,7 +49,9 @@ bool has_session();
 // Whether this process is a shell or the like: it may lead to the one that is meant.
 bool executes_others();
 
-// Tells the reader of that run why this process does not run its program.
+// Tells the reader of that run that this process has told what it counted.
+void note_report();
+// Tells it why this process does not run its program.
 void note_not_run(const Problem& problem);
 
 // What the programs of UBP_PROBES have printed, and their maps; empty: there are none, or a session's reader prints

@@ -13,6 +13,7 @@
 #include "runtime/api/calls.h"
 #include "runtime/api/programs.h"
 #include "runtime/api/stacks.h"
+#include "runtime/arm/process_memory.h"
 #include "runtime/base/cancellation.h"
 #include "runtime/base/executable.h"
 #include "runtime/program/program.h"
@@ -76,6 +77,23 @@ bool suit_session(std::vector<Item>& items, Request& request) {
   return !is_passed_over(items);
 }
 
+// From here on the session's reader sees what this process counts, whatever becomes of it.
+void count_in_session() {
+  const trap::Tasks& tasks = trap::g_process.tasks;
+  if (g_session == nullptr || tasks.counters == nullptr) return;
+  g_session->count_here(tasks.blocks, tasks.counter_bytes, tasks.counted, &share_counters);
+}
+
+void write_session_runs() {
+  if (g_session == nullptr) return;
+  std::vector<program::CountedRun> runs;
+  for (const CountedItem& item : interface().registry.counted_items()) {
+    runs.push_back({static_cast<std::uint32_t>(item.position.line), static_cast<std::uint32_t>(item.position.column),
+                    item.is_block ? 1U : 0U, item.first, item.count});
+  }
+  g_session->write_runs(runs);
+}
+
 // Runs begin, where that is for this process. Returns whether its probes are to be armed.
 bool begin(Program* program) {
   using Event = language::Probe::Event;
@@ -85,7 +103,9 @@ bool begin(Program* program) {
   if (program != nullptr && is_its && !is_check) program->run(Event::kBegin);
   const bool is_over = program != nullptr && program->is_closed();  // begin has called exit()
   if (is_over && is_its) program->run(Event::kEnd);
-  return !is_over && (is_its || is_more);
+  const bool goes = !is_over && (is_its || is_more);
+  if (goes && !is_check) count_in_session();
+  return goes;
 }
 
 // Registers everything, armed after begin has run. Under the ApiLock.
@@ -162,7 +182,11 @@ void read_and_register(std::string_view spec, std::uint32_t flags, Registered& r
   registered.counts =
       std::any_of(read.items.begin(), read.items.end(), [](const Item& item) { return item.probe == language::kBare; });
   register_all(std::move(read.items), loaded->program.get(), flags, registered);
-  if (registered.status == UBP_OK) tell_session(loaded->program.get(), registered);
+  if (registered.status == UBP_OK) {
+    write_session_runs();
+    interface().registry.when_more_is_counted(&write_session_runs);
+    tell_session(loaded->program.get(), registered);
+  }
   if (registered.status == UBP_OK && loaded->program != nullptr) g_loaded_program = loaded.release();
   loaded.reset();  // under the lock
 }
@@ -211,6 +235,10 @@ void note_not_run(const Problem& problem) {
                                                                       : NotRun::kNoFunction;
   g_session->note(nearness, static_cast<std::uint32_t>(problem.position.line),
                   static_cast<std::uint32_t>(problem.position.column), problem.message, problem.hint);
+}
+
+void note_report() {
+  if (g_session != nullptr) g_session->note_report();
 }
 
 std::string program_output(bool is_end) {

@@ -86,7 +86,7 @@ std::optional<std::string> Probepoints::start(const ProbepointsConfig& config, p
   g_process.tasks.keeps_stacks = std::any_of(modules.all().begin(), modules.all().end(), has_go_code);
   const bool may_jump =
       !g_process.tasks.keeps_stacks && !sys::is_set(trap::ubp_moves_fs);  // Go takes its signals from the kernel itself
-  if (sees_threads && has_libc && may_jump) enter_segment();
+  if (config.counts_by_segment && sees_threads && has_libc && may_jump) enter_segment();
   adopt_loading_thread();
   find_stack_gap();
   detours_.start(config.optimize, capacity,

@@ -50,6 +50,7 @@ struct ProbepointsConfig {
       0;  // most there can ever be, but for those of the first registration; 0: some more than these
   std::uint32_t consumers = 0;          // counters for them
   bool leaves_blocked_threads = false;  // ParkedThreads
+  bool counts_by_segment = true;        // not where counters are shared: a forked child's %gs is its parent's
 };
 
 class Probepoints {

@@ -373,6 +373,33 @@ std::vector<std::uint64_t> read_counters(trap::Counter name, std::uint32_t first
 
 std::vector<std::uint64_t> read_counters(trap::Counter name) { return read_counters(name, 0, g_process.table.count); }
 
+std::uint64_t counter_room() { return g_process.tasks.blocks * g_process.tasks.counter_bytes; }
+
+bool share_counters(int file, std::uint64_t offset) {
+  trap::Tasks& tasks = g_process.tasks;
+  const std::uint64_t used = tasks.used_blocks() * tasks.counter_bytes;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> counted;  // where, and how much
+  const auto* const words = reinterpret_cast<const std::uint64_t*>(tasks.counters);
+  WrittenPages written;
+  written.for_each(reinterpret_cast<std::uint64_t>(words), reinterpret_cast<std::uint64_t>(words) + used,
+                   [&](std::uint64_t from, std::uint64_t to) {
+                     for (; from < to; from += sizeof *words) {
+                       const std::uint64_t index = (from - reinterpret_cast<std::uint64_t>(words)) / sizeof *words;
+                       if (words[index] != 0) counted.emplace_back(index, words[index]);
+                     }
+                   });
+  const auto map = [&](std::uint64_t begin, std::uint64_t end, int protection) {
+    return begin == end || mmap(tasks.counters + begin, end - begin, protection, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
+                                file, static_cast<off_t>(offset + begin)) != MAP_FAILED;
+  };
+  if (!map(0, used, PROT_READ | PROT_WRITE)) return false;
+  UBP_ASSERT(map(used, counter_room(), PROT_NONE));
+  madvise(tasks.counters, counter_room(), MADV_DONTDUMP);
+  for (const auto& [index, count] : counted) reinterpret_cast<std::uint64_t*>(tasks.counters)[index] += count;
+  tasks.shares_counters = true;
+  return true;
+}
+
 std::uint64_t read_own_traps() {
   std::uint64_t traps = 0;
   for (std::uint32_t block = 0; block < g_process.tasks.used_blocks(); ++block)

@@ -25,6 +25,12 @@ struct TaskMemoryPlan {
 // forked child finds zeroed. Pages are used only when a task touches them. Returns what the kernel said, or nothing.
 std::optional<std::string> map_task_memory(const TaskMemoryPlan& plan);
 
+// The counters as they are, and whatever is added to them, go into a file, whose pages others may read, from `offset`
+// on: as many bytes as counter_room(). The file may be closed afterwards. Returns whether they do; where the memory was
+// denied they stay. Context: load time, while this is the only thread that counts.
+std::uint64_t counter_room();
+bool share_counters(int file, std::uint64_t offset);
+
 // The index of an XOL area for code in [low, high); makes one when none is in reach. Nothing: no room, or denied.
 std::optional<std::uint32_t> find_or_make_area(std::uint64_t low, std::uint64_t high);
 

@@ -59,20 +59,20 @@ int run_command(const std::vector<std::string>& arguments, const std::vector<std
   options.command = command;
   std::vector<std::string> programs;
   std::string format = "text";
-  bool has_no_warnings = false, is_verbose = false;
-  app.add_option("-e", programs, "a program; several are one")->expected(1)->allow_extra_args(false);
+  bool has_no_warnings = false;
+  app.add_option("-e", programs, "a program; several are one")->expected(1, -1)->allow_extra_args(false);
   app.add_option("-o", options.output, "the file that output goes to");
   app.add_option("-f", format, "text or json");
   app.add_flag("-q,--quiet", options.is_quiet, "say nothing but what the program prints");
-  app.add_flag("-v", is_verbose, "say more");
+  app.add_flag("-v", options.says_counts, "say at the end what every probe has counted");
   app.add_flag("-k", options.says_reads, "warn where a read fails");
   app.add_flag("--unsafe", options.is_unsafe, "allow what changes the command");
   app.add_flag("--no-warnings", has_no_warnings, "no warnings");
   app.add_option("-I", options.sources.directories, "where headers are looked for first")
-      ->expected(1)
+      ->expected(1, -1)
       ->allow_extra_args(false);
   app.add_option("--include", options.sources.headers, "a header that is included first")
-      ->expected(1)
+      ->expected(1, -1)
       ->allow_extra_args(false);
   app.add_flag("--dry-run", options.is_dry, "check everything, and start nothing");
   app.add_flag("--follow", options.follows, "every process that the command leads to, not only the first that fits");
@@ -112,7 +112,7 @@ int list_command(const std::vector<std::string>& arguments) {
   std::vector<std::string> words;
   bool is_verbose = false;
   app.add_option("-e", options.programs, "a program, whose attach points are listed")
-      ->expected(1)
+      ->expected(1, -1)
       ->allow_extra_args(false);
   app.add_flag("-v", is_verbose, "say more");
   app.add_option("what", words, "uprobe:PATH:FUNCTION, usdt:PATH:PROVIDER:NAME, an ELF file, or a program's file");

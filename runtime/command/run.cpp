@@ -20,6 +20,7 @@
 #include <system_error>
 
 #include "runtime/command/compiled.h"
+#include "runtime/command/counts.h"
 #include "runtime/command/files.h"
 #include "runtime/command/launch.h"
 #include "runtime/command/marks.h"
@@ -213,6 +214,7 @@ void Run::end() {
   for (const program::Diagnostic& error : run_time_errors(compiled_.analysis, place_, options_.says_reads)) {
     options_.format == Format::kJson ? print(json_error(error, compiled_.sources())) : say(compiled_, error);
   }
+  if (!options_.is_quiet) say_counts(compiled_, session_, options_.says_counts);
   const std::uint64_t lost = __atomic_load_n(place_.machine().lost, __ATOMIC_RELAXED);  // a number
   if (lost == 0) return;
   if (options_.format == Format::kJson) {

@@ -17,8 +17,9 @@ struct RunOptions {
   std::string output;  // a file; empty: standard output
   program::Format format = program::Format::kText;
   bool is_quiet = false, is_dry = false, checks = false, says_warnings = true, follows = false;
-  bool says_reads = false;  // also those that found nothing
-  bool is_unsafe = false;   // system() may run commands
+  bool says_reads = false;   // also those that found nothing
+  bool is_unsafe = false;    // system() may run commands
+  bool says_counts = false;  // at the end, of every probe
 };
 
 // Returns the exit status.

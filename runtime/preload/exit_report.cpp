@@ -123,6 +123,7 @@ bool make_report(bool is_death) {
     report::Summary summary =
         end(g_loaded->program, g_loaded->summary.is_set(), is_death ? nullptr : &quiet, is_restored);
     write_files(std::move(summary), program_output(true), true, static_cast<int>(pid));
+    note_report();
     say_program_errors();
     if (const std::string mail = mail_of_family(); !mail.empty()) report::error_stream().write(mail);
     for (const std::string& told : told_by_family()) say(Level::kWarning, told);

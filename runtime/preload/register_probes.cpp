@@ -102,6 +102,7 @@ bool register_probes(const Options& options) {
   config.policy = options.policy;
   config.optimize = options.optimize;
   config.probepoints = options.max_probepoints;
+  config.counts_by_segment = !g_loaded->has_reader;  // its session has the counters
   const bool forgives = options.missing == Missing::kWarn || options.missing == Missing::kIgnore;
   std::uint32_t flags = 0;
   if (forgives) flags |= UBP_PROBE_IGNORE_MISSING;

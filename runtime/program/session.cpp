@@ -5,10 +5,12 @@
 #include <fmt/format.h>
 #include <linux/futex.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
@@ -20,6 +22,15 @@ namespace ubp::program {
 namespace {
 
 std::uint64_t whole_pages(std::uint64_t bytes) { return (bytes + sys::kPageBytes - 1) & ~(sys::kPageBytes - 1); }
+
+// Address space in the file, of which what is counted takes pages.
+std::uint64_t room_for_counters(std::uint64_t behind) {
+  constexpr std::uint64_t kMost = std::uint64_t{1} << 40;
+  rlimit limit{};
+  getrlimit(RLIMIT_FSIZE, &limit);
+  const std::uint64_t left = limit.rlim_cur > behind ? limit.rlim_cur - behind : 0;
+  return std::min<std::uint64_t>(kMost, left) & ~(sys::kPageBytes - 1);
+}
 
 [[noreturn]] void fail(const char* what) { throw std::system_error(errno, std::generic_category(), what); }
 
@@ -35,9 +46,10 @@ std::unique_ptr<Session> Session::create(const std::string& name, const std::str
   for (const std::string& text : texts) all.append(text.c_str(), text.size() + 1);
   const std::uint64_t offset = whole_pages(sizeof(SessionHeader) + all.size());
   session->bytes_ = offset + whole_pages(memory_bytes);
+  const std::uint64_t counted = room_for_counters(session->bytes_);
   session->file_ = memfd_create("ubp-session", MFD_CLOEXEC);
   if (session->file_ < 0) fail("memfd_create");
-  if (ftruncate(session->file_, static_cast<off_t>(session->bytes_)) != 0) fail("ftruncate");
+  if (ftruncate(session->file_, static_cast<off_t>(session->bytes_ + counted)) != 0) fail("ftruncate");
   void* const mapping = mmap(nullptr, session->bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, session->file_, 0);
   if (mapping == MAP_FAILED) fail("mmap");
   session->mapping_ = mapping;
@@ -49,6 +61,8 @@ std::unique_ptr<Session> Session::create(const std::string& name, const std::str
   header.settings = static_cast<std::uint32_t>(inputs.settings.size());
   header.memory_offset = offset;
   header.memory_bytes = memory_bytes;
+  header.counted_offset = session->bytes_;
+  header.counted_bytes = counted;
   std::memcpy(&header + 1, all.data(), all.size());
   return session;
 }
@@ -58,8 +72,12 @@ std::unique_ptr<Session> Session::open(const char* path) {
   if (file < 0) return nullptr;
   struct stat status {};
   std::unique_ptr<Session> session(new Session);
-  if (fstat(file, &status) == 0 && static_cast<std::uint64_t>(status.st_size) > sizeof(SessionHeader)) {
-    session->bytes_ = static_cast<std::size_t>(status.st_size);
+  session->path_ = path;
+  SessionHeader first;
+  if (fstat(file, &status) == 0 && pread(file, &first, sizeof first, 0) == sizeof first &&
+      first.memory_offset >= sizeof first && first.memory_offset <= static_cast<std::uint64_t>(status.st_size) &&
+      first.memory_bytes <= static_cast<std::uint64_t>(status.st_size) - first.memory_offset) {
+    session->bytes_ = first.memory_offset + first.memory_bytes;
     void* const mapping = mmap(nullptr, session->bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (mapping != MAP_FAILED) session->mapping_ = mapping;
   }

@@ -38,6 +38,32 @@ Registry::Count Registry::action_count(std::uint32_t counter) const {
   return count;
 }
 
+std::vector<CountedItem> Registry::counted_items() const {
+  std::vector<CountedItem> all;
+  for (const auto& [id, registration] : registrations_) {
+    if (!registration->request.is_environment || registration->items.empty()) continue;
+    if (registration->acts()) {
+      all.push_back({registration->items.front().position, true, registration->counter, 1});
+      continue;
+    }
+    std::vector<std::pair<std::size_t, std::uint32_t>> points;  // by item; two names may be of one point
+    for (const plan::Probe& probe : registration->probes)
+      points.emplace_back(probe.item, index_of(registration->runs, probe.point));
+    std::sort(points.begin(), points.end());
+    points.erase(std::unique(points.begin(), points.end()), points.end());
+    std::size_t last = registration->items.size();
+    for (const auto& [item, index] : points) {
+      if (item == last && all.back().first + all.back().count == index) {
+        ++all.back().count;
+      } else {
+        all.push_back({registration->items[item].position, false, index, 1});
+      }
+      last = item;
+    }
+  }
+  return all;
+}
+
 std::vector<Registry::Count> Registry::counts(const Runs& runs) const {
   constexpr std::uint32_t kFew = 64;  // as many that looking for what is worth reading costs more than reading
   std::vector<Count> counts;

@@ -54,6 +54,7 @@ void Registry::modules_changed(bool just_mapped) {
   for (auto& [id, registration] : registrations_) {
     if (registration->is_enabled) raise_semaphores(*registration);
   }
+  if (!change.come.empty() && more_is_counted_ != nullptr) more_is_counted_();
 }
 
 void Registry::follow_modules(std::weak_ptr<const void> life, std::function<void(const plan::Modules&)> follow) {

@@ -52,6 +52,13 @@ struct NamedPoint {
   std::vector<symbols::ValuePlace> arguments{};
 };
 
+// What counts for an item of UBP_PROBES: counters of one name, one after the other.
+struct CountedItem {
+  language::Position position;  // of the item
+  bool is_block;                // its action's, else its probepoints'
+  std::uint32_t first, count;
+};
+
 struct Request {
   Action action;
   bool forgives_missing = false;     // what is not found is left out
@@ -115,6 +122,9 @@ class Registry {
     return probepoints_.restore();
   }
   std::vector<std::uint64_t> ids(bool of_environment) const;
+  // Of all items of UBP_PROBES, as things are now; and who is told when modules have brought more.
+  std::vector<CountedItem> counted_items() const;
+  void when_more_is_counted(std::function<void()> tell) { more_is_counted_ = std::move(tell); }
   bool is_armed() const { return probepoints_.is_own_armed(); }
 
   // The dynamic linker has mapped or unmapped modules: arms the pending probes in new ones, forgets those of modules
@@ -220,6 +230,7 @@ class Registry {
     std::function<void(const plan::Modules&)> follow;
   };
   std::vector<Follower> followers_;
+  std::function<void()> more_is_counted_;
   std::map<std::uint64_t, std::unique_ptr<Registration>> registrations_;
   std::uint64_t next_id_ = 1;
   std::uint32_t loaded_modules_ = 0;  // in the modules when the first probe was registered

@@ -65,6 +65,7 @@ struct Tasks {
   std::uint64_t state_bytes = 0;
   std::uint8_t* counters = nullptr;  // blocks x counter_bytes
   std::uint64_t counter_bytes = 0;
+  bool shares_counters = false;       // they lie in a session's file, which a forked child's are not to be in
   std::uint64_t counted = 0;          // probepoints and actions: counters of each name in a task
   std::uint64_t stacks = 0;           // blocks x own_stack_bytes
   std::uint64_t own_stack_bytes = 0;  // UBP's own signal stack of one task; its lowest page stays inaccessible

@@ -38,6 +38,21 @@ inline constexpr std::uint64_t kVerifyGap = 65536;  // how far outside the verif
   task->verified_bytes = new_high - new_low;
 }
 
+// Counters of a forked child's own in place of its parent's, which it has found where they are shared: nothing counts
+// there before this, since the states are wiped.
+[[gnu::always_inline]] inline bool own_counters() {
+  Tasks& tasks = g_process.tasks;
+  if (!tasks.shares_counters) return true;
+  const auto at = reinterpret_cast<long>(tasks.counters);
+  const auto bytes = static_cast<long>(tasks.blocks * tasks.counter_bytes);
+  constexpr long kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+  if (sys::failed(sys::call6(SYS_mmap, at, bytes, PROT_NONE, kFlags, -1, 0)) ||
+      sys::failed(sys::call4(SYS_madvise, at, bytes, MADV_WIPEONFORK)))
+    return false;
+  tasks.shares_counters = false;
+  return true;
+}
+
 // A forked child (or one made by raw clone or _Fork) finds its states wiped: it needs slot pages of its own before it
 // claims one. Returns false when the kernel denies the memory.
 [[gnu::always_inline]] inline bool set_up_child(std::uint32_t tid) {
@@ -60,6 +75,10 @@ inline constexpr std::uint64_t kVerifyGap = 65536;  // how far outside the verif
         word.store(0, std::memory_order_relaxed);  // nothing was published: the next hit tries again
         return false;
       }
+    }
+    if (!own_counters()) {
+      word.store(0, std::memory_order_relaxed);  // as above
+      return false;
     }
 #endif
     g_process.tasks.pid = sys::getpid();

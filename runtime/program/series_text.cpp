@@ -67,10 +67,11 @@ std::string series_text(const MapView& view, const std::vector<std::uint64_t>& c
     if (low != 0 && low != std::numeric_limits<std::int64_t>::min()) --low;
   }
   const auto column = [&](std::int64_t value) {
-    // A difference may be more than 64 bits hold. x87's numbers are exact here.
-    const auto begin = static_cast<long double>(low);
-    const long double part = (static_cast<long double>(value) - begin) / (static_cast<long double>(high) - begin);
-    return static_cast<std::size_t>(part * (kColumns - 1));
+    // Differences that a signed number does not hold, with room for the product.
+    const std::uint64_t whole = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low),
+                        part = static_cast<std::uint64_t>(value) - static_cast<std::uint64_t>(low);
+    const int shift = whole >> 57 != 0 ? 7 : 0;
+    return static_cast<std::size_t>((part >> shift) * (kColumns - 1) / (whole >> shift));
   };
   const std::string ends =
       fmt::format("{0:{1}}{2}{3:>{4}}\n", "", kIndent, number_text(view, low), number_text(view, high),

@@ -16,12 +16,12 @@
 namespace ubp::program {
 namespace {
 
-constexpr std::int64_t kNsPerSecond = 1'000'000'000;
+constexpr std::uint64_t kNsPerSecond = 1'000'000'000;
 
-std::int64_t now_ns(clockid_t clock) {
+std::uint64_t now_ns(clockid_t clock) {
   timespec now{};
   clock_gettime(clock, &now);
-  return now.tv_sec * kNsPerSecond + now.tv_nsec;
+  return static_cast<std::uint64_t>(now.tv_sec) * kNsPerSecond + static_cast<std::uint64_t>(now.tv_nsec);
 }
 
 std::string inet_text(const std::uint64_t* words) {
@@ -52,9 +52,9 @@ std::string user_text(std::uint64_t user) {
 }  // namespace
 
 std::string time_text(const std::string& format, std::uint64_t boot_ns) {
-  static const std::int64_t wall_at_boot = now_ns(CLOCK_REALTIME) - now_ns(CLOCK_BOOTTIME);
-  const std::int64_t wall = wall_at_boot + static_cast<std::int64_t>(boot_ns);
-  const std::time_t seconds = wall / kNsPerSecond;
+  static const std::uint64_t wall_at_boot = now_ns(CLOCK_REALTIME) - now_ns(CLOCK_BOOTTIME);
+  const std::uint64_t wall = wall_at_boot + boot_ns;  // any number may be asked for
+  const auto seconds = static_cast<std::time_t>(wall / kNsPerSecond);
   std::string whole;  // with %f replaced, which strftime() does not know
   for (std::size_t i = 0; i < format.size(); ++i) {
     const bool is_pair = format[i] == '%' && i + 1 < format.size();

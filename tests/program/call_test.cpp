@@ -74,6 +74,9 @@ TEST_CASE("times: the wall's, from a time since boot, and parts of a second") {
     if (output_of("time(\"%d.%H\\n\")") == now) break;
   }
   CHECK(output_of("time(\"%d.%H\\n\")") == now);
+  const int year = std::stoi(output_of("print(strftime(\"%Y\", 0x7fffffffffffffff))"));
+  CHECK(year > 2300);
+  CHECK(year < 2600);
   CHECK(output_of("@ = strftime(\"%d.%H\", nsecs)") == std::string("@: ") + now);
 }
 

@@ -8,8 +8,10 @@
 #include <map>
 #include <utility>
 
+#include "runtime/api/debug_types.h"
 #include "runtime/api/stacks.h"
 #include "runtime/plan/plan.h"
+#include "runtime/program/argument_places.h"
 #include "runtime/program/checked.h"
 #include "runtime/program/mark_types.h"
 #include "runtime/report/report.h"
@@ -86,6 +88,48 @@ program::Program::NewName name_of(const NamedPoint& point, const Item& item) {
   return its;
 }
 
+// Where debug information says that a probe's arguments are, by build-id and address.
+class Places {
+ public:
+  Places(const Program& program, std::uint32_t probe) : wanted_(program.analysis().named_arguments[probe]) {
+    if (wanted_ == 0) return;
+    for (const language::PlaceRow& row : program.tree().definitions.places) {
+      if (row.probe != probe) continue;
+      std::vector<program::ArgumentPlace>& its = rows_[{row.build_id, row.address}];
+      for (const std::string& text : row.places)
+        its.push_back(program::place_of_text(text).value_or(program::ArgumentPlace{{}, "is not known"}));
+    }
+  }
+
+  bool is_wanted() const { return wanted_ != 0; }
+  std::optional<std::string> problem(const std::string& build_id, std::uint64_t address) const {
+    const auto found = find(build_id, address);
+    if (found == rows_.end()) return "no debug information says where arguments are here, or it is of another file";
+    for (std::size_t i = 0; i < 64; ++i) {
+      if ((wanted_ >> i & 1) == 0) continue;
+      if (i >= found->second.size()) return "there are not so many";
+      if (!found->second[i].problem.empty()) return found->second[i].problem;
+    }
+    return std::nullopt;
+  }
+  std::vector<symbols::ValuePlace> at(const NamedPoint& point) const {
+    std::vector<symbols::ValuePlace> places;
+    const auto found = find(point.build_id, point.address);
+    if (found == rows_.end()) return places;
+    for (const program::ArgumentPlace& argument : found->second) places.push_back(argument.place.at(point.module_bias));
+    return places;
+  }
+
+ private:
+  using Rows = std::map<std::pair<std::string, std::uint64_t>, std::vector<program::ArgumentPlace>>;
+  Rows::const_iterator find(const std::string& build_id, std::uint64_t address) const {
+    return rows_.find({build_id.empty() ? "-" : build_id, address});
+  }
+
+  std::uint64_t wanted_;
+  Rows rows_;
+};
+
 Request request_of(Program* program, std::uint32_t probe, const std::vector<Item>& items, const Request& bare) {
   if (probe == language::kBare) return bare;
   Request request;
@@ -97,11 +141,20 @@ Request request_of(Program* program, std::uint32_t probe, const std::vector<Item
   // The code of detours is kept for the next ones, and has to outlive no program but the environment's.
   if (bare.is_environment) request.action.needs.shortcut = program->shortcut(probe);
   request.mark_arguments = program->analysis().mark_arguments[probe];
+  const auto places = std::make_shared<const Places>(*program, probe);
+  if (places->is_wanted()) {
+    request.refuse = [places](const std::string& build_id, std::uint64_t address) {
+      return places->problem(build_id, address);
+    };
+  }
   if (program->needs_names(probe)) {
-    request.name_points = [program, items](const std::vector<NamedPoint>& points) {
+    request.name_points = [program, items, places](const std::vector<NamedPoint>& points) {
       std::vector<Program::NewName> names;
       names.reserve(points.size());
-      for (const NamedPoint& point : points) names.push_back(name_of(point, items[point.item]));
+      for (const NamedPoint& point : points) {
+        names.push_back(name_of(point, items[point.item]));
+        if (places->is_wanted()) names.back().arguments = places->at(point);
+      }
       program->add_names(std::move(names));
     };
   }
@@ -125,6 +178,8 @@ ReadText read_text(std::string_view name, std::string_view own, const program::I
   if (!diagnostics.empty()) return read;
   if (session == nullptr)
     read.text = program::with_mark_types(name, std::move(read.text), inputs.parameters, plan::marks_meant_by);
+  if (session == nullptr) read.text = with_debug_types(name, std::move(read.text), inputs.parameters, diagnostics);
+  if (!diagnostics.empty()) return read;
   auto checked = program::check(read.text, inputs, diagnostics);
   if (!checked) return read;
   if (checked->is_empty()) {

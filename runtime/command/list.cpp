@@ -6,13 +6,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
-#include <set>
+#include <map>
 #include <stdexcept>
 #include <string_view>
 #include <variant>
 
 #include "runtime/command/compiled.h"
 #include "runtime/command/files.h"
+#include "runtime/debuginfo/debug_file.h"
 #include "runtime/language/spec.h"
 #include "runtime/symbols/elf_file.h"
 #include "runtime/symbols/marks.h"
@@ -22,9 +23,12 @@ namespace {
 
 using language::glob_match;
 
+// What can be probed by name, and what is known of it: a line each.
+using Listed = std::map<std::string, std::vector<std::string>>;
+
 // Every function's name, without versions, as it is in the file or its separate debug file.
-std::set<std::string> functions_in(const std::string& path) {
-  std::set<std::string> names;
+Listed functions_in(const std::string& path, const ListOptions& options) {
+  std::map<std::string, std::uint64_t> names;
   const auto add = [&](const symbols::ElfFile& file, std::uint32_t table) {
     const auto found = file.symbols(table);
     if (!found) return;
@@ -32,22 +36,39 @@ std::set<std::string> functions_in(const std::string& path) {
       const unsigned type = ELF64_ST_TYPE(symbol.entry.st_info);
       if ((type != STT_FUNC && type != STT_GNU_IFUNC) || symbol.entry.st_shndx == SHN_UNDEF) continue;
       const std::string_view name = symbols::VersionedName(symbol.name).name;
-      if (!name.empty()) names.emplace(name);
+      if (!name.empty()) names.emplace(name, symbol.entry.st_value);
     }
   };
   const symbols::ElfFile file = symbols::ElfFile::open(path);
   add(file, SHT_SYMTAB);
   add(file, SHT_DYNSYM);
   if (const auto debug = symbols::find_debug_file(path, file)) add(*debug, SHT_SYMTAB);
-  return names;
+  const auto information = options.is_verbose ? debuginfo::DebugFile::open(path, options.debug_directories) : nullptr;
+  Listed listed;
+  for (const auto& [name, address] : names) {
+    std::vector<std::string>& arguments = listed[name];
+    const auto parameters = information != nullptr ? information->parameters(address, nullptr) : std::nullopt;
+    if (!parameters) continue;
+    for (const debuginfo::Parameter& parameter : *parameters)
+      arguments.push_back(fmt::format("{} {}", parameter.spelling, parameter.name));
+  }
+  return listed;
 }
 
 // "provider:name".
-std::set<std::string> marks_in(const std::string& path) {
-  std::set<std::string> names;
-  for (const symbols::Mark& mark : symbols::marks_in(symbols::ElfFile::open(path)))
-    names.insert(fmt::format("{}:{}", mark.provider, mark.name));
-  return names;
+Listed marks_in(const std::string& path, const ListOptions&) {
+  Listed listed;
+  for (const symbols::Mark& mark : symbols::marks_in(symbols::ElfFile::open(path))) {
+    std::vector<std::string>& arguments = listed[fmt::format("{}:{}", mark.provider, mark.name)];
+    if (!arguments.empty()) continue;  // another place of it
+    for (std::size_t i = 0; i < mark.arguments.size(); ++i) {
+      const symbols::ValuePlace& place = mark.arguments[i].place;
+      arguments.push_back(mark.arguments[i].problem.empty()
+                              ? fmt::format("{}int{} arg{}", place.is_signed ? "" : "u", place.bytes * 8, i)
+                              : fmt::format("? arg{} ({} {})", i, mark.arguments[i].text, mark.arguments[i].problem));
+    }
+  }
+  return listed;
 }
 
 // By colons outside of quotes, which are taken away.
@@ -69,13 +90,17 @@ std::vector<std::string> parts_of(std::string_view pattern) {
 }
 
 // What is listed for one kind of probe, of every file that a target means.
-template <typename NamesIn>
-void print(std::string_view kind, const std::string& target, const std::string& pattern, const NamesIn& names_in) {
+template <typename ListedIn>
+void print(std::string_view kind, const std::string& target, const std::string& pattern, const ListOptions& options,
+           const ListedIn& listed_in) {
   for (const std::string& path : files_of(target)) {
     std::string lines;
     try {
-      for (const std::string& name : names_in(path)) {
-        if (glob_match(pattern, name)) lines += fmt::format("{}:{}:{}\n", kind, path, name);
+      for (const auto& [name, arguments] : listed_in(path, options)) {
+        if (!glob_match(pattern, name)) continue;
+        lines += fmt::format("{}:{}:{}\n", kind, path, name);
+        for (const std::string& argument : options.is_verbose ? arguments : std::vector<std::string>{})
+          lines += fmt::format("    {}\n", argument);
       }
     } catch (const std::runtime_error&) {  // no ELF file, or a damaged one: it has nothing to list
       continue;
@@ -88,7 +113,7 @@ bool is_kind(const std::string& pattern, std::string_view kind, std::string_view
   return pattern == shorter || glob_match(pattern, kind);
 }
 
-void list_pattern(const std::string& pattern) {
+void list_pattern(const std::string& pattern, const ListOptions& options) {
   const std::vector<std::string> parts = parts_of(pattern);
   if (parts.size() < 2 || parts[1].empty()) {
     say_warning(fmt::format("'{}' names no file: what is probed is a process's own", pattern),
@@ -99,14 +124,14 @@ void list_pattern(const std::string& pattern) {
   const std::string name = parts.size() > 2 ? last : "*";
   const bool returns = parts[0] == "uretprobe" || parts[0] == "ur";
   if (returns || is_kind(parts[0], "uprobe", "u"))
-    print(returns ? "uretprobe" : "uprobe", parts[1], name, functions_in);
+    print(returns ? "uretprobe" : "uprobe", parts[1], name, options, functions_in);
   if (is_kind(parts[0], "usdt", "U")) {
     const std::string provider = parts.size() > 3 && !parts[2].empty() ? parts[2] : "*";
-    print("usdt", parts[1], fmt::format("{}:{}", provider, name), marks_in);
+    print("usdt", parts[1], fmt::format("{}:{}", provider, name), options, marks_in);
   }
 }
 
-void list_patterns(std::string_view patterns) {
+void list_patterns(std::string_view patterns, const ListOptions& options) {
   if (patterns.find('.') != std::string_view::npos && patterns.find_first_of(":*") == std::string_view::npos) {
     say_warning(
         fmt::format("It appears that '{0}' is a filename but the file does not exist. Treating '{0}' as a search "
@@ -121,15 +146,15 @@ void list_patterns(std::string_view patterns) {
       if (c != ' ' || is_quoted) pattern += c;
       continue;
     }
-    if (!pattern.empty()) list_pattern(pattern);
+    if (!pattern.empty()) list_pattern(pattern, options);
     pattern.clear();
   }
 }
 
-bool list_program(const std::string& name, const std::string& text, const std::vector<std::string>& parameters) {
+bool list_program(const std::string& text, const ListOptions& options) {
   language::Program tree;
-  const Compiled compiled(name, text);
-  const auto parsed = language::parse(text, language::kMaxItems, &tree, parameters);
+  const Compiled compiled(options.name, text);
+  const auto parsed = language::parse(text, language::kMaxItems, &tree, options.parameters);
   if (const auto* error = std::get_if<language::Error>(&parsed)) {
     say(compiled, {{error->position, error->end}, error->message, {}, false});
     return false;
@@ -147,11 +172,11 @@ bool list_program(const std::string& name, const std::string& text, const std::v
     }
     if (mark != nullptr) {
       const std::string provider = mark->provider.empty() ? "*" : mark->provider;
-      print(language::kind_name(item.kind), item.module, fmt::format("{}:{}", provider, mark->name), marks_in);
+      print(language::kind_name(item.kind), item.module, fmt::format("{}:{}", provider, mark->name), options, marks_in);
       continue;
     }
     const std::string pattern(symbols::VersionedName(symbol->pattern).name);
-    print(language::kind_name(item.kind), item.module, pattern, functions_in);
+    print(language::kind_name(item.kind), item.module, pattern, options, functions_in);
   }
   return true;
 }
@@ -167,9 +192,8 @@ bool is_elf(const std::string& path) {
 
 int list(const ListOptions& options) {
   bool is_good = true;
-  for (const std::string& program : options.programs)
-    is_good &= list_program(options.name, program, options.parameters);
-  for (const std::string& patterns : options.patterns) list_patterns(patterns);
+  for (const std::string& program : options.programs) is_good &= list_program(program, options);
+  for (const std::string& patterns : options.patterns) list_patterns(patterns, options);
   return is_good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 

@@ -7,10 +7,12 @@
 namespace ubp::command {
 
 struct ListOptions {
-  std::vector<std::string> programs;    // of -e: what their attach points stand for
-  std::string name;                     // of the program, in messages
-  std::vector<std::string> parameters;  // of the program: $1
-  std::vector<std::string> patterns;    // "uprobe:./app:f*"; several in one, with commas
+  std::vector<std::string> programs;           // of -e: what their attach points stand for
+  std::string name;                            // of the program, in messages
+  std::vector<std::string> parameters;         // of the program: $1
+  std::vector<std::string> debug_directories;  // where debug files are looked for first
+  bool is_verbose = false;                     // with arguments and their types
+  std::vector<std::string> patterns;           // "uprobe:./app:f*"; several in one, with commas
 };
 
 // Returns the exit status: of a pattern that nothing fits, 0.

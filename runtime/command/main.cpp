@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "runtime/command/compiled.h"
+#include "runtime/command/debug_types.h"
 #include "runtime/command/launch.h"
 #include "runtime/command/list.h"
 #include "runtime/command/run.h"
@@ -74,6 +75,9 @@ int run_command(const std::vector<std::string>& arguments, const std::vector<std
   app.add_option("--include", options.sources.headers, "a header that is included first")
       ->expected(1, -1)
       ->allow_extra_args(false);
+  app.add_option("--debuginfo", options.debug_directories, "where debug files are looked for first")
+      ->expected(1, -1)
+      ->allow_extra_args(false);
   app.add_flag("--dry-run", options.is_dry, "check everything, and start nothing");
   app.add_flag("--follow", options.follows, "every process that the command leads to, not only the first that fits");
   app.allow_extras();
@@ -110,11 +114,13 @@ int list_command(const std::vector<std::string>& arguments) {
   CLI::App app{"Lists what can be probed in ELF files.", "ubp list"};
   ListOptions options;
   std::vector<std::string> words;
-  bool is_verbose = false;
   app.add_option("-e", options.programs, "a program, whose attach points are listed")
       ->expected(1, -1)
       ->allow_extra_args(false);
-  app.add_flag("-v", is_verbose, "say more");
+  app.add_flag("-v", options.is_verbose, "with arguments and their types");
+  app.add_option("--debuginfo", options.debug_directories, "where debug files are looked for first")
+      ->expected(1, -1)
+      ->allow_extra_args(false);
   app.add_option("what", words, "uprobe:PATH:FUNCTION, usdt:PATH:PROVIDER:NAME, an ELF file, or a program's file");
   try {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
@@ -146,6 +152,20 @@ int list_command(const std::vector<std::string>& arguments) {
   return list(options);
 }
 
+// ubp types NAME [MODULE]... -- [PARAMETER]..., for libubp.so: a program's text on standard input, and the same on
+// standard output with what debug information says before it. The modules are those of its process, the executable
+// first.
+int types_command(const std::vector<std::string>& arguments, const std::vector<std::string>& parameters) {
+  if (arguments.empty()) return kFailed;
+  std::string text = whole(std::cin);
+  std::vector<program::Diagnostic> diagnostics;
+  const DebugOptions options{{arguments.begin() + 1, arguments.end()}, {}};
+  text = with_debug_types(arguments[0], std::move(text), parameters, options, diagnostics);
+  for (const program::Diagnostic& diagnostic : diagnostics) say({arguments[0], text}, diagnostic);
+  std::cout << text << std::flush;
+  return diagnostics.empty() ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 constexpr char kUse[] =
     "USAGE:\n"
     "    ubp run [-e PROGRAM]... [FILE] [-o FILE] [-f text|json] [-q] [-k] [--dry-run] [PARAMETERS] -- COMMAND ARGUMENTS...\n"
@@ -163,6 +183,7 @@ int command(int count, char** words) {
   const std::string what = arguments.empty() ? "" : arguments.front();
   if (!arguments.empty()) arguments.erase(arguments.begin());
   if (what == "run" || what == "check") return run_command(arguments, command, what == "check");
+  if (what == "types") return types_command(arguments, command);
   if (what == "list") return list_command(arguments);
   const bool is_asked = what == "-h" || what == "--help";
   std::fputs(kUse, is_asked ? stdout : stderr);

@@ -21,6 +21,7 @@
 
 #include "runtime/command/compiled.h"
 #include "runtime/command/counts.h"
+#include "runtime/command/debug_types.h"
 #include "runtime/command/files.h"
 #include "runtime/command/launch.h"
 #include "runtime/command/marks.h"
@@ -247,7 +248,14 @@ int run(const RunOptions& options) {
   const auto marks_of = [&](const language::Item& item) {
     return marks_meant_by(item, find_in_path(options.command.front()));
   };
-  if (text) text = program::with_mark_types(options.name, std::move(*text), options.parameters, marks_of);
+  if (text) {
+    text = program::with_mark_types(options.name, std::move(*text), options.parameters, marks_of);
+    std::vector<program::Diagnostic> diagnostics;
+    text = with_debug_types(options.name, std::move(*text), options.parameters,
+                            {{find_in_path(options.command.front())}, options.debug_directories}, diagnostics);
+    for (const program::Diagnostic& diagnostic : diagnostics) say({options.name, *text}, diagnostic);
+    if (!diagnostics.empty()) return EXIT_FAILURE;
+  }
   const auto compiled = text ? compile(options.name, *text, inputs, options.says_warnings) : std::nullopt;
   if (!compiled) return EXIT_FAILURE;
   const program::Config::Missing missing = compiled->analysis.config.missing_probes;

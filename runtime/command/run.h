@@ -14,7 +14,8 @@ struct RunOptions {
   program::SourceOptions sources;       // what it may import
   std::vector<std::string> parameters;  // $1, and what getopt() knows
   std::vector<std::string> command;
-  std::string output;  // a file; empty: standard output
+  std::vector<std::string> debug_directories;  // where debug files are looked for first
+  std::string output;                          // a file; empty: standard output
   program::Format format = program::Format::kText;
   bool is_quiet = false, is_dry = false, checks = false, says_warnings = true, follows = false;
   bool says_reads = false;   // also those that found nothing

@@ -179,6 +179,7 @@ bool Checker::check_item(const Item& item) {
   }
   if (const auto* address = std::get_if<AddressTarget>(&item.target)) return check_address(item, *address, files);
   if (const auto* mark = std::get_if<MarkTarget>(&item.target)) return check_mark(item, *mark, files);
+  if (std::holds_alternative<language::LineTarget>(item.target)) return true;
   return check_symbol(item, std::get<SymbolTarget>(item.target), files);
 }
 

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
 #include <utility>
 
 #include "runtime/language/type_parser.h"
@@ -49,8 +51,47 @@ bool DefinitionParser::parse_line() {
       definitions_.constants[name] = value;
     }
   }
+  constexpr std::string_view kPlace = "#place ", kStatement = "#statement ";
+  if (line.starts_with(kPlace)) parse_place(line.substr(kPlace.size()));
+  if (line.starts_with(kStatement)) parse_statement(line.substr(kStatement.size()));
   end_.offset = newline;
   return true;
+}
+
+namespace {
+
+std::string_view take_word(std::string_view& line) {
+  const std::size_t end = std::min(line.find(' '), line.size());
+  const std::string_view word = line.substr(0, end);
+  line.remove_prefix(std::min(end + 1, line.size()));
+  return word;
+}
+
+template <typename Number>
+bool take_number(std::string_view& line, Number& number) {
+  const std::string_view word = take_word(line);
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number, 16);
+  return error == std::errc{} && end == word.data() + word.size();
+}
+
+}  // namespace
+
+// In hexadecimal. A line that is no such is a comment.
+void DefinitionParser::parse_place(std::string_view line) {
+  PlaceRow row;
+  if (!take_number(line, row.probe)) return;
+  row.build_id = take_word(line);
+  if (!take_number(line, row.address)) return;
+  while (!line.empty()) row.places.emplace_back(take_word(line));
+  definitions_.places.push_back(std::move(row));
+}
+
+void DefinitionParser::parse_statement(std::string_view line) {
+  StatementRow row;
+  if (!take_number(line, row.item)) return;
+  row.build_id = take_word(line);
+  for (std::uint64_t address = 0; !line.empty() && take_number(line, address);) row.addresses.push_back(address);
+  definitions_.statements.push_back(std::move(row));
 }
 
 bool DefinitionParser::parse() {

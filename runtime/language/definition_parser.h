@@ -27,6 +27,8 @@ class DefinitionParser {
 
  private:
   void take();
+  void parse_place(std::string_view line);
+  void parse_statement(std::string_view line);
   bool accept(std::string_view sign);
   bool expect(std::string_view sign);
   bool fail(std::string message);

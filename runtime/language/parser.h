@@ -69,6 +69,7 @@ class Parser {
   // target.cpp
   bool parse_target(Item& item);
   bool parse_module(std::size_t colon, std::string& module);
+  bool parse_line(Item& item, std::size_t at, std::size_t colon);
   bool parse_symbol(Item& item);
   bool is_within_name(std::size_t start) const;
   bool parse_name(const Item& item, std::string& pattern);

@@ -81,6 +81,13 @@ bool Parser::parse_list(std::vector<Item>& items, std::size_t most) {
     items.push_back(std::move(item));
     if (!parse_more(items)) return false;
   }
+  if (program_ == nullptr) return true;
+  for (const StatementRow& row : program_->definitions.statements) {
+    auto* const line = row.item < items.size() ? std::get_if<LineTarget>(&items[row.item].target) : nullptr;
+    if (line == nullptr) continue;
+    line->build_id = row.build_id;
+    line->addresses = row.addresses;
+  }
   return true;
 }
 
@@ -178,7 +185,9 @@ bool Parser::parse_item(Item& item) {
     if (at_end() || is_separator(peek()) || peek() == '#') return fail(offset_, "expected a target after '!'");
     if (peek() == '!') return fail(offset_, "unexpected second '!'");
   }
-  if (peek() == '@') return fail_unsupported(offset_, fmt::format("file inclusion ({})", quote(word_at(offset_))));
+  const bool is_line = find_colon() != kNoOffset && is_digit(at(find_colon() + 1));
+  if (peek() == '@' && !is_line)
+    return fail_unsupported(offset_, fmt::format("file inclusion ({})", quote(word_at(offset_))));
   if (!expect_no_name() || !parse_attach(item)) return false;
   item.position = position(start);
   item.text = slice(start, offset_);

@@ -41,6 +41,15 @@ struct MarkTarget {
   std::string name;
 };
 
+// module@file:line or module@file:line:column. Which addresses that is stands in the text, of whoever has read the
+// debug information (Definitions::statements).
+struct LineTarget {
+  std::string file;                        // a path's last parts: "a.c", "src/a.c"
+  std::uint32_t line = 0, column = 0;      // column 0: any
+  std::string build_id{};                  // of the module that has the addresses
+  std::vector<std::uint64_t> addresses{};  // ELF virtual addresses
+};
+
 // Item::probe of a target without a filter or block: its hits are counted.
 inline constexpr std::uint32_t kBare = ~std::uint32_t{0};
 
@@ -53,7 +62,7 @@ struct Item {
   bool awaited = false;        // pending, if no such module is loaded when the plan is made
   Kind kind = Kind::kEntry;
   std::string module;  // basename glob; empty: the executable
-  std::variant<SymbolTarget, AddressTarget, MarkTarget> target;
+  std::variant<SymbolTarget, AddressTarget, MarkTarget, LineTarget> target;
   std::uint32_t probe = kBare;  // which of the program's it is an attach point of
 };
 

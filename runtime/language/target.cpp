@@ -4,7 +4,7 @@
 //   module := glob or path, or quoted           name := glob ["@" version | "@@" version], or quoted
 //
 // "::" is C++ and never separates; of an odd run of colons the first separates. [ and ] around a glob class
-// hide what is between them. Source lines are recognised and refused by name.
+// hide what is between them.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -43,6 +43,8 @@ bool Parser::parse_target(Item& item) {
   const std::size_t module_at = offset_;
   const std::size_t colon = find_colon();
   if (colon != kNoOffset) {
+    const std::size_t source = peek() == '"' ? std::string_view::npos : slice(offset_, colon).find('@');
+    if (source != std::string_view::npos) return parse_line(item, offset_ + source, colon);
     if (!parse_module(colon, item.module)) return false;
     offset_ = colon + 1;
     if (ends_word(offset_) || peek() == '#') return fail_missing_target(colon, "a symbol or 0xADDRESS");
@@ -115,12 +117,32 @@ bool Parser::parse_module(std::size_t colon, std::string& module) {
     module = escape_glob(text);
     return true;
   }
-  const std::string_view text = slice(start, colon);
-  const std::size_t source = text.find('@');
-  if (source != std::string_view::npos) {
-    return fail_unsupported(start + source, "a source line target (module@file:line)");
+  module = slice(start, colon);
+  return true;
+}
+
+// module@file:line[:column], with the '@' and the ':' behind the file.
+bool Parser::parse_line(Item& item, std::size_t at, std::size_t colon) {
+  if (item.kind != Kind::kEntry) return fail(at, "a source line is one of uprobe's targets");
+  item.module = slice(offset_, at);
+  LineTarget target;
+  target.file = slice(at + 1, colon);
+  item.target_position = position(at + 1);
+  if (target.file.empty()) return fail(at + 1, "expected a source file behind '@'");
+  const auto number = [&](std::string_view what, std::uint32_t& to) {
+    std::uint64_t value = 0;
+    if (!is_digit(peek())) return fail(offset_, fmt::format("expected a {} number", what));
+    if (!parse_number(what, value)) return false;
+    to = static_cast<std::uint32_t>(value);
+    return (value != 0 && value == to) || fail(offset_, fmt::format("there is no {} {}", what, value));
+  };
+  offset_ = colon + 1;
+  if (!number("line", target.line)) return false;
+  if (peek() == ':') {
+    ++offset_;
+    if (!number("column", target.column)) return false;
   }
-  module = text;
+  item.target = std::move(target);
   return true;
 }
 
@@ -236,8 +258,7 @@ bool Parser::fail_in_name(const Item& item, std::size_t start) {
           fmt::format("{0}@plt leads to another module's function; probe that one (*:{0} is wherever it is defined)",
                       before));
     }
-    if (behind.find(':') != std::string_view::npos)
-      return fail_unsupported(offset_, "a source line target (module@file:line)");
+    if (behind.find(':') != std::string_view::npos) return fail(offset_, "a source line is written module@file:line");
     return fail(offset_,
                 "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one");
   }

@@ -130,8 +130,24 @@ struct EnumDefinition {
   std::string name;  // with its "enum "
   std::vector<std::pair<std::string, std::uint64_t>> values;
 };
-// The part of a program that is C's.
+// Where a probe's arguments are at an address of a module: a line "#place PROBE BUILD-ID ADDRESS PLACE..." before the
+// text (program/argument_places.h).
+struct PlaceRow {
+  std::uint32_t probe = 0;
+  std::string build_id;  // "-": it has none
+  std::uint64_t address = 0;
+  std::vector<std::string> places;
+};
+// Where a line of a source file begins: a line "#statement ITEM BUILD-ID ADDRESS...".
+struct StatementRow {
+  std::uint32_t item = 0;
+  std::string build_id;
+  std::vector<std::uint64_t> addresses;
+};
+// The part of a program that is C's, and what debug information says.
 struct Definitions {
+  std::vector<PlaceRow> places;
+  std::vector<StatementRow> statements;
   std::vector<StructDefinition> structs;
   std::vector<EnumDefinition> enums;
   std::map<std::string, std::string, std::less<>> typedefs;

@@ -293,7 +293,8 @@ std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
     switch (item.target.index()) {
       case 0: mistake = find_symbol(item, modules, found); break;
       case 1: mistake = find_address(item, modules, found); break;
-      default: mistake = find_mark(item, modules, found);
+      case 2: mistake = find_mark(item, modules, found); break;
+      default: mistake = find_line(item, modules, found);
     }
     if (mistake) return mistake;
   } catch (const std::runtime_error& error) {  // an unreadable file

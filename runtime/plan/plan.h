@@ -113,6 +113,7 @@ class Plan {
   std::optional<Mistake> find_address(const language::Item& item, const std::vector<std::uint32_t>& modules,
                                       Found& found);
   std::optional<Mistake> find_mark(const language::Item& item, const std::vector<std::uint32_t>& modules, Found& found);
+  std::optional<Mistake> find_line(const language::Item& item, const std::vector<std::uint32_t>& modules, Found& found);
   std::optional<std::string> argument_problem(const symbols::Mark& mark) const;
   Mistake unknown_mark(const language::Item& item, const std::vector<std::uint32_t>& modules) const;
   std::optional<Mistake> wait_or_fail(const language::Item& item, Mistake mistake);

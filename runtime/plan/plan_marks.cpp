@@ -1,4 +1,4 @@
-// Plans: static marks. Load time only.
+// Plans: static marks, source lines. Load time only.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -67,6 +67,30 @@ Mistake Plan::unknown_mark(const language::Item& item, const std::vector<std::ui
   for (const std::string& one : near) all += fmt::format("{}'{}'", all.empty() ? "" : ", ", one);
   if (!all.empty()) mistake.hint = fmt::format("did you mean {}?", all);
   return mistake;
+}
+
+// The addresses stand in the item, from whoever has read the debug information.
+std::optional<Mistake> Plan::find_line(const language::Item& item, const std::vector<std::uint32_t>& modules,
+                                       Found& found) {
+  const auto& target = std::get<language::LineTarget>(item.target);
+  if (target.addresses.empty()) {
+    return Mistake{item.target_position,
+                   fmt::format("nothing says where {}:{} is: no debug information was read", target.file, target.line),
+                   ""};
+  }
+  bool any = false;
+  for (const std::uint32_t module : modules) {
+    const std::string& build_id = modules_.all()[module].build_id;
+    if ((build_id.empty() ? "-" : build_id) != target.build_id) continue;
+    any = true;
+    for (const std::uint64_t address : target.addresses)
+      add_one(module, modules_.table_of(module).containing(address), address, found);
+  }
+  if (any || item.exclude || (item.pending && only_module_)) return std::nullopt;
+  return wait_or_fail(item, {item.target_position,
+                             fmt::format("{} is another file than the one whose debug information was read",
+                                         modules_.all()[modules.front()].path),
+                             ""});
 }
 
 const Mark* mark_of(const Modules& modules, const language::Item& item, const Probe& probe) {

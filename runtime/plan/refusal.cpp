@@ -47,7 +47,7 @@ std::string reason_text(Reason reason, decoder::Refusal instruction, std::string
       break;
     case Reason::kNoArgument:
       code = "no-argument";
-      sentence = "the program asks for an argument that this static mark has not, or that programs cannot read";
+      sentence = "the program asks for an argument that is not here, or that programs cannot read";
       break;
     case Reason::kNotCalled:
       code = "not-called";

@@ -19,7 +19,7 @@ enum class Reason : std::uint8_t {
   kTextRelocations,  // code that the dynamic linker has yet to write into
   kUnreadable,       // code that the program has unmapped or may not read
   kRseq,             // a restartable sequence
-  kNoArgument,       // a static mark without an argument that is wanted
+  kNoArgument,       // an argument that is wanted is not there
   kNotCalled,        // no function's entry, where a probe wants to end the call
   kNoRoom,           // of a module loaded later: the table is full
   kOutOfReach,       // no room for XOL slots within rel32 of the code, or memory denied

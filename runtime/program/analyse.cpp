@@ -32,6 +32,7 @@ void Analyser::run() {
   out_.facts.resize(program_.nodes);
   out_.reads_registers.resize(program_.probes.size());
   out_.mark_arguments.resize(program_.probes.size());
+  out_.named_arguments.resize(program_.probes.size());
   out_.overrides.resize(program_.probes.size(), {{0, 0}, {0, 0}});
   const char* const time_map = std::getenv("BPFTRACE_DUMMY_TS_MAP");
   for (int pass = 0; pass < kMostPasses; ++pass) {
@@ -280,6 +281,7 @@ Type Analyser::builtin(const Node& node) {
   if (program_.probes[probe_].has_marks) {
     if (const auto number = argument_number(node.text)) return mark_argument(*number);
   }
+  if (is_arguments(node)) return arguments(node);
   const auto found = find_builtin(node.text);
   if (!found) {
     error(node.span, fmt::format("Unknown identifier: '{}'", node.text));

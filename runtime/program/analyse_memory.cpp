@@ -54,6 +54,7 @@ Type Analyser::address_of(const Node& node) {
 
 // tuple.0, struct.name, pointer->name, pointer.name
 Type Analyser::member(const Node& node) {
+  if (is_argument(node)) return argument_named(node);
   Type type = expression(*node.children[0]);
   if (type.is(TypeKind::kNone)) return {};
   if (node.text.empty()) {

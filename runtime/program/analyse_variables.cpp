@@ -1,6 +1,8 @@
 // Variables: where they are known, and their types. See analyser.h.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "runtime/program/analyser.h"
 #include "runtime/program/mark_types.h"
 
@@ -81,9 +83,59 @@ Type Analyser::variable(const Node& node) {
 Type Analyser::mark_argument(std::uint32_t number) {
   out_.reads_registers[probe_] = true;
   out_.mark_arguments[probe_] |= std::uint64_t{1} << number;
-  const Type all = out_.types->named(mark_types_name(probe_));
+  const Type all = out_.types->named(arguments_name(probe_));
   const Member its = all.layout != nullptr ? find_member(*all.layout, fmt::format("arg{}", number)) : Member{};
   return its.type.is(TypeKind::kNone) ? integer(64, false) : its.type;
+}
+
+bool is_arguments(const language::Node& node) { return node.kind == NodeKind::kName && node.text == "args"; }
+bool is_argument(const language::Node& node) {
+  return node.kind == NodeKind::kMember && !node.text.empty() && is_arguments(*node.children[0]);
+}
+
+// All of them, as a struct.
+Type Analyser::arguments(const Node& node) {
+  Type all = out_.types->named(arguments_name(probe_));
+  need_hit(node, "args");
+  if (all.is(TypeKind::kNone)) {
+    if (is_last_)
+      error(node.span, "args is known by debug information, and there is none of what is probed",
+            "arg0 and the others need none; a package with debug symbols, or -g, gives it");
+    return {};
+  }
+  out_.reads_registers[probe_] = true;
+  std::uint64_t& wanted =
+      program_.probes[probe_].has_marks ? out_.mark_arguments[probe_] : out_.named_arguments[probe_];
+  for (std::size_t i = 0; i < all.layout->members.size() && i < kMostArguments; ++i) {
+    if (!all.layout->members[i].type.is(TypeKind::kUnknown)) wanted |= std::uint64_t{1} << i;
+  }
+  return all;
+}
+
+// args.NAME: alone, whatever is known of the others.
+Type Analyser::argument_named(const Node& node) {
+  const Type all = out_.types->named(arguments_name(probe_));
+  if (all.is(TypeKind::kNone)) return arguments(*node.children[0]);
+  const std::vector<Member>& members = all.layout->members;
+  const auto its =
+      std::find_if(members.begin(), members.end(), [&](const Member& one) { return one.name == node.text; });
+  const auto number = static_cast<std::uint32_t>(its - members.begin());
+  if (its == members.end() || number >= kMostArguments) {
+    std::string names;
+    for (const Member& one : members) names += (names.empty() ? "" : ", ") + one.name;
+    error(node.span, fmt::format("Can't find function parameter {}", node.text),
+          names.empty() ? "there are none" : fmt::format("there is {}", names));
+    return {};
+  }
+  if (its->type.is(TypeKind::kUnknown)) {
+    error(node.span, fmt::format("'{}' is of a type that programs have no values of", node.text));
+    return {};
+  }
+  out_.reads_registers[probe_] = true;
+  (program_.probes[probe_].has_marks ? out_.mark_arguments[probe_] : out_.named_arguments[probe_]) |= std::uint64_t{1}
+                                                                                                      << number;
+  out_.facts[node.id].index = number;
+  return its->type;
 }
 
 }  // namespace ubp::program

@@ -59,6 +59,8 @@ class Analyser {
   Type named_type(std::string_view name, const Node& node);
   Type builtin(const Node& node);
   Type mark_argument(std::uint32_t number);
+  Type arguments(const Node& node);
+  Type argument_named(const Node& node);
   Type block_value(const Node& node);
   Type if_value(const Node& node);
   Type map_value(const Node& node);

@@ -77,10 +77,11 @@ struct Analysis {
   std::vector<Type> variables;
   std::vector<Event> events;
   std::vector<Site> sites;
-  std::vector<bool> reads_registers;          // by probe: those that a call keeps
-  std::vector<language::Span> overrides;      // by probe: its first override(); line 0: it has none
-  std::vector<std::uint64_t> mark_arguments;  // by probe: which of a static mark's it asks for, bit 0 for the first
-  bool uses_names = false;                    // `probe` or `func`
+  std::vector<bool> reads_registers;      // by probe: those that a call keeps
+  std::vector<language::Span> overrides;  // by probe: its first override(); line 0: it has none
+  // By probe: which arguments it asks for, bit 0 for the first: of static marks; of functions, by debug information.
+  std::vector<std::uint64_t> mark_arguments, named_arguments;
+  bool uses_names = false;  // `probe` or `func`
   bool uses_stacks = false;
   language::Span first_stack{};           // where one is taken first
   std::shared_ptr<StackText> stack_text;  // null: neither stacks nor names of addresses are printed
@@ -95,6 +96,11 @@ struct Analysis {
 
 // Puts macros and inputs in their places, in the tree, and then says what it means.
 Analysis analyse(language::Program& program, const Inputs& inputs = {});
+
+// Whether a node is `args`.
+bool is_arguments(const language::Node& node);
+// Whether it is args.NAME.
+bool is_argument(const language::Node& node);
 
 // What a block is worth, where it is an expression: its last statement; null: nothing.
 const language::Node* value_of_block(const language::Node& block);

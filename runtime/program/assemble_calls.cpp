@@ -51,6 +51,7 @@ void Assembler::builtin(std::string_view name) {
     mov(esi, *number);
     return invoke(&program::mark_argument);
   }
+  if (name == "args") return all_arguments();
   const Builtin builtin = *find_builtin(name);
   if (builtin.register_number >= 0) return read_register(builtin.register_number);
   if (probe_->event != language::Probe::Event::kItems) {

@@ -28,7 +28,7 @@ bool Assembler::locate(const Node& node) {
     value(*node.children[0]);
     return true;
   }
-  if (node.kind == NodeKind::kMember) return locate_member(node);
+  if (node.kind == NodeKind::kMember && !is_argument(node)) return locate_member(node);
   if (node.kind == NodeKind::kIndex) return locate_element(node);
   value(node);
   return false;
@@ -124,6 +124,7 @@ void Assembler::load(const Type& type, bool is_remote, std::uint32_t site) {
 
 // A kMember or a kIndex.
 void Assembler::member(const Node& node) {
+  if (is_argument(node)) return argument(node);
   const Node& whole = *node.children[0];
   const Type &type = analysis_.type(node), &from = analysis_.type(whole);
   const bool is_remote = locate(node);

@@ -23,8 +23,9 @@ void Assembler::place_variables(const Node& node) {
   for (const auto& child : node.children) place_variables(*child);
 }
 
-std::size_t Assembler::assemble(const language::Probe& probe) {
+std::size_t Assembler::assemble(const language::Probe& probe, std::uint32_t number) {
   probe_ = &probe;
+  probe_number_ = number;
   push(rbp);
   mov(rbp, rsp);
   push(rbx);

@@ -35,7 +35,8 @@ class Assembler : public Xbyak::CodeGenerator {
       : Xbyak::CodeGenerator(bytes, buffer), analysis_(analysis), placed_(placed) {}
 
   // Assembles the function. Returns the bytes of stack that it takes.
-  std::size_t assemble(const language::Probe& probe);
+  // number: the probe's, in the text.
+  std::size_t assemble(const language::Probe& probe, std::uint32_t number);
 
  private:
   using Node = language::Node;
@@ -81,6 +82,9 @@ class Assembler : public Xbyak::CodeGenerator {
   void load_number(const Type& type, bool is_remote, std::uint32_t site);
   void extend(const Type& type);
   void member(const Node& node);
+  void all_arguments();
+  void argument(const Node& node);
+  void argument_into(std::uint32_t number, const Type& type, int displacement);
   void cast_to_array(const Node& node);
   void scale(const Xbyak::Reg64& number, const Type& pointer);  // to what a pointer counts in
   std::uint32_t step_of(const Type& type) const;                // what ++ adds
@@ -152,6 +156,7 @@ class Assembler : public Xbyak::CodeGenerator {
   const Analysis& analysis_;
   const Placed& placed_;
   const language::Probe* probe_ = nullptr;
+  std::uint32_t probe_number_ = 0;
   std::map<std::uint32_t, int> variables_;
   std::uint32_t used_words_ = 0, most_words_ = 0;
   Xbyak::Label end_, filtered_;

@@ -11,7 +11,7 @@
 
 namespace ubp::program {
 
-std::string mark_types_name(std::uint32_t probe) { return fmt::format("struct __mark_arguments_{}", probe); }
+std::string arguments_name(std::uint32_t probe) { return fmt::format("struct __arguments_{}", probe); }
 
 std::string with_mark_types(std::string_view name, std::string text, const std::vector<std::string>& parameters,
                             const MarksOf& marks_of) {
@@ -35,7 +35,7 @@ std::string with_mark_types(std::string_view name, std::string text, const std::
   std::string structs;
   for (const auto& [probe, arguments] : types) {
     if (arguments.empty()) continue;
-    structs += mark_types_name(probe) + " {";
+    structs += arguments_name(probe) + " {";
     for (std::size_t i = 0; i < arguments.size(); ++i) structs += fmt::format(" {} arg{};", name_of(arguments[i]), i);
     structs += " };\n";
   }

@@ -15,7 +15,7 @@
 namespace ubp::program {
 
 // The struct of the arguments of a probe's marks, by the probe's number in the text; a member is called "arg0".
-std::string mark_types_name(std::uint32_t probe);
+std::string arguments_name(std::uint32_t probe);
 
 // The places of marks that an attach point means, as far as they can be known now.
 using MarksOf = std::function<std::vector<symbols::Mark>(const language::Item& item)>;

@@ -69,7 +69,7 @@ bool Program::assemble(std::vector<Diagnostic>& diagnostics) {
     for (;;) {
       try {
         Assembler assembler(analysis_, placed, buffer.data(), buffer.size());
-        const std::size_t frame = assembler.assemble(probe);
+        const std::size_t frame = assembler.assemble(probe, static_cast<std::uint32_t>(&probe - tree_.probes.data()));
         if (frame > kMostFrame) {
           diagnostics.insert(
               diagnostics.begin(),

@@ -77,6 +77,7 @@ void Registry::arm_module(std::uint64_t id, Registration& registration, std::uin
     say(Level::kWarning,
         fmt::format("{}:{}:{}: {}", source, mistake.position.line, mistake.position.column, mistake.message));
   }
+  refuse_unwanted(plan, registration.request);
   const std::size_t wanted = plan.points().size(), room = probepoints_.room();
   const std::size_t runs = registration.runs.size();
   take(id, registration);

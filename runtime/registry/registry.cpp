@@ -142,6 +142,7 @@ std::optional<std::uint64_t> Registry::prepare_beside_modules(std::vector<langua
     problem = std::move(*wrong);
     return std::nullopt;
   }
+  refuse_unwanted(plan, request);
   registration.decode_ns = plan.decode_ns();
   registration.resolve_ns = watch.lap_ns() - registration.decode_ns;
   if (!plan.points().empty() || plan.has_pending()) {
@@ -165,6 +166,17 @@ std::optional<std::uint64_t> Registry::prepare_beside_modules(std::vector<langua
   registration.prepare_ns = watch.lap_ns();
   registrations_.emplace(next_id_, std::move(kept));
   return next_id_++;
+}
+
+void Registry::refuse_unwanted(plan::Plan& plan, const Request& request) const {
+  if (request.refuse == nullptr) return;
+  plan.refuse_points([&](std::uint32_t point) -> std::optional<std::string> {
+    const std::uint64_t address = plan.points()[point].address;
+    const symbols::Module& module = modules_->all()[modules_->module_at(address).value_or(0)];
+    const auto detail = request.refuse(module.build_id, address - module.bias);
+    if (!detail) return std::nullopt;
+    return plan::reason_text(plan::Reason::kNoArgument, decoder::Refusal::kNone, *detail);
+  });
 }
 
 // Takes what the plan has just resolved into the table and the registration.
@@ -193,7 +205,8 @@ void Registry::take(std::uint64_t id, Registration& registration) {
     const plan::Probe& probe = registration.probes[i];
     const symbols::Module& module = modules_->all()[probe.module];
     named.push_back({index_of(registration.runs, probe.point), registration.counter,
-                     static_cast<std::uint32_t>(probe.item), module.name, symbol_of(*modules_, probe)});
+                     static_cast<std::uint32_t>(probe.item), module.name, symbol_of(*modules_, probe), module.build_id,
+                     address_of(*modules_, probe), module.bias});
     const symbols::Mark* const mark = mark_of(*modules_, plan.items()[probe.item], probe);
     if (mark == nullptr) continue;
     named.back().mark = fmt::format("{}:{}", mark->provider, mark->name);

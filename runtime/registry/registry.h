@@ -47,6 +47,9 @@ struct NamedPoint {
   std::uint32_t action;  // runtime::counter_of() its consumer
   std::uint32_t item;
   std::string module, symbol;
+  std::string build_id;           // the module's
+  std::uint64_t address = 0;      // ELF virtual address
+  std::uint64_t module_bias = 0;  // from it to the run-time address
   // Of a static mark: "provider:name", and where its arguments are at run time.
   std::string mark{};
   std::vector<symbols::ValuePlace> arguments{};
@@ -64,6 +67,8 @@ struct Request {
   bool forgives_missing = false;     // what is not found is left out
   bool is_environment = false;       // UBP_PROBES: lives until the process ends
   std::uint64_t mark_arguments = 0;  // that its static marks must have, bit 0 for the first
+  // Why a place, by its module's build-id and its ELF address, is not to be probed; null: nobody asks.
+  std::function<std::optional<std::string>(const std::string& build_id, std::uint64_t address)> refuse{};
   std::function<void(const std::vector<NamedPoint>&)> name_points{};  // called before they are armed; null: nobody asks
 };
 
@@ -219,6 +224,7 @@ class Registry {
   void lower_semaphores(Registration& registration) const;
   void lower_all_semaphores() const;
   void forget_semaphores(std::uint32_t module) const;
+  void refuse_unwanted(plan::Plan& plan, const Request& request) const;
   void arm_module(std::uint64_t id, Registration& registration, std::uint32_t module);
 
   ProbepointsConfig config_;

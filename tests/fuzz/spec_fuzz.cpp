@@ -49,6 +49,9 @@ bool same_target(const SymbolTarget& a, const SymbolTarget& b) {
 }
 bool same_target(const AddressTarget& a, const AddressTarget& b) { return a.address == b.address && a.end == b.end; }
 bool same_target(const MarkTarget& a, const MarkTarget& b) { return a.provider == b.provider && a.name == b.name; }
+bool same_target(const LineTarget& a, const LineTarget& b) {
+  return a.file == b.file && a.line == b.line && a.column == b.column;
+}
 
 bool same_item(const Item& a, const Item& b) {
   return a.text == b.text && a.exclude == b.exclude && a.kind == b.kind && a.module == b.module &&
@@ -63,6 +66,7 @@ bool same_item(const Item& a, const Item& b) {
 void check_target(const SymbolTarget& target) { FUZZ_CHECK(!target.pattern.empty()); }
 void check_target(const AddressTarget& target) { FUZZ_CHECK(target.end > target.address); }
 void check_target(const MarkTarget& target) { FUZZ_CHECK(!target.name.empty()); }
+void check_target(const LineTarget& target) { FUZZ_CHECK(!target.file.empty() && target.line != 0); }
 
 void check_item(const std::vector<std::string_view>& lines, const Item& item) {
   FUZZ_CHECK(!item.text.empty() && item.text.find('\n') == std::string::npos);

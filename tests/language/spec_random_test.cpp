@@ -42,6 +42,8 @@ void check_invariants(std::string_view text) {
       REQUIRE(!symbol->pattern.empty());
     } else if (const auto* mark = std::get_if<MarkTarget>(&item.target)) {
       REQUIRE(!mark->name.empty());
+    } else if (const auto* line = std::get_if<LineTarget>(&item.target)) {
+      REQUIRE(line->line != 0);
     } else {
       REQUIRE(!item.module.empty());
     }

@@ -55,6 +55,44 @@ void check_errors(const std::vector<ErrorCase>& cases) {
 
 }  // namespace
 
+TEST_CASE("lines: module, file, line and column; addresses stand before the text") {
+  struct LineCase {
+    std::string_view text, module, file;
+    std::uint32_t line, column;
+  };
+  constexpr LineCase kCases[] = {
+      {"app@parser.c:120", "app", "parser.c", 120, 0},
+      {"u:./bin/app@src/a.c:7:3", "./bin/app", "src/a.c", 7, 3},
+      {"uprobe:lib*@a.c:1", "lib*", "a.c", 1, 0},
+      {"@a.c:12", "", "a.c", 12, 0},
+  };
+  for (const LineCase& c : kCases) {
+    CAPTURE(c.text);
+    const std::vector<Item> items = items_of(c.text);
+    REQUIRE(items.size() == 1);
+    CHECK(items[0].module == c.module);
+    CHECK(items[0].text == c.text);
+    const auto* line = std::get_if<LineTarget>(&items[0].target);
+    REQUIRE(line != nullptr);
+    CHECK(line->file == c.file);
+    CHECK(line->line == c.line);
+    CHECK(line->column == c.column);
+    CHECK(line->addresses.empty());
+  }
+  Program program;
+  const auto parsed = parse("#statement 1 ab12 1000 1008\n#place 0 ab12 1000 0,8 !gone\n#place x y\nf\napp@a.c:3 { }\n",
+                            kMaxItems, &program);
+  const auto* items = std::get_if<std::vector<Item>>(&parsed);
+  REQUIRE(items != nullptr);
+  REQUIRE(items->size() == 2);
+  const auto& line = std::get<LineTarget>((*items)[1].target);
+  CHECK(line.build_id == "ab12");
+  CHECK(line.addresses == std::vector<std::uint64_t>{0x1000, 0x1008});
+  REQUIRE(program.definitions.places.size() == 1);
+  CHECK(program.definitions.places[0].address == 0x1000);
+  CHECK(program.definitions.places[0].places == std::vector<std::string>{"0,8", "!gone"});
+}
+
 TEST_CASE("marks: module, provider and name") {
   struct MarkCase {
     std::string_view text, module, provider, name;
@@ -414,8 +452,11 @@ TEST_CASE("spec: the parts of the grammar that are not built yet are named") {
       {"usdt:app:p:m:x", 1, 13, "unexpected ':'; a static mark is written usdt:module:provider:name"},
       {"usdt:app:(:m", 1, 10, "expected a provider's name"},
       {"U:app:p(:m", 1, 8, "unexpected '('"},
-      {"app@parser.c:120 len=x", 1, 4, "a source line target (module@file:line) is not supported yet by this version"},
-      {"u:app@p.c:1", 1, 6, "a source line target (module@file:line) is not supported yet by this version"},
+      {"app@parser.c:x", 1, 14, "expected a line number"},
+      {"app@parser.c:0", 1, 15, "there is no line 0"},
+      {"app@parser.c:7:", 1, 16, "expected a column number"},
+      {"u:app@:1", 1, 7, "expected a source file behind '@'"},
+      {"insn:app@p.c:1", 1, 9, "a source line is one of uprobe's targets"},
       {"foo@plt", 1, 4, "foo@plt leads to another module's function; probe that one (*:foo is wherever it is defined)"},
       {"libc:fopen@", 1, 11,
        "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one"},

@@ -82,3 +82,19 @@ TEST_CASE("list_nothing: no output and status 0; a mistake in a program: status 
   CHECK(ubp_list({"-e", "uprobe:libc:"}).end() == "exit 1");
   CHECK(ubp_list({}).end() == "exit 1");
 }
+
+TEST_CASE("list_verbose: arguments and their types, by debug information and of marks") {
+  const std::string path = fixture("fx_source2");
+  const std::string all = ubp_list({"-v", "uprobe:" + path + ":by_*"}).out;
+  CHECK(all == "uprobe:" + path +
+                   ":by_pointer\n    struct packed* packed\n    struct bits* bits\n    struct aligned* aligned\n" +
+                   "    struct anonymous* anonymous\nuprobe:" + path +
+                   ":by_value\n    Point p\n    struct two t\n    struct big b\n    Colour colour\n");
+  CHECK(ubp_list({"-v", "uprobe:" + path + ":numbers"}).out.find("    const char* text\n    void* nothing\n") !=
+        std::string::npos);
+  CHECK(ubp_list({"-v", "uprobe:" + fixture("fx_hello") + ":compute"}).out ==
+        "uprobe:" + fixture("fx_hello") + ":compute\n");
+  const std::string marks = fixture("fx_marks");
+  CHECK(ubp_list({"-v", "usdt:" + marks + ":float:float"}).out ==
+        "usdt:" + marks + ":float:float\n    ? arg0 (8f@%xmm0 is a floating-point value)\n    int32 arg1\n");
+}

@@ -1,0 +1,20 @@
+// Debug information for programs that no `ubp run` has read: a process of the command's reads it, so that neither libdw
+// nor what it allocates is ever in this one.
+//
+// Context: normal. Async-signal-safe: no. Thread-safe: yes.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/program/diagnostic.h"
+
+namespace ubp::runtime {
+
+// The text with what its attach points' debug information says before it (command/debug_types.h); as it is where it
+// asks for nothing of it. diagnostics: that nobody could read it.
+std::string with_debug_types(std::string_view name, std::string text, const std::vector<std::string>& parameters,
+                             std::vector<program::Diagnostic>& diagnostics);
+
+}  // namespace ubp::runtime

@@ -1,0 +1,218 @@
+// See debug_types.h.
+#include "runtime/command/debug_types.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <set>
+#include <stdexcept>
+#include <utility>
+#include <variant>
+
+#include "runtime/command/compiled.h"
+#include "runtime/command/marks.h"
+#include "runtime/debuginfo/debug_file.h"
+#include "runtime/debuginfo/types.h"
+#include "runtime/program/mark_types.h"
+#include "runtime/program/sources.h"
+#include "runtime/program/wishes.h"
+#include "runtime/symbols/elf_file.h"
+#include "runtime/symbols/symbols.h"
+
+namespace ubp::command {
+namespace {
+
+using debuginfo::DebugFile;
+using debuginfo::Parameter;
+using language::Item;
+using language::LineTarget;
+using language::SymbolTarget;
+
+class Reader {
+ public:
+  Reader(const language::Program& tree, const std::vector<Item>& items, const DebugOptions& options,
+         std::vector<program::Diagnostic>& diagnostics)
+      : tree_(tree),
+        items_(items),
+        options_(options),
+        diagnostics_(diagnostics),
+        wishes_(program::find_wishes(tree, items)),
+        types_(program::defined_types(tree)) {}
+
+  bool has_wishes() const { return !wishes_.is_nothing(); }
+  std::string read();
+
+ private:
+  std::vector<std::string> files_of_item(const Item& item) const;
+  DebugFile* file(const std::string& path);
+  std::vector<std::uint64_t> addresses_of(const Item& item, const std::string& path);
+  void read_lines();
+  void read_arguments(std::uint32_t probe);
+
+  const language::Program& tree_;
+  const std::vector<Item>& items_;
+  const DebugOptions& options_;
+  std::vector<program::Diagnostic>& diagnostics_;
+  const program::Wishes wishes_;
+  std::map<std::string, std::unique_ptr<DebugFile>> files_;
+  debuginfo::TypeWriter types_;
+  std::map<std::uint32_t, std::vector<std::uint64_t>> lines_;  // by item
+  std::string structs_, rows_;
+};
+
+std::vector<std::string> Reader::files_of_item(const Item& item) const {
+  std::vector<std::string> files;
+  for (const std::string& path : options_.modules) {
+    const symbols::Module module{.path = path, .name = path.substr(path.rfind('/') + 1)};
+    const bool is_first = &path == &options_.modules.front();
+    if (item.module.empty() ? is_first : symbols::module_matches(module, item.module)) files.push_back(path);
+  }
+  return files.empty() ? files_of_module(item, "") : files;
+}
+
+// Null: it has no debug information, or is no ELF file.
+DebugFile* Reader::file(const std::string& path) {
+  const auto [entry, is_new] = files_.try_emplace(path);
+  if (is_new) try {
+      entry->second = DebugFile::open(path, options_.directories);
+    } catch (const std::runtime_error&) {  // no ELF file: who looks the target up says so
+    }
+  return entry->second.get();
+}
+
+std::vector<std::uint64_t> Reader::addresses_of(const Item& item, const std::string& path) {
+  if (const auto found = lines_.find(static_cast<std::uint32_t>(&item - items_.data())); found != lines_.end())
+    return found->second;
+  const auto* const target = std::get_if<SymbolTarget>(&item.target);
+  if (target == nullptr || item.kind != language::Kind::kEntry) return {};
+  std::vector<std::uint64_t> addresses;
+  const symbols::ElfFile elf = symbols::ElfFile::open(path);
+  const auto table = symbols::FunctionTable::load({.path = path,
+                                                   .name = path.substr(path.rfind('/') + 1),
+                                                   .segments = elf.segments(),
+                                                   .build_id = elf.build_id(),
+                                                   .is_relocated = false});
+  for (const symbols::Function* function : table.match(target->pattern, target->quoted))
+    addresses.push_back(function->address + target->offset);
+  return addresses;
+}
+
+void Reader::read_lines() {
+  for (std::uint32_t number = 0; number < items_.size(); ++number) {
+    const Item& item = items_[number];
+    const auto* const target = std::get_if<LineTarget>(&item.target);
+    if (target == nullptr) continue;
+    const std::vector<std::string> paths = files_of_item(item);
+    const auto fail = [&](std::string message, std::string hint) {
+      diagnostics_.push_back({item_span(item), std::move(message), std::move(hint), false});
+    };
+    const std::string where = fmt::format("{}:{}", target->file, target->line);
+    debuginfo::Line line;
+    bool has_information = false;
+    for (const std::string& path : paths) {
+      DebugFile* const its = file(path);
+      if (its == nullptr) continue;
+      has_information = true;
+      line = its->line(target->file, target->line, target->column);
+      if (line.addresses.empty()) continue;
+      lines_[number] = line.addresses;
+      rows_ += fmt::format("#statement {:x} {}", number, its->build_id());
+      for (const std::uint64_t address : line.addresses) rows_ += fmt::format(" {:x}", address);
+      rows_ += '\n';
+      break;
+    }
+    if (lines_.contains(number)) continue;
+    if (!has_information) {
+      fail(fmt::format("no debug information says where {} is in {}", where,
+                       paths.empty() ? item.module : paths.front()),
+           "compile it with -g, or install its debug symbols");
+    } else if (!line.has_file) {
+      fail(fmt::format("no source file '{}' is part of {}", target->file, paths.front()), "");
+    } else {
+      std::string near;
+      for (const std::uint32_t other : line.nearest) near += fmt::format("{}{}", near.empty() ? "" : " and ", other);
+      fail(fmt::format("there is no code at {}", where), near.empty() ? "" : fmt::format("lines with code: {}", near));
+    }
+  }
+}
+
+void Reader::read_arguments(std::uint32_t probe) {
+  struct Function {
+    std::string build_id;
+    std::uint64_t address;
+    std::vector<Parameter> parameters;
+  };
+  std::vector<Function> functions;
+  for (const Item& item : items_) {
+    if (item.probe != probe || item.exclude || item.kind == language::Kind::kMark) continue;
+    for (const std::string& path : files_of_item(item)) {
+      DebugFile* const its = file(path);
+      if (its == nullptr) continue;
+      for (const std::uint64_t address : addresses_of(item, path)) {
+        auto parameters = its->parameters(address, &types_);
+        if (parameters) functions.push_back({its->build_id(), address, std::move(*parameters)});
+      }
+    }
+  }
+  if (functions.empty()) return;
+  std::vector<std::pair<std::string, std::string>> members;  // names and declarations, as the first one has them
+  for (const Function& function : functions) {
+    for (const Parameter& parameter : function.parameters) {
+      const auto is_it = [&](const auto& member) { return member.first == parameter.name; };
+      if (std::none_of(members.begin(), members.end(), is_it)) members.emplace_back(parameter.name, parameter.type);
+    }
+  }
+  structs_ += program::arguments_name(probe) + " {";
+  for (const auto& [name, declaration] : members) structs_ += fmt::format(" {};", declaration);
+  structs_ += " };\n";
+  for (const Function& function : functions) {
+    rows_ += fmt::format("#place {:x} {} {:x}", probe, function.build_id, function.address);
+    for (const auto& [name, declaration] : members) {
+      program::ArgumentPlace where{{}, fmt::format("the function here has no parameter {}", name)};
+      for (const Parameter& parameter : function.parameters) {
+        if (parameter.name != name) continue;
+        where = parameter.where;
+        if (parameter.type != declaration)
+          where.problem = fmt::format("{} is of another type here: {}", name, parameter.spelling);
+        if (parameter.type == declaration && !where.problem.empty())
+          where.problem = fmt::format("{} cannot be read: {}", name, where.problem);
+      }
+      rows_ += ' ' + program::text_of(where);
+    }
+    rows_ += '\n';
+  }
+}
+
+std::string Reader::read() {
+  read_lines();
+  for (const std::uint32_t probe : wishes_.probes) read_arguments(probe);
+  for (const std::string& type : wishes_.types) {
+    bool found = false;
+    for (const Item& item : items_) {
+      for (const std::string& path : files_of_item(item)) {
+        DebugFile* const its = found ? nullptr : file(path);
+        found |= its != nullptr && its->add_type(type, types_);
+      }
+    }
+  }
+  return types_.take() + structs_ + rows_;
+}
+
+}  // namespace
+
+std::string with_debug_types(std::string_view name, std::string text, const std::vector<std::string>& parameters,
+                             const DebugOptions& options, std::vector<program::Diagnostic>& diagnostics) {
+  language::Program tree;
+  auto parsed = language::parse(text, language::kMaxItems, &tree, parameters);
+  const auto* const items = std::get_if<std::vector<Item>>(&parsed);
+  if (items == nullptr) return text;  // who checks it says what is wrong
+  Reader reader(tree, *items, options, diagnostics);
+  if (!reader.has_wishes()) return text;
+  const std::string prefix = reader.read();
+  if (!diagnostics.empty() || prefix.empty()) return text;
+  return program::with_prefix("debug information", prefix, name, std::move(text));
+}
+
+}  // namespace ubp::command

@@ -1,0 +1,31 @@
+// What a program's text asks of debug information.
+//
+// Context: load time. Async-signal-safe: no. Thread-safe: yes.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/language/spec.h"
+
+namespace ubp::program {
+
+struct Wishes {
+  std::set<std::uint32_t> probes;  // that use args
+  std::set<std::string> types;     // that it names and does not define: "struct foo"
+  bool has_lines = false;          // source lines are attach points
+
+  bool is_nothing() const { return probes.empty() && types.empty() && !has_lines; }
+};
+
+// The names of types that the text defines: "struct foo".
+std::set<std::string> defined_types(const language::Program& tree);
+
+Wishes find_wishes(const language::Program& tree, const std::vector<language::Item>& items);
+// Of a text; nothing where it has mistakes.
+Wishes find_wishes(std::string_view text, const std::vector<std::string>& parameters);
+
+}  // namespace ubp::program

@@ -51,10 +51,11 @@ void Registry::modules_changed(bool just_mapped) {
       if (registration->plan != nullptr) arm_module(id, *registration, module);
     }
   }
+  if (change.come.empty() && change.back.empty()) return;  // as before most registrations, of which there may be many
   for (auto& [id, registration] : registrations_) {
     if (registration->is_enabled) raise_semaphores(*registration);
   }
-  if (!change.come.empty() && more_is_counted_ != nullptr) more_is_counted_();
+  if (more_is_counted_ != nullptr) more_is_counted_();
 }
 
 void Registry::follow_modules(std::weak_ptr<const void> life, std::function<void(const plan::Modules&)> follow) {

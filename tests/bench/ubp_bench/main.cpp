@@ -180,6 +180,8 @@ int print_table(const std::string& library, int repeat, int ms, bool as_json, co
         Text{"hist(arg0)", "long", "{ @ = hist(arg0) }"}, Text{"sum(arg0)", "long", "{ @ = sum(arg0) }"},
         Text{"printf of two integers", "events", "{ printf(\"%d %d\\n\", arg0, arg1) }"},
         Text{"str of 20 bytes", "text", "{ $text = str(arg0, 32) }"},
+        Text{"ustack of 8 frames", "stack", "{ $stack = ustack(8) }"},
+        Text{"ustack of 8 frames as a key", "stack", "{ @[ustack(8)] = count() }"},
         Text{"@[arg0] = count(), 1,000 keys", "keys", "{ @[arg0] = count() }"}}) {
     const std::string mode_of = mode;
     add(std::string("program: ") + name,

@@ -70,6 +70,15 @@ double thread_ns() {
   return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
 }
 
+// Calls a function from so many frames of this one's below the caller.
+constexpr std::uint64_t kDeepCalls = 256;
+[[gnu::noinline]] long call_deep(long (*function)(long), int depth) {
+  long sum = 0;
+  if (depth > 0) return call_deep(function, depth - 1) + depth;
+  for (std::uint64_t i = 0; i < kDeepCalls; ++i) sum += function(static_cast<long>(i));
+  return sum;
+}
+
 // Which of `count` points a thread calls next. Tables made before the clock starts.
 std::vector<std::uint16_t> sequence(const std::string& pattern, int count, unsigned seed) {
   std::mt19937 random(seed);
@@ -128,6 +137,7 @@ int work(const std::vector<std::string>& arguments) {
                                  : mode == "consumer"   ? &bench_long
                                  : mode == "keys"       ? &bench_long
                                  : mode == "text"       ? &bench_long
+                                 : mode == "stack"      ? &bench_long
                                  : mode == "events"     ? &bench_long
                                  : mode == "syscall"    ? &bench_syscall
                                                         : &bench_slot;
@@ -181,6 +191,11 @@ int work(const std::vector<std::string>& arguments) {
         while (!stop.load(std::memory_order_relaxed)) {
           for (int i = 0; i < 16; ++i) function(reinterpret_cast<long>(text));
           own += 16;
+        }
+      } else if (mode == "stack") {
+        while (!stop.load(std::memory_order_relaxed)) {
+          call_deep(function, 8);
+          own += kDeepCalls;
         }
       } else if (mode == "events") {  // fewer than the memory for them holds
         constexpr std::uint64_t kMostEvents = 1'200'000;

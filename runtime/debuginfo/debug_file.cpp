@@ -33,19 +33,8 @@ void for_each_unit(Dwarf* dwarf, const Visit& visit) {
   }
 }
 
-// The unit that has an address. False: none has.
-bool unit_at(Dwarf* dwarf, std::uint64_t address, Dwarf_Die& unit) {
-  bool found = false;
-  for_each_unit(dwarf, [&](Dwarf_Die& skeleton, Dwarf_Die& whole) {
-    found = dwarf_haspc(&skeleton, address) == 1;
-    if (found) unit = whole;
-    return !found;
-  });
-  return found;
-}
-
 // The function, out of line, that has an address.
-bool function_at(Dwarf_Die& unit, std::uint64_t address, Dwarf_Die& function) {
+bool scope_at(Dwarf_Die& unit, std::uint64_t address, Dwarf_Die& function) {
   Dwarf_Die* scopes = nullptr;
   const int count = dwarf_getscopes(&unit, address, &scopes);
   bool found = false;
@@ -90,6 +79,50 @@ Dwarf* open_dwarf(const std::string& path, int& file) {
 
 }  // namespace
 
+struct DebugFile::Units {
+  struct Range {
+    std::uint64_t begin, end;
+    Dwarf_Die unit;
+  };
+
+  explicit Units(Dwarf* dwarf) {
+    for_each_unit(dwarf, [&](Dwarf_Die& skeleton, Dwarf_Die& whole) {
+      Dwarf_Addr base = 0, begin = 0, end = 0;
+      for (std::ptrdiff_t next = 0; (next = dwarf_ranges(&skeleton, next, &base, &begin, &end)) > 0;)
+        ranges.push_back({begin, end, whole});
+      return true;
+    });
+    std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  }
+
+  // Null: none has the address.
+  Dwarf_Die* at(std::uint64_t address) {
+    auto range = std::upper_bound(ranges.begin(), ranges.end(), address,
+                                  [](std::uint64_t wanted, const Range& its) { return wanted < its.begin; });
+    return range != ranges.begin() && address < (--range)->end ? &range->unit : nullptr;
+  }
+
+  // The function, out of line, that has an address of a unit. False: none is known.
+  bool function_at(Dwarf_Die& unit, std::uint64_t address, Dwarf_Die& function) {
+    const auto [its, is_new] = functions.try_emplace(unit.addr);
+    Dwarf_Die child;
+    Dwarf_Addr entry = 0;
+    if (is_new && dwarf_child(&unit, &child) == 0) do {
+        if (dwarf_tag(&child) == DW_TAG_subprogram && dwarf_entrypc(&child, &entry) == 0)
+          its->second.emplace(entry, child);
+      } while (dwarf_siblingof(&child, &child) == 0);
+    const auto known = its->second.find(address);
+    if (known == its->second.end()) return scope_at(unit, address, function);
+    function = known->second;
+    return true;
+  }
+
+  std::vector<Range> ranges;
+  std::map<const void*, std::map<std::uint64_t, Dwarf_Die>> functions;  // by unit, by entry
+};
+
+DebugFile::DebugFile() = default;
+
 std::unique_ptr<DebugFile> DebugFile::open(const std::string& path, const std::vector<std::string>& directories) {
   const symbols::ElfFile file = symbols::ElfFile::open(path);
   const std::string build_id = file.build_id();
@@ -133,14 +166,16 @@ DebugFile::~DebugFile() {
 }
 
 std::optional<std::vector<Parameter>> DebugFile::parameters(std::uint64_t address, TypeWriter* types) {
-  Dwarf_Die unit, function, child;
-  if (!unit_at(dwarf_, address, unit) || !function_at(unit, address, function)) return std::nullopt;
+  if (units_ == nullptr) units_ = std::make_unique<Units>(dwarf_);
+  Dwarf_Die* const unit = units_->at(address);
+  Dwarf_Die function, child;
+  if (unit == nullptr || !units_->function_at(*unit, address, function)) return std::nullopt;
   std::vector<Parameter> all;
   std::vector<Dwarf_Die> dies;
   if (dwarf_child(&function, &child) == 0) do {
       if (dwarf_tag(&child) == DW_TAG_formal_parameter) dies.push_back(child);
     } while (dwarf_siblingof(&child, &child) == 0);
-  PlaceFinder places(unit, function, address, static_cast<Elf*>(elf_));
+  PlaceFinder places(function, address, static_cast<Elf*>(elf_));
   for (Dwarf_Die& die : dies) {
     Parameter parameter;
     parameter.name = name_of(die);

@@ -53,11 +53,13 @@ class DebugFile {
   bool add_type(std::string_view name, TypeWriter& types);
 
  private:
-  DebugFile() = default;
+  struct Units;  // by their addresses
+  DebugFile();
   int file_ = -1, elf_file_ = -1;
   Dwarf* dwarf_ = nullptr;  // of the debug file
   void* elf_ = nullptr;     // of the file itself, which has the call frame information
   std::string build_id_;
+  std::unique_ptr<Units> units_;  // made when it is first asked for
 };
 
 }  // namespace ubp::debuginfo

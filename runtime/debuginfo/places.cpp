@@ -90,8 +90,8 @@ ValuePlace place_in(ValuePlace::Kind kind, std::int8_t base, std::int64_t offset
 
 }  // namespace
 
-PlaceFinder::PlaceFinder(Dwarf_Die& unit, Dwarf_Die& function, std::uint64_t address, Elf* elf)
-    : unit_(unit), function_(function), address_(address), elf_(elf) {
+PlaceFinder::PlaceFinder(Dwarf_Die& function, std::uint64_t address, Elf* elf)
+    : function_(function), address_(address), elf_(elf) {
   Dwarf_Addr entry = 0;
   is_entry_ = dwarf_entrypc(&function, &entry) == 0 && entry == address;
   Dwarf_Die result;
@@ -178,7 +178,7 @@ std::optional<ArgumentPlace> PlaceFinder::by_location(Dwarf_Die& parameter, bool
 }
 
 // Where DW_OP_fbreg counts from.
-bool PlaceFinder::find_frame(int& base, std::int64_t& offset) {
+bool PlaceFinder::find_frame(std::int8_t& base, std::int64_t& offset) {
   Dwarf_Attribute attribute;
   Dwarf_Op* operations = nullptr;
   std::size_t count = 0;
@@ -246,11 +246,10 @@ std::optional<ArgumentPlace> PlaceFinder::of_operations(const Dwarf_Op* operatio
     return whole;
   }
   if (count == 1 && first.atom == DW_OP_fbreg) {
-    int base = 0;
+    std::int8_t base = 0;
     std::int64_t offset = 0;
     if (!find_frame(base, offset)) return other;
-    return ArgumentPlace{place_in(ValuePlace::Kind::kMemory, static_cast<std::int8_t>(base),
-                                  offset + static_cast<std::int64_t>(first.number))};
+    return ArgumentPlace{place_in(ValuePlace::Kind::kMemory, base, offset + static_cast<std::int64_t>(first.number))};
   }
   if (count == 1 && first.atom >= DW_OP_breg0 && first.atom <= DW_OP_breg15)
     return ArgumentPlace{place_in(ValuePlace::Kind::kMemory, kRegisters[first.atom - DW_OP_breg0],

@@ -16,7 +16,7 @@ namespace ubp::debuginfo {
 class PlaceFinder {
  public:
   // elf: of the file that has the call frame information.
-  PlaceFinder(Dwarf_Die& unit, Dwarf_Die& function, std::uint64_t address, Elf* elf);
+  PlaceFinder(Dwarf_Die& function, std::uint64_t address, Elf* elf);
 
   // The parameters one behind the other, all of them: the convention counts.
   program::ArgumentPlace find(Dwarf_Die& parameter);
@@ -27,9 +27,9 @@ class PlaceFinder {
   // None: nothing is known of this address. may_be_rule: since its one place holds behind the function's beginning.
   std::optional<program::ArgumentPlace> by_location(Dwarf_Die& parameter, bool& may_be_rule);
   std::optional<program::ArgumentPlace> of_operations(const Dwarf_Op* operations, std::size_t count);
-  bool find_frame(int& base, std::int64_t& offset);
+  bool find_frame(std::int8_t& base, std::int64_t& offset);
 
-  Dwarf_Die unit_, function_;
+  Dwarf_Die function_;
   std::uint64_t address_;
   Elf* elf_;
   bool is_entry_ = false;

@@ -34,8 +34,7 @@ class Reader {
  public:
   Reader(const language::Program& tree, const std::vector<Item>& items, const DebugOptions& options,
          std::vector<program::Diagnostic>& diagnostics)
-      : tree_(tree),
-        items_(items),
+      : items_(items),
         options_(options),
         diagnostics_(diagnostics),
         wishes_(program::find_wishes(tree, items)),
@@ -51,7 +50,6 @@ class Reader {
   void read_lines();
   void read_arguments(std::uint32_t probe);
 
-  const language::Program& tree_;
   const std::vector<Item>& items_;
   const DebugOptions& options_;
   std::vector<program::Diagnostic>& diagnostics_;

@@ -44,21 +44,25 @@ std::map<std::uint64_t, std::unique_ptr<OwnProgram>>& programs() {
   return all;
 }
 
-// What is one registration: the bare items, or an attach point of a block, and whatever excludes some of them. So a
-// block of two attach points at one address runs twice.
+// What is one registration: the bare items, or the bare returns, or an attach point of a block, and whatever excludes
+// some of them. So a block of two attach points at one address runs twice.
 struct Group {
   std::uint32_t probe;
+  bool is_return = false;
   std::vector<Item> items{};
 };
 
 std::vector<Group> groups_of(const std::vector<Item>& all, bool has_bare) {
-  const auto is_bare = [](const Item& item) { return item.probe == language::kBare; };  // exclusions are, too
+  const auto is_return = [](const Item& item) { return item.kind == language::Kind::kReturn && !item.exclude; };
+  const auto is_bare = [&](const Item& item) { return item.probe == language::kBare; };  // exclusions are, too
   std::vector<Group> groups;  // in the order of their first items
   const auto add_bare = [&] {
     groups.push_back({language::kBare});
-    std::copy_if(all.begin(), all.end(), std::back_inserter(groups.back().items), is_bare);
+    std::copy_if(all.begin(), all.end(), std::back_inserter(groups.back().items),
+                 [&](const Item& item) { return is_bare(item) && !is_return(item); });
     has_bare = true;
   };
+  bool has_returns = false;
   if (has_bare) add_bare();
   for (const Item& item : all) {
     if (item.exclude) {
@@ -66,7 +70,12 @@ std::vector<Group> groups_of(const std::vector<Item>& all, bool has_bare) {
         if (group.probe != language::kBare) group.items.push_back(item);
       }
     } else if (!is_bare(item)) {
-      groups.push_back({item.probe, {item}});
+      groups.push_back({item.probe, is_return(item), {item}});
+    } else if (is_return(item)) {
+      if (std::exchange(has_returns, true)) continue;
+      groups.push_back({language::kBare, true});
+      std::copy_if(all.begin(), all.end(), std::back_inserter(groups.back().items),
+                   [&](const Item& other) { return is_bare(other) && (is_return(other) || other.exclude); });
     } else if (!has_bare) {
       add_bare();
     }
@@ -130,16 +139,23 @@ class Places {
   Rows rows_;
 };
 
-Request request_of(Program* program, std::uint32_t probe, const std::vector<Item>& items, const Request& bare) {
-  if (probe == language::kBare) return bare;
+Request request_of(Program* program, const Group& group, const Request& bare) {
+  const std::uint32_t probe = group.probe;
+  const std::vector<Item>& items = group.items;
+  if (probe == language::kBare) {
+    Request request = bare;
+    request.wants_returns = group.is_return;
+    return request;
+  }
   Request request;
+  request.wants_returns = group.is_return;
   request.forgives_missing = bare.forgives_missing;
   request.is_environment = bare.is_environment;
   request.action = {ActionKind::kCall, program->function(probe), program, {}};
   request.action.needs.reads = program->reads_registers(probe);
   request.action.needs.overrides = program->overrides(probe);
   // The code of detours is kept for the next ones, and has to outlive no program but the environment's.
-  if (bare.is_environment) request.action.needs.shortcut = program->shortcut(probe);
+  if (bare.is_environment && !group.is_return) request.action.needs.shortcut = program->shortcut(probe);
   request.mark_arguments = program->analysis().mark_arguments[probe];
   const auto places = std::make_shared<const Places>(*program, probe);
   if (places->is_wanted()) {
@@ -228,9 +244,9 @@ std::optional<std::vector<std::uint64_t>> prepare(const std::vector<Item>& items
   std::vector<std::uint32_t> left, excluded;  // blocks that have something to run at; that an attach point lost
   bool is_good = true;
   for (Group& group : groups) {
-    const Request request = request_of(program, group.probe, group.items, bare);
+    const Request request = request_of(program, group, bare);
     const auto id = registry.prepare(std::move(group.items), module, request, progress, problem);
-    is_good &= id || (problem.is_excluded && group.probe != language::kBare);
+    is_good &= id || (problem.is_excluded && (group.probe != language::kBare || group.is_return));
     if (!is_good) break;
     if (id) ids.push_back(*id);
     (id ? left : excluded).push_back(group.probe);

@@ -40,6 +40,19 @@ void Probepoints::prepare_detours(plan::Plan& plan, const Runs& runs, const plan
       detours_.keep_int3(index);
     }
   }
+  // Functions' exits are as hot as their entries.
+  const auto before = [](const plan::Probe& probe, std::uint32_t point) { return probe.point < point; };
+  for (const plan::Exit& exit : plan.exits()) {
+    const auto same = std::lower_bound(plan.probes().begin(), plan.probes().end(), exit.number, before);
+    const std::uint32_t index = index_of(runs, exit.number);
+    if (is_own(index) || (same != plan.probes().end() && same->point == exit.number)) continue;
+    const auto its = detours_.wants(0) ? wanted_at(index, modules) : std::nullopt;
+    if (its) {
+      wanted.push_back(*its);
+    } else {
+      detours_.keep_int3(index);
+    }
+  }
   std::vector<std::uint32_t> stale;
   for (std::uint32_t index = first_new; detours_.has_any() && index < g_process.table.count; ++index) {
     detours_.take_stale(g_process.table.points[index].address, stale);

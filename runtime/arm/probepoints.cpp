@@ -238,23 +238,23 @@ std::optional<std::string> Probepoints::commit(const Edit& edit, bool may_be_alo
     if (auto denied = arm_own()) return denied;
   }
   const patch::OwnMemory memory;  // opened once for what is looked at and what is written
-  if (const std::vector<std::uint32_t> lost = find_lost(edit.uses_, memory); !lost.empty()) {
+  if (const std::vector<std::uint32_t> lost = find_lost(edit.uses, memory); !lost.empty()) {
     const std::uint64_t address = g_process.table.points[lost.front()].address;
     lose(lost);
     return fmt::format("the program has unmapped or replaced the code at {:#x} since it was probed", address);
   }
-  for (std::size_t counted = 0; counted < edit.uses_.size(); ++counted) {
-    std::uint16_t& users = users_[edit.uses_[counted]];
+  for (std::size_t counted = 0; counted < edit.uses.size(); ++counted) {
+    std::uint16_t& users = users_[edit.uses[counted]];
     if ((users & kMostUsers) == kMostUsers) {  // one transaction may hold as many as there can be
-      count_users(std::span(edit.uses_).first(counted), -1);
+      count_users(std::span(edit.uses).first(counted), -1);
       return fmt::format("more than {} probes at one address", kMostUsers);
     }
     ++users;
   }
-  count_users(edit.leaves_, -1);
-  std::vector<std::uint32_t> indexes = edit.leaves_;
+  count_users(edit.leaves, -1);
+  std::vector<std::uint32_t> indexes = edit.leaves;
   drop_lost(indexes, memory);
-  indexes.insert(indexes.end(), edit.uses_.begin(), edit.uses_.end());
+  indexes.insert(indexes.end(), edit.uses.begin(), edit.uses.end());
   const std::uint32_t before = armed_points_;
   sort_by_address(indexes);
   // Out come the jumps that are no longer wanted, and those over what changes; in again what can be.
@@ -289,8 +289,8 @@ std::optional<std::string> Probepoints::commit(const Edit& edit, bool may_be_alo
     if (!denied) return std::nullopt;
   }
   armed_points_ = before;
-  count_users(edit.uses_, -1);
-  count_users(edit.leaves_, 1);
+  count_users(edit.uses, -1);
+  count_users(edit.leaves, 1);
   return denied;
 }
 

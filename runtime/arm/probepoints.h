@@ -28,18 +28,8 @@
 namespace ubp::runtime {
 
 // Changes of users, made real together by Probepoints::commit() or undone together.
-class Edit {
- public:
-  void use(const Runs& runs) {
-    for_each_index(runs, [&](std::uint32_t index) { uses_.push_back(index); });
-  }
-  void leave(const Runs& runs) {
-    for_each_index(runs, [&](std::uint32_t index) { leaves_.push_back(index); });
-  }
-
- private:
-  friend class Probepoints;
-  std::vector<std::uint32_t> uses_, leaves_;
+struct Edit {
+  std::vector<std::uint32_t> uses, leaves;
 };
 
 struct ProbepointsConfig {

@@ -13,6 +13,8 @@
 #include <utility>
 
 #include "runtime/base/cancellation.h"
+#include "runtime/base/reserve.h"
+#include "runtime/consumers/returns.h"
 #include "runtime/trap/task.h"
 #include "runtime/trap/trap_state.h"
 #include "xol/assert.h"
@@ -115,13 +117,21 @@ void Consumers::start(std::uint32_t capacity, Callbacks callbacks) {
 void Consumers::add(const Runs& runs, const Consumer& consumer) {
   Consumer added = consumer;
   watch(added);
-  for_each_index(runs, [&](std::uint32_t index) {
-    UBP_ASSERT(index < capacity_);
-    const Consumer* const old = g_consumers[index];  // written under the caller's lock only
-    if (old != nullptr) retired_.push_back(old);
-    replace(index, copy_of(old, &added, nullptr, index));
-    if (old == nullptr) callbacks_.mark(index, true);
-  });
+  for_each_index(runs, [&](std::uint32_t index) { add_at(index, added); });
+}
+
+void Consumers::add(const Consumer& consumer) {
+  Consumer added = consumer;
+  watch(added);
+  add_at(consumer.point, added);
+}
+
+void Consumers::add_at(std::uint32_t index, const Consumer& added) {
+  UBP_ASSERT(index < capacity_);
+  const Consumer* const old = g_consumers[index];  // written under the caller's lock only
+  if (old != nullptr) retired_.push_back(old);
+  replace(index, copy_of(old, &added, nullptr, index));
+  if (old == nullptr) callbacks_.mark(index, true);
 }
 
 void Consumers::remove(const Runs& runs, const ubp_probe* probe) {
@@ -134,6 +144,15 @@ void Consumers::remove(const Runs& runs, const ubp_probe* probe) {
     replace(index, first);
     if (first == nullptr) callbacks_.mark(index, false);
   });
+}
+
+bool make_call_stacks() {
+  trap::Tasks& tasks = g_process.tasks;
+  if (tasks.call_stacks != 0) return true;
+  // Below what records may want.
+  const std::uint64_t below = reinterpret_cast<std::uint64_t>(tasks.states) - 2 * tasks.blocks * kCallStackBytes;
+  tasks.call_stacks = reserve_below(below, tasks.blocks * kCallStackBytes);
+  return tasks.call_stacks != 0;
 }
 
 void Consumers::wait() {

@@ -32,11 +32,15 @@ class Consumers {
   // Takes a consumer in, or out, at every probepoint of the runs. Before the first int3 that leads to it is armed;
   // after the last, and then wait() before anything it used goes.
   void add(const Runs& runs, const Consumer& consumer);
+  // The same of one, at its `point`.
+  void add(const Consumer& consumer);
   void remove(const Runs& runs, const ubp_probe* probe);
   // Returns when no task runs a list that was taken out before, and deletes those lists.
   void wait();
 
  private:
+  void add_at(std::uint32_t index, const Consumer& added);
+
   std::uint32_t capacity_ = 0;
   Callbacks callbacks_;
   std::vector<const Consumer*> retired_;

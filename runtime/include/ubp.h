@@ -219,6 +219,8 @@ const char* ubp_status_string(ubp_status status);
  * "libc:malloc; app:parse*", "libc:malloc /arg0 > 1000/ { @big = count(); }".
  * spec: NUL-terminated. options: NULL: count, enabled. probe: receives the handle; NULL: the probe stays to the end.
  * refusal: NULL, or what the first mistake was; of a program its line and column, and a hint.
+ * Of returns ("ur:libc:read") a hit is a return: UBP_RAX is what the function returns, ubp_context_ip() its entry; they
+ * cannot be recorded (UBP_PROBE_RECORD: UBP_E_INVALID).
  * When it returns, every call that begins later hits. A glob of which some matches are refused succeeds; see
  * ubp_probe_stats.refused.
  *

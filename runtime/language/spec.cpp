@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "runtime/language/definition_parser.h"
@@ -29,7 +30,7 @@ struct KindWord {
 };
 
 constexpr KindWord kKindWords[] = {
-    {"u", Kind::kEntry},    {"uprobe", Kind::kEntry}, {"ur", std::nullopt},         {"uretprobe", std::nullopt},
+    {"u", Kind::kEntry},    {"uprobe", Kind::kEntry}, {"ur", Kind::kReturn},        {"uretprobe", Kind::kReturn},
     {"call", std::nullopt}, {"insn", Kind::kInsn},    {"stmt", std::nullopt},       {"inline", std::nullopt},
     {"usdt", Kind::kMark},  {"U", Kind::kMark},       {"watchpoint", std::nullopt},
 };
@@ -49,6 +50,7 @@ Error bad_byte_error(std::string_view text, const BadByte& bad) {
 std::string_view kind_name(Kind kind) {
   switch (kind) {
     case Kind::kEntry: return "uprobe";
+    case Kind::kReturn: return "uretprobe";
     case Kind::kInsn: return "insn";
     case Kind::kMark: return "usdt";
   }
@@ -172,7 +174,12 @@ bool Parser::parse_more(std::vector<Item>& items) {
     has_marks |= items[i].kind == Kind::kMark;
   }
   if (!parse_program(Probe::Event::kItems, begin)) return false;
-  program_->probes.back().has_marks = has_marks;
+  const auto is_return = [](const Item& item) { return item.kind == Kind::kReturn; };
+  const auto attached = std::span(items).subspan(first);
+  Probe& probe = program_->probes.back();
+  probe.has_marks = has_marks;
+  probe.has_returns = std::any_of(attached.begin(), attached.end(), is_return);
+  probe.has_entries = !std::all_of(attached.begin(), attached.end(), is_return);
   return true;
 }
 

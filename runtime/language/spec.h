@@ -16,9 +16,10 @@
 namespace ubp::language {
 
 enum class Kind : std::uint8_t {
-  kEntry,  // "u", "uprobe", the default: one instruction
-  kInsn,   // "insn": every instruction of a function or an address range
-  kMark,   // "U", "usdt": where the program's author has put a static mark
+  kEntry,   // "u", "uprobe", the default: one instruction
+  kReturn,  // "ur", "uretprobe": the returns of a function
+  kInsn,    // "insn": every instruction of a function or an address range
+  kMark,    // "U", "usdt": where the program's author has put a static mark
 };
 std::string_view kind_name(Kind kind);  // "uprobe", as reports print it
 

@@ -170,6 +170,8 @@ bool Parser::parse_symbol(Item& item) {
   if (peek() == '+' && item.kind == Kind::kInsn) {
     return fail(offset_, "insn: probes every instruction of a function; without it, symbol+offset probes one");
   }
+  if (peek() == '+' && item.kind == Kind::kReturn)
+    return fail(offset_, "uretprobes can not be attached to a function offset");
   if (peek() == '+' && !parse_offset(target.offset)) return false;
   if (target.quoted && (is_word(peek()) || peek() == ':' || peek() == '"')) {
     return fail(offset_, fmt::format("unexpected {} after a closing quote", quote(character_at(offset_))));

@@ -110,9 +110,11 @@ struct Probe {
   std::string name{};        // of all but kItems
   std::uint64_t period = 0;  // kInterval: ns
   bool has_marks = false;    // some of its attach points are static marks
-  Span span;                 // of its attach points
-  NodePointer filter;        // null: none
-  NodePointer block;         // null: a bare target with a filter, which counts
+  // kItems: an attach point is returns; one is something else.
+  bool has_returns = false, has_entries = false;
+  Span span;           // of its attach points
+  NodePointer filter;  // null: none
+  NodePointer block;   // null: a bare target with a filter, which counts
 };
 
 // A member of a C struct. type: its name, as Node::text of a kType has it; name: empty, where it has none.

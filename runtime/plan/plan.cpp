@@ -46,6 +46,7 @@ void Plan::add_module(std::uint32_t module, std::vector<Mistake>& mistakes) {
   only_module_ = module;
   first_point_ += static_cast<std::uint32_t>(points_.size());
   points_.clear();
+  exits_.clear();
   for (std::uint32_t item = 0; item < items_.size(); ++item) {
     if (!items_[item].pending && !items_[item].exclude) continue;
     if (auto mistake = add_item(item)) mistakes.push_back(std::move(*mistake));
@@ -307,7 +308,8 @@ std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
   std::optional<Mistake> mistake;
   // An address the user named must be an instruction. One that cannot be probed, or that a glob or insn: came upon, is
   // refused, and the others are armed.
-  const bool named = item.kind != language::Kind::kInsn && !is_glob_target(item);
+  const bool is_one = item.kind == language::Kind::kEntry || item.kind == language::Kind::kReturn;
+  const bool named = is_one && !is_glob_target(item);
   for (Refused& refused : found.refused) refused.named = named;
   if (named && !found.refused.empty() && found.refused.front().misplaced) {
     const Refused& first = found.refused.front();
@@ -336,17 +338,25 @@ void Plan::number_points() {
     return a.point.address == b.point.address && a.probe.item == b.probe.item;
   };
   candidates_.erase(std::unique(candidates_.begin(), candidates_.end(), same), candidates_.end());
+  find_exits();
   probes_.reserve(probes_.size() + candidates_.size());
-  std::size_t distinct = 0;
+  std::size_t distinct = exits_.size();
   for (std::size_t i = 0; i < candidates_.size(); ++i) {
     distinct += i == 0 || candidates_[i].point.address != candidates_[i - 1].point.address;
   }
   points_.reserve(distinct);
+  const auto number_of = [&](const xol::Displaced& point) {
+    if (points_.empty() || points_.back().address != point.address) points_.push_back(point);
+    return first_point_ + static_cast<std::uint32_t>(points_.size() - 1);
+  };
+  auto exit = exits_.begin();
   for (Candidate& candidate : candidates_) {
-    if (points_.empty() || points_.back().address != candidate.point.address) points_.push_back(candidate.point);
-    candidate.probe.point = first_point_ + static_cast<std::uint32_t>(points_.size() - 1);
+    for (; exit != exits_.end() && exit->point.address < candidate.point.address; ++exit)
+      exit->number = number_of(exit->point);
+    candidate.probe.point = number_of(candidate.point);
     probes_.push_back(candidate.probe);
   }
+  for (; exit != exits_.end(); ++exit) exit->number = number_of(exit->point);
   std::vector<Candidate>().swap(candidates_);
 }
 

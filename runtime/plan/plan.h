@@ -13,6 +13,7 @@
 
 #include "decoder/walk.h"
 #include "runtime/language/spec.h"
+#include "runtime/plan/exits.h"
 #include "runtime/plan/modules.h"
 #include "runtime/plan/refusal.h"
 #include "runtime/symbols/symbols.h"
@@ -94,6 +95,9 @@ class Plan {
   // Sorted by address, no two alike.
   std::vector<xol::Displaced>& points() { return points_; }
   std::uint32_t first_point() const { return first_point_; }
+  // Of the functions whose returns are wanted: their exits, whose points are among the others; and see Exits.
+  std::vector<Exit>& exits() { return exits_; }
+  const std::vector<CodeRange>& followed() const { return followed_; }
   std::vector<Refused>& refused() { return refused_; }
   // Nanoseconds of resolve() spent in decoding functions.
   std::int64_t decode_ns() const { return decode_ns_; }
@@ -133,6 +137,9 @@ class Plan {
   Mistake unknown_module(const language::Item& item) const;
   std::string meant_module(const language::Item& item) const;
   void exclude(const Found& found);
+  bool wants_returns(const Probe& probe) const { return items_[probe.item].kind == language::Kind::kReturn; }
+  void find_exits();
+  void refuse_exits(const std::map<std::uint32_t, std::string>& reasons, const std::vector<std::uint32_t>& number);
   void number_points();
 
   const Modules& modules_;
@@ -141,6 +148,8 @@ class Plan {
   std::vector<Probe> probes_;
   std::vector<xol::Displaced> points_;
   std::vector<Refused> refused_;
+  std::vector<Exit> exits_;
+  std::vector<CodeRange> followed_;
   std::vector<bool> matched_;  // by item: it has found something
   std::vector<Mistake> waiting_;
   std::optional<std::uint32_t> only_module_;  // where resolving looks
@@ -176,6 +185,7 @@ void Plan::refuse_points(const Refuse& refuse) {
     points_[kept++] = points_[point];
   }
   points_.resize(kept);
+  refuse_exits(reasons, number);
   std::erase_if(probes_, [&](Probe& probe) {
     if (probe.point < first_point_) return false;
     const auto reason = reasons.find(probe.point - first_point_);

@@ -68,6 +68,10 @@ void Plan::add_decoded(std::uint32_t module, const Function& function, const dec
     refuse(module, &function, address, reason_text(Reason::kNotCalled, decoder::Refusal::kNone, ""), found);
     return;
   }
+  if (items_[found.item].kind == language::Kind::kReturn && decoded.offset != 0) {
+    refuse(module, &function, address, reason_text(Reason::kNoEntry, decoder::Refusal::kNone, ""), found);
+    return;
+  }
   if (modules_.is_own_text(address + modules_.all()[module].bias)) {
     refuse(module, &function, address, reason_text(Reason::kRuntime, decoder::Refusal::kNone, ""), found);
     return;
@@ -166,6 +170,48 @@ void Plan::add_functions(std::uint32_t module, std::span<const Function* const> 
     for (const decoder::Decoded& decoded : gap.decoded) add_in_range(*gap.function, decoded, code);
   }
   decode_ns_ += std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Of what is left when all exclusions are made: functions whose returns cannot all be seen are refused.
+void Plan::find_exits() {
+  const auto wants = [&](const Candidate& candidate) { return wants_returns(candidate.probe); };
+  if (std::none_of(candidates_.begin(), candidates_.end(), wants)) return;
+  const auto start = std::chrono::steady_clock::now();
+  Exits exits(modules_);
+  std::erase_if(candidates_, [&](const Candidate& candidate) {
+    const Probe& probe = candidate.probe;
+    if (!wants(candidate)) return false;
+    const auto module = static_cast<std::uint32_t>(probe.module), item = static_cast<std::uint32_t>(probe.item);
+    auto problem = exits.want(module, modules_.table_of(module).functions()[probe.function]);
+    if (!problem) return false;
+    const auto* const symbol = std::get_if<language::SymbolTarget>(&items_[item].target);
+    refused_.push_back({item, module, address_of(modules_, probe), symbol_of(modules_, probe), std::move(*problem),
+                        false, symbol == nullptr || !language::is_glob(symbol->pattern)});
+    return true;
+  });
+  exits_ = exits.find();
+  followed_ = exits.followed();
+  decode_ns_ += std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Exits at points that are refused go, and with them the probes of the functions that they are in. Who jumps there from
+// elsewhere is missed.
+void Plan::refuse_exits(const std::map<std::uint32_t, std::string>& reasons, const std::vector<std::uint32_t>& number) {
+  std::erase_if(exits_, [&](Exit& exit) {
+    const auto reason = reasons.find(exit.number - first_point_);
+    if (reason == reasons.end()) {
+      exit.number = first_point_ + number[exit.number - first_point_];
+      return false;
+    }
+    std::erase_if(probes_, [&](const Probe& probe) {
+      const std::uint64_t entry = address_of(modules_, probe) + modules_.all()[probe.module].bias;
+      if (!wants_returns(probe) || entry != exit.low || probe.point < first_point_) return false;
+      refused_.push_back({static_cast<std::uint32_t>(probe.item), static_cast<std::uint32_t>(probe.module),
+                          address_of(modules_, probe), symbol_of(modules_, probe), reason->second});
+      return true;
+    });
+    return true;
+  });
 }
 
 }  // namespace ubp::plan

@@ -49,6 +49,14 @@ std::string reason_text(Reason reason, decoder::Refusal instruction, std::string
       code = "no-argument";
       sentence = "the program asks for an argument that is not here, or that programs cannot read";
       break;
+    case Reason::kNoEntry:
+      code = "no-entry";
+      sentence = "returns are those of functions, and none is known to be called here";
+      break;
+    case Reason::kExits:
+      code = "exits";
+      sentence = "not all places are known where this function returns";
+      break;
     case Reason::kNotCalled:
       code = "not-called";
       sentence = "a call can be overridden only where a function's symbol says that it is called";

@@ -288,6 +288,10 @@ Type Analyser::builtin(const Node& node) {
     return {};
   }
   if (found->needs_hit) need_hit(node, fmt::format("The {} builtin", node.text));
+  if (found->is_argument && program_.probes[probe_].has_returns)
+    error(node.span, fmt::format("The {} builtin can not be used with 'uretprobe' probes", node.text));
+  if (found->name == "retval" && program_.probes[probe_].has_entries)
+    error(node.span, "The retval builtin can only be used with 'uretprobe' probes");
   out_.uses_names |= found->name == "probe" || found->name == "func" || found->name == "probetype";
   return found->type;
 }

@@ -103,6 +103,8 @@ Type Analyser::call(const Node& node) {
       expression(*node.children[0]);
       need_number(*node.children[0], "what a call returns");
       need_hit(node, "override()");
+      if (program_.probes[probe_].has_returns)
+        error(node.span, "override() can not be used with 'uretprobe' probes: the call is over");
       if (out_.overrides[probe_].begin.line == 0) out_.overrides[probe_] = node.span;
       return void_type();
     case Function::kReg:

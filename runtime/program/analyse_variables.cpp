@@ -97,6 +97,10 @@ bool is_argument(const language::Node& node) {
 Type Analyser::arguments(const Node& node) {
   Type all = out_.types->named(arguments_name(probe_));
   need_hit(node, "args");
+  if (program_.probes[probe_].has_returns) {  // its parameters are gone
+    error(node.span, "The args builtin can not be used with 'uretprobe' probes");
+    return {};
+  }
   if (all.is(TypeKind::kNone)) {
     if (is_last_)
       error(node.span, "args is known by debug information, and there is none of what is probed",
@@ -115,7 +119,7 @@ Type Analyser::arguments(const Node& node) {
 // args.NAME: alone, whatever is known of the others.
 Type Analyser::argument_named(const Node& node) {
   const Type all = out_.types->named(arguments_name(probe_));
-  if (all.is(TypeKind::kNone)) return arguments(*node.children[0]);
+  if (all.is(TypeKind::kNone) || program_.probes[probe_].has_returns) return arguments(*node.children[0]);
   const std::vector<Member>& members = all.layout->members;
   const auto its =
       std::find_if(members.begin(), members.end(), [&](const Member& one) { return one.name == node.text; });

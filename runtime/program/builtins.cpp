@@ -151,13 +151,14 @@ std::optional<Builtin> find_builtin(std::string_view name) {
                           {"leader_comm", task_name},
                           {"probetype", task_name},
                           {"probe", string_of(kNameBytes)},
-                          {"func", string_of(kNameBytes), -1, true}};
+                          {"func", string_of(kNameBytes), -1, true},
+                          {"retval", number, 0, true}};
   for (const Builtin& row : rows) {
     if (row.name == name) return row;
   }
   const auto argument = argument_number(name);
   if (!argument || register_of_argument(*argument) < 0) return std::nullopt;
-  return Builtin{name, number, register_of_argument(*argument), true};
+  return Builtin{name, number, register_of_argument(*argument), true, true};
 }
 
 }  // namespace ubp::program

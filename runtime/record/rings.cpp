@@ -1,9 +1,8 @@
 // Reading rings. See rings.h.
 #include "runtime/record/rings.h"
 
-#include <sys/mman.h>
-
 #include "runtime/base/clock.h"
+#include "runtime/base/reserve.h"
 #include "xol/assert.h"
 
 namespace ubp::record {
@@ -35,16 +34,10 @@ Moment now() {
 
 bool make_rings() {
   if (g_process.tasks.rings != 0) return true;
-  const std::uint64_t bytes = g_process.tasks.blocks * kRingBytes;
-  // Below the tasks' other memory: the kernel would put them where detours want to lie.
-  constexpr std::uint64_t kGap = std::uint64_t{1} << 30;
-  const std::uint64_t below = reinterpret_cast<std::uint64_t>(g_process.tasks.states) & ~std::uint64_t{4095};
-  void* const hint = below > bytes + 2 * kGap ? reinterpret_cast<void*>(below - bytes - kGap) : nullptr;
-  void* const memory = mmap(hint, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return false;
-  madvise(memory, bytes, MADV_DONTDUMP);
+  g_process.tasks.rings = runtime::reserve_below(reinterpret_cast<std::uint64_t>(g_process.tasks.states),
+                                                 g_process.tasks.blocks * kRingBytes);
+  if (g_process.tasks.rings == 0) return false;
   g_start = now();
-  g_process.tasks.rings = reinterpret_cast<std::uint64_t>(memory);
   // Those that are there need ask the kernel for nothing later: no probe records yet.
   for (std::uint32_t block = 0; block < g_process.tasks.used_blocks(); ++block) open_ring(g_process.tasks.state(block));
   return true;

@@ -11,10 +11,7 @@ namespace ubp::runtime {
 using trap::Counter;
 using trap::g_process;
 
-namespace {
-
-// One counter, summed over all tasks.
-std::uint64_t read_counter(Counter name, std::uint32_t index) {
+std::uint64_t Registry::read_counter(Counter name, std::uint32_t index) {
   std::uint64_t sum = 0;
   for (std::uint32_t block = 0; block < g_process.tasks.used_blocks(); ++block) {
     const std::uint64_t* const counters = g_process.tasks.counters_of(block) + g_process.tasks.offset_of(name);
@@ -22,8 +19,6 @@ std::uint64_t read_counter(Counter name, std::uint32_t index) {
   }
   return sum;
 }
-
-}  // namespace
 
 Registry::Count Registry::point_count(std::uint32_t index) const {
   return {read_counter(Counter::kTrapped, index) + read_counter(Counter::kJumped, index), 0,
@@ -108,6 +103,7 @@ Registry::Count Registry::count_at(const Registration& registration, std::uint32
 }
 
 Registry::Count Registry::total(const Registration& registration, const Standing& standing) const {
+  if (registration.returns != nullptr) return returns_of(registration);
   if (registration.counter != 0) {
     Count count = action_count(registration.counter) - registration.counter_base;
     if (registration.records()) {  // detours count no record but by the ring's head

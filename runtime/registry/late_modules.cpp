@@ -80,7 +80,7 @@ void Registry::arm_module(std::uint64_t id, Registration& registration, std::uin
   }
   refuse_unwanted(plan, registration.request);
   const std::size_t wanted = plan.points().size(), room = probepoints_.room();
-  const std::size_t runs = registration.runs.size();
+  const std::size_t runs = registration.runs.size(), watched = registration.watched.size();
   take(id, registration);
   if (wanted > room) {
     say(Level::kWarning,
@@ -92,11 +92,11 @@ void Registry::arm_module(std::uint64_t id, Registration& registration, std::uin
   if (!registration.done.empty()) registration.done.resize(registration.points);
   if (!registration.is_enabled) return;
   const Runs added(registration.runs.begin() + static_cast<std::ptrdiff_t>(runs), registration.runs.end());
-  if (registration.acts()) consumers_.add(added, consumer_of(id, registration));
+  add_consumers(id, registration, watched, added);
   note_base(registration, added, first);
-  Edit edit;
-  edit.use(added);
-  if (const auto denied = probepoints_.commit(edit)) say(Level::kWarning, *denied);
+  std::vector<std::uint32_t> inner, outer;
+  split(registration, added, inner, outer);
+  if (const auto denied = change_text(inner, outer, {}, {})) say(Level::kWarning, *denied);
   say(Level::kInfo,
       fmt::format("{} probepoints in {}, loaded just now", registration.points - first, modules_->all()[module].path));
 }

@@ -152,6 +152,7 @@ std::optional<std::uint64_t> Registry::prepare_beside_modules(std::vector<langua
       problem.message = std::move(*denied);
       return std::nullopt;
     }
+    if (request.wants_returns && !want_returns(registration, problem)) return std::nullopt;
     if (registration.acts() && !give_counter(registration, problem)) return std::nullopt;
     take(next_id_, registration);
   }
@@ -199,14 +200,18 @@ void Registry::take(std::uint64_t id, Registration& registration) {
   append(registration.probes, plan.probes());
   append(registration.refused, plan.refused());
   note_semaphores(registration, known);
+  const std::size_t known_calls = registration.calls.size();
+  if (registration.returns != nullptr) watch_returns(id, registration, known);
   if (registration.request.name_points == nullptr) return;
   std::vector<NamedPoint> named;
   for (std::size_t i = known; i < registration.probes.size(); ++i) {
     const plan::Probe& probe = registration.probes[i];
     const symbols::Module& module = modules_->all()[probe.module];
-    named.push_back({index_of(registration.runs, probe.point), registration.counter,
-                     static_cast<std::uint32_t>(probe.item), module.name, symbol_of(*modules_, probe), module.build_id,
-                     address_of(*modules_, probe), module.bias});
+    const std::uint32_t counter =
+        registration.returns == nullptr ? registration.counter : registration.calls[known_calls + (i - known)].pair + 1;
+    named.push_back({index_of(registration.runs, probe.point), counter, static_cast<std::uint32_t>(probe.item),
+                     module.name, symbol_of(*modules_, probe), module.build_id, address_of(*modules_, probe),
+                     module.bias});
     const symbols::Mark* const mark = mark_of(*modules_, plan.items()[probe.item], probe);
     if (mark == nullptr) continue;
     named.back().mark = fmt::format("{}:{}", mark->provider, mark->name);
@@ -249,7 +254,12 @@ void Registry::take_counter(Registration& registration) {
 }
 
 Consumer Registry::consumer_of(std::uint64_t id, const Registration& registration) const {
-  return {registration.request.action, nullptr, from_jumped(registration.counter), handle_of(id), 0};
+  Consumer consumer{registration.request.action, nullptr, from_jumped(registration.counter), handle_of(id), 0};
+  if (registration.returns != nullptr) {
+    consumer.action.kind = ActionKind::kCall;
+    consumer.action.needs.reads = true;
+  }
+  return consumer;
 }
 
 std::optional<std::string> Registry::apply(std::span<const Operation> operations) {
@@ -267,34 +277,37 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
     aim.is_enabled = !aim.is_gone && operation.kind != Operation::kDisable;
   }
   Stopwatch watch;
-  Edit edit;
+  // Of returns the exits are armed before the entries, and go after them.
+  std::vector<std::uint32_t> first, uses, leaves, last;
   bool is_used = false;
   for (auto& [id, aim] : aims) {
     Registration& registration = *aim.registration;
     if (aim.is_enabled == registration.is_enabled) continue;
+    change_generation(registration);
     if (!aim.is_enabled) {
       lower_semaphores(registration);
-      edit.leave(registration.runs);
+      split(registration, registration.runs, last, leaves);
       // First: otherwise commit() would choose a detour for it.
       if (registration.acts()) consumers_.remove(registration.runs, handle_of(id));
       continue;
     }
     is_used = probepoints_.is_started();  // else every item was forgiven, and there is nothing
-    edit.use(registration.runs);
+    split(registration, registration.runs, first, uses);
     note_base(registration, registration.runs, 0);
-    if (registration.acts()) consumers_.add(registration.runs, consumer_of(id, registration));
+    add_consumers(id, registration, 0, registration.runs);
   }
   if (is_used && probepoints_.has_unseen_threads()) leave_segment();
   auto denied = is_used ? probepoints_.arm_own() : std::nullopt;
-  if (!denied) denied = probepoints_.commit(edit);
+  if (!denied) denied = change_text(first, uses, leaves, last);
   for (auto& [id, aim] : aims) {
     Registration& registration = *aim.registration;
     const bool changes = aim.is_enabled != registration.is_enabled;
     if (!changes || !denied || !registration.acts()) continue;
+    change_generation(registration);
     if (aim.is_enabled) {  // as it was
       consumers_.remove(registration.runs, handle_of(id));
     } else {
-      consumers_.add(registration.runs, consumer_of(id, registration));
+      add_consumers(id, registration, 0, registration.runs);
     }
   }
   consumers_.wait();
@@ -309,10 +322,27 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
     if (denied ? !aim.is_new : !aim.is_gone) continue;
     gone_ += total(registration, records);
     take_counter(registration);
+    give_back_pairs(registration);
     registrations_.erase(id);
   }
   arm_ns_ = watch.lap_ns();
   return denied;
+}
+
+// All of it or nothing; but what was to go last and cannot stays, and tells nobody.
+std::optional<std::string> Registry::change_text(const std::vector<std::uint32_t>& first,
+                                                 const std::vector<std::uint32_t>& uses,
+                                                 const std::vector<std::uint32_t>& leaves,
+                                                 const std::vector<std::uint32_t>& last) {
+  if (!first.empty()) {
+    if (auto denied = probepoints_.commit({first, {}})) return denied;
+  }
+  if (auto denied = probepoints_.commit({uses, leaves})) {
+    if (!first.empty()) probepoints_.commit({{}, first});
+    return denied;
+  }
+  if (!last.empty()) probepoints_.commit({{}, last});
+  return std::nullopt;
 }
 
 std::optional<std::string> Registry::rest() {
@@ -341,6 +371,7 @@ void Registry::set_up_child() {
     registration->base.clear();
     registration->done.clear();
     registration->counter_base = {};
+    for (Calls& calls : registration->calls) calls.base = {};
     registration->drained = 0;
   }
 }

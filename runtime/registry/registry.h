@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -20,6 +21,7 @@
 
 #include "runtime/arm/probepoints.h"
 #include "runtime/consumers/consumers.h"
+#include "runtime/consumers/returns.h"
 #include "runtime/include/ubp.h"
 #include "runtime/record/rings.h"
 #include "runtime/report/summary.h"
@@ -65,6 +67,7 @@ struct CountedItem {
 struct Request {
   Action action;
   bool forgives_missing = false;     // what is not found is left out
+  bool wants_returns = false;        // all of its items are of Kind::kReturn
   bool is_environment = false;       // UBP_PROBES: lives until the process ends
   std::uint64_t mark_arguments = 0;  // that its static marks must have, bit 0 for the first
   // Why a place, by its module's build-id and its ELF address, is not to be probed; null: nobody asks.
@@ -169,6 +172,17 @@ class Registry {
     std::uint64_t address;  // ELF virtual address
     bool is_raised = false;
   };
+  // Of one function: what returned, and of the calls how many began and how many were left otherwise.
+  struct CallCount {
+    Count returns;
+    std::uint64_t entries = 0, left = 0;
+  };
+  struct Calls {
+    plan::Probe probe;
+    std::uint32_t pair;  // its two counters: ReturnFunction::entries, and that of the returns
+    CallCount base;      // what they held when they were given
+  };
+  struct Returns;  // returns.cpp
   struct Registration {
     std::vector<language::Item> items;
     std::vector<plan::Probe> probes;  // their points are numbered within the registration
@@ -182,8 +196,11 @@ class Registry {
     std::uint32_t counter = 0;  // the action's, and what it held when it was given; 0: none
     Count counter_base;
     std::uint64_t since = 0,
-                  drained = 0;  // of one that records: the timestamp when it was made; records that were taken
-    bool acts() const { return request.action.kind != ActionKind::kCount; }
+                  drained = 0;   // of one that records: the timestamp when it was made; records that were taken
+    Returns* returns = nullptr;  // Request::wants_returns; then, by probe, and who is called at which point:
+    std::vector<Calls> calls;
+    std::vector<Consumer> watched;
+    bool acts() const { return request.action.kind != ActionKind::kCount || returns != nullptr; }
     bool records() const { return request.action.kind == ActionKind::kRecord; }
     bool is_enabled = false;
     std::vector<Count> base, done;  // by point: counters when enabled, hits before; empty: zeros
@@ -208,6 +225,7 @@ class Registry {
   void take_counter(Registration& registration);
   void take(std::uint64_t id, Registration& registration);
   Count point_count(std::uint32_t index) const;
+  static std::uint64_t read_counter(trap::Counter name, std::uint32_t index);  // summed over all tasks
   Count action_count(std::uint32_t counter) const;
   std::vector<Count> counts(const Runs& runs) const;  // of every probepoint in them, in order
   void note_base(Registration& registration, const Runs& runs, std::uint32_t point) const;
@@ -225,6 +243,22 @@ class Registry {
   void lower_all_semaphores() const;
   void forget_semaphores(std::uint32_t module) const;
   void refuse_unwanted(plan::Plan& plan, const Request& request) const;
+  // returns.cpp
+  bool want_returns(Registration& registration, Problem& problem);
+  std::uint32_t take_pair();
+  void watch_returns(std::uint64_t id, Registration& registration, std::size_t known);
+  void add_consumers(std::uint64_t id, Registration& registration, std::size_t first_watched, const Runs& runs);
+  static void change_generation(Registration& registration);
+  void split(const Registration& registration, const Runs& runs, std::vector<std::uint32_t>& inner,
+             std::vector<std::uint32_t>& outer) const;
+  CallCount call_count(std::uint32_t pair) const;
+  CallCount calls_at(const Registration& registration, std::size_t probe) const;
+  Count returns_of(const Registration& registration) const;
+  void give_back_pairs(Registration& registration);
+  std::optional<std::string> change_text(const std::vector<std::uint32_t>& first,
+                                         const std::vector<std::uint32_t>& uses,
+                                         const std::vector<std::uint32_t>& leaves,
+                                         const std::vector<std::uint32_t>& last);
   void arm_module(std::uint64_t id, Registration& registration, std::uint32_t module);
 
   ProbepointsConfig config_;
@@ -240,7 +274,7 @@ class Registry {
   std::map<std::uint64_t, std::unique_ptr<Registration>> registrations_;
   std::uint64_t next_id_ = 1;
   std::uint32_t loaded_modules_ = 0;  // in the modules when the first probe was registered
-  std::vector<std::uint32_t> free_counters_;
+  std::vector<std::uint32_t> free_counters_, free_pairs_;
   std::unordered_map<std::uint32_t, std::uint64_t> recorders_;  // ids by their counter
   std::uint32_t next_counter_ = 0, end_of_counters_ = 0;
   bool has_consumers_ = false;  // some probe ever had one

@@ -185,7 +185,7 @@ report::Summary Registry::summary(const std::string& program, const Probepoints:
     totals.refused += registration->refused.size();
     totals.probes_requested += registration->refused.size() + registration->probes.size();
     totals.pending += pending_of(registration->plan);
-    if (registration->counter != 0) {
+    if (registration->counter != 0 && registration->returns == nullptr) {
       const Count count = action_count(registration->counter) - registration->counter_base;
       totals.filtered += count.filtered;
       totals.dropped += count.dropped;
@@ -202,12 +202,18 @@ report::Summary Registry::summary(const std::string& program, const Probepoints:
     }
     std::map<std::tuple<std::string, std::uint32_t, std::uint64_t>, std::size_t>
         late_rows;  // path, item, address -> row
-    for (const plan::Probe& probe : registration->probes) {
+    for (std::size_t i = 0; i < registration->probes.size(); ++i) {
+      const plan::Probe& probe = registration->probes[i];
       const std::uint32_t index = index_of(registration->runs, probe.point);
-      const Count count = count_at(*registration, probe.point, {recorded[index], 0, missed[index], 0});
-      const std::uint64_t hits = count.recorded + count.missed;
+      std::optional<CallCount> calls;
+      if (registration->returns != nullptr) calls = calls_at(*registration, i);
+      const Count count =
+          calls ? calls->returns : count_at(*registration, probe.point, {recorded[index], 0, missed[index], 0});
+      const std::uint64_t hits = count.hits();
       totals.recorded += count.recorded;
+      totals.filtered += count.filtered;
       totals.missed += count.missed;
+      totals.dropped += count.dropped;
       const bool is_late = probe.module >= loaded_modules_;
       if (leaves_out && hits == 0 && !is_late) {
         ++summary.unlisted;
@@ -219,12 +225,15 @@ report::Summary Registry::summary(const std::string& program, const Probepoints:
             late_rows.try_emplace({modules[probe.module].path, probe.item, address}, summary.probes.size());
         if (!is_new) {
           summary.probes[row->second].hits += hits;
+          summary.probes[row->second].entries += calls ? calls->entries : 0;
+          summary.probes[row->second].left += calls ? calls->left : 0;
           continue;
         }
       }
       const language::Item& item = registration->items[probe.item];
       summary.probes.push_back({item.text, language::kind_name(item.kind), modules[probe.module].name,
-                                symbol_of(*modules_, probe), address, hits, standing.tier_name(index),
+                                symbol_of(*modules_, probe), address, hits, calls.has_value(),
+                                calls ? calls->entries : 0, calls ? calls->left : 0, standing.tier_name(index),
                                 aliases_of(*modules_, probe)});
     }
   }

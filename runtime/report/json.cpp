@@ -176,6 +176,10 @@ void append_row(std::string& out, const ProbeRow& row) {
   object.text("symbol", row.symbol);
   object.address("address", row.address);
   object.number("hits", row.hits);
+  if (row.is_return) {
+    object.number("entries", row.entries);
+    object.number("left", row.left);
+  }
   if (!row.tier.empty()) object.text("tier", row.tier);
   if (row.aliases.empty()) return;
   std::string& list = object.start("aliases");

@@ -124,6 +124,10 @@ int add_module(dl_phdr_info* info, std::size_t, void* data) {
   module.bias = info->dlpi_addr;
   for (const ElfW(Phdr)* header = info->dlpi_phdr; header != info->dlpi_phdr + info->dlpi_phnum; ++header) {
     if (header->p_type == PT_GNU_EH_FRAME) module.unwind_index = header->p_vaddr;
+    if (header->p_type == PT_DYNAMIC) {
+      module.dynamic = header->p_vaddr;
+      module.dynamic_bytes = header->p_memsz;
+    }
     if (header->p_type == PT_LOAD) module.segments.push_back(segment_of(*header));
   }
   module.build_id = mapped_build_id(module, *info);

@@ -34,10 +34,11 @@ struct Module {
   std::string name;        // basename of path ("libc.so.6"); "linux-vdso.so.1" for the vDSO
   std::uint64_t bias = 0;  // run-time address = ELF virtual address + bias
   std::vector<Segment> segments;
-  std::uint64_t unwind_index = 0;  // ELF address of .eh_frame_hdr; 0: none
-  std::string build_id;            // of the mapped image, in hexadecimal; empty when it carries none
-  bool is_executable = false;      // the main program
-  bool is_runtime = false;         // libubp itself
+  std::uint64_t unwind_index = 0;                // ELF address of .eh_frame_hdr; 0: none
+  std::uint64_t dynamic = 0, dynamic_bytes = 0;  // the dynamic section; 0 bytes: none
+  std::string build_id;                          // of the mapped image, in hexadecimal; empty when it carries none
+  bool is_executable = false;                    // the main program
+  bool is_runtime = false;                       // libubp itself
   bool is_vdso = false;
   bool is_relocated = true;           // false: just mapped; its code must not run yet, its data not be believed
   bool has_text_relocations = false;  // the dynamic linker writes into its code, too, when it relocates it

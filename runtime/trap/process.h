@@ -71,6 +71,7 @@ struct Tasks {
   std::uint64_t own_stack_bytes = 0;  // UBP's own signal stack of one task; its lowest page stays inaccessible
   bool keeps_stacks = false;          // the process has Go code: frame.h
   std::uint64_t rings = 0;            // blocks x record::kRingBytes; 0: no probe ever recorded
+  std::uint64_t call_stacks = 0;      // blocks x kCallStackBytes (consumers/call_stack.h); 0: no returns were asked for
   std::atomic<std::uint32_t>* fork_state = nullptr;
   std::atomic<std::uint32_t>* high_water = nullptr;  // blocks ever claimed
   std::atomic<std::uint32_t>* threads_seen = nullptr;

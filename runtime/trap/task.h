@@ -120,6 +120,7 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
 // What an earlier owner has left, or a thread that had the same number: nothing of it is the new one's.
 [[gnu::always_inline]] inline void start_over(TaskState* task) {
   task->stack_tries = 0;
+  task->call_stack = 0;
   task->moved_origin = 0;
   task->fast = nullptr;
 }

@@ -62,6 +62,7 @@ struct Thread {
   bool is_away;     // detours of this thread are not to count (segment.h)
   bool in_runtime;  // it runs libubp's own code at load and exit: what that calls is no hit of the application's
   Cloning clonings[kMostClonings];
+  std::uint64_t call_stack;  // TaskState::call_stack; a forked child finds its parent's. 0: it has none
 };
 inline constexpr std::uint64_t kThreadMark = 0x534c545f50425521;
 
@@ -78,6 +79,7 @@ enum class Counter : std::uint8_t {
   kMissed,                // made by what ran at a hit of the same task
   kJumped,                // by its detour
   kSkipped = kJumped,     // of an action: its filter said no in the detour itself
+  kLeft = kJumped,        // of an entry whose return is waited for: it did not come (consumers/returns.h)
   kFiltered,              // its filter said no
   kDropped,               // there was no room for what it recorded
 };
@@ -113,6 +115,7 @@ struct TaskState {
   siginfo_t deferred;
   Thread* storage;             // the task's, in libc's storage; null: it has come with another
   Thread own;                  // and then this is (tls.h)
+  std::uint64_t call_stack;    // the calls that it is in (consumers/returns.h); 0: it has noted none yet
   std::uint64_t signal_stack;  // where the kernel puts its signal frames, as it was seen last (task.h); 0: not known
   // Then, per area: geometry.slots tags and geometry.sets hands (see caches()).
 };

@@ -437,8 +437,7 @@ TEST_CASE("spec: the parts of the grammar that are not built yet are named") {
       {"f;\n @p.txt", 2, 2, "file inclusion ('@p.txt') is not supported yet by this version"},
       {"size=libc:malloc", 1, 1, "naming a probe ('size=') is not supported yet by this version"},
       {"!x=f", 1, 2, "naming a probe ('x=') is not supported yet by this version"},
-      {"ur:libc:read", 1, 1, "probe kind 'ur' is not supported yet by this version"},
-      {"uretprobe:f", 1, 1, "probe kind 'uretprobe' is not supported yet by this version"},
+      {"ur:f+4", 1, 5, "uretprobes can not be attached to a function offset"},
       {"call:app:\"S::h*\" { x }", 1, 1, "probe kind 'call' is not supported yet by this version"},
       {"insn:app:0x1400-0x1480 [every=1000]", 1, 24,
        "an option list other than [missing=pending] ('[every=1000]') is not supported yet by this version"},
@@ -522,6 +521,18 @@ TEST_CASE("spec: messages cut and escape what they quote") {
   CHECK(quote(std::string(60, 'a')) == "'" + std::string(60, 'a') + "'");
   CHECK(quote(std::string(61, 'a')) == "'" + std::string(60, 'a') + "...'");
   CHECK(quote(std::string(59, 'a') + "\xc3\xb6") == "'" + std::string(59, 'a') + "...'");
+}
+
+TEST_CASE("spec: returns, by both names of their kind") {
+  const auto parsed = parse("ur:libc:read; uretprobe:f; ur:app:0x1400");
+  const auto* const items = std::get_if<std::vector<Item>>(&parsed);
+  REQUIRE(items != nullptr);
+  REQUIRE(items->size() == 3);
+  for (const Item& item : *items) CHECK(item.kind == Kind::kReturn);
+  CHECK((*items)[0].module == "libc");
+  CHECK((*items)[0].text == "ur:libc:read");
+  CHECK((*items)[1].module.empty());
+  CHECK(kind_name(Kind::kReturn) == "uretprobe");
 }
 
 TEST_CASE("spec: a kind's name") { CHECK(kind_name(Kind::kEntry) == "uprobe"); }

@@ -40,6 +40,7 @@ void check_function(const std::string& name, const std::vector<long>& times) {
 TEST_CASE("red_zone_live: function entry and mid-function") {
   check_function("red_zone", std::vector<long>(15, 1));
   CHECK(hits(check("red_zone"), "red_zone") == kCalls);
+  CHECK(hits(check("ur:red_zone"), "ur:red_zone") == kCalls);
 }
 
 TEST_CASE("tiny_packed: functions of three bytes, each instruction of each") {
@@ -82,8 +83,9 @@ TEST_CASE("overlapping_windows: neighbouring instructions, all armed") {
   check("insn:red_zone; insn:rip_*; insn:loop_*; insn:tiny_*");
 }
 
-TEST_CASE("ur_mid_function_refused: a return probe anywhere is refused in one line, and the program runs") {
-  for (std::string probes : {"ur:red_zone+0x5", "ur:red_zone", "call:fx_peers:red_zone+0x5"}) {
+TEST_CASE(
+    "ur_mid_function_refused: returns of the middle of a function are refused in one line, and the program runs") {
+  for (std::string probes : {"ur:red_zone+0x5", "call:fx_peers:red_zone+0x5"}) {
     CAPTURE(probes);
     Outcome probed = run_probed({fixture("fx_peers"), "10"}, probes);
     CHECK(probed.end() == "exit 0");

@@ -1,0 +1,180 @@
+// The calls that a task is in, as far as their returns are wanted: noted at functions' entries, beside the stack, which
+// nothing is written to. So unwinders, exceptions and debuggers see what they see without probes.
+//
+// A frame is known by the stack pointer at its entry, which is the same again at its return, and by the return address
+// that lies there. That is also what a frame is given up by, for not every call returns: longjmp, exceptions and
+// pthread_exit leave frames behind, and nobody says so.
+//
+// Invariant: no live frame is given up, on whatever stack. One is given up where
+// - the same function is entered at its place, or another one that it has not jumped to: the place is free;
+// - the word at its place is no longer its return address, or cannot be read: no call that goes on loses that;
+// - it lies below the place of an entry or a return, and no more than kSameStack bytes are between: on one stack, what
+//   is called later lies below. Frames that lie so near each other form a chain, which is given up as a whole. Two
+//   stacks never come that near while there is anything left of the upper one to use.
+// Other frames stay, with later ones above them: they are of other stacks (coroutines, alternate signal stacks), or
+// left, and given up when their place has been written to. Frames of one stack descend in the list; where they do not
+// ("seams"), another stack begins.
+//
+// Inline and free of libc. Context: consumers of hits, on the task's own list. Async-signal-safe: signals are put off.
+#pragma once
+
+#include <cstdint>
+
+namespace ubp::runtime {
+
+struct ReturnFunction;
+
+struct CallFrame {
+  static constexpr std::uint16_t kHasJumped = 1;    // to a function whose returns are seen too
+  static constexpr std::uint16_t kHasReturned = 2;  // once, and will again: vfork
+
+  std::uint64_t place;       // the stack pointer at the entry
+  std::uint64_t returns_to;  // what lies there
+  const ReturnFunction* function;
+  const void* owner;         // whose returns these are
+  std::uint32_t point;       // the probepoint at the entry
+  std::uint16_t generation;  // of the owner; another one: what was noted before it paused
+  std::uint16_t flags;
+};
+inline constexpr std::uint64_t kCallStackBytes = std::uint64_t{2} << 20, kCallStackHead = 64;
+inline constexpr std::uint64_t kMostCalls = (kCallStackBytes - kCallStackHead) / sizeof(CallFrame);
+inline constexpr std::uint64_t kSameStack = 1024;
+
+struct CallStack {
+  static constexpr std::uint64_t kNone = ~std::uint64_t{0};
+
+  std::uint64_t depth;
+  std::uint64_t seams;  // frames that do not lie below the one before
+  std::uint64_t waits;  // calls without room, until it is looked for again
+  std::uint32_t owner;  // TaskState::tid
+  std::uint32_t process;
+  alignas(kCallStackHead) CallFrame frames[kMostCalls];
+
+  [[gnu::always_inline]] bool is_seam(std::uint64_t at) const {
+    return at != 0 && at < depth && frames[at].place > frames[at - 1].place;
+  }
+  // There is room.
+  [[gnu::always_inline]] void push(const CallFrame& frame) {
+    frames[depth++] = frame;
+    seams += is_seam(depth - 1);
+  }
+  [[gnu::always_inline]] void remove(std::uint64_t at) {
+    seams -= is_seam(at) + is_seam(at + 1);
+    --depth;
+    for (std::uint64_t i = at; i < depth; ++i) {
+      frames[i] = frames[i + 1];
+      asm volatile("" ::: "memory");  // no call of memmove
+    }
+    seams += is_seam(at);
+  }
+  // The last frame at this place that is the owner's; kNone: there is none.
+  [[gnu::always_inline]] std::uint64_t find(const void* its_owner, std::uint16_t generation,
+                                            std::uint64_t place) const {
+    for (std::uint64_t at = depth; at-- != 0;) {
+      const CallFrame& frame = frames[at];
+      if (frame.place == place && frame.owner == its_owner && frame.generation == generation) return at;
+      if (seams == 0 && frame.place > place) break;
+    }
+    return kNone;
+  }
+
+  // The stack pointer is at `place`, and everything at the end of the list that is below is looked at.
+  // IsLeft: bool(const CallFrame&), whether what lies at its place is certainly not its return address. Drop:
+  // void(const CallFrame&), for each that is given up.
+  template <typename IsLeft, typename Drop>
+  [[gnu::always_inline]] void give_up_below(std::uint64_t place, const IsLeft& is_left, const Drop& drop) {
+    while (depth != 0 && frames[depth - 1].place < place) {
+      const std::uint64_t first = first_of_chain(place);
+      const bool is_chain = first != depth;
+      if (!is_chain && !is_left(frames[depth - 1])) return;
+      do {
+        drop(frames[depth - 1]);
+        remove(depth - 1);
+      } while (is_chain && depth != first);
+    }
+  }
+
+  // A function is entered. There is room.
+  template <typename IsLeft, typename Drop>
+  [[gnu::always_inline]] void enter(const CallFrame& frame, const IsLeft& is_left, const Drop& drop) {
+    give_up_below(frame.place, is_left, drop);
+    // What lies at the same place; in other stacks' frames too, where there are any.
+    constexpr std::uint64_t kMostLooks = 64;
+    for (std::uint64_t at = depth, looks = 0; at-- != 0 && looks < kMostLooks; ++looks) {
+      const CallFrame& other = frames[at];
+      if (other.place != frame.place) {
+        if (seams == 0 && other.place > frame.place) break;
+        continue;
+      }
+      // It has jumped here. Not to itself: it has been called again, or runs in a loop.
+      const bool has_jumped =
+          other.flags == CallFrame::kHasJumped && other.returns_to == frame.returns_to && other.point != frame.point;
+      const bool comes_again = (other.flags & CallFrame::kHasReturned) != 0;
+      // Entered for another owner just now, or before.
+      const bool is_other_owners = other.owner != frame.owner && other.point == frame.point;
+      if (has_jumped || comes_again || is_other_owners) continue;
+      drop(other);
+      remove(at);
+    }
+    push(frame);
+  }
+
+  // Makes room by what is certainly gone. False: there is none.
+  template <typename IsLeft, typename Drop>
+  [[gnu::always_inline]] bool make_room(const IsLeft& is_left, const Drop& drop) {
+    if (depth < kMostCalls) return true;
+    if (waits != 0) {  // it was in vain not long ago
+      --waits;
+      return false;
+    }
+    constexpr std::uint64_t kPlaces = 1024;
+    std::uint32_t later[kPlaces];  // frames that stand later in the list, by their places
+    for (std::uint64_t i = 0; i < kPlaces; ++i) {
+      later[i] = 0;
+      asm volatile("" ::: "memory");  // no call of memset
+    }
+    std::uint64_t kept = depth;  // frames[kept..] stay
+    for (std::uint64_t at = depth; at-- != 0;) {
+      const CallFrame frame = frames[at];
+      std::uint32_t& last = later[(frame.place >> 3) % kPlaces];
+      const bool is_taken =
+          last != 0 && frames[last].place == frame.place && frames[last].owner == frame.owner && frame.flags == 0;
+      if (is_taken || is_left(frame)) {
+        drop(frame);
+      } else {
+        last = static_cast<std::uint32_t>(--kept);
+        frames[kept] = frame;
+        asm volatile("" ::: "memory");  // no call of memmove, as below
+      }
+    }
+    depth -= kept;
+    seams = 0;
+    for (std::uint64_t at = 0; at < depth; ++at) {
+      frames[at] = frames[at + kept];
+      asm volatile("" ::: "memory");
+      seams += at != 0 && frames[at].place > frames[at - 1].place;
+    }
+    if (depth == kMostCalls) waits = kMostCalls;
+    return depth < kMostCalls;
+  }
+
+ private:
+  // Where the chain begins that leads from the last frame up to `place`; `depth`: none does.
+  [[gnu::always_inline]] std::uint64_t first_of_chain(std::uint64_t place) const {
+    std::uint64_t first = depth;
+    for (std::uint64_t at = depth; at-- != 0;) {
+      const std::uint64_t its = frames[at].place;
+      if (first != depth && (its < frames[at + 1].place || its - frames[at + 1].place > kSameStack)) break;
+      if (its >= place) return first;
+      first = at;
+      if (place - its <= kSameStack) {
+        // All that lies below and near belongs to it.
+        return first;
+      }
+    }
+    return depth;
+  }
+};
+static_assert(sizeof(CallStack) <= kCallStackBytes && sizeof(CallFrame) == 40);
+
+}  // namespace ubp::runtime

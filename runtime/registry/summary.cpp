@@ -232,9 +232,9 @@ report::Summary Registry::summary(const std::string& program, const Probepoints:
       }
       const language::Item& item = registration->items[probe.item];
       summary.probes.push_back({item.text, language::kind_name(item.kind), modules[probe.module].name,
-                                symbol_of(*modules_, probe), address, hits, calls.has_value(),
-                                calls ? calls->entries : 0, calls ? calls->left : 0, standing.tier_name(index),
-                                aliases_of(*modules_, probe)});
+                                symbol_of(*modules_, probe), address, hits, standing.tier_name(index),
+                                aliases_of(*modules_, probe), calls.has_value(), calls ? calls->entries : 0,
+                                calls ? calls->left : 0});
     }
   }
   totals.hits = totals.recorded + totals.filtered + totals.missed + totals.dropped;

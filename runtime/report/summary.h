@@ -55,11 +55,11 @@ struct ProbeRow {
   std::string module, symbol;
   std::uint64_t address = 0;  // ELF virtual address
   std::uint64_t hits = 0;
+  std::string_view tier = {};             // "jump", or why it is an int3; refers to constants. Empty: the tier is off
+  std::vector<std::string> aliases = {};  // what else the function is called: calls by these names hit it, too
   bool is_return = false;                 // then:
   std::uint64_t entries = 0;              // calls that began; of them hits have returned, but those that were missed,
   std::uint64_t left = 0;                 // these were left otherwise, and the others go on
-  std::string_view tier = {};             // "jump", or why it is an int3; refers to constants. Empty: the tier is off
-  std::vector<std::string> aliases = {};  // what else the function is called: calls by these names hit it, too
 };
 
 // A module that a glob was set on, and whose known functions are only a part of its code.

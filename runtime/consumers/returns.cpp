@@ -3,7 +3,7 @@
 // Context: consumers of hits. Calls nothing but consumers. Async-signal-safe: as they are.
 #include "runtime/consumers/returns.h"
 
-#include "runtime/trap/reads.h"
+#include "runtime/trap/read_memory.h"
 #include "xol/emulate.h"
 
 namespace ubp::runtime {
@@ -23,16 +23,10 @@ enum class Word : std::uint8_t { kThere, kNone, kUnknown };
 
 // A word that may be of a stack that is gone. kUnknown: nothing may be asked.
 Word read_word(std::uint64_t address, std::uint64_t& word) {
-  if (trap::catches_faults() && trap::may_load(address, sizeof word))
+  if (trap::reads_by_loads(true, address, sizeof word))
     return trap::ubp_read_bytes(&word, address, sizeof word).bytes == sizeof word ? Word::kThere : Word::kNone;
-  if (g_process.is_sandboxed.load(std::memory_order_relaxed)) return Word::kUnknown;  // set by this thread, or just now
-  struct Piece {
-    std::uint64_t base, bytes;
-  };
-  const Piece to{reinterpret_cast<std::uint64_t>(&word), sizeof word}, from{address, sizeof word};
-  const long got = sys::call6(SYS_process_vm_readv, sys::getpid(), reinterpret_cast<long>(&to), 1,
-                              reinterpret_cast<long>(&from), 1, 0);
-  return got == static_cast<long>(sizeof word) ? Word::kThere : Word::kNone;
+  if (!trap::may_ask()) return Word::kUnknown;
+  return trap::read_by_call(address, &word, sizeof word) == sizeof word ? Word::kThere : Word::kNone;
 }
 
 bool is_left(const CallFrame& frame) {
@@ -56,8 +50,7 @@ class GivesUp {
 
 // The calling task's list; null: memory is denied.
 CallStack* open_call_stack(TaskState* task) {
-  const bool may_ask = !g_process.is_sandboxed.load(std::memory_order_relaxed);  // as above
-  if (g_process.tasks.call_stacks == 0 || !may_ask) return nullptr;
+  if (g_process.tasks.call_stacks == 0 || !trap::may_ask()) return nullptr;
   const std::uint64_t at = g_process.tasks.call_stacks + task->block * kCallStackBytes;
   if (sys::failed(sys::call4(SYS_mprotect, static_cast<long>(at), kCallStackBytes, PROT_READ | PROT_WRITE)))
     return nullptr;

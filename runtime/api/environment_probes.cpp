@@ -86,10 +86,13 @@ void count_in_session() {
 
 void write_session_runs() {
   if (g_session == nullptr) return;
-  std::vector<program::CountedRun> runs;
+  using program::CountedRun;
+  static_assert(CountedItem::kAction + 0 == CountedRun::kAction + 0 &&
+                CountedItem::kMissed + 0 == CountedRun::kMissed + 0);
+  std::vector<CountedRun> runs;
   for (const CountedItem& item : interface().registry.counted_items()) {
     runs.push_back({static_cast<std::uint32_t>(item.position.line), static_cast<std::uint32_t>(item.position.column),
-                    item.is_block ? 1U : 0U, item.first, item.count});
+                    item.is_bare ? 1U : 0U, item.kind, item.first, item.count});
   }
   g_session->write_runs(runs);
 }

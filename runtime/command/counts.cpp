@@ -40,7 +40,7 @@ void say_counts(const Compiled& compiled, const program::Session& session, bool 
   const std::vector<SessionCount> counts = session.counts();
   std::uint32_t process = 0;  // whose lines these are
   for (const SessionCount& count : counts) {
-    if (count.is_reported || count.is_block || is_all) continue;
+    if (count.is_reported || !count.is_bare || is_all) continue;
     if (count.process != process)
       print(fmt::format("ubp: process {} has made no report; its probes have counted:", count.process));
     process = count.process;

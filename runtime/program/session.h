@@ -31,11 +31,15 @@ struct NotRun {
   char message[1024], hint[512];
 };
 
-// What counts for an attach point of the program: of a bare target its probepoints, else its block.
+// What counts for an attach point of the program: of a bare target its probepoints, else its action. kMissed: counters
+// of which only what was missed is the attach point's.
 struct CountedRun {
+  enum Kind : std::uint32_t { kPoints, kAction, kMissed };
+
   std::uint32_t line, column;  // of the attach point
-  std::uint32_t is_block;
-  std::uint32_t first, count;  // of the counters of a name; of a block one
+  std::uint32_t is_bare;       // it has no block
+  std::uint32_t kind;
+  std::uint32_t first, count;  // of the counters of a name
 };
 
 // A process that counts in the session. Its counters are trap::Tasks': blocks of block_bytes, one for a task, in which
@@ -82,7 +86,7 @@ struct SessionHeader {
 // What an attach point has counted, in one process: hits = recorded + filtered + missed + dropped.
 struct SessionCount {
   std::uint32_t line, column;
-  bool is_block;
+  bool is_bare;
   std::uint32_t process;
   bool is_reported;  // by the process itself
   std::uint64_t recorded, filtered, missed, dropped;

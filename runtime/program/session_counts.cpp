@@ -126,18 +126,19 @@ std::vector<SessionCount> Session::counts() const {
       const bool is_reported = __atomic_load_n(&process.has_reported, __ATOMIC_RELAXED) != 0;  // a flag on its own
       SessionCount& count =
           all.try_emplace({run.line, run.column, number},
-                          SessionCount{run.line, run.column, run.is_block != 0, process.id, is_reported, 0, 0, 0, 0})
+                          SessionCount{run.line, run.column, run.is_bare != 0, process.id, is_reported, 0, 0, 0, 0})
               .first->second;
-      const std::uint64_t filtered = run.is_block != 0 ? sum(Counter::kFiltered) : 0;
-      const std::uint64_t dropped = run.is_block != 0 ? sum(Counter::kDropped) : 0;
-      const std::uint64_t skipped_or_jumped = sum(Counter::kJumped);
-      count.recorded += sum(Counter::kTrapped) - filtered - dropped + (run.is_block != 0 ? 0 : skipped_or_jumped);
-      count.filtered += filtered + (run.is_block != 0 ? skipped_or_jumped : 0);
       count.missed += sum(Counter::kMissed);
+      if (run.kind == CountedRun::kPoints) count.recorded += sum(Counter::kTrapped) + sum(Counter::kJumped);
+      if (run.kind != CountedRun::kAction) continue;
+      const std::uint64_t filtered = sum(Counter::kFiltered), dropped = sum(Counter::kDropped);
+      count.recorded += sum(Counter::kPerformed) - filtered - dropped;
+      count.filtered += filtered + sum(Counter::kSkipped);
       count.dropped += dropped;
     }
   }
   std::vector<SessionCount> counts;
+  counts.reserve(all.size());
   for (const auto& [place, count] : all) counts.push_back(count);
   return counts;
 }

@@ -37,8 +37,17 @@ std::vector<CountedItem> Registry::counted_items() const {
   std::vector<CountedItem> all;
   for (const auto& [id, registration] : registrations_) {
     if (!registration->request.is_environment || registration->items.empty()) continue;
+    const auto add = [&](const language::Item& item, CountedItem::Kind kind, std::uint32_t first) {
+      all.push_back({item.position, item.probe == language::kBare, kind, first, 1});
+    };
+    for (const Calls& calls : registration->calls) {  // as call_count()
+      const language::Item& item = registration->items[calls.probe.item];
+      add(item, CountedItem::kAction, calls.pair + 1);
+      add(item, CountedItem::kMissed, calls.pair);
+    }
+    if (registration->returns != nullptr) continue;
     if (registration->acts()) {
-      all.push_back({registration->items.front().position, true, registration->counter, 1});
+      add(registration->items.front(), CountedItem::kAction, registration->counter);
       continue;
     }
     std::vector<std::pair<std::size_t, std::uint32_t>> points;  // by item; two names may be of one point
@@ -51,7 +60,7 @@ std::vector<CountedItem> Registry::counted_items() const {
       if (item == last && all.back().first + all.back().count == index) {
         ++all.back().count;
       } else {
-        all.push_back({registration->items[item].position, false, index, 1});
+        add(registration->items[item], CountedItem::kPoints, index);
       }
       last = item;
     }

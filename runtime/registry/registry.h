@@ -59,8 +59,11 @@ struct NamedPoint {
 
 // What counts for an item of UBP_PROBES: counters of one name, one after the other.
 struct CountedItem {
+  enum Kind : std::uint8_t { kPoints, kAction, kMissed };  // its probepoints; its action's; what more it has missed
+
   language::Position position;  // of the item
-  bool is_block;                // its action's, else its probepoints'
+  bool is_bare;                 // it has no block
+  Kind kind;
   std::uint32_t first, count;
 };
 

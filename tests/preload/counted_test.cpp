@@ -96,6 +96,23 @@ TEST_CASE("counted_all: -v tells what became of every probe's hits, also of a pr
   }
 }
 
+TEST_CASE("counted_returns: calls that have returned, not the exits that they pass") {
+  const Outcome probed =
+      ubp_run({"-v", "-e", "ur:tail; ur:f { @ = count() }"}, {fixture("fx_counted"), "2", "5000", "exit"});
+  CHECK(probed.end() == "exit 0");
+  for (const std::string probe : {"ur:tail", "ur:f"}) {
+    CAPTURE(probe);
+    const auto count = count_of(probed.err, probe);
+    CAPTURE(probed.err);
+    REQUIRE(count);
+    CHECK(count->recorded == 10000);
+    CHECK(count->hits == 10000);
+  }
+  const Outcome killed = ubp_run({"-e", "ur:tail; ur:f"}, {fixture("fx_counted"), "2", "5000", "kill"});
+  CHECK(unreported(killed.err, "ur:tail") == 10000);
+  CHECK(unreported(killed.err, "ur:f") == 10000);
+}
+
 TEST_CASE("counted_fork: a child's hits are not its parent's, whose counters lie in memory that both have") {
   for (const std::string how : {"fork", "_Fork", "clone", "vfork", "clone_vm"}) {
     CAPTURE(how);

@@ -10,8 +10,8 @@
 
 #include <cstdlib>
 
+#include "runtime/analysis/wishes.h"
 #include "runtime/plan/modules.h"
-#include "runtime/program/wishes.h"
 #include "xol/sys.h"
 
 namespace ubp::runtime {

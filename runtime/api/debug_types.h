@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "runtime/program/diagnostic.h"
+#include "runtime/analysis/diagnostic.h"
 
 namespace ubp::runtime {
 

@@ -16,8 +16,8 @@
 #include "runtime/arm/process_memory.h"
 #include "runtime/base/cancellation.h"
 #include "runtime/base/executable.h"
+#include "runtime/output/reader.h"
 #include "runtime/program/program.h"
-#include "runtime/program/reader.h"
 #include "runtime/report/report.h"
 
 namespace ubp::runtime {

@@ -6,7 +6,7 @@
 
 #include "runtime/api/calls.h"
 #include "runtime/api/programs.h"
-#include "runtime/program/map_values.h"
+#include "runtime/output/map_values.h"
 
 namespace ubp::runtime {
 namespace {

@@ -8,12 +8,12 @@
 #include <map>
 #include <utility>
 
+#include "runtime/analysis/argument_places.h"
+#include "runtime/analysis/checked.h"
+#include "runtime/analysis/mark_types.h"
 #include "runtime/api/debug_types.h"
 #include "runtime/api/stacks.h"
 #include "runtime/plan/plan.h"
-#include "runtime/program/argument_places.h"
-#include "runtime/program/checked.h"
-#include "runtime/program/mark_types.h"
 #include "runtime/report/report.h"
 
 namespace ubp::runtime {

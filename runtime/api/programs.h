@@ -13,10 +13,10 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/analysis/sources.h"
 #include "runtime/api/api_lock.h"
+#include "runtime/output/reader.h"
 #include "runtime/program/program.h"
-#include "runtime/program/reader.h"
-#include "runtime/program/sources.h"
 
 namespace ubp::runtime {
 

@@ -8,8 +8,8 @@
 #include <string_view>
 #include <utility>
 
-#include "runtime/program/checked.h"
-#include "runtime/program/sources.h"
+#include "runtime/analysis/checked.h"
+#include "runtime/analysis/sources.h"
 
 namespace ubp::command {
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "runtime/command/compiled.h"
-#include "runtime/program/session.h"
+#include "runtime/session/session.h"
 
 namespace ubp::command {
 

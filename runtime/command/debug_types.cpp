@@ -11,13 +11,13 @@
 #include <utility>
 #include <variant>
 
+#include "runtime/analysis/mark_types.h"
+#include "runtime/analysis/sources.h"
+#include "runtime/analysis/wishes.h"
 #include "runtime/command/compiled.h"
 #include "runtime/command/marks.h"
 #include "runtime/debuginfo/debug_file.h"
 #include "runtime/debuginfo/types.h"
-#include "runtime/program/mark_types.h"
-#include "runtime/program/sources.h"
-#include "runtime/program/wishes.h"
 #include "runtime/symbols/elf_file.h"
 #include "runtime/symbols/symbols.h"
 

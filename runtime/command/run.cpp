@@ -19,6 +19,7 @@
 #include <memory>
 #include <system_error>
 
+#include "runtime/analysis/mark_types.h"
 #include "runtime/command/compiled.h"
 #include "runtime/command/counts.h"
 #include "runtime/command/debug_types.h"
@@ -27,11 +28,10 @@
 #include "runtime/command/marks.h"
 #include "runtime/command/shell.h"
 #include "runtime/command/targets.h"
-#include "runtime/program/mark_types.h"
-#include "runtime/program/place.h"
+#include "runtime/output/reader.h"
 #include "runtime/program/program.h"
-#include "runtime/program/reader.h"
-#include "runtime/program/session.h"
+#include "runtime/session/place.h"
+#include "runtime/session/session.h"
 
 namespace ubp::command {
 namespace {

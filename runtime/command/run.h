@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "runtime/program/sources.h"
-#include "runtime/program/text.h"
+#include "runtime/analysis/sources.h"
+#include "runtime/output/text.h"
 
 namespace ubp::command {
 

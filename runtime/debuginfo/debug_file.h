@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "runtime/program/argument_places.h"
+#include "runtime/analysis/argument_places.h"
 
 struct Dwarf;
 

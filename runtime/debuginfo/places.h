@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "runtime/program/argument_places.h"
+#include "runtime/analysis/argument_places.h"
 
 namespace ubp::debuginfo {
 

@@ -1,8 +1,8 @@
 // args: by debug information, or of static marks. See assembler.h.
+#include "runtime/analysis/mark_types.h"
+#include "runtime/helpers/mark_helpers.h"
 #include "runtime/program/assembler.h"
 #include "runtime/program/assembler_temporaries.h"
-#include "runtime/program/mark_helpers.h"
-#include "runtime/program/mark_types.h"
 
 namespace ubp::program {
 

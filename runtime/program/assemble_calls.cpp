@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <iterator>
 
+#include "runtime/analysis/format.h"
+#include "runtime/analysis/stack_text.h"
+#include "runtime/helpers/mark_helpers.h"
 #include "runtime/program/assembler.h"
 #include "runtime/program/assembler_temporaries.h"
-#include "runtime/program/format.h"
-#include "runtime/program/mark_helpers.h"
-#include "runtime/program/stack_text.h"
 
 namespace ubp::program {
 

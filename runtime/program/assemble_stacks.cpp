@@ -1,6 +1,6 @@
 // Stacks, and names of addresses. See assembler.h.
+#include "runtime/helpers/stack_helpers.h"
 #include "runtime/program/assembler.h"
-#include "runtime/program/stack_helpers.h"
 
 namespace ubp::program {
 

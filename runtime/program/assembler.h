@@ -13,11 +13,11 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/analysis/analysis.h"
+#include "runtime/analysis/builtins.h"
 #include "runtime/base/xbyak.h"
+#include "runtime/helpers/memory.h"
 #include "runtime/language/tree.h"
-#include "runtime/program/analysis.h"
-#include "runtime/program/builtins.h"
-#include "runtime/program/memory.h"
 
 namespace ubp::program {
 

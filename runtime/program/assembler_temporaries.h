@@ -1,8 +1,8 @@
 // What the assembler's parts share. Internal to runtime/program.
 #pragma once
 
+#include "runtime/helpers/helpers.h"
 #include "runtime/program/assembler.h"
-#include "runtime/program/helpers.h"
 
 namespace ubp::program {
 

@@ -7,7 +7,7 @@
 #include <cstring>
 #include <string>
 
-#include "runtime/program/helpers.h"
+#include "runtime/helpers/helpers.h"
 
 namespace ubp::program {
 namespace {

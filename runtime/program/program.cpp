@@ -10,9 +10,9 @@
 #include <system_error>
 #include <utility>
 
+#include "runtime/helpers/helpers.h"
+#include "runtime/output/reader.h"
 #include "runtime/program/assembler.h"
-#include "runtime/program/helpers.h"
-#include "runtime/program/reader.h"
 #include "runtime/program/shortcut.h"
 #include "runtime/stack/module_log.h"
 

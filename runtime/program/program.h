@@ -13,11 +13,11 @@
 #include <string>
 #include <vector>
 
+#include "runtime/analysis/analysis.h"
 #include "runtime/include/ubp.h"
 #include "runtime/language/tree.h"
-#include "runtime/program/analysis.h"
-#include "runtime/program/place.h"
-#include "runtime/program/session.h"
+#include "runtime/session/place.h"
+#include "runtime/session/session.h"
 #include "runtime/symbols/symbols.h"
 #include "runtime/table/shortcut.h"
 

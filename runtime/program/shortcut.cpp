@@ -4,7 +4,7 @@
 #include <bit>
 #include <utility>
 
-#include "runtime/program/builtins.h"
+#include "runtime/analysis/builtins.h"
 
 namespace ubp::program {
 namespace {

@@ -5,7 +5,7 @@
 
 #include <optional>
 
-#include "runtime/program/analysis.h"
+#include "runtime/analysis/analysis.h"
 #include "runtime/table/shortcut.h"
 
 namespace ubp::program {

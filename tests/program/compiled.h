@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "runtime/language/spec.h"
+#include "runtime/output/reader.h"
 #include "runtime/program/program.h"
-#include "runtime/program/reader.h"
 #include "tests/program/verifier.h"
 
 namespace ubp::program {

@@ -4,7 +4,7 @@
 #include <thread>
 
 #include "compiled.h"
-#include "runtime/program/helpers.h"
+#include "runtime/helpers/helpers.h"
 
 namespace ubp::program {
 

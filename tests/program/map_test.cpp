@@ -4,10 +4,10 @@
 #include <thread>
 
 #include "compiled.h"
-#include "runtime/program/helpers.h"
-#include "runtime/program/place.h"
-#include "runtime/program/read_map.h"
-#include "runtime/program/text.h"
+#include "runtime/helpers/helpers.h"
+#include "runtime/helpers/read_map.h"
+#include "runtime/output/text.h"
+#include "runtime/session/place.h"
 
 namespace ubp::program {
 namespace {

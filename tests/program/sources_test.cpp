@@ -1,5 +1,5 @@
 // What programs import and include.
-#include "runtime/program/sources.h"
+#include "runtime/analysis/sources.h"
 
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -9,8 +9,8 @@
 #include <fstream>
 
 #include "compiled.h"
-#include "runtime/program/c_expression.h"
-#include "runtime/program/headers.h"
+#include "runtime/analysis/c_expression.h"
+#include "runtime/analysis/headers.h"
 
 namespace ubp::program {
 namespace {

@@ -1,7 +1,7 @@
 // Events of several tasks, and what is printed of a map.
 #include "compiled.h"
-#include "runtime/program/helpers.h"
-#include "runtime/program/reader.h"
+#include "runtime/helpers/helpers.h"
+#include "runtime/output/reader.h"
 
 namespace ubp::program {
 

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <utility>
 
-#include "runtime/program/helpers.h"
-#include "runtime/program/mark_helpers.h"
-#include "runtime/program/stack_helpers.h"
+#include "runtime/helpers/helpers.h"
+#include "runtime/helpers/mark_helpers.h"
+#include "runtime/helpers/stack_helpers.h"
 
 namespace ubp::program {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "compiled.h"
 #include "runtime/base/xbyak.h"
-#include "runtime/program/helpers.h"
+#include "runtime/helpers/helpers.h"
 
 using namespace ubp::program;
 

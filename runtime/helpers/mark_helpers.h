@@ -1,0 +1,15 @@
+// Arguments of static marks, for generated code: as helpers.h.
+#pragma once
+
+#include "runtime/helpers/memory.h"
+
+namespace ubp::program {
+
+// An argument of the static mark that was hit, extended to 64 bits; 0 where its memory cannot be read. At a function's
+// entry, which a block may have beside marks: that of the call; 0 beyond those that are in registers.
+std::uint64_t mark_argument(Run* run, std::uint64_t number);
+// The bytes of an argument of any size, likewise, with zeros up to whole words.
+void argument_bytes(Run* run, std::uint64_t number, char* to, std::uint64_t bytes);
+void copy_bytes(char* to, const char* from, std::uint64_t bytes);
+
+}  // namespace ubp::program

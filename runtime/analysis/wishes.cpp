@@ -40,21 +40,20 @@ Wishes find_wishes(const language::Program& tree, const std::vector<language::It
     for (const language::Macro& macro : tree.macros) look_at(macro.body.get(), probe, defined, wishes);
   }
   for (const language::Item& item : items) {
-    const auto* const line = std::get_if<language::LineTarget>(&item.target);
-    wishes.has_lines |= line != nullptr && line->addresses.empty();
+    wishes.has_places |= item.is_by_debug_information() && item.found.empty();
   }
   return wishes;
 }
 
 namespace {
 
-// Whether something in the text looks like "@a.c:12": maps do not.
+// Whether something in the text looks like "@a.c:12" or "@a.c:*": maps do not.
 bool may_have_lines(std::string_view text) {
   for (std::size_t at = text.find('@'); at != std::string_view::npos; at = text.find('@', at + 1)) {
     const std::size_t end = std::min(text.find_first_of(" \t\r\n;{}[](),\"", at), text.size());
     const std::size_t colon = text.substr(0, end).find(':', at);
-    if (colon != std::string_view::npos && colon + 1 < end && text[colon + 1] >= '0' && text[colon + 1] <= '9')
-      return true;
+    const char next = colon != std::string_view::npos && colon + 1 < end ? text[colon + 1] : '\0';
+    if ((next >= '0' && next <= '9') || next == '*') return true;
   }
   return false;
 }
@@ -63,7 +62,8 @@ bool may_have_lines(std::string_view text) {
 
 Wishes find_wishes(std::string_view text, const std::vector<std::string>& parameters) {
   const auto has = [&](std::string_view word) { return text.find(word) != std::string_view::npos; };
-  if (!has("args") && !has("struct") && !has("union") && !has("enum") && !may_have_lines(text)) return {};
+  const bool may_have_places = has("stmt:") || has("inline:") || may_have_lines(text);
+  if (!has("args") && !has("struct") && !has("union") && !has("enum") && !may_have_places) return {};
   language::Program tree;
   const auto parsed = language::parse(text, language::kMaxItems, &tree, parameters);
   const auto* const items = std::get_if<std::vector<language::Item>>(&parsed);

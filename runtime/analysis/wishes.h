@@ -16,9 +16,9 @@ namespace ubp::program {
 struct Wishes {
   std::set<std::uint32_t> probes;  // that use args
   std::set<std::string> types;     // that it names and does not define: "struct foo"
-  bool has_lines = false;          // source lines are attach points
+  bool has_places = false;         // attach points that only debug information can find
 
-  bool is_nothing() const { return probes.empty() && types.empty() && !has_lines; }
+  bool is_nothing() const { return probes.empty() && types.empty() && !has_places; }
 };
 
 // The names of types that the text defines: "struct foo".

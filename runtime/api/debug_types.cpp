@@ -8,7 +8,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <cstdlib>
+#include <optional>
+#include <variant>
 
 #include "runtime/analysis/wishes.h"
 #include "runtime/plan/modules.h"
@@ -92,6 +95,17 @@ int run(const std::vector<std::string>& words, int input, int output) {
   return status;
 }
 
+// What a command writes that reads this; none: it failed.
+std::optional<std::string> output_of(const std::vector<std::string>& words, std::string_view text) {
+  const int input = make_file(text), output = make_file("");
+  const int status = input >= 0 && output >= 0 ? run(words, input, output) : -1;
+  std::optional<std::string> whole;
+  if (status == 0) whole = content_of(output);
+  if (input >= 0) close(input);
+  if (output >= 0) close(output);
+  return whole;
+}
+
 }  // namespace
 
 std::string with_debug_types(std::string_view name, std::string text, const std::vector<std::string>& parameters,
@@ -107,20 +121,31 @@ std::string with_debug_types(std::string_view name, std::string text, const std:
     return fail(
         "debug information is asked for (args, source lines or types), and the command that reads it is not there",
         "install ubp beside libubp.so");
-  const int input = make_file(text), output = make_file("");
   std::vector<std::string> words{command, "types", std::string(name)};
   for (const symbols::Module& module : modules.all()) {
     if (!module.is_vdso && !module.is_runtime) words.push_back(module.path);
   }
   words.emplace_back("--");
   words.insert(words.end(), parameters.begin(), parameters.end());
-  const int status = input >= 0 && output >= 0 ? run(words, input, output) : -1;
-  std::string whole = status == 0 ? content_of(output) : "";
-  if (input >= 0) close(input);
-  if (output >= 0) close(output);
-  if (status != 0)
-    return fail(fmt::format("{} could not read debug information", command), "what it has printed says why");
-  return whole;
+  auto whole = output_of(words, text);
+  if (!whole) return fail(fmt::format("{} could not read debug information", command), "what it has printed says why");
+  return *whole;
+}
+
+std::size_t inlined_instances(const language::Item& item) {
+  const auto* const symbol = std::get_if<language::SymbolTarget>(&item.target);
+  const plan::Modules modules;
+  const std::string command = command_path(modules);
+  if (symbol == nullptr || command.empty()) return 0;
+  std::vector<std::string> words{command, "inlined", symbol->pattern, symbol->quoted ? "quoted" : ""};
+  for (const symbols::Module& module : modules.all()) {
+    if (item.module.empty() ? module.is_executable : symbols::module_matches(module, item.module))
+      words.push_back(module.path);
+  }
+  const std::string text = output_of(words, "").value_or("");
+  std::size_t count = 0;
+  std::from_chars(text.data(), text.data() + text.size(), count);
+  return count;
 }
 
 }  // namespace ubp::runtime

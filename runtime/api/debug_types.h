@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/analysis/diagnostic.h"
+#include "runtime/analysis/wishes.h"
 
 namespace ubp::runtime {
 
@@ -16,5 +17,8 @@ namespace ubp::runtime {
 // asks for nothing of it. diagnostics: that nobody could read it.
 std::string with_debug_types(std::string_view name, std::string text, const std::vector<std::string>& parameters,
                              std::vector<program::Diagnostic>& diagnostics);
+
+// How many inlined instances of a function its modules have, by their debug information; 0 where nobody can say.
+std::size_t inlined_instances(const language::Item& item);
 
 }  // namespace ubp::runtime

@@ -8,9 +8,11 @@
 #include <memory>
 #include <new>
 #include <utility>
+#include <variant>
 
 #include "runtime/api/api.h"
 #include "runtime/api/calls.h"
+#include "runtime/api/debug_types.h"
 #include "runtime/api/programs.h"
 #include "runtime/api/stacks.h"
 #include "runtime/arm/process_memory.h"
@@ -111,6 +113,21 @@ bool begin(Program* program) {
   return goes;
 }
 
+// A function that is not found may be there all the same, in others.
+void say_if_inlined(const std::vector<Item>& items, Problem& problem) {
+  if (problem.status != UBP_E_NOT_FOUND || problem.lacks_module) return;
+  for (const Item& item : items) {
+    const auto* const symbol = std::get_if<language::SymbolTarget>(&item.target);
+    const language::Position &its = item.target_position, &wrong = problem.position;
+    if (symbol == nullptr || its.line != wrong.line || its.column != wrong.column) continue;
+    const std::size_t count = !symbol->quoted && language::is_glob(symbol->pattern) ? 0 : inlined_instances(item);
+    if (count == 0) continue;
+    problem.message =
+        fmt::format("'{}' is inlined only ({} instance{})", symbol->pattern, count, count == 1 ? "" : "s");
+    problem.hint = fmt::format("use inline:{}{}{}", item.module, item.module.empty() ? "" : ":", symbol->pattern);
+  }
+}
+
 // Registers everything, armed after begin has run. Under the ApiLock.
 void register_all(std::vector<Item> items, Program* program, std::uint32_t flags, Registered& registered) {
   const auto fail = [&](Problem problem) {
@@ -131,7 +148,10 @@ void register_all(std::vector<Item> items, Program* program, std::uint32_t flags
   Problem problem;
   const auto ids = prepare(items, program, request, false, std::nullopt, show, problem);
   progress.clear();
-  if (!ids) return fail(std::move(problem));
+  if (!ids) {
+    say_if_inlined(items, problem);
+    return fail(std::move(problem));
+  }
   std::vector<Operation> operations;
   for (const std::uint64_t id : *ids) operations.push_back({Operation::kRegister, id});
   const bool is_meant = g_session == nullptr || has_what_is_meant(items, operations);

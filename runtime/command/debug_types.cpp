@@ -15,6 +15,7 @@
 #include "runtime/analysis/sources.h"
 #include "runtime/analysis/wishes.h"
 #include "runtime/command/compiled.h"
+#include "runtime/command/debug_packages.h"
 #include "runtime/command/marks.h"
 #include "runtime/debuginfo/debug_file.h"
 #include "runtime/debuginfo/types.h"
@@ -46,8 +47,10 @@ class Reader {
  private:
   std::vector<std::string> files_of_item(const Item& item) const;
   DebugFile* file(const std::string& path);
-  std::vector<std::uint64_t> addresses_of(const Item& item, const std::string& path);
-  void read_lines();
+  static debuginfo::Found find(const Item& item, DebugFile& file);
+  std::vector<debuginfo::Place> places_of(const Item& item, const std::string& path);
+  void read_places();
+  void say_missing(const Item& item, const debuginfo::Found* found, const std::vector<std::string>& paths);
   void read_arguments(std::uint32_t probe);
 
   const std::vector<Item>& items_;
@@ -56,7 +59,7 @@ class Reader {
   const program::Wishes wishes_;
   std::map<std::string, std::unique_ptr<DebugFile>> files_;
   debuginfo::TypeWriter types_;
-  std::map<std::uint32_t, std::vector<std::uint64_t>> lines_;  // by item
+  std::map<std::pair<std::uint32_t, std::string>, std::vector<debuginfo::Place>> places_;  // by item and file
   std::string structs_, rows_;
 };
 
@@ -80,12 +83,24 @@ DebugFile* Reader::file(const std::string& path) {
   return entry->second.get();
 }
 
-std::vector<std::uint64_t> Reader::addresses_of(const Item& item, const std::string& path) {
-  if (const auto found = lines_.find(static_cast<std::uint32_t>(&item - items_.data())); found != lines_.end())
-    return found->second;
+// Where debug information says that an item is.
+debuginfo::Found Reader::find(const Item& item, DebugFile& file) {
+  const bool is_all = item.kind == language::Kind::kStatement;
+  if (const auto* const line = std::get_if<LineTarget>(&item.target))
+    return file.lines({line->file, line->line, line->column, is_all});
+  const auto& symbol = std::get<SymbolTarget>(item.target);
+  const debuginfo::FunctionPattern pattern{symbol.pattern, symbol.quoted};
+  return {is_all ? file.statements(pattern) : file.instances(pattern, nullptr)};
+}
+
+std::vector<debuginfo::Place> Reader::places_of(const Item& item, const std::string& path) {
+  if (item.is_by_debug_information()) {
+    const auto found = places_.find({static_cast<std::uint32_t>(&item - items_.data()), path});
+    return found != places_.end() ? found->second : std::vector<debuginfo::Place>{};
+  }
   const auto* const target = std::get_if<SymbolTarget>(&item.target);
   if (target == nullptr || item.kind != language::Kind::kEntry) return {};
-  std::vector<std::uint64_t> addresses;
+  std::vector<debuginfo::Place> places;
   const symbols::ElfFile elf = symbols::ElfFile::open(path);
   const auto table = symbols::FunctionTable::load({.path = path,
                                                    .name = path.substr(path.rfind('/') + 1),
@@ -93,47 +108,59 @@ std::vector<std::uint64_t> Reader::addresses_of(const Item& item, const std::str
                                                    .build_id = elf.build_id(),
                                                    .is_relocated = false});
   for (const symbols::Function* function : table.match(target->pattern, target->quoted))
-    addresses.push_back(function->address + target->offset);
-  return addresses;
+    places.push_back({function->address + target->offset});
+  return places;
 }
 
-void Reader::read_lines() {
+void Reader::read_places() {
   for (std::uint32_t number = 0; number < items_.size(); ++number) {
     const Item& item = items_[number];
-    const auto* const target = std::get_if<LineTarget>(&item.target);
-    if (target == nullptr) continue;
+    if (!item.is_by_debug_information()) continue;
     const std::vector<std::string> paths = files_of_item(item);
-    const auto fail = [&](std::string message, std::string hint) {
-      diagnostics_.push_back({item_span(item), std::move(message), std::move(hint), false});
-    };
-    const std::string where = fmt::format("{}:{}", target->file, target->line);
-    debuginfo::Line line;
-    bool has_information = false;
+    debuginfo::Found found;
+    bool has_information = false, any = false;
     for (const std::string& path : paths) {
       DebugFile* const its = file(path);
       if (its == nullptr) continue;
       has_information = true;
-      line = its->line(target->file, target->line, target->column);
-      if (line.addresses.empty()) continue;
-      lines_[number] = line.addresses;
+      debuginfo::Found here = find(item, *its);
+      found.has_file |= here.has_file;
+      if (found.nearest.empty()) found.nearest = std::move(here.nearest);
+      if (here.places.empty()) continue;
+      any = true;
       rows_ += fmt::format("#statement {:x} {}", number, its->build_id());
-      for (const std::uint64_t address : line.addresses) rows_ += fmt::format(" {:x}", address);
+      for (const debuginfo::Place& place : here.places) rows_ += fmt::format(" {:x}", place.address);
       rows_ += '\n';
-      break;
+      places_[{number, path}] = std::move(here.places);
     }
-    if (lines_.contains(number)) continue;
-    if (!has_information) {
-      fail(fmt::format("no debug information says where {} is in {}", where,
-                       paths.empty() ? item.module : paths.front()),
-           "compile it with -g, or install its debug symbols");
-    } else if (!line.has_file) {
-      fail(fmt::format("no source file '{}' is part of {}", target->file, paths.front()), "");
-    } else {
-      std::string near;
-      for (const std::uint32_t other : line.nearest) near += fmt::format("{}{}", near.empty() ? "" : " and ", other);
-      fail(fmt::format("there is no code at {}", where), near.empty() ? "" : fmt::format("lines with code: {}", near));
-    }
+    if (!any && !item.exclude) say_missing(item, has_information ? &found : nullptr, paths);
   }
+}
+
+// found: what is known of a line that has no code; null: nothing, there is no debug information.
+void Reader::say_missing(const Item& item, const debuginfo::Found* found, const std::vector<std::string>& paths) {
+  const auto fail = [&](std::string message, std::string hint) {
+    diagnostics_.push_back({item_span(item), std::move(message), std::move(hint), false});
+  };
+  const auto* const line = std::get_if<LineTarget>(&item.target);
+  const auto* const symbol = std::get_if<SymbolTarget>(&item.target);
+  const std::string where = line == nullptr   ? symbol->pattern
+                            : line->line == 0 ? line->file
+                                              : fmt::format("{}:{}", line->file, line->line);
+  const std::string file = paths.empty() ? item.module : paths.front();
+  if (paths.empty()) return fail(fmt::format("no file '{}' is known", item.module), "");
+  if (found == nullptr)
+    return fail(fmt::format("no debug information says where {} is in {}", where, file), where_to_get_it(file));
+  if (line == nullptr) {
+    const bool is_glob = !symbol->quoted && language::is_glob(symbol->pattern);
+    return fail(fmt::format("the debug information of {} knows no function {}'{}'", file, is_glob ? "like " : "",
+                            symbol->pattern),
+                "");
+  }
+  if (!found->has_file) return fail(fmt::format("no source file '{}' is part of {}", line->file, file), "");
+  std::string near;
+  for (const std::uint32_t other : found->nearest) near += fmt::format("{}{}", near.empty() ? "" : " and ", other);
+  fail(fmt::format("there is no code at {}", where), near.empty() ? "" : fmt::format("lines with code: {}", near));
 }
 
 void Reader::read_arguments(std::uint32_t probe) {
@@ -148,9 +175,9 @@ void Reader::read_arguments(std::uint32_t probe) {
     for (const std::string& path : files_of_item(item)) {
       DebugFile* const its = file(path);
       if (its == nullptr) continue;
-      for (const std::uint64_t address : addresses_of(item, path)) {
-        auto parameters = its->parameters(address, &types_);
-        if (parameters) functions.push_back({its->build_id(), address, std::move(*parameters)});
+      for (const debuginfo::Place& place : places_of(item, path)) {
+        auto parameters = its->parameters(place, &types_);
+        if (parameters) functions.push_back({its->build_id(), place.address, std::move(*parameters)});
       }
     }
   }
@@ -184,7 +211,7 @@ void Reader::read_arguments(std::uint32_t probe) {
 }
 
 std::string Reader::read() {
-  read_lines();
+  read_places();
   for (const std::uint32_t probe : wishes_.probes) read_arguments(probe);
   for (const std::string& type : wishes_.types) {
     bool found = false;
@@ -199,6 +226,21 @@ std::string Reader::read() {
 }
 
 }  // namespace
+
+std::size_t inlined_instances(const std::string& path, const debuginfo::FunctionPattern& pattern,
+                              const std::vector<std::string>& directories) {
+  std::size_t count = 0;
+  try {
+    if (const auto file = DebugFile::open(path, directories)) file->instances(pattern, &count);
+  } catch (const std::runtime_error&) {  // no ELF file
+  }
+  return count;
+}
+
+std::string inlined_text(std::size_t instances) {
+  if (instances == 0) return "";
+  return fmt::format(": it is inlined only ({} instance{})", instances, instances == 1 ? "" : "s");
+}
 
 std::string with_debug_types(std::string_view name, std::string text, const std::vector<std::string>& parameters,
                              const DebugOptions& options, std::vector<program::Diagnostic>& diagnostics) {

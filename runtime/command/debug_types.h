@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/analysis/diagnostic.h"
+#include "runtime/debuginfo/debug_file.h"
 
 namespace ubp::command {
 
@@ -16,6 +17,12 @@ struct DebugOptions {
   std::vector<std::string> modules;      // paths of those that are known to be loaded, the executable first
   std::vector<std::string> directories;  // of debug files, before the usual ones
 };
+
+// How many inlined instances a file has of the functions; 0 where it has no debug information, or is no ELF file.
+std::size_t inlined_instances(const std::string& path, const debuginfo::FunctionPattern& pattern,
+                              const std::vector<std::string>& directories);
+// ": it is inlined only (2 instances)"; empty for 0.
+std::string inlined_text(std::size_t instances);
 
 // As it is where nothing of it is asked for, or where it has mistakes. diagnostics: what is asked for and is not there.
 std::string with_debug_types(std::string_view name, std::string text, const std::vector<std::string>& parameters,

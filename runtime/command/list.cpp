@@ -47,7 +47,7 @@ Listed functions_in(const std::string& path, const ListOptions& options) {
   Listed listed;
   for (const auto& [name, address] : names) {
     std::vector<std::string>& arguments = listed[name];
-    const auto parameters = information != nullptr ? information->parameters(address, nullptr) : std::nullopt;
+    const auto parameters = information != nullptr ? information->parameters({address}, nullptr) : std::nullopt;
     if (!parameters) continue;
     for (const debuginfo::Parameter& parameter : *parameters)
       arguments.push_back(fmt::format("{} {}", parameter.spelling, parameter.name));

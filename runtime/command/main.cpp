@@ -166,6 +166,16 @@ int types_command(const std::vector<std::string>& arguments, const std::vector<s
   return diagnostics.empty() ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+// ubp inlined NAME|GLOB "quoted"|"" [MODULE]..., for libubp.so: how many inlined instances there are.
+int inlined_command(const std::vector<std::string>& arguments) {
+  if (arguments.size() < 2) return kFailed;
+  std::size_t count = 0;
+  for (std::size_t i = 2; i < arguments.size(); ++i)
+    count += inlined_instances(arguments[i], {arguments[0], !arguments[1].empty()}, {});
+  std::cout << count << std::flush;
+  return EXIT_SUCCESS;
+}
+
 constexpr char kUse[] =
     "USAGE:\n"
     "    ubp run [-e PROGRAM]... [FILE] [-o FILE] [-f text|json] [-q] [-k] [--dry-run] [PARAMETERS] -- COMMAND ARGUMENTS...\n"
@@ -184,6 +194,7 @@ int command(int count, char** words) {
   if (!arguments.empty()) arguments.erase(arguments.begin());
   if (what == "run" || what == "check") return run_command(arguments, command, what == "check");
   if (what == "types") return types_command(arguments, command);
+  if (what == "inlined") return inlined_command(arguments);
   if (what == "list") return list_command(arguments);
   const bool is_asked = what == "-h" || what == "--help";
   std::fputs(kUse, is_asked ? stdout : stderr);

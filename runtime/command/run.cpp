@@ -259,7 +259,7 @@ int run(const RunOptions& options) {
   const auto compiled = text ? compile(options.name, *text, inputs, options.says_warnings) : std::nullopt;
   if (!compiled) return EXIT_FAILURE;
   const program::Config::Missing missing = compiled->analysis.config.missing_probes;
-  if (!check_targets(*compiled, missing, options.says_warnings)) return EXIT_FAILURE;
+  if (!check_targets(*compiled, missing, options.says_warnings, options.debug_directories)) return EXIT_FAILURE;
   if (!is_allowed(*compiled, options)) return EXIT_FAILURE;
   std::string found;
   Obstacle obstacle;

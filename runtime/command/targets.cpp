@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "runtime/command/debug_types.h"
 #include "runtime/command/files.h"
 #include "runtime/symbols/elf_file.h"
 #include "runtime/symbols/marks.h"
@@ -64,8 +65,9 @@ struct File {
 
 class Checker {
  public:
-  Checker(const Compiled& compiled, MissingProbes missing, bool says_warnings)
-      : compiled_(compiled), missing_(missing), says_warnings_(says_warnings) {}
+  Checker(const Compiled& compiled, MissingProbes missing, bool says_warnings,
+          const std::vector<std::string>& debug_directories)
+      : compiled_(compiled), missing_(missing), says_warnings_(says_warnings), debug_directories_(debug_directories) {}
 
   bool check();
 
@@ -82,6 +84,7 @@ class Checker {
   const Compiled& compiled_;
   const MissingProbes missing_;
   const bool says_warnings_;
+  const std::vector<std::string>& debug_directories_;
   bool is_good_ = true;
   std::map<std::string, std::unique_ptr<File>> files_;
 };
@@ -128,9 +131,15 @@ bool Checker::check_symbol(const Item& item, const SymbolTarget& target, const s
       near += fmt::format("{}'{}'", near.empty() ? "" : ", ", name);
   }
   if (is_glob && missing_ == MissingProbes::kError) return false;  // said of the whole probe
+  std::size_t inlined = 0;
+  for (const std::string& path : is_glob ? std::vector<std::string>{} : files)
+    inlined += inlined_instances(path, {target.pattern, target.quoted}, debug_directories_);
+  std::string hint = near.empty() ? "" : fmt::format("did you mean {}?", near);
+  if (inlined != 0) hint = fmt::format("use inline:{}:{}", item.module, target.pattern);
   say_missing(item_span(item),
-              fmt::format("No matches for {} {}:{}.", language::kind_name(item.kind), item.module, target.pattern),
-              " Skipping.", near.empty() ? "" : fmt::format("did you mean {}?", near));
+              fmt::format("No matches for {} {}:{}{}.", language::kind_name(item.kind), item.module, target.pattern,
+                          inlined_text(inlined)),
+              " Skipping.", std::move(hint));
   return false;
 }
 
@@ -179,7 +188,7 @@ bool Checker::check_item(const Item& item) {
   }
   if (const auto* address = std::get_if<AddressTarget>(&item.target)) return check_address(item, *address, files);
   if (const auto* mark = std::get_if<MarkTarget>(&item.target)) return check_mark(item, *mark, files);
-  if (std::holds_alternative<language::LineTarget>(item.target)) return true;
+  if (item.is_by_debug_information()) return true;
   return check_symbol(item, std::get<SymbolTarget>(item.target), files);
 }
 
@@ -214,8 +223,9 @@ bool Checker::check() {
 
 }  // namespace
 
-bool check_targets(const Compiled& compiled, MissingProbes missing, bool says_warnings) {
-  return Checker(compiled, missing, says_warnings).check();
+bool check_targets(const Compiled& compiled, MissingProbes missing, bool says_warnings,
+                   const std::vector<std::string>& debug_directories) {
+  return Checker(compiled, missing, says_warnings, debug_directories).check();
 }
 
 }  // namespace ubp::command

@@ -12,6 +12,7 @@ namespace ubp::command {
 using MissingProbes = program::Config::Missing;
 
 // Says on standard error what is missing. False: the command is not to be started.
-bool check_targets(const Compiled& compiled, MissingProbes missing, bool says_warnings);
+bool check_targets(const Compiled& compiled, MissingProbes missing, bool says_warnings,
+                   const std::vector<std::string>& debug_directories);
 
 }  // namespace ubp::command

@@ -90,10 +90,8 @@ ValuePlace place_in(ValuePlace::Kind kind, std::int8_t base, std::int64_t offset
 
 }  // namespace
 
-PlaceFinder::PlaceFinder(Dwarf_Die& function, std::uint64_t address, Elf* elf)
-    : function_(function), address_(address), elf_(elf) {
-  Dwarf_Addr entry = 0;
-  is_entry_ = dwarf_entrypc(&function, &entry) == 0 && entry == address;
+PlaceFinder::PlaceFinder(Dwarf_Die& function, std::uint64_t address, bool is_entry, Elf* elf)
+    : function_(function), address_(address), elf_(elf), is_entry_(is_entry) {
   Dwarf_Die result;
   if (!plain_type_of(function_, result)) return;
   Class classes[2] = {Class::kNone, Class::kNone};

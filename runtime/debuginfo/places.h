@@ -15,8 +15,8 @@ namespace ubp::debuginfo {
 
 class PlaceFinder {
  public:
-  // elf: of the file that has the call frame information.
-  PlaceFinder(Dwarf_Die& function, std::uint64_t address, Elf* elf);
+  // function: out of line. is_entry: it is called there. elf: of the file that has the call frame information.
+  PlaceFinder(Dwarf_Die& function, std::uint64_t address, bool is_entry, Elf* elf);
 
   // The parameters one behind the other, all of them: the convention counts.
   program::ArgumentPlace find(Dwarf_Die& parameter);
@@ -32,7 +32,7 @@ class PlaceFinder {
   Dwarf_Die function_;
   std::uint64_t address_;
   Elf* elf_;
-  bool is_entry_ = false;
+  bool is_entry_;
   int integers_ = 0, vectors_ = 0;  // registers that earlier parameters have
   std::int64_t stack_ = 8;          // of the next parameter there, from rsp
 };

@@ -31,7 +31,7 @@ struct KindWord {
 
 constexpr KindWord kKindWords[] = {
     {"u", Kind::kEntry},    {"uprobe", Kind::kEntry}, {"ur", Kind::kReturn},        {"uretprobe", Kind::kReturn},
-    {"call", std::nullopt}, {"insn", Kind::kInsn},    {"stmt", std::nullopt},       {"inline", std::nullopt},
+    {"call", std::nullopt}, {"insn", Kind::kInsn},    {"stmt", Kind::kStatement},   {"inline", Kind::kInline},
     {"usdt", Kind::kMark},  {"U", Kind::kMark},       {"watchpoint", std::nullopt},
 };
 
@@ -53,6 +53,8 @@ std::string_view kind_name(Kind kind) {
     case Kind::kReturn: return "uretprobe";
     case Kind::kInsn: return "insn";
     case Kind::kMark: return "usdt";
+    case Kind::kStatement: return "stmt";
+    case Kind::kInline: return "inline";
   }
   return "unknown";
 }
@@ -85,10 +87,8 @@ bool Parser::parse_list(std::vector<Item>& items, std::size_t most) {
   }
   if (program_ == nullptr) return true;
   for (const StatementRow& row : program_->definitions.statements) {
-    auto* const line = row.item < items.size() ? std::get_if<LineTarget>(&items[row.item].target) : nullptr;
-    if (line == nullptr) continue;
-    line->build_id = row.build_id;
-    line->addresses = row.addresses;
+    if (row.item < items.size() && items[row.item].is_by_debug_information())
+      items[row.item].found.push_back({row.build_id, row.addresses});
   }
   return true;
 }
@@ -192,7 +192,7 @@ bool Parser::parse_item(Item& item) {
     if (at_end() || is_separator(peek()) || peek() == '#') return fail(offset_, "expected a target after '!'");
     if (peek() == '!') return fail(offset_, "unexpected second '!'");
   }
-  const bool is_line = find_colon() != kNoOffset && is_digit(at(find_colon() + 1));
+  const bool is_line = find_colon() != kNoOffset && (is_digit(at(find_colon() + 1)) || at(find_colon() + 1) == '*');
   if (peek() == '@' && !is_line)
     return fail_unsupported(offset_, fmt::format("file inclusion ({})", quote(word_at(offset_))));
   if (!expect_no_name() || !parse_attach(item)) return false;

@@ -16,10 +16,12 @@
 namespace ubp::language {
 
 enum class Kind : std::uint8_t {
-  kEntry,   // "u", "uprobe", the default: one instruction
-  kReturn,  // "ur", "uretprobe": the returns of a function
-  kInsn,    // "insn": every instruction of a function or an address range
-  kMark,    // "U", "usdt": where the program's author has put a static mark
+  kEntry,      // "u", "uprobe", the default: one instruction
+  kReturn,     // "ur", "uretprobe": the returns of a function
+  kInsn,       // "insn": every instruction of a function or an address range
+  kMark,       // "U", "usdt": where the program's author has put a static mark
+  kStatement,  // "stmt": every statement of functions or source lines, by debug information
+  kInline,     // "inline": where inlined instances of a function begin, and the function itself, likewise
 };
 std::string_view kind_name(Kind kind);  // "uprobe", as reports print it
 
@@ -42,13 +44,16 @@ struct MarkTarget {
   std::string name;
 };
 
-// module@file:line or module@file:line:column. Which addresses that is stands in the text, of whoever has read the
-// debug information (Definitions::statements).
+// module@file:line or module@file:line:column, module@file:*
 struct LineTarget {
-  std::string file;                        // a path's last parts: "a.c", "src/a.c"
-  std::uint32_t line = 0, column = 0;      // column 0: any
-  std::string build_id{};                  // of the module that has the addresses
-  std::vector<std::uint64_t> addresses{};  // ELF virtual addresses
+  std::string file;                    // a path's last parts: "a.c", "src/a.c"; a glob
+  std::uint32_t line = 0, column = 0;  // 0: any
+};
+
+// Where an item is by debug information. It stands in the text, from whoever has read that (Definitions::statements).
+struct FoundPlaces {
+  std::string build_id;                  // of the module that has the addresses; "-": it has none
+  std::vector<std::uint64_t> addresses;  // ELF virtual addresses, ascending
 };
 
 // Item::probe of a target without a filter or block: its hits are counted.
@@ -65,6 +70,12 @@ struct Item {
   std::string module;  // basename glob; empty: the executable
   std::variant<SymbolTarget, AddressTarget, MarkTarget, LineTarget> target;
   std::uint32_t probe = kBare;  // which of the program's it is an attach point of
+  std::vector<FoundPlaces> found{};
+
+  // Only debug information says where it is.
+  bool is_by_debug_information() const {
+    return kind == Kind::kStatement || kind == Kind::kInline || std::holds_alternative<LineTarget>(target);
+  }
 };
 
 struct Error {

@@ -51,7 +51,11 @@ bool Parser::parse_target(Item& item) {
     if (!expect_one_colon(item, module_at)) return false;
   }
   item.target_position = position(offset_);
+  const bool is_function = item.kind == Kind::kStatement || item.kind == Kind::kInline;
   if (starts_number(word_at(offset_)) || (!item.module.empty() && is_decimal_address())) {
+    if (is_function)
+      return fail(offset_, fmt::format("{}: takes a function{}, not an address", kind_name(item.kind),
+                                       item.kind == Kind::kStatement ? " or a source line" : ""));
     AddressTarget target;
     if (!parse_address(item, target)) return false;
     item.target = target;
@@ -121,9 +125,10 @@ bool Parser::parse_module(std::size_t colon, std::string& module) {
   return true;
 }
 
-// module@file:line[:column], with the '@' and the ':' behind the file.
+// module@file:line[:column] or module@file:*, with the '@' and the ':' behind the file.
 bool Parser::parse_line(Item& item, std::size_t at, std::size_t colon) {
-  if (item.kind != Kind::kEntry) return fail(at, "a source line is one of uprobe's targets");
+  if (item.kind != Kind::kEntry && item.kind != Kind::kStatement)
+    return fail(at, "a source line is one of uprobe's targets, and of stmt's");
   item.module = slice(offset_, at);
   LineTarget target;
   target.file = slice(at + 1, colon);
@@ -137,8 +142,10 @@ bool Parser::parse_line(Item& item, std::size_t at, std::size_t colon) {
     return (value != 0 && value == to) || fail(offset_, fmt::format("there is no {} {}", what, value));
   };
   offset_ = colon + 1;
-  if (!number("line", target.line)) return false;
-  if (peek() == ':') {
+  const bool is_any = peek() == '*';
+  if (is_any) ++offset_;
+  if (!is_any && !number("line", target.line)) return false;
+  if (!is_any && peek() == ':') {
     ++offset_;
     if (!number("column", target.column)) return false;
   }
@@ -158,7 +165,7 @@ bool Parser::expect_one_colon(const Item& item, std::size_t module_at) {
   return fail(
       second,
       fmt::format(
-          "unexpected ':' after {}; write module:symbol (the known kinds are u, uprobe, insn and usdt, and C++ scopes are "
+          "unexpected ':' after {}; write module:symbol (the known kinds are u, uprobe, insn, stmt, inline and usdt, and C++ scopes are "
           "written '::')",
           quote(slice(module_at, second))));
 }
@@ -170,6 +177,9 @@ bool Parser::parse_symbol(Item& item) {
   if (peek() == '+' && item.kind == Kind::kInsn) {
     return fail(offset_, "insn: probes every instruction of a function; without it, symbol+offset probes one");
   }
+  if (peek() == '+' && (item.kind == Kind::kStatement || item.kind == Kind::kInline))
+    return fail(offset_, fmt::format("{}: takes no offset; without it, symbol+offset probes one instruction",
+                                     kind_name(item.kind)));
   if (peek() == '+' && item.kind == Kind::kReturn)
     return fail(offset_, "uretprobes can not be attached to a function offset");
   if (peek() == '+' && !parse_offset(target.offset)) return false;

@@ -18,6 +18,8 @@ using symbols::Module;
 bool is_glob_target(const language::Item& item) {
   if (const auto* mark = std::get_if<language::MarkTarget>(&item.target))
     return mark->provider.empty() || language::is_glob(mark->provider) || language::is_glob(mark->name);
+  if (const auto* line = std::get_if<language::LineTarget>(&item.target))
+    return line->line == 0 || language::is_glob(line->file);
   const auto* symbol = std::get_if<language::SymbolTarget>(&item.target);
   return symbol != nullptr && language::is_glob(symbol->pattern);
 }
@@ -264,7 +266,9 @@ void Plan::exclude(const Found& found) {
 language::Item Plan::as_named(const language::Item& item) const {
   language::Item named = item;
   const auto* symbol = std::get_if<language::SymbolTarget>(&item.target);
-  if (symbol == nullptr || item.module.empty() || only_module_ || !modules_matching(item).empty()) return named;
+  if (symbol == nullptr || item.module.empty() || only_module_ || item.is_by_debug_information() ||
+      !modules_matching(item).empty())
+    return named;
   language::SymbolTarget whole = *symbol;
   whole.pattern = item.module + ":" + symbol->pattern;
   named.module.clear();
@@ -291,11 +295,14 @@ std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
   found.excludes = item.exclude;
   try {
     std::optional<Mistake> mistake;
-    switch (item.target.index()) {
-      case 0: mistake = find_symbol(item, modules, found); break;
-      case 1: mistake = find_address(item, modules, found); break;
-      case 2: mistake = find_mark(item, modules, found); break;
-      default: mistake = find_line(item, modules, found);
+    if (item.is_by_debug_information()) {
+      mistake = find_places(item, modules, found);
+    } else if (std::holds_alternative<language::SymbolTarget>(item.target)) {
+      mistake = find_symbol(item, modules, found);
+    } else if (std::holds_alternative<language::AddressTarget>(item.target)) {
+      mistake = find_address(item, modules, found);
+    } else {
+      mistake = find_mark(item, modules, found);
     }
     if (mistake) return mistake;
   } catch (const std::runtime_error& error) {  // an unreadable file

@@ -117,11 +117,13 @@ class Plan {
   std::optional<Mistake> find_address(const language::Item& item, const std::vector<std::uint32_t>& modules,
                                       Found& found);
   std::optional<Mistake> find_mark(const language::Item& item, const std::vector<std::uint32_t>& modules, Found& found);
-  std::optional<Mistake> find_line(const language::Item& item, const std::vector<std::uint32_t>& modules, Found& found);
+  std::optional<Mistake> find_places(const language::Item& item, const std::vector<std::uint32_t>& modules,
+                                     Found& found);
   std::optional<std::string> argument_problem(const symbols::Mark& mark) const;
   Mistake unknown_mark(const language::Item& item, const std::vector<std::uint32_t>& modules) const;
   std::optional<Mistake> wait_or_fail(const language::Item& item, Mistake mistake);
   void add_one(std::uint32_t module, const symbols::Function* function, std::uint64_t address, Found& found) const;
+  void add_addresses(std::uint32_t module, std::span<const std::uint64_t> addresses, Found& found);
   void add_functions(std::uint32_t module, std::span<const symbols::Function* const> functions, std::uint64_t low,
                      std::uint64_t high, Found& found);
   void add_decoded(std::uint32_t module, const symbols::Function& function, const decoder::Decoded& decoded,

@@ -108,6 +108,31 @@ void Plan::add_one(std::uint32_t module, const Function* function, std::uint64_t
   add_decoded(module, *function, {offset, decoder::classify(code)}, code.data(), found);
 }
 
+// Probes at ELF addresses, ascending. Where there are several in a function it is decoded once.
+void Plan::add_addresses(std::uint32_t module, std::span<const std::uint64_t> addresses, Found& found) {
+  const bool may_be_probed = !module_problem(module);
+  for (std::size_t i = 0, end = 0; i < addresses.size(); i = end) {
+    const Function* const function = modules_.table_of(module).containing(addresses[i]);
+    end = i + 1;
+    while (function != nullptr && end < addresses.size() && addresses[end] < function->end) ++end;
+    if (!may_be_probed || end - i == 1) {
+      for (std::size_t at = i; at < end; ++at) add_one(module, function, addresses[at], found);
+      continue;
+    }
+    const auto code = modules_.code_from(module, function->address, function->end, found.readable);
+    const decoder::Walk walk = code.empty() ? decoder::Walk{} : decoder::walk_function(code, function->address);
+    auto decoded = walk.reached.begin();
+    for (std::size_t at = i; at < end; ++at) {
+      while (decoded != walk.reached.end() && function->address + decoded->offset < addresses[at]) ++decoded;
+      if (decoded != walk.reached.end() && function->address + decoded->offset == addresses[at]) {
+        add_decoded(module, *function, *decoded, code.data() + decoded->offset, found);
+      } else {
+        add_one(module, function, addresses[at], found);
+      }
+    }
+  }
+}
+
 // Every instruction of the functions, as far as it lies in [low, high). The functions are all walked first: what one
 // of them refers to as data is no code in another.
 void Plan::add_functions(std::uint32_t module, std::span<const Function* const> functions, std::uint64_t low,

@@ -1,4 +1,4 @@
-// Plans: static marks, source lines. Load time only.
+// Plans: static marks, places that debug information has found. Load time only.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -70,21 +70,20 @@ Mistake Plan::unknown_mark(const language::Item& item, const std::vector<std::ui
 }
 
 // The addresses stand in the item, from whoever has read the debug information.
-std::optional<Mistake> Plan::find_line(const language::Item& item, const std::vector<std::uint32_t>& modules,
-                                       Found& found) {
-  const auto& target = std::get<language::LineTarget>(item.target);
-  if (target.addresses.empty()) {
+std::optional<Mistake> Plan::find_places(const language::Item& item, const std::vector<std::uint32_t>& modules,
+                                         Found& found) {
+  if (item.found.empty() && !item.exclude) {
     return Mistake{item.target_position,
-                   fmt::format("nothing says where {}:{} is: no debug information was read", target.file, target.line),
-                   ""};
+                   fmt::format("nothing says where {} is: no debug information was read", item.text), ""};
   }
   bool any = false;
   for (const std::uint32_t module : modules) {
     const std::string& build_id = modules_.all()[module].build_id;
-    if ((build_id.empty() ? "-" : build_id) != target.build_id) continue;
-    any = true;
-    for (const std::uint64_t address : target.addresses)
-      add_one(module, modules_.table_of(module).containing(address), address, found);
+    for (const language::FoundPlaces& places : item.found) {
+      if ((build_id.empty() ? "-" : build_id) != places.build_id) continue;
+      any = true;
+      add_addresses(module, places.addresses, found);
+    }
   }
   if (any || item.exclude || (item.pending && only_module_)) return std::nullopt;
   return wait_or_fail(item, {item.target_position,

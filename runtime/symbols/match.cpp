@@ -70,6 +70,40 @@ bool FunctionTable::needs_version(const Function& function) const {
   return std::binary_search(ambiguous_->begin(), ambiguous_->end(), function.symbol());
 }
 
+namespace {
+
+// Whether names(...) says so of a demangled name in one of its forms.
+template <typename Fits>
+bool fits_demangled(std::string_view name, const Fits& names) {
+  const auto fits = [&](std::string_view text) {
+    const NameForms forms = forms_of(text);
+    return names(forms.full) || names(forms.call) || names(forms.bare);
+  };
+  if (fits(name)) return true;
+  const std::string simple = simplified(name);
+  return !simple.empty() && fits(simple);
+}
+
+// A pattern, and the same of one that was copied from a demangler.
+struct NamePattern {
+  explicit NamePattern(std::string_view pattern) : text(pattern), simple(simplified(pattern)) {}
+  bool equals(std::string_view name) const { return name == text || (!simple.empty() && name == simple); }
+  bool globs(std::string_view name) const {
+    return language::glob_match(text, name) || (!simple.empty() && language::glob_match(simple, name));
+  }
+
+  std::string_view text;
+  std::string simple;
+};
+
+}  // namespace
+
+bool name_fits(std::string_view pattern, bool is_quoted, std::string_view raw) {
+  const NamePattern wanted(pattern);
+  const auto names = [&](std::string_view text) { return is_quoted ? wanted.equals(text) : wanted.globs(text); };
+  return names(raw) || (is_mangled(raw) && fits_demangled(demangle(std::string(raw)), names));
+}
+
 std::vector<const Function*> FunctionTable::match(std::string_view versioned, bool quoted) const {
   const VersionedName wanted(versioned);
   const std::string_view pattern = wanted.name;
@@ -91,25 +125,13 @@ std::vector<const Function*> FunctionTable::match(std::string_view versioned, bo
       if (!matches.empty() && matches.back()->address == function.address) continue;
       if (!has_version(function, wanted)) continue;
       bool matched = function.has_symbol() ? names(function.symbol()) : names(AddressName(function.address).text());
-      if (!matched && is_mangled(function.symbol())) {
-        const auto fits = [&](std::string_view text) {
-          const NameForms forms = forms_of(text);
-          return names(forms.full) || names(forms.call) || names(forms.bare);
-        };
-        matched = fits(demangled(i));
-        if (const std::string simple = matched ? std::string() : simplified(demangled(i)); !simple.empty())
-          matched = fits(simple);
-      }
+      if (!matched && is_mangled(function.symbol())) matched = fits_demangled(demangled(i), names);
       if (matched) matches.push_back(&function);
     }
   };
-  const std::string simple = simplified(pattern);  // of one that was copied from a demangler, too
-  const auto equals = [&](std::string_view text) { return text == pattern || (!simple.empty() && text == simple); };
-  const auto globs = [&](std::string_view text) {
-    return language::glob_match(pattern, text) || (!simple.empty() && language::glob_match(simple, text));
-  };
-  if (quoted) add_all(equals);
-  if (matches.empty()) add_all(globs);
+  const NamePattern named(pattern);
+  if (quoted) add_all([&](std::string_view text) { return named.equals(text); });
+  if (matches.empty()) add_all([&](std::string_view text) { return named.globs(text); });
   return matches;
 }
 

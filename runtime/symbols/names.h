@@ -40,6 +40,10 @@ struct NameForms {
 // form, since somebody who asks for f does not mean a part of it.
 NameForms forms_of(std::string_view demangled);
 
+// Whether a function is meant: a quoted pattern is its name, another a glob over it; raw, or demangled in one of the
+// forms above.
+bool name_fits(std::string_view pattern, bool is_quoted, std::string_view raw);
+
 // A name as people write it: "std::string" for std::__cxx11::basic_string<char, ...>, ">>" for "> >". Empty: it is as
 // it is.
 std::string simplified(std::string_view name);

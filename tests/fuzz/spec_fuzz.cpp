@@ -66,7 +66,9 @@ bool same_item(const Item& a, const Item& b) {
 void check_target(const SymbolTarget& target) { FUZZ_CHECK(!target.pattern.empty()); }
 void check_target(const AddressTarget& target) { FUZZ_CHECK(target.end > target.address); }
 void check_target(const MarkTarget& target) { FUZZ_CHECK(!target.name.empty()); }
-void check_target(const LineTarget& target) { FUZZ_CHECK(!target.file.empty() && target.line != 0); }
+void check_target(const LineTarget& target) {
+  FUZZ_CHECK(!target.file.empty() && (target.line != 0 || target.column == 0));
+}
 
 void check_item(const std::vector<std::string_view>& lines, const Item& item) {
   FUZZ_CHECK(!item.text.empty() && item.text.find('\n') == std::string::npos);

@@ -43,7 +43,7 @@ void check_invariants(std::string_view text) {
     } else if (const auto* mark = std::get_if<MarkTarget>(&item.target)) {
       REQUIRE(!mark->name.empty());
     } else if (const auto* line = std::get_if<LineTarget>(&item.target)) {
-      REQUIRE(line->line != 0);
+      REQUIRE(!line->file.empty());
     } else {
       REQUIRE(!item.module.empty());
     }

@@ -65,6 +65,9 @@ TEST_CASE("lines: module, file, line and column; addresses stand before the text
       {"u:./bin/app@src/a.c:7:3", "./bin/app", "src/a.c", 7, 3},
       {"uprobe:lib*@a.c:1", "lib*", "a.c", 1, 0},
       {"@a.c:12", "", "a.c", 12, 0},
+      {"@a.c:*", "", "a.c", 0, 0},
+      {"stmt:app@src/*.c:*", "app", "src/*.c", 0, 0},
+      {"stmt:app@a.c:7", "app", "a.c", 7, 0},
   };
   for (const LineCase& c : kCases) {
     CAPTURE(c.text);
@@ -77,7 +80,7 @@ TEST_CASE("lines: module, file, line and column; addresses stand before the text
     CHECK(line->file == c.file);
     CHECK(line->line == c.line);
     CHECK(line->column == c.column);
-    CHECK(line->addresses.empty());
+    CHECK(items[0].found.empty());
   }
   Program program;
   const auto parsed = parse("#statement 1 ab12 1000 1008\n#place 0 ab12 1000 0,8 !gone\n#place x y\nf\napp@a.c:3 { }\n",
@@ -85,9 +88,11 @@ TEST_CASE("lines: module, file, line and column; addresses stand before the text
   const auto* items = std::get_if<std::vector<Item>>(&parsed);
   REQUIRE(items != nullptr);
   REQUIRE(items->size() == 2);
-  const auto& line = std::get<LineTarget>((*items)[1].target);
-  CHECK(line.build_id == "ab12");
-  CHECK(line.addresses == std::vector<std::uint64_t>{0x1000, 0x1008});
+  REQUIRE((*items)[1].found.size() == 1);
+  CHECK((*items)[1].found[0].build_id == "ab12");
+  CHECK((*items)[1].found[0].addresses == std::vector<std::uint64_t>{0x1000, 0x1008});
+  CHECK(items_of("stmt:app:f*")[0].kind == Kind::kStatement);
+  CHECK(items_of("inline:\"a::f(int)\"")[0].kind == Kind::kInline);
   REQUIRE(program.definitions.places.size() == 1);
   CHECK(program.definitions.places[0].address == 0x1000);
   CHECK(program.definitions.places[0].places == std::vector<std::string>{"0,8", "!gone"});
@@ -334,7 +339,7 @@ TEST_CASE("spec: errors in targets") {
       {"{ count() }", 1, 1, "expected a symbol, found '{'"},
       {"[limit=3]", 1, 1, "expected a symbol, found '['"},
       {"xyz:app:f", 1, 8,
-       "unexpected ':' after 'xyz:app'; write module:symbol (the known kinds are u, uprobe, insn and usdt, and C++ scopes are written '::')"},
+       "unexpected ':' after 'xyz:app'; write module:symbol (the known kinds are u, uprobe, insn, stmt, inline and usdt, and C++ scopes are written '::')"},
       {"a; kprobe:./app:f", 1, 4,
        "probe kind 'kprobe' is for the kernel's probes; UBP has its own process's: u, uprobe, insn, usdt (a module of that name is put in quotes)"},
       {"kprobe:vfs_read", 1, 1,
@@ -441,8 +446,9 @@ TEST_CASE("spec: the parts of the grammar that are not built yet are named") {
       {"call:app:\"S::h*\" { x }", 1, 1, "probe kind 'call' is not supported yet by this version"},
       {"insn:app:0x1400-0x1480 [every=1000]", 1, 24,
        "an option list other than [missing=pending] ('[every=1000]') is not supported yet by this version"},
-      {"stmt:app:*", 1, 1, "probe kind 'stmt' is not supported yet by this version"},
-      {"inline:app:f", 1, 1, "probe kind 'inline' is not supported yet by this version"},
+      {"stmt:app:f+4", 1, 11, "stmt: takes no offset; without it, symbol+offset probes one instruction"},
+      {"stmt:app:0x10", 1, 10, "stmt: takes a function or a source line, not an address"},
+      {"inline:app@a.c:7", 1, 11, "a source line is one of uprobe's targets, and of stmt's"},
       {"f; usdt:app:prov:request+4", 1, 25, "a static mark takes no offset"},
       {"usdt:app", 1, 6,
        "a static mark is written usdt:module:provider:name or usdt:module:name, with '*' in any part"},
@@ -455,7 +461,7 @@ TEST_CASE("spec: the parts of the grammar that are not built yet are named") {
       {"app@parser.c:0", 1, 15, "there is no line 0"},
       {"app@parser.c:7:", 1, 16, "expected a column number"},
       {"u:app@:1", 1, 7, "expected a source file behind '@'"},
-      {"insn:app@p.c:1", 1, 9, "a source line is one of uprobe's targets"},
+      {"insn:app@p.c:1", 1, 9, "a source line is one of uprobe's targets, and of stmt's"},
       {"foo@plt", 1, 4, "foo@plt leads to another module's function; probe that one (*:foo is wherever it is defined)"},
       {"libc:fopen@", 1, 11,
        "expected a version, which is no glob, after '@': name@VERSION, or name@@VERSION for the default one"},

@@ -1,0 +1,140 @@
+// Statements, source lines and inlined instances, by debug information: which places there are, and how often they are
+// hit; and what is said where there are none.
+#include <doctest/doctest.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <set>
+#include <sstream>
+
+#include "harness.h"
+
+using namespace ubp::test;
+
+namespace {
+
+constexpr const char* kLevels[] = {"fx_lines0", "fx_lines2"};
+
+Outcome ubp_run(const std::string& program, const std::string& command) {
+  const char* const ubp = std::getenv("UBP_TEST_COMMAND");
+  REQUIRE(ubp != nullptr);
+  return run({.argv = {ubp, "run", "-e", program, "--", command}, .env = {}, .preload = false, .timeout_s = 60});
+}
+
+bool has_line(const std::string& text, const std::string& line) {
+  return ("\n" + text).find("\n" + line + "\n") != std::string::npos;
+}
+
+// The addresses at which readelf says that a statement of a file begins; empty: there is no readelf here.
+std::set<std::string> statements_of(const std::string& program, const std::string& file) {
+  std::set<std::string> addresses;
+  std::FILE* const pipe = popen(("readelf -wL " + program + " 2>/dev/null").c_str(), "r");
+  REQUIRE(pipe != nullptr);
+  char text[512];
+  while (std::fgets(text, sizeof text, pipe) != nullptr) {
+    std::istringstream line(text);
+    std::string name, number, address, word, last;
+    line >> name >> number >> address;
+    while (line >> word) last = word;
+    if (name == file && number != "-" && last == "x") addresses.insert(address);
+  }
+  pclose(pipe);
+  return addresses;
+}
+
+}  // namespace
+
+TEST_CASE("lines_statements: each address of the line table once, and the program is what it is") {
+  for (const std::string level : kLevels) {
+    CAPTURE(level);
+    const auto known = statements_of(fixture(level), "fx_lines.c");
+    if (known.empty()) {
+      MESSAGE("no readelf here: statements are not compared");
+      return;
+    }
+    const Outcome plain = run_plain({fixture(level)});
+    const Outcome probed = run_probed({fixture(level)}, "stmt:" + level + "@fx_lines.c:*");
+    CAPTURE(probed.err);
+    CHECK(probed.out == plain.out);
+    CHECK(total(probed.summary(), "probes_requested") == known.size());
+    CHECK(adds_up(probed.summary()));
+    // All of the program's, by functions: main, both and the others, of all units.
+    const Outcome all = run_probed({fixture(level)}, "stmt:" + level + ":*");
+    CHECK(all.out == plain.out);
+    CHECK(total(all.summary(), "probes_requested") > known.size());
+    const Outcome some = run_probed({fixture(level)}, "stmt:" + level + ":straight, stmt:" + level +
+                                                          ":from_* { @[func] = count() }; !stmt:" + level +
+                                                          "@fx_lines_other.c:*; stmt:straight");
+    CHECK(some.err.find("@[straight") != std::string::npos);
+    // An exclusion takes out all of a unit; what is inlined from the header stays.
+    CHECK((some.err.find("@[from_other") != std::string::npos) == (level == "fx_lines2"));
+  }
+}
+
+TEST_CASE("lines_counts: a line without optimisation is hit as often as it is executed") {
+  const auto said = numbers(run_plain({fixture("fx_lines0")}).out);
+  const std::string at = "uprobe:" + fixture("fx_lines0") + "@fx_lines.c:";
+  const std::string times = std::to_string(said.at("times")), printed = std::to_string(said.at("printed"));
+  const Outcome outcome = ubp_run(at + times + " { @times = count(); @first = lhist(args.number, 0, 8, 1) }" + at +
+                                      printed + " { @printed = count() } " + at + "* { @all = count() }",
+                                  fixture("fx_lines0"));
+  CAPTURE(outcome.out);
+  CAPTURE(outcome.err);
+  CHECK(has_line(outcome.out, "@times: 7"));
+  CHECK(has_line(outcome.out, "@printed: 1"));
+  CHECK(outcome.out.find("\n[6]                    1 ") != std::string::npos);
+}
+
+TEST_CASE("lines_inlined: every instance, in every unit, and the lines of headers") {
+  for (const std::string level : kLevels) {
+    CAPTURE(level);
+    const auto said = numbers(run_plain({fixture(level)}).out);
+    const std::string calls = std::to_string(said.at("twice"));
+    const std::string program = "inline:" + fixture(level) + ":twice { @calls = count(); @sum = sum(args.number) } " +
+                                "inline:" + fixture(level) + ":tw?ce { @again = count() } uprobe:" + fixture(level) +
+                                "@fx_lines.h:" + std::to_string(said.at("header")) + " { @lines = count() }";
+    const Outcome outcome = ubp_run(program, fixture(level));
+    CAPTURE(outcome.out);
+    CAPTURE(outcome.err);
+    CHECK(has_line(outcome.out, "@calls: " + calls));
+    CHECK(has_line(outcome.out, "@again: " + calls));
+    CHECK(has_line(outcome.out, "@lines: " + calls));
+    CHECK(has_line(outcome.out, "@sum: 2376"));  // 0 to 39, the doubles of these, and 0 to 8
+    const Outcome alone = run_probed({fixture(level)}, "inline:" + level + ":twice { @calls = count() }; inline:both");
+    CHECK(has_line(alone.err, "@calls: " + calls));
+    CHECK(hits(alone.summary(), "inline:both") == 40);
+  }
+}
+
+TEST_CASE("lines_apart: a line of which some was put elsewhere is where it is executed") {
+  const auto said = numbers(run_plain({fixture("fx_lines2")}).out);
+  const Outcome outcome = run_probed({fixture("fx_lines2")},
+                                     "fx_lines2@fx_lines.c:" + std::to_string(said.at("checked")) + " { @ = count() }");
+  CAPTURE(outcome.err);
+  CHECK(has_line(outcome.err, "@: 40"));
+}
+
+TEST_CASE("lines_refused: what is not there, and what would help") {
+  const auto message = [](const std::string& program, const std::string& command) {
+    const Outcome outcome = ubp_run(program, command);
+    CHECK(outcome.end() != "exit 0");
+    return outcome.err;
+  };
+  const std::string optimised = fixture("fx_lines2");
+  const auto has = [](const std::string& text, const std::string& part) {
+    CAPTURE(text);
+    CHECK(text.find(part) != std::string::npos);
+  };
+  has(message("uprobe:" + optimised + ":twice { }", optimised), ":twice: it is inlined only (3 instances)");
+  has(message("uprobe:" + optimised + ":twice { }", optimised), "HINT: use inline:" + optimised + ":twice");
+  has(message("twice { }", optimised), "'twice' is inlined only (3 instances)");
+  const Outcome alone = run_probed({optimised}, "twice");
+  has(alone.err, "'twice' is inlined only (3 instances)");
+  has(alone.err, "use inline:twice");
+  has(message("inline:" + optimised + ":nothing { }", optimised), "knows no function 'nothing'");
+  has(message("stmt:" + optimised + "@other.c:* { }", optimised), "no source file 'other.c' is part of ");
+  has(message("stmt:" + fixture("fx_hello") + ":compute { }", fixture("fx_hello")), "compile it with -g");
+  // A library that a package has.
+  const std::string packaged = message("stmt:libc:memcpy { }", fixture("fx_hello"));
+  if (packaged.find("no debug information says") != std::string::npos) has(packaged, "HINT: ");
+}

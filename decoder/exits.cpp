@@ -71,12 +71,12 @@ std::optional<std::vector<Exit>> find_exits(std::span<const std::uint8_t> code, 
   }
   std::vector<Decoded> all = std::move(walk.reached);
   std::vector<std::uint64_t> references = std::move(walk.references);
-  for (const Bytes& gap : walk.gaps) {
+  for (const ByteRange& gap : walk.gaps) {
     const std::vector<Decoded> decoded = decode_gap(code, gap, address, references);
     if (decoded.empty()) return std::nullopt;
     all.insert(all.end(), decoded.begin(), decoded.end());
   }
-  for (const Bytes& gap : walk.gaps) {
+  for (const ByteRange& gap : walk.gaps) {
     const std::uint64_t begin = address + gap.begin, end = address + gap.end;
     if (std::any_of(references.begin(), references.end(),
                     [&](std::uint64_t named) { return named >= begin && named < end; }))

@@ -68,7 +68,7 @@ Walk walk_function(std::span<const std::uint8_t> code, std::uint64_t address) {
   return walk;
 }
 
-std::vector<Decoded> decode_gap(std::span<const std::uint8_t> code, Bytes gap, std::uint64_t address,
+std::vector<Decoded> decode_gap(std::span<const std::uint8_t> code, ByteRange gap, std::uint64_t address,
                                 std::vector<std::uint64_t>& references) {
   std::vector<Decoded> decoded;
   std::uint32_t at = gap.begin;

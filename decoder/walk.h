@@ -19,7 +19,7 @@
 
 namespace ubp::decoder {
 
-struct Bytes {  // [begin, end), offsets from the function's entry
+struct ByteRange {  // [begin, end), offsets from the function's entry
   std::uint32_t begin = 0;
   std::uint32_t end = 0;
 };
@@ -31,7 +31,7 @@ struct Decoded {
 
 struct Walk {
   std::vector<Decoded> reached;           // sorted by offset
-  std::vector<Bytes> gaps;                // sorted; not reached
+  std::vector<ByteRange> gaps;            // sorted; not reached
   std::vector<std::uint64_t> references;  // addresses that reached instructions name RIP-relatively, unsorted
 };
 
@@ -40,7 +40,7 @@ struct Walk {
 Walk walk_function(std::span<const std::uint8_t> code, std::uint64_t address);
 
 // What a gap decodes to; empty when it does not decode as code. references: as in Walk, appended.
-std::vector<Decoded> decode_gap(std::span<const std::uint8_t> code, Bytes gap, std::uint64_t address,
+std::vector<Decoded> decode_gap(std::span<const std::uint8_t> code, ByteRange gap, std::uint64_t address,
                                 std::vector<std::uint64_t>& references);
 
 }  // namespace ubp::decoder

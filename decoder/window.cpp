@@ -43,7 +43,7 @@ bool is_padding(std::span<const std::uint8_t> code, std::size_t begin, std::size
 // Calls visit(target) for all bytes of a part of the code that read as the displacement of a direct branch or call with
 // a target in [begin, end). The opcode before it is not looked at.
 template <typename Visit>
-void for_each_near(std::span<const std::uint8_t> code, std::uint32_t begin, std::uint32_t end, Bytes within,
+void for_each_near(std::span<const std::uint8_t> code, std::uint32_t begin, std::uint32_t end, ByteRange within,
                    const Visit& visit) {
   for (std::int64_t at = within.begin; at + 4 <= std::int64_t{within.end}; ++at) {
     std::int32_t displacement;
@@ -55,7 +55,7 @@ void for_each_near(std::span<const std::uint8_t> code, std::uint32_t begin, std:
 
 // The same for branches with short displacements, where they may reach it.
 template <typename Visit>
-void for_each_short(std::span<const std::uint8_t> code, std::uint32_t begin, std::uint32_t end, Bytes within,
+void for_each_short(std::span<const std::uint8_t> code, std::uint32_t begin, std::uint32_t end, ByteRange within,
                     const Visit& visit) {
   constexpr std::int64_t kReach = 130;
   const std::int64_t first = std::max<std::int64_t>(within.begin, std::int64_t{begin} - kReach);
@@ -163,7 +163,7 @@ bool BranchTargets::lead_into(std::uint32_t begin, std::uint32_t end) {
     const Walk walk = walk_function(code, 0);
     std::for_each(walk.reached.begin(), walk.reached.end(), add);
     std::vector<std::uint64_t> references;
-    for (const Bytes& gap : walk.gaps) {
+    for (const ByteRange& gap : walk.gaps) {
       const std::vector<Decoded> decoded = decode_gap(code, gap, 0, references);
       std::for_each(decoded.begin(), decoded.end(), add);
       if (!decoded.empty()) continue;

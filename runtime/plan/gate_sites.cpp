@@ -140,7 +140,7 @@ Verdict judge_nearby(std::span<const std::uint8_t> code, std::size_t site, bool 
 // Judges it by the whole function, `code`.
 Verdict judge_by_walk(std::span<const std::uint8_t> code, std::uint64_t address, std::size_t site, bool is_libc) {
   decoder::Walk walk = decoder::walk_function(code, address);
-  for (const decoder::Bytes& gap : walk.gaps) {
+  for (const decoder::ByteRange& gap : walk.gaps) {
     const auto more = decoder::decode_gap(code, gap, address, walk.references);
     walk.reached.insert(walk.reached.end(), more.begin(), more.end());
   }

@@ -145,7 +145,7 @@ void Plan::add_functions(std::uint32_t module, std::span<const Function* const> 
   }
   struct Gap {
     const Function* function;
-    decoder::Bytes bytes;
+    decoder::ByteRange bytes;
     std::vector<decoder::Decoded> decoded;
   };
   std::vector<Gap> gaps;
@@ -173,7 +173,7 @@ void Plan::add_functions(std::uint32_t module, std::span<const Function* const> 
     if (function->size == 0 && !walk.gaps.empty() && walk.gaps.back().end == code.size()) {
       walk.gaps.pop_back();  // no table says where it ends: what lies behind its last instruction is not its
     }
-    for (const decoder::Bytes& bytes : walk.gaps) {
+    for (const decoder::ByteRange& bytes : walk.gaps) {
       // Without a known end there may be data between: only what is reached is taken.
       auto decoded = function->size == 0 ? std::vector<decoder::Decoded>{}
                                          : decoder::decode_gap(code, bytes, function->address, references);

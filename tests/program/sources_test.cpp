@@ -34,13 +34,13 @@ class Folder {
   std::string path_;
 };
 
-std::string whole(const std::string& text, const Folder& folder, std::vector<Diagnostic>& diagnostics) {
+std::string whole_text(const std::string& text, const Folder& folder, std::vector<Diagnostic>& diagnostics) {
   return with_sources("main.bt", text, {folder.path(), {folder.path() + "/inc"}, {}}, diagnostics);
 }
 
 std::string output(const std::string& text, const Folder& folder) {
   std::vector<Diagnostic> diagnostics;
-  const std::string all = whole(text, folder, diagnostics);
+  const std::string all = whole_text(text, folder, diagnostics);
   for (const Diagnostic& diagnostic : diagnostics) FAIL(diagnostic.message);
   return output_of_program(all);
 }
@@ -56,7 +56,7 @@ TEST_CASE("sources: macros, probes and maps of imported files") {
   CHECK(output("import \"sub\"; begin { print(half(8)) }", folder) == "a\nc\n4\n");
   CHECK(output("begin { print(\"import \\\"no.bt\\\"\") }", folder) == "import \"no.bt\"\n");
   std::vector<Diagnostic> diagnostics;
-  CHECK(whole("begin { }", folder, diagnostics) == "begin { }");
+  CHECK(whole_text("begin { }", folder, diagnostics) == "begin { }");
   CHECK(diagnostics.empty());
 }
 
@@ -64,7 +64,7 @@ TEST_CASE("sources: a place is one of the file that it is in") {
   const Folder folder;
   folder.write("a.bt", "macro one() { 1 }\nmacro bad() { $no }\n");
   std::vector<Diagnostic> diagnostics;
-  const std::string text = whole("import \"a.bt\";\nbegin {\n  bad() }", folder, diagnostics);
+  const std::string text = whole_text("import \"a.bt\";\nbegin {\n  bad() }", folder, diagnostics);
   REQUIRE(diagnostics.empty());
   Program::compile(tree_of(text), diagnostics);
   REQUIRE(diagnostics.size() == 1);
@@ -83,7 +83,7 @@ TEST_CASE("sources: what is not there") {
        "'" + folder.path() + "/x.bpf.c' is C for the kernel: UBP runs in the program"}};
   for (const auto& [text, message] : cases) {
     std::vector<Diagnostic> diagnostics;
-    whole(text, folder, diagnostics);
+    whole_text(text, folder, diagnostics);
     REQUIRE(diagnostics.size() == 1);
     CHECK(diagnostics[0].message == message);
     CHECK(diagnostics[0].span.begin.line == 1);
@@ -91,7 +91,7 @@ TEST_CASE("sources: what is not there") {
   folder.write("open/a.bt", "begin { }");
   chmod((folder.path() + "/open").c_str(), 0777);
   std::vector<Diagnostic> diagnostics;
-  whole("import \"open/a.bt\"; begin { }", folder, diagnostics);
+  whole_text("import \"open/a.bt\"; begin { }", folder, diagnostics);
   REQUIRE(diagnostics.size() == 1);
   CHECK(diagnostics[0].message == "'" + folder.path() + "/open/a.bt' is in a directory that everybody can write to");
 }
@@ -113,7 +113,7 @@ TEST_CASE("sources: a header's types and names") {
   CHECK(output(head + "print(sizeof(struct point)); print(offsetof(struct point, sides)) }", folder) == "24\n8\n");
   CHECK(output("import \"one.h\"; begin { print(sizeof(u_side)) }", folder) == "2\n");
   std::vector<Diagnostic> diagnostics;
-  const std::string text = whole(head + "print(sizeof(struct odd)) }", folder, diagnostics);
+  const std::string text = whole_text(head + "print(sizeof(struct odd)) }", folder, diagnostics);
   CHECK(messages_of(text) == std::vector<std::string>{"22: Cannot resolve unknown type \"struct odd\""});
 }
 

@@ -24,7 +24,7 @@ bool has_line(const Summary& summary, const std::string& wanted) {
   return false;
 }
 
-Summary sample() {
+Summary text_sample() {
   Summary summary;
   summary.version = "0.1.0";
   summary.pid = 42;
@@ -40,7 +40,7 @@ Summary sample() {
 }
 
 Summary with_rows(std::size_t rows, std::size_t hit) {
-  Summary summary = sample();
+  Summary summary = text_sample();
   summary.probes.clear();
   for (std::size_t i = 0; i < rows; ++i) {
     summary.probes.push_back({"app:f*", "uprobe", "app", "f" + std::to_string(i), i, i < hit ? 1u : 0u});
@@ -49,7 +49,7 @@ Summary with_rows(std::size_t rows, std::size_t hit) {
 }
 
 TEST_CASE("report text: the whole of a small report") {
-  CHECK(format_text(sample()) ==
+  CHECK(format_text(text_sample()) ==
         "ubp: /usr/bin/app (pid 42), UBP 0.1.0\n"
         "ubp: probes     4 requested, 3 probepoints armed, 0 pending, 1 refused\n"
         "ubp:   refused  libc.so.6!memcpy+0x3 (0xa1b23): mid-instruction: inside the one at 0xa1b20\n"
@@ -66,13 +66,13 @@ TEST_CASE("report text: the whole of a small report") {
 }
 
 TEST_CASE("report text: the output path is told") {
-  Summary summary = sample();
+  Summary summary = text_sample();
   summary.output_path = "/tmp/out.txt";
   CHECK(has_line(summary, "ubp: output     /tmp/out.txt"));
 }
 
 TEST_CASE("report text: the overhead is all traps, the runtime's own too") {
-  Summary summary = sample();
+  Summary summary = text_sample();
   summary.traps = {1000, 2'000'000, 1500};
   CHECK(has_line(
       summary,
@@ -82,7 +82,7 @@ TEST_CASE("report text: the overhead is all traps, the runtime's own too") {
 }
 
 TEST_CASE("report text: threads without counters are told, where there were any") {
-  Summary summary = sample();
+  Summary summary = text_sample();
   CHECK(format_text(summary).find("uncounted") == std::string::npos);
   summary.xol.uncounted_tasks = 2;
   CHECK(has_line(
@@ -128,14 +128,14 @@ TEST_CASE("report text: many probes without any hit give no empty table") {
 }
 
 TEST_CASE("report text: a very long name moves only its own line") {
-  Summary summary = sample();
+  Summary summary = text_sample();
   summary.probes.push_back({"app:*", "uprobe", "app", std::string(300, 'x'), 0x5000, 7});
   CHECK(has_line(summary, "ubp:      7  app!" + std::string(300, 'x') + "  app:*"));
   CHECK(has_line(summary, "ubp:    100  app!f" + std::string(43, ' ') + "  app:f"));
 }
 
 TEST_CASE("report text: what else a function is called stands behind the item, without the library's inner names") {
-  Summary summary = sample();
+  Summary summary = text_sample();
   summary.probes.push_back({"libc:memcpy", "uprobe", "libc", "memcpy", 0x6000, 8});
   summary.probes.back().aliases = {"__new_memcpy", "memmove", "bcopy", "copy", "mempcpy"};
   CHECK(format_text(summary).find("  libc:memcpy (also memmove, bcopy, copy, ...)\n") != std::string::npos);
@@ -144,7 +144,7 @@ TEST_CASE("report text: what else a function is called stands behind the item, w
 }
 
 TEST_CASE("report text: refusals of one reason share a line, unless all are asked for") {
-  Summary summary = sample();
+  Summary summary = text_sample();
   summary.refusals.assign(25, {"app", "f", 1, "rseq: inside a restartable sequence"});
   summary.refusals.push_back({"app", std::string(300, 'g'), 2, "privileged: hlt"});
   std::vector<std::string> lines = lines_of(summary);
@@ -159,7 +159,7 @@ TEST_CASE("report text: refusals of one reason share a line, unless all are aske
 }
 
 TEST_CASE("report text: names from files cannot write to the terminal") {
-  Summary summary = sample();
+  Summary summary = text_sample();
   summary.program = "/tmp/a\033[2Jb\nubp: error: forged";
   summary.probes[0].symbol = "f\tg\x7f";
   const std::string text = format_text(summary);
@@ -169,7 +169,7 @@ TEST_CASE("report text: names from files cannot write to the terminal") {
 }
 
 TEST_CASE("report text: the largest counts fit") {
-  Summary summary = sample();
+  Summary summary = text_sample();
   summary.totals.hits = UINT64_MAX;
   summary.optimised.hits = UINT64_MAX;
   summary.probes[0].hits = UINT64_MAX;

@@ -15,6 +15,7 @@
 #include <random>
 
 #include "runtime/symbols/symbols.h"
+#include "tests/symbols/found.h"
 
 using namespace ubp::symbols;
 
@@ -73,14 +74,6 @@ struct Loaded {
   Loaded& operator=(const Loaded&) = delete;
   void* handle;
 };
-
-Module find_module(std::string_view glob) {
-  for (const Module& module : loaded_modules()) {
-    if (module_matches(module, glob)) return module;
-  }
-  FAIL("no module ", std::string(glob));
-  return {};
-}
 
 // Memory that ends where the next page cannot be read.
 class GuardedBytes {
@@ -149,11 +142,6 @@ std::vector<std::uint8_t> one_frame(std::string_view augmentation, std::vector<s
   append_entry(bytes, fde);
   bytes.insert(bytes.end(), 4, 0);
   return bytes;
-}
-
-const Function* only(const std::vector<const Function*>& functions) {
-  REQUIRE(functions.size() == 1);
-  return functions.front();
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 // The fixtures (tests/symbols/meson.build) lie in $UBP_SYMBOLS_FIXTURES; their tests say so and pass when it
 // is unset.
 #include "runtime/symbols/symbols.h"
+#include "tests/symbols/found.h"
 
 #include <dlfcn.h>
 #include <doctest/doctest.h>
@@ -76,14 +77,6 @@ std::uint64_t address_of(F* function) {
   return reinterpret_cast<std::uint64_t>(function);
 }
 
-Module find_module(std::string_view glob) {
-  for (const Module& module : loaded_modules()) {
-    if (module_matches(module, glob)) return module;
-  }
-  FAIL("no module ", std::string(glob));
-  return {};
-}
-
 Module this_program() { return loaded_modules().front(); }
 
 const FunctionTable& own_table() {
@@ -95,11 +88,6 @@ std::vector<std::string> names_of(const std::vector<const Function*>& functions)
   std::vector<std::string> names;
   for (const Function* function : functions) names.push_back(function->name());
   return names;
-}
-
-const Function* only(const std::vector<const Function*>& functions) {
-  REQUIRE(functions.size() == 1);
-  return functions.front();
 }
 
 std::string load_error(const Module& module) {

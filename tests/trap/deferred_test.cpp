@@ -46,7 +46,7 @@ class Consuming {
     task->consumer_frame = g_process.tasks.stack_of(1) + 32768;
     task->consumer_stack = reinterpret_cast<std::uint64_t>(save_.data());
     sys::set_signal_mask(kHoldable);  // no signal of a test takes effect by itself
-    for (std::uint64_t signal = 1; signal <= 64; ++signal) g_handlers.handler[signal] = kHandler;
+    for (std::uint64_t signal = 1; signal <= 64; ++signal) g_handlers.handler[signal] = kHandlerAt;
   }
   ~Consuming() {
     for (const int signal : kChanged) sys::call4(SYS_rt_sigaction, signal, reinterpret_cast<long>(&kDefault), 0, 8);
@@ -90,7 +90,7 @@ TEST_CASE("deferred: what an instruction raises, death, abort and libc's own do 
                              signal == SIGSTOP || signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU ||
                              signal == SIGKILL || signal == 32;  // no handler is ever asked for the last two
     const auto number = static_cast<std::uint64_t>(signal);
-    CHECK(can_wait(number, kHandler) == waits);
+    CHECK(can_wait(number, kHandlerAt) == waits);
     CHECK(can_wait(number, 1) == waits);
     CHECK(can_wait(number, 0) == (waits && is_survived));
   }
@@ -122,7 +122,7 @@ TEST_CASE("deferred: none waits but what interrupts a consumer") {
     if (where == 0) consuming.task->consumer = 0;                                // between consumers and delivery
     if (where == 1) frame.uc.rsp = consuming.task->consumer_frame + 64;          // above: in the hit's own frame
     if (where == 2) t_thread.state = g_nobody.state, frame.uc.rsp = 0x7ffe1000;  // a thread that has no state
-    CHECK(frame.arrive().handler == kHandler);
+    CHECK(frame.arrive().handler == kHandlerAt);
     CHECK(consuming.task->has_deferred == 0);
     CHECK(frame.uc.mask == kHitMask);
   }
@@ -133,7 +133,7 @@ TEST_CASE("deferred: on a detour's stack, consumers are told by the task's own s
   consuming.task->consumer = runtime::kDetourMark;
   consuming.task->consumer_frame = 0;
   SignalFrame inside(SIGUSR1, consuming.task->consumer_stack - 256), outside(SIGUSR1, 0x7ffe1000);
-  CHECK(outside.arrive().handler == kHandler);
+  CHECK(outside.arrive().handler == kHandlerAt);
   CHECK(inside.arrive().handler == 0);
   CHECK(consuming.task->has_deferred == 1);
 }
@@ -143,7 +143,7 @@ TEST_CASE("deferred: a fault's handler runs at once, and finds the consumer's co
   SignalFrame fault(SIGSEGV, consuming.inside()), sent(SIGSEGV, consuming.inside()), end(SIGABRT, consuming.inside());
   fault.info.si_code = SEGV_MAPERR;
   for (SignalFrame* frame : {&fault, &sent, &end}) {
-    CHECK(frame->arrive().handler == kHandler);
+    CHECK(frame->arrive().handler == kHandlerAt);
     CHECK(frame->uc.rip == 0x403333);
   }
   CHECK(consuming.task->has_deferred == 0);
@@ -153,11 +153,11 @@ TEST_CASE("deferred: libc's SIGSETXID runs at once, on the frame as it is") {
   Consuming consuming;
   SignalFrame frame(33, consuming.inside());
   const Context before = frame.uc;
-  CHECK(frame.arrive().handler == kHandler);
+  CHECK(frame.arrive().handler == kHandlerAt);
   CHECK(std::memcmp(&before, &frame.uc, sizeof before) == 0);
   CHECK(frame.return_address == 0xdead);
   SignalFrame elsewhere(33, 0x7ffe1000);  // control: where no consumer runs, it is a handler like any other
-  CHECK(elsewhere.arrive().handler == kHandler);
+  CHECK(elsewhere.arrive().handler == kHandlerAt);
   CHECK(elsewhere.return_address == kResume);
 }
 
@@ -215,7 +215,7 @@ TEST_CASE("deferred: the handler is begun in the hit's own context, with the mas
     CHECK(waiting.arrive().handler == 0);
     Frame trap;
     const Answer answer = consuming.deliver(trap);
-    CHECK(answer.handler == kHandler);
+    CHECK(answer.handler == kHandlerAt);
     CHECK(answer.frame == &trap.uc);
     CHECK(trap.info.si_signo == SIGUSR1);
     CHECK(trap.info.si_value.sival_int == 7);
@@ -247,7 +247,7 @@ TEST_CASE("deferred: those that are pending come behind it: at its first instruc
     act.sa_handler = [](int) { ++come; };
     REQUIRE(sigaction(kFirstRealTime, &act, nullptr) == 0);
     Frame trap;
-    CHECK(consuming.deliver(trap).handler == kHandler);
+    CHECK(consuming.deliver(trap).handler == kHandlerAt);
     CHECK(come == (is_masked ? 0 : 1));
     sys::set_signal_mask(0);  // the handler has returned
     CHECK(come == 1);
@@ -299,7 +299,7 @@ TEST_CASE("a SIGSYS that was sent while the gate blocks SIGTRAP comes when the g
   sys::set_signal_mask(kAllSignals | bit_of(SIGSYS));
   SignalFrame in_gate(SIGSYS, 0x7ffe1000, 5), elsewhere(SIGSYS, 0x7ffe1000, 6);
   in_gate.uc.mask |= kTrapBit;
-  CHECK(elsewhere.arrive().handler == kHandler);
+  CHECK(elsewhere.arrive().handler == kHandlerAt);
   CHECK(in_gate.arrive().handler == 0);
   CHECK((in_gate.uc.mask & bit_of(SIGSYS)) != 0);
   siginfo_t info{};
@@ -316,7 +316,7 @@ TEST_CASE("a SIGSYS that a filter raises for the runtime's own call is that call
     frame.info.si_code = kSeccomp;
     frame.info.si_addr = reinterpret_cast<void*>(is_own ? code_of(&ubp_trap_decide) : 0x403333);
     frame.uc.rax = SYS_gettid;
-    CHECK(frame.arrive().handler == (is_own ? 0 : kHandler));
+    CHECK(frame.arrive().handler == (is_own ? 0 : kHandlerAt));
     CHECK(frame.uc.rax == (is_own ? static_cast<std::uint64_t>(-38) : SYS_gettid));
   }
 }

@@ -30,7 +30,7 @@ void ubp_trap_broken(const char* text, std::uint64_t size);
 
 namespace ubp::trap {
 
-inline constexpr std::uint64_t kOrigin = 0x401000, kSystem = 0x402000, kHandler = 0x404000;
+inline constexpr std::uint64_t kOrigin = 0x401000, kSystem = 0x402000, kHandlerAt = 0x404000;
 inline constexpr std::uint64_t kStateBytes = sizeof(TaskState) + 256;  // and a cache
 inline const std::uint64_t kResume = address_of(&ubp_resume_restorer);
 

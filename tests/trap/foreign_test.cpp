@@ -90,10 +90,10 @@ TEST_CASE("what a SIGTRAP is: those that are the runtime's own") {
 TEST_CASE("what becomes of a SIGTRAP") {
   for (const bool is_caused : {false, true}) {
     CAPTURE(is_caused);
-    CHECK(fate_of(is_caused, false, kHandler) == TrapFate::kHandler);
+    CHECK(fate_of(is_caused, false, kHandlerAt) == TrapFate::kHandler);
     CHECK(fate_of(is_caused, false, 0) == TrapFate::kDeath);
     CHECK(fate_of(is_caused, false, kIgnore) == (is_caused ? TrapFate::kDeath : TrapFate::kIgnored));
-    for (const std::uint64_t handler : {std::uint64_t{0}, kIgnore, kHandler}) {
+    for (const std::uint64_t handler : {std::uint64_t{0}, kIgnore, kHandlerAt}) {
       CAPTURE(handler);
       CHECK(fate_of(is_caused, true, handler) == (is_caused ? TrapFate::kDeath : TrapFate::kPending));
     }
@@ -103,25 +103,25 @@ TEST_CASE("what becomes of a SIGTRAP") {
 TEST_CASE("the application's handler of SIGTRAP: its frame, its mask, for once if it asked so") {
   KeptMask kept;
   World world;
-  g_handlers.handler[SIGTRAP] = kHandler;
+  g_handlers.handler[SIGTRAP] = kHandlerAt;
   g_handlers.trap_mask = bit_of(SIGUSR2) | kTrapBit;
   for (const bool is_int3 : {true, false}) {
     for (const std::uint64_t flags : {std::uint64_t{SA_RESETHAND}, std::uint64_t{0}}) {
       g_handlers.trap_flags = flags;
-      g_handlers.handler[SIGTRAP] = kHandler;
+      g_handlers.handler[SIGTRAP] = kHandlerAt;
       sys::set_signal_mask(bit_of(SIGHUP));
       ForeignFrame frame = is_int3 ? own_int3() : killed();
       frame.uc.fpstate = frame.fp.data();
       const std::uint64_t rip = frame.uc.rip;
       const Answer answer = frame.pass();
-      CHECK(answer.handler == kHandler);
+      CHECK(answer.handler == kHandlerAt);
       CHECK(answer.frame == &frame.uc);
       CHECK(frame.uc.rip == rip);
       CHECK(frame.uc.mask == kHitMask);
       CHECK(frame.return_address == kResume);  // what it leaves of SIGTRAP in the mask is looked at
       CHECK(frame.uc.reserved[0] == 0);
       CHECK(KeptMask::present() == (bit_of(SIGHUP) | bit_of(SIGUSR2)));
-      CHECK(g_handlers.handler[SIGTRAP] == (flags != 0 ? 0 : kHandler));
+      CHECK(g_handlers.handler[SIGTRAP] == (flags != 0 ? 0 : kHandlerAt));
     }
   }
 }
@@ -129,18 +129,18 @@ TEST_CASE("the application's handler of SIGTRAP: its frame, its mask, for once i
 TEST_CASE("a handler of SIGTRAP finds its own mask in the frame: SIGTRAP is in it where a wait has lent it") {
   KeptMask kept;
   World world;
-  g_handlers.handler[SIGTRAP] = kHandler;
+  g_handlers.handler[SIGTRAP] = kHandlerAt;
   ForeignFrame frame = own_int3();
   frame.uc.fpstate = frame.fp.data();
   frame.uc.mask = kHitMask | kTrapBit;
-  CHECK(frame.pass().handler == kHandler);
+  CHECK(frame.pass().handler == kHandlerAt);
   CHECK(frame.uc.mask == (kHitMask | kTrapBit));
 }
 
 TEST_CASE("blocked, a SIGTRAP that was sent waits with all that it carries, and comes again when it is unblocked") {
   KeptMask kept;
   World world;
-  g_handlers.handler[SIGTRAP] = kHandler;
+  g_handlers.handler[SIGTRAP] = kHandlerAt;
   for (const bool in_runtime : {false, true}) {  // else by the application's mask
     CAPTURE(in_runtime);
     sys::set_signal_mask(bit_of(SIGHUP));
@@ -173,7 +173,7 @@ TEST_CASE("a SIGTRAP that was sent waits for a consumer as other signals do; one
   KeptMask kept;
   World world;
   alignas(64) static std::array<std::uint8_t, runtime::kDetourSaveBytes> save;
-  g_handlers.handler[SIGTRAP] = kHandler;
+  g_handlers.handler[SIGTRAP] = kHandlerAt;
   g_process.tasks.own_stack_bytes = 65536;
   TaskState* const task = world.own_task();
   ForeignFrame first(SI_QUEUE, behind(1), 3), second(SI_QUEUE, behind(1), 3);
@@ -233,10 +233,10 @@ TEST_CASE("what an int3 has lost to a SIGTRAP that was pending is executed again
 TEST_CASE("a SIGTRAP in a slot finds the handler at the original address") {
   KeptMask kept;
   World world;
-  g_handlers.handler[SIGTRAP] = kHandler;
+  g_handlers.handler[SIGTRAP] = kHandlerAt;
   ForeignFrame frame(SI_USER, world.slot(), 3);
   frame.uc.fpstate = frame.fp.data();
-  CHECK(frame.pass().handler == kHandler);
+  CHECK(frame.pass().handler == kHandlerAt);
   CHECK(frame.uc.rip == kOrigin);
   CHECK(frame.uc.reserved[0] == kOrigin);
   CHECK(frame.return_address == kResume);

@@ -15,7 +15,7 @@ using namespace ubp::trap;
 namespace {
 
 const std::uint64_t kLoad = reinterpret_cast<std::uint64_t>(ubp_read_begin) + 4;
-const std::uint64_t kBehind = reinterpret_cast<std::uint64_t>(ubp_read_fault);
+const std::uint64_t kBehindRead = reinterpret_cast<std::uint64_t>(ubp_read_fault);
 
 struct FaultFrame : Frame {
   explicit FaultFrame(int signal = SIGSEGV, int code = SEGV_MAPERR) {
@@ -50,7 +50,7 @@ bool are_faults_ours() { return (g_handlers.faults.load() & 1) != 0; }
 }  // namespace
 
 TEST_CASE("a fault of a load ends the read, whatever handler the application has") {
-  for (const std::uint64_t handler : {std::uint64_t{0}, kHandler}) {
+  for (const std::uint64_t handler : {std::uint64_t{0}, kHandlerAt}) {
     for (const auto& [signal, code] : std::vector<std::pair<int, int>>{{SIGSEGV, SEGV_MAPERR},
                                                                        {SIGSEGV, SEGV_ACCERR},
                                                                        {SIGSEGV, SI_KERNEL},
@@ -65,7 +65,7 @@ TEST_CASE("a fault of a load ends the read, whatever handler the application has
       const Answer answer = ubp_signal_prepare(&frame.info, &frame.uc);
       CHECK(answer.handler == 0);
       CHECK(answer.frame == &frame.uc);
-      CHECK(frame.uc.rip == kBehind);
+      CHECK(frame.uc.rip == kBehindRead);
       CHECK(frame.uc.mask == kHitMask);
       CHECK(frame.return_address == address_of(&ubp_trap_restorer));
     }
@@ -81,15 +81,15 @@ TEST_CASE("what is no load's fault is the application's") {
   for (const Case& one : {Case{SIGSEGV, SI_USER, kLoad}, Case{SIGSEGV, SI_QUEUE, kLoad}, Case{SIGSEGV, SI_TKILL, kLoad},
                           Case{SIGBUS, 5, kLoad},  // BUS_MCEERR_AO
                           Case{SIGFPE, 1, kLoad}, Case{SIGSEGV, SEGV_MAPERR, 0x403333},
-                          Case{SIGSEGV, SEGV_MAPERR, begin - 1}, Case{SIGSEGV, SEGV_MAPERR, kBehind}}) {
+                          Case{SIGSEGV, SEGV_MAPERR, begin - 1}, Case{SIGSEGV, SEGV_MAPERR, kBehindRead}}) {
     CAPTURE(one.signal);
     CAPTURE(one.code);
     CAPTURE(one.rip - begin);
     World world;
-    g_handlers.handler[one.signal] = kHandler;
+    g_handlers.handler[one.signal] = kHandlerAt;
     FaultFrame frame(one.signal, one.code);
     frame.uc.rip = one.rip;
-    CHECK(ubp_signal_prepare(&frame.info, &frame.uc).handler == kHandler);
+    CHECK(ubp_signal_prepare(&frame.info, &frame.uc).handler == kHandlerAt);
     CHECK(frame.uc.rip == one.rip);
   }
 }
@@ -97,8 +97,8 @@ TEST_CASE("what is no load's fault is the application's") {
 TEST_CASE("a signal that arrives before a load's fault is looked at finds the read ended, and no other handler") {
   KeptMask kept;
   World world;
-  g_handlers.handler[SIGSEGV] = kHandler;
-  g_handlers.handler[SIGUSR1] = kHandler + 16;
+  g_handlers.handler[SIGSEGV] = kHandlerAt;
+  g_handlers.handler[SIGUSR1] = kHandlerAt + 16;
   for (const bool is_first_instruction : {true, false}) {
     CAPTURE(is_first_instruction);
     FaultFrame fault;
@@ -110,8 +110,8 @@ TEST_CASE("a signal that arrives before a load's fault is looked at finds the re
     later.uc.rdx = is_first_instruction ? address_of(&fault.uc) : 0;
     later.uc.r15 = is_first_instruction ? 0 : address_of(&fault.uc);
     const Answer answer = ubp_signal_prepare(&later.info, &later.uc);
-    CHECK(answer.handler == kHandler + 16);
-    CHECK(answer.frame->rip == kBehind);
+    CHECK(answer.handler == kHandlerAt + 16);
+    CHECK(answer.frame->rip == kBehindRead);
     CHECK(answer.frame->rbx == 0xb0b);
     CHECK(answer.frame->mask == kHitMask);
   }
@@ -126,7 +126,7 @@ TEST_CASE("what takes away what was known of a thread's faults") {
     what();
     return t_thread.faults == Faults::kUnknown;
   };
-  g_handlers.handler[SIGUSR1] = kHandler;
+  g_handlers.handler[SIGUSR1] = kHandlerAt;
   CHECK(is_forgotten([] {  // a handler begins
     Frame frame;
     frame.info.si_signo = SIGUSR1;
@@ -167,7 +167,7 @@ TEST_CASE("loads may fault only where the kernel has ubp_signal_entry, to keep")
   }
   CHECK(are_ours_with(guard, guard));
   // A look changes nothing; a change of another signal neither; one that fails ends as it began.
-  const KernelSigaction asked{kHandler, 0, 0, 0};
+  const KernelSigaction asked{kHandlerAt, 0, 0, 0};
   complete_change(begin_change(SIGSEGV, nullptr, true), nullptr, nullptr);
   complete_change(begin_change(SIGUSR1, &asked, true), &asked, nullptr);
   CHECK(are_faults_ours());
@@ -235,7 +235,7 @@ TEST_CASE("the loads read to the byte, and not behind") {
   kept.set({code_of(+[](int, siginfo_t* info, void* context) {
               auto* const uc = static_cast<Context*>(context);
               if (!is_read_fault(info, uc)) abort();
-              uc->rip = kBehind;
+              uc->rip = kBehindRead;
             }),
             SA_SIGINFO | kRestorer, code_of(&ubp_trap_restorer), 0});
   char to[128];

@@ -14,8 +14,8 @@ using namespace ubp::xol;
 
 namespace {
 
-struct Memory {
-  explicit Memory(std::uint32_t slots, std::size_t entries = 64) : index(entries), points(slots) {
+struct SharedMemory {
+  explicit SharedMemory(std::uint32_t slots, std::size_t entries = 64) : index(entries), points(slots) {
     shared.index = index.data();
     shared.index_mask = entries - 1;
     shared.points = points.data();
@@ -31,7 +31,7 @@ struct Memory {
 }  // namespace
 
 TEST_CASE("write-once: every probepoint keeps its slot, until the budget is spent") {
-  Memory memory(24);
+  SharedMemory memory(24);
   std::set<std::uint32_t> given;
   for (std::uint32_t point = 1000; point < 1024; ++point) {
     CHECK(memory.shared.find(point) == kNoSlot);
@@ -48,7 +48,7 @@ TEST_CASE("write-once: every probepoint keeps its slot, until the budget is spen
 }
 
 TEST_CASE("write-once: of two that give one probepoint a slot, the first holds") {
-  Memory memory(4);
+  SharedMemory memory(4);
   const std::uint32_t first = memory.shared.hand_out(), second = memory.shared.hand_out();
   CHECK(memory.shared.publish(7, first) == first);
   CHECK(memory.shared.publish(7, second) == first);
@@ -57,7 +57,7 @@ TEST_CASE("write-once: of two that give one probepoint a slot, the first holds")
 
 TEST_CASE("write-once: threads that race for the same probepoints agree on their slots") {
   constexpr std::uint32_t kPoints = 2000;
-  Memory memory(8000, 16384);
+  SharedMemory memory(8000, 16384);
   std::vector<std::vector<std::uint32_t>> seen(4, std::vector<std::uint32_t>(kPoints));
   std::vector<std::thread> threads;
   for (auto& own : seen) {
@@ -77,7 +77,7 @@ TEST_CASE("write-once: threads that race for the same probepoints agree on their
 TEST_CASE("pool: random use; nobody's slot is taken while it is held, and a set gives way when one is free") {
   constexpr std::uint32_t kSlots = 16;
   const CacheGeometry geometry = CacheGeometry::for_slots(kSlots);
-  Memory memory(kSlots);
+  SharedMemory memory(kSlots);
   std::map<std::uint32_t, std::uint32_t> held;  // slot -> point
   std::mt19937 random(5);
   for (int step = 0; step < 100000; ++step) {

@@ -43,7 +43,7 @@ std::vector<std::uint64_t> instructions(const Module& module) {
     };
     add(walk.reached);
     if (function.size == 0) continue;
-    for (const ubp::decoder::Bytes& gap : walk.gaps)
+    for (const ubp::decoder::ByteRange& gap : walk.gaps)
       add(ubp::decoder::decode_gap(code, gap, function.address, walk.references));
   }
   std::sort(found.begin(), found.end());

@@ -53,7 +53,7 @@ void add_references(std::span<const std::uint8_t> code, const decoder::Decoded& 
   }
 }
 
-void check_gap(std::span<const std::uint8_t> code, decoder::Bytes gap) {
+void check_gap(std::span<const std::uint8_t> code, decoder::ByteRange gap) {
   std::vector<std::uint64_t> references;
   std::multiset<std::uint64_t> expected;
   const auto decoded = decoder::decode_gap(code, gap, kAddress, references);
@@ -92,7 +92,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   FUZZ_CHECK(std::multiset<std::uint64_t>(walk.references.begin(), walk.references.end()) == references);
 
   std::uint32_t end = 0;
-  for (const ubp::decoder::Bytes gap : walk.gaps) {
+  for (const ubp::decoder::ByteRange gap : walk.gaps) {
     FUZZ_CHECK(gap.begin >= end && gap.begin < gap.end && gap.end <= code.size());
     for (; end < gap.begin; ++end) FUZZ_CHECK(covered[end]);
     for (; end < gap.end; ++end) FUZZ_CHECK(!covered[end], "byte %u is code and in a gap", end);

@@ -33,6 +33,7 @@ void Analyser::run() {
   out_.reads_registers.resize(program_.probes.size());
   out_.mark_arguments.resize(program_.probes.size());
   out_.named_arguments.resize(program_.probes.size());
+  out_.keeps_arguments.resize(program_.probes.size());
   out_.overrides.resize(program_.probes.size(), {{0, 0}, {0, 0}});
   const char* const time_map = std::getenv("BPFTRACE_DUMMY_TS_MAP");
   for (int pass = 0; pass < kMostPasses; ++pass) {
@@ -288,12 +289,35 @@ Type Analyser::builtin(const Node& node) {
     return {};
   }
   if (found->needs_hit) need_hit(node, fmt::format("The {} builtin", node.text));
-  if (found->is_argument && program_.probes[probe_].has_returns)
-    error(node.span, fmt::format("The {} builtin can not be used with 'uretprobe' probes", node.text));
+  if (found->is_argument) need_arguments(node, node.text);
   if (found->name == "retval" && program_.probes[probe_].has_entries)
-    error(node.span, "The retval builtin can only be used with 'uretprobe' probes");
+    error(node.span, "The retval builtin can only be used with 'uretprobe' and 'call' probes");
+  if (found->is_of_call || found->name == "elapsed") of_call(node, found->is_of_call);
   out_.uses_names |= found->name == "probe" || found->name == "func" || found->name == "probetype";
   return found->type;
+}
+
+// An argument of a function: where it returns only a call's is known.
+void Analyser::need_arguments(const Node& node, std::string_view name) {
+  const language::Probe& probe = program_.probes[probe_];
+  if (probe.has_returns)
+    error(node.span, fmt::format("The {} builtin can not be used with 'uretprobe' probes", name),
+          "call: keeps the arguments until the return");
+  if (!probe.has_calls) return;
+  out_.keeps_arguments[probe_] = true;
+  out_.keeps_calls = true;
+}
+
+// self, depth; and elapsed, which is something else elsewhere: how long the program has been running.
+void Analyser::of_call(const Node& node, bool is_of_call) {
+  const language::Probe& probe = program_.probes[probe_];
+  out_.keeps_calls |= probe.has_calls;
+  if (is_of_call && (!probe.has_calls || probe.has_returns || probe.has_entries)) {
+    error(node.span, fmt::format("The {} builtin can only be used with 'call' probes", node.text));
+  } else if (probe.has_calls && (probe.has_returns || probe.has_entries)) {
+    error(node.span, fmt::format("The {} builtin of 'call' probes is another one than that of others", node.text),
+          "give each a block of its own");
+  }
 }
 
 // Of a kBinary, or of a compound kAssign.

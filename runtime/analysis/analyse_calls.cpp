@@ -103,8 +103,9 @@ Type Analyser::call(const Node& node) {
       expression(*node.children[0]);
       need_number(*node.children[0], "what a call returns");
       need_hit(node, "override()");
-      if (program_.probes[probe_].has_returns)
-        error(node.span, "override() can not be used with 'uretprobe' probes: the call is over");
+      if (program_.probes[probe_].has_returns || program_.probes[probe_].has_calls)
+        error(node.span, fmt::format("override() can not be used with '{}' probes: the call is over",
+                                     program_.probes[probe_].has_returns ? "uretprobe" : "call"));
       if (out_.overrides[probe_].begin.line == 0) out_.overrides[probe_] = node.span;
       return void_type();
     case Function::kReg:
@@ -112,6 +113,10 @@ Type Analyser::call(const Node& node) {
       if (node.children[0]->kind != NodeKind::kString || register_of(node.children[0]->text) < 0)
         error(node.span, "reg() takes a register's name: ip sp ax bx cx dx si di bp r8 ... r15");
       need_hit(node, "reg()");
+      if (program_.probes[probe_].has_calls) {
+        out_.keeps_calls = true;
+        out_.keeps_arguments[probe_] = true;
+      }
       return integer(64, false);
     default: return row->function > Function::kReg ? call_of_text(node, row->function) : aggregation(node, *row);
   }

@@ -97,10 +97,8 @@ bool is_argument(const language::Node& node) {
 Type Analyser::arguments(const Node& node) {
   Type all = out_.types->named(arguments_name(probe_));
   need_hit(node, "args");
-  if (program_.probes[probe_].has_returns) {  // its parameters are gone
-    error(node.span, "The args builtin can not be used with 'uretprobe' probes");
-    return {};
-  }
+  need_arguments(node, "args");
+  if (program_.probes[probe_].has_returns) return {};  // its parameters are gone
   if (all.is(TypeKind::kNone)) {
     if (is_last_)
       error(node.span, "args is known by debug information, and there is none of what is probed",
@@ -131,6 +129,7 @@ Type Analyser::argument_named(const Node& node) {
           names.empty() ? "there are none" : fmt::format("there is {}", names));
     return {};
   }
+  need_arguments(node, "args");
   if (its->type.is(TypeKind::kUnknown)) {
     error(node.span, fmt::format("'{}' is of a type that programs have no values of", node.text));
     return {};

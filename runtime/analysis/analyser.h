@@ -58,6 +58,8 @@ class Analyser {
   Type type_given(const Node& node);  // a kType, or the type of an expression
   Type named_type(std::string_view name, const Node& node);
   Type builtin(const Node& node);
+  void need_arguments(const Node& node, std::string_view name);
+  void of_call(const Node& node, bool is_of_call);
   Type mark_argument(std::uint32_t number);
   Type arguments(const Node& node);
   Type argument_named(const Node& node);

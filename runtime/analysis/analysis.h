@@ -81,7 +81,9 @@ struct Analysis {
   std::vector<language::Span> overrides;  // by probe: its first override(); line 0: it has none
   // By probe: which arguments it asks for, bit 0 for the first: of static marks; of functions, by debug information.
   std::vector<std::uint64_t> mark_arguments, named_arguments;
-  bool uses_names = false;  // `probe` or `func`
+  std::vector<bool> keeps_arguments;  // by probe: of calls, from their entries to their returns
+  bool keeps_calls = false;           // some probe of calls asks for more than what returns
+  bool uses_names = false;            // `probe` or `func`
   bool uses_stacks = false;
   language::Span first_stack{};           // where one is taken first
   std::shared_ptr<StackText> stack_text;  // null: neither stacks nor names of addresses are printed

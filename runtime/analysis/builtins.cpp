@@ -152,13 +152,15 @@ std::optional<Builtin> find_builtin(std::string_view name) {
                           {"probetype", task_name},
                           {"probe", string_of(kNameBytes)},
                           {"func", string_of(kNameBytes), -1, true},
-                          {"retval", number, 0, true}};
+                          {"retval", number, 0, true},
+                          {"self", number, -1, true, false, true},
+                          {"depth", number, -1, true, false, true}};
   for (const Builtin& row : rows) {
     if (row.name == name) return row;
   }
   const auto argument = argument_number(name);
   if (!argument || register_of_argument(*argument) < 0) return std::nullopt;
-  return Builtin{name, number, register_of_argument(*argument), true, true};
+  return Builtin{name, number, register_of_argument(*argument), true, true, false};
 }
 
 }  // namespace ubp::program

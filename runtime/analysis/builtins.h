@@ -17,7 +17,8 @@ struct Builtin {
   Type type;
   int register_number = -1;  // the register it is; -1: a helper computes it
   bool needs_hit = false;    // not in begin and end
-  bool is_argument = false;  // of a call: not where it returns
+  bool is_argument = false;  // of a call: where it returns only as it is kept from the entry on
+  bool is_of_call = false;   // of probes at calls
 };
 // Also by its name with __builtin_ before it.
 std::optional<Builtin> find_builtin(std::string_view name);

@@ -44,43 +44,46 @@ std::map<std::uint64_t, std::unique_ptr<OwnProgram>>& programs() {
   return all;
 }
 
-// What is one registration: the bare items, or the bare returns, or an attach point of a block, and whatever excludes
-// some of them. So a block of two attach points at one address runs twice.
+// How the hits of a registration come about.
+enum class Way : std::uint8_t { kHits, kReturns, kCalls };
+Way way_of(const Item& item) {
+  if (item.kind == language::Kind::kCall) return Way::kCalls;
+  return item.kind == language::Kind::kReturn ? Way::kReturns : Way::kHits;
+}
+
+// What is one registration: the bare items of one way, or an attach point of a block, and whatever excludes some of
+// them. So a block of two attach points at one address runs twice.
 struct Group {
   std::uint32_t probe;
-  bool is_return = false;
+  Way way = Way::kHits;
   std::vector<Item> items{};
 };
 
 std::vector<Group> groups_of(const std::vector<Item>& all, bool has_bare) {
-  const auto is_return = [](const Item& item) { return item.kind == language::Kind::kReturn && !item.exclude; };
   const auto is_bare = [&](const Item& item) { return item.probe == language::kBare; };  // exclusions are, too
   std::vector<Group> groups;  // in the order of their first items
-  const auto add_bare = [&] {
-    groups.push_back({language::kBare});
+  const auto add_bare = [&](Way way) {
+    const bool is_there = std::any_of(groups.begin(), groups.end(), [&](const Group& group) {
+      return group.probe == language::kBare && group.way == way;
+    });
+    if (is_there) return;
+    groups.push_back({language::kBare, way});
     std::copy_if(all.begin(), all.end(), std::back_inserter(groups.back().items),
-                 [&](const Item& item) { return is_bare(item) && !is_return(item); });
-    has_bare = true;
+                 [&](const Item& item) { return is_bare(item) && (item.exclude || way_of(item) == way); });
   };
-  bool has_returns = false;
-  if (has_bare) add_bare();
+  if (has_bare) add_bare(Way::kHits);
   for (const Item& item : all) {
     if (item.exclude) {
       for (Group& group : groups) {
         if (group.probe != language::kBare) group.items.push_back(item);
       }
     } else if (!is_bare(item)) {
-      groups.push_back({item.probe, is_return(item), {item}});
-    } else if (is_return(item)) {
-      if (std::exchange(has_returns, true)) continue;
-      groups.push_back({language::kBare, true});
-      std::copy_if(all.begin(), all.end(), std::back_inserter(groups.back().items),
-                   [&](const Item& other) { return is_bare(other) && (is_return(other) || other.exclude); });
-    } else if (!has_bare) {
-      add_bare();
+      groups.push_back({item.probe, way_of(item), {item}});
+    } else {
+      add_bare(way_of(item));
     }
   }
-  if (groups.empty() && !all.empty()) add_bare();  // exclusions alone
+  if (groups.empty() && !all.empty()) add_bare(Way::kHits);  // exclusions alone
   return groups;
 }
 
@@ -142,20 +145,24 @@ class Places {
 Request request_of(Program* program, const Group& group, const Request& bare) {
   const std::uint32_t probe = group.probe;
   const std::vector<Item>& items = group.items;
+  const bool keeps = group.way == Way::kCalls && program != nullptr && program->analysis().keeps_calls;
   if (probe == language::kBare) {
     Request request = bare;
-    request.wants_returns = group.is_return;
+    request.wants_returns = group.way != Way::kHits;
+    if (keeps) request.family = program;
     return request;
   }
   Request request;
-  request.wants_returns = group.is_return;
+  request.wants_returns = group.way != Way::kHits;
+  if (keeps) request.family = program;
+  request.keeps_arguments = keeps && program->analysis().keeps_arguments[probe];
   request.forgives_missing = bare.forgives_missing;
   request.is_environment = bare.is_environment;
   request.action = {ActionKind::kCall, program->function(probe), program, {}};
   request.action.needs.reads = program->reads_registers(probe);
   request.action.needs.overrides = program->overrides(probe);
   // The code of detours is kept for the next ones, and has to outlive no program but the environment's.
-  if (bare.is_environment && !group.is_return) request.action.needs.shortcut = program->shortcut(probe);
+  if (bare.is_environment && group.way == Way::kHits) request.action.needs.shortcut = program->shortcut(probe);
   request.mark_arguments = program->analysis().mark_arguments[probe];
   const auto places = std::make_shared<const Places>(*program, probe);
   if (places->is_wanted()) {
@@ -246,7 +253,7 @@ std::optional<std::vector<std::uint64_t>> prepare(const std::vector<Item>& items
   for (Group& group : groups) {
     const Request request = request_of(program, group, bare);
     const auto id = registry.prepare(std::move(group.items), module, request, progress, problem);
-    is_good &= id || (problem.is_excluded && (group.probe != language::kBare || group.is_return));
+    is_good &= id || (problem.is_excluded && (group.probe != language::kBare || group.way != Way::kHits));
     if (!is_good) break;
     if (id) ids.push_back(*id);
     (id ? left : excluded).push_back(group.probe);

@@ -99,7 +99,7 @@ std::vector<debuginfo::Place> Reader::places_of(const Item& item, const std::str
     return found != places_.end() ? found->second : std::vector<debuginfo::Place>{};
   }
   const auto* const target = std::get_if<SymbolTarget>(&item.target);
-  if (target == nullptr || item.kind != language::Kind::kEntry) return {};
+  if (target == nullptr || (item.kind != language::Kind::kEntry && item.kind != language::Kind::kCall)) return {};
   std::vector<debuginfo::Place> places;
   const symbols::ElfFile elf = symbols::ElfFile::open(path);
   const auto table = symbols::FunctionTable::load({.path = path,

@@ -122,9 +122,10 @@ void list_pattern(const std::string& pattern, const ListOptions& options) {
   }
   const std::string& last = parts.back();
   const std::string name = parts.size() > 2 ? last : "*";
-  const bool returns = parts[0] == "uretprobe" || parts[0] == "ur";
+  const std::string kind = parts[0] == "ur" ? "uretprobe" : parts[0];
+  const bool returns = kind == "uretprobe" || kind == "call";
   if (returns || is_kind(parts[0], "uprobe", "u"))
-    print(returns ? "uretprobe" : "uprobe", parts[1], name, options, functions_in);
+    print(returns ? kind : "uprobe", parts[1], name, options, functions_in);
   if (is_kind(parts[0], "usdt", "U")) {
     const std::string provider = parts.size() > 3 && !parts[2].empty() ? parts[2] : "*";
     print("usdt", parts[1], fmt::format("{}:{}", provider, name), options, marks_in);

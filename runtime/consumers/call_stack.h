@@ -16,8 +16,14 @@
 // ("seams"), another stack begins.
 //
 // Inline and free of libc. Context: consumers of hits, on the task's own list. Async-signal-safe: signals are put off.
+//
+// Of calls whose times are wanted more is kept (KeptCall). A call's time is told to the nearest call of the same family
+// that it was made in, once, when it returns: so what the calls within a call have taken can be taken off, exactly,
+// since each clock reading is used on both sides. Calls on different stacks that run by turns are not within each other
+// (kApart); the time of a call that was left is its caller's own, but for what the calls in it have told.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace ubp::runtime {
@@ -40,6 +46,22 @@ inline constexpr std::uint64_t kCallStackBytes = std::uint64_t{2} << 20, kCallSt
 inline constexpr std::uint64_t kMostCalls = (kCallStackBytes - kCallStackHead) / sizeof(CallFrame);
 inline constexpr std::uint64_t kSameStack = 1024;
 
+inline constexpr unsigned kKeptArguments = 6;
+struct KeptCall {
+  static constexpr std::uint32_t kApart = 1;  // nobody is told its time: it and its caller run by turns
+  static constexpr std::uint32_t kTold = 2;   // its caller has been told, or has nothing to hear
+  static constexpr std::uint32_t kAgain = 4;  // a frame before it is of the same call
+
+  const void* family;     // whose calls are seen as within each other; null: nothing is kept of this frame
+  std::uint64_t begin;    // of the timestamp counter
+  std::uint64_t elapsed;  // ns, since it has returned
+  std::uint64_t inner;    // ns of elapsed that calls in it have taken
+  std::uint32_t depth;    // calls that it was made in
+  std::uint32_t flags;
+  std::uint64_t arguments[kKeptArguments];  // where they are wanted
+};
+inline constexpr std::uint64_t kKeptCallsBytes = (kMostCalls * sizeof(KeptCall) + 4095) & ~std::uint64_t{4095};
+
 struct CallStack {
   static constexpr std::uint64_t kNone = ~std::uint64_t{0};
 
@@ -48,6 +70,7 @@ struct CallStack {
   std::uint64_t waits;  // calls without room, until it is looked for again
   std::uint32_t owner;  // TaskState::tid
   std::uint32_t process;
+  KeptCall* kept;  // by frame; null: nothing is kept of any
   alignas(kCallStackHead) CallFrame frames[kMostCalls];
 
   [[gnu::always_inline]] bool is_seam(std::uint64_t at) const {
@@ -55,6 +78,7 @@ struct CallStack {
   }
   // There is room.
   [[gnu::always_inline]] void push(const CallFrame& frame) {
+    if (kept != nullptr) kept[depth].family = nullptr;
     frames[depth++] = frame;
     seams += is_seam(depth - 1);
   }
@@ -63,6 +87,7 @@ struct CallStack {
     --depth;
     for (std::uint64_t i = at; i < depth; ++i) {
       frames[i] = frames[i + 1];
+      if (kept != nullptr) kept[i] = kept[i + 1];
       asm volatile("" ::: "memory");  // no call of memmove
     }
     seams += is_seam(at);
@@ -78,6 +103,14 @@ struct CallStack {
     return kNone;
   }
 
+  // The call has not returned, or nobody knows.
+  template <typename Drop>
+  [[gnu::always_inline]] void give_up(std::uint64_t at, const Drop& drop) {
+    leave_to_caller(at, at + 1);
+    drop(frames[at]);
+    remove(at);
+  }
+
   // The stack pointer is at `place`, and everything at the end of the list that is below is looked at.
   // IsLeft: bool(const CallFrame&), whether what lies at its place is certainly not its return address. Drop:
   // void(const CallFrame&), for each that is given up.
@@ -88,8 +121,7 @@ struct CallStack {
       const bool is_chain = first != depth;
       if (!is_chain && !is_left(frames[depth - 1])) return;
       do {
-        drop(frames[depth - 1]);
-        remove(depth - 1);
+        give_up(depth - 1, drop);
       } while (is_chain && depth != first);
     }
   }
@@ -113,8 +145,7 @@ struct CallStack {
       // Entered for another owner just now, or before.
       const bool is_other_owners = other.owner != frame.owner && other.point == frame.point;
       if (has_jumped || comes_again || is_other_owners) continue;
-      drop(other);
-      remove(at);
+      give_up(at, drop);
     }
     push(frame);
   }
@@ -133,24 +164,27 @@ struct CallStack {
       later[i] = 0;
       asm volatile("" ::: "memory");  // no call of memset
     }
-    std::uint64_t kept = depth;  // frames[kept..] stay
+    std::uint64_t stays = depth;  // frames[stays..] stay
     for (std::uint64_t at = depth; at-- != 0;) {
       const CallFrame frame = frames[at];
       std::uint32_t& last = later[(frame.place >> 3) % kPlaces];
       const bool is_taken =
           last != 0 && frames[last].place == frame.place && frames[last].owner == frame.owner && frame.flags == 0;
       if (is_taken || is_left(frame)) {
+        leave_to_caller(at, stays);
         drop(frame);
       } else {
-        last = static_cast<std::uint32_t>(--kept);
-        frames[kept] = frame;
+        last = static_cast<std::uint32_t>(--stays);
+        frames[stays] = frame;
+        if (kept != nullptr) kept[stays] = kept[at];
         asm volatile("" ::: "memory");  // no call of memmove, as below
       }
     }
-    depth -= kept;
+    depth -= stays;
     seams = 0;
     for (std::uint64_t at = 0; at < depth; ++at) {
-      frames[at] = frames[at + kept];
+      frames[at] = frames[at + stays];
+      if (kept != nullptr) kept[at] = kept[at + stays];
       asm volatile("" ::: "memory");
       seams += at != 0 && frames[at].place > frames[at - 1].place;
     }
@@ -158,7 +192,89 @@ struct CallStack {
     return depth < kMostCalls;
   }
 
+  // More is kept of the frame that was pushed last. now: of the timestamp counter. True: it is the first frame of its
+  // call, and its arguments are still to be kept.
+  [[gnu::always_inline]] bool keep(const void* family, std::uint64_t now) {
+    const std::uint64_t at = depth - 1;
+    KeptCall& its = kept[at];
+    for (std::uint64_t other = at; other-- != 0 && frames[other].place == frames[at].place;) {
+      if (kept[other].family != family || frames[other].point != frames[at].point) continue;
+      its = kept[other];
+      its.flags |= KeptCall::kAgain;
+      return false;
+    }
+    its.family = family;
+    its.begin = now;
+    its.elapsed = its.inner = 0;
+    its.flags = 0;
+    const std::uint64_t caller = caller_of(at);
+    its.depth = caller != kNone ? kept[caller].depth + 1 : 0;
+    if (seams != 0) set_apart(family, caller != kNone ? caller + 1 : 0, at, frames[at].place);
+    return true;
+  }
+  // All calls at a place return there now: what is kept of those of a family is what it took.
+  template <typename ToNs>
+  [[gnu::always_inline]] void end_calls(std::uint64_t place, std::uint64_t returns_to, const void* family,
+                                        std::uint64_t now, const ToNs& to_ns) {
+    for (std::uint64_t at = depth; at-- != 0;) {
+      const CallFrame& frame = frames[at];
+      if (frame.place == place && frame.returns_to == returns_to && kept[at].family == family &&
+          (kept[at].flags & KeptCall::kTold) == 0) {
+        const std::uint64_t took = now > kept[at].begin ? to_ns(now - kept[at].begin) : 0;
+        for_each_of_call(at, [&](std::uint64_t same) { kept[same].elapsed = took; });
+        tell_caller(at, took);
+      }
+      if (seams == 0 && frame.place > place) break;
+    }
+  }
+  // A call of the family is entered or ends at `place`, and those in frames[from .. to) that lie below go on: they are
+  // on other stacks.
+  [[gnu::always_inline]] void set_apart(const void* family, std::uint64_t from, std::uint64_t to, std::uint64_t place) {
+    // Only those that are in no other one of them: what these have called is within them as before.
+    std::uint64_t highest = 0, looks = 0;
+    for (std::uint64_t at = from; at < to && looks < kMostCallers; ++at, ++looks) {
+      if (kept[at].family != family || frames[at].place >= place || frames[at].place <= highest) continue;
+      highest = frames[at].place;
+      for_each_of_call(at, [&](std::uint64_t same) { kept[same].flags |= KeptCall::kApart; });
+    }
+  }
+
  private:
+  static constexpr std::uint64_t kMostCallers = 1024;
+
+  // The frames that several owners have of one call, if anything is kept of it.
+  template <typename Visit>
+  [[gnu::always_inline]] void for_each_of_call(std::uint64_t at, const Visit& visit) {
+    const void* const family = kept[at].family;
+    const CallFrame& its = frames[at];
+    if (family == nullptr) return;
+    std::uint64_t first = at;
+    while (first != 0 && frames[first - 1].place == its.place) --first;
+    for (; first < depth && frames[first].place == its.place; ++first) {
+      if (kept[first].family == family && frames[first].point == its.point) visit(first);
+    }
+  }
+  // The nearest call of the family that one was made in. It lies above on the same stack, as far as anything shows.
+  [[gnu::always_inline]] std::uint64_t caller_of(std::uint64_t at) const {
+    const CallFrame& its = frames[at];
+    for (std::uint64_t other = at, looks = 0; other-- != 0 && looks < kMostCallers; ++looks) {
+      const bool is_same = frames[other].place == its.place && frames[other].point == its.point;
+      if (kept[other].family == kept[at].family && frames[other].place >= its.place && !is_same) return other;
+    }
+    return kNone;
+  }
+  [[gnu::always_inline]] void tell_caller(std::uint64_t at, std::uint64_t took) {
+    const std::uint64_t caller = (kept[at].flags & KeptCall::kApart) != 0 ? kNone : caller_of(at);
+    for_each_of_call(at, [&](std::uint64_t same) { kept[same].flags |= KeptCall::kTold; });
+    if (caller != kNone) for_each_of_call(caller, [&](std::uint64_t same) { kept[same].inner += took; });
+  }
+  // What was left is its caller's own time, but for the calls in it that have returned. Those in frames[behind ..
+  // depth) that have been made in it and go on are on other stacks.
+  [[gnu::always_inline]] void leave_to_caller(std::uint64_t at, std::uint64_t behind) {
+    if (kept == nullptr || kept[at].family == nullptr) return;
+    if ((kept[at].flags & KeptCall::kTold) == 0) tell_caller(at, kept[at].inner);
+    set_apart(kept[at].family, behind, depth, frames[at].place);
+  }
   // Where the chain begins that leads from the last frame up to `place`; `depth`: none does.
   [[gnu::always_inline]] std::uint64_t first_of_chain(std::uint64_t place) const {
     std::uint64_t first = depth;
@@ -175,6 +291,7 @@ struct CallStack {
     return depth;
   }
 };
-static_assert(sizeof(CallStack) <= kCallStackBytes && sizeof(CallFrame) == 40);
+static_assert(sizeof(CallStack) <= kCallStackBytes && sizeof(CallFrame) == 40 &&
+              offsetof(CallStack, frames) == kCallStackHead);
 
 }  // namespace ubp::runtime

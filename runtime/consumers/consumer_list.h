@@ -69,6 +69,20 @@ static_assert(offsetof(ubp_context, consumer) == ubp::runtime::kContextConsumer 
 
 namespace ubp::runtime {
 
+// What is kept of a call, as consumers see it: at its return, or where it is entered.
+struct SeenCall {
+  std::uint64_t elapsed, self;  // ns; self: without that of the calls in it
+  std::uint64_t depth;
+  std::uint64_t begin;     // of the timestamp counter
+  std::uint64_t is_again;  // another registration of the family has been told of it, too
+};
+// What consumers of returns are passed whose owner has a family (returns.h). The call's arguments stand in the
+// registers of the hit, where they are kept.
+struct CallContext {
+  ubp_context hit;
+  SeenCall call;
+};
+
 // Ends the call whose first instruction the hit is at, once all of its consumers have run: it returns this value.
 // False: the probe has not asked for that, or another consumer of the hit was first.
 [[gnu::always_inline]] inline bool override_call(const ubp_context& hit, std::uint64_t value) {

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "runtime/base/cancellation.h"
+#include "runtime/base/moment.h"
 #include "runtime/base/reserve.h"
 #include "runtime/consumers/returns.h"
 #include "runtime/trap/task.h"
@@ -61,6 +62,9 @@ const Consumer* copy_of(const Consumer* old, const Consumer* added, const ubp_pr
   }
   if (added != nullptr) consumers.push_back(*added);
   if (consumers.empty()) return nullptr;
+  // Where a function is its own return, a call is noted for all who time it before it ends for any.
+  std::stable_partition(consumers.begin(), consumers.end(),
+                        [](const Consumer& consumer) { return consumer.action.function == &note_entry; });
   auto* const copy = new Consumer[consumers.size()];
   std::copy(consumers.begin(), consumers.end(), copy);
   for (std::size_t i = 0; i < consumers.size(); ++i) {
@@ -72,6 +76,21 @@ const Consumer* copy_of(const Consumer* old, const Consumer* added, const ubp_pr
 
 void replace(std::uint32_t index, const Consumer* first) {
   __atomic_store_n(&g_consumers[index], first, __ATOMIC_RELEASE);  // pairs with run_consumers()
+}
+
+// Nanoseconds a tick, times 2^32: the two clocks are compared over some milliseconds, and agree to some 10 ns at the
+// ends of these.
+std::uint64_t measure_tick() {
+  constexpr std::uint64_t kLeastNs = 5'000'000;
+  const Moment begin = this_moment();
+  Moment end = begin;
+  while (end.ns - begin.ns < kLeastNs) {  // a signal may end the wait
+    const timespec wait{0, static_cast<long>(kLeastNs - (end.ns - begin.ns))};
+    sys::call4(SYS_nanosleep, reinterpret_cast<long>(&wait), 0);
+    end = this_moment();
+  }
+  const double ns = static_cast<double>(end.ns - begin.ns);
+  return static_cast<std::uint64_t>(ns / static_cast<double>(end.ticks - begin.ticks) * 4294967296.0);
 }
 
 ActionNeeds needs_of(const Consumer& consumer) {
@@ -146,13 +165,17 @@ void Consumers::remove(const Runs& runs, const ubp_probe* probe) {
   });
 }
 
-bool make_call_stacks() {
+bool make_call_stacks(bool keeps) {
   trap::Tasks& tasks = g_process.tasks;
-  if (tasks.call_stacks != 0) return true;
-  // Below what records may want.
-  const std::uint64_t below = reinterpret_cast<std::uint64_t>(tasks.states) - 2 * tasks.blocks * kCallStackBytes;
-  tasks.call_stacks = reserve_below(below, tasks.blocks * kCallStackBytes);
-  return tasks.call_stacks != 0;
+  if (tasks.call_stacks == 0) {
+    // Below what records may want.
+    const std::uint64_t below = reinterpret_cast<std::uint64_t>(tasks.states) - 2 * tasks.blocks * kCallStackBytes;
+    tasks.call_stacks = reserve_below(below, tasks.blocks * kCallStackBytes);
+  }
+  if (tasks.call_stacks == 0 || !keeps || tasks.kept_calls != 0) return tasks.call_stacks != 0;
+  tasks.kept_calls = reserve_below(tasks.call_stacks, tasks.blocks * kKeptCallsBytes);
+  if (tasks.ns_per_tick == 0) tasks.ns_per_tick = measure_tick();
+  return tasks.kept_calls != 0;
 }
 
 void Consumers::wait() {

@@ -3,6 +3,8 @@
 // Context: consumers of hits. Calls nothing but consumers. Async-signal-safe: as they are.
 #include "runtime/consumers/returns.h"
 
+#include <x86gprintrin.h>
+
 #include "runtime/trap/read_memory.h"
 #include "xol/emulate.h"
 
@@ -48,6 +50,18 @@ class GivesUp {
   TaskState* task_;
 };
 
+// Where more is kept of the task's calls. False: memory is denied.
+bool open_kept_calls(TaskState* task, CallStack& stack) {
+  if (stack.kept != nullptr) return true;
+  if (g_process.tasks.kept_calls == 0 || !trap::may_ask()) return false;
+  const std::uint64_t at = g_process.tasks.kept_calls + task->block * kKeptCallsBytes;
+  if (sys::failed(sys::call4(SYS_mprotect, static_cast<long>(at), kKeptCallsBytes, PROT_READ | PROT_WRITE)))
+    return false;
+  stack.kept = reinterpret_cast<KeptCall*>(at);
+  for (std::uint64_t i = 0; i < stack.depth; ++i) stack.kept[i].family = nullptr;
+  return true;
+}
+
 // The calling task's list; null: memory is denied.
 CallStack* open_call_stack(TaskState* task) {
   if (g_process.tasks.call_stacks == 0 || !trap::may_ask()) return nullptr;
@@ -59,11 +73,20 @@ CallStack* open_call_stack(TaskState* task) {
   trap::Thread* const thread = task->storage;
   const auto* const from = thread != nullptr ? reinterpret_cast<const CallStack*>(thread->call_stack) : nullptr;
   if (from != nullptr && from != stack) {
+    stack->depth = 0;
+    if (from->kept != nullptr && !open_kept_calls(task, *stack)) return nullptr;
     stack->depth = from->depth;
     stack->seams = from->seams;
     stack->waits = from->waits;
     for (std::uint64_t i = 0; i < from->depth; ++i) {
       stack->frames[i] = from->frames[i];
+      if (stack->kept != nullptr) {
+        if (from->kept != nullptr) {
+          stack->kept[i] = from->kept[i];
+        } else {
+          stack->kept[i].family = nullptr;
+        }
+      }
       asm volatile("" ::: "memory");  // no call of memcpy
     }
   } else if (from == nullptr) {
@@ -83,8 +106,42 @@ CallStack* call_stack_of(TaskState* task) {
   return open_call_stack(task);
 }
 
-std::uint64_t general_register(const ubp_context& hit, unsigned number) {
+std::uint64_t& general_register(const ubp_context& hit, unsigned number) {
   return hit.save != nullptr ? hit.save->registers[number] : hit.registers->general(number);
+}
+
+__extension__ using Product = unsigned __int128;
+// Of two spans together at least what it is of each.
+std::uint64_t ns_of(std::uint64_t ticks) {
+  return static_cast<std::uint64_t>(static_cast<Product>(ticks) * g_process.tasks.ns_per_tick >> 32);
+}
+
+constexpr std::uint8_t kArguments[kKeptArguments] = {UBP_RDI, UBP_RSI, UBP_RDX, UBP_RCX, UBP_R8, UBP_R9};
+
+// While it lives the hit has a call's arguments where they were at its entry.
+class ArgumentsAgain {
+ public:
+  ArgumentsAgain(const ubp_context& hit, const KeptCall& call) : hit_(hit) {
+    for (unsigned i = 0; i < kKeptArguments; ++i) {
+      std::uint64_t& place = general_register(hit, kArguments[i]);
+      before_[i] = place;
+      place = call.arguments[i];
+    }
+  }
+  ~ArgumentsAgain() {
+    for (unsigned i = 0; i < kKeptArguments; ++i) general_register(hit_, kArguments[i]) = before_[i];
+  }
+  ArgumentsAgain(const ArgumentsAgain&) = delete;
+  ArgumentsAgain& operator=(const ArgumentsAgain&) = delete;
+
+ private:
+  const ubp_context& hit_;
+  std::uint64_t before_[kKeptArguments];
+};
+
+SeenCall seen(const KeptCall& kept, std::uint64_t elapsed) {
+  const std::uint64_t self = elapsed > kept.inner ? elapsed - kept.inner : 0;
+  return {elapsed, self, kept.depth, kept.begin, (kept.flags & KeptCall::kAgain) != 0 ? 1U : 0U};
 }
 
 bool is_followed(const ReturnOwner& owner, std::uint64_t address) {
@@ -127,14 +184,43 @@ Way way_of(const ubp_context* context, const ReturnExit& exit) {
   return is_followed(*exit.owner, target) ? Way::kFollowed : Way::kUnknown;
 }
 
-// Tells the owner that a call has returned. False: the task is another one now, a child that the consumer has forked.
-bool tell(const ubp_context* context, const ReturnFunction& function) {
+// Tells the owner that a call has returned. kept: what is kept of it, if its owner has a family. False: the task is
+// another one now, a child that the consumer has forked.
+bool tell(const ubp_context* context, const ReturnFunction& function, const KeptCall* kept, std::uint64_t elapsed) {
   TaskState* const task = context->task;
   count(task, Counter::kPerformed, counter_of(function.told));
   if (function.told.action.function == nullptr) return true;
-  const ubp_context told{context->registers, context->save, task, &function.told};
-  function.told.action.function(&told, function.told.action.data);
+  const ubp_context hit{context->registers, context->save, task, &function.told};
+  if (kept == nullptr) {
+    function.told.action.function(&hit, function.told.action.data);
+  } else {
+    const CallContext told{hit, seen(*kept, elapsed)};
+    if (function.owner->keeps_arguments) {
+      const ArgumentsAgain arguments(hit, *kept);
+      function.told.action.function(&told.hit, function.told.action.data);
+    } else {
+      function.told.action.function(&told.hit, function.told.action.data);
+    }
+  }
   return task->tid.load(std::memory_order_relaxed) != 0;
+}
+
+// The last time, of a call that is in the list no more.
+bool tell_return(const ubp_context* context, const CallFrame& frame, const KeptCall* kept) {
+  if ((frame.flags & CallFrame::kHasReturned) != 0) count(context->task, Counter::kPerformed, frame.function->entries);
+  return tell(context, *frame.function, kept, kept != nullptr ? kept->elapsed : 0);
+}
+
+// More than a frame is kept of the call that has just been noted.
+void keep_call(const ubp_context* context, const ReturnFunction& function, CallStack& stack) {
+  const ReturnOwner& owner = *function.owner;
+  const bool is_first = stack.keep(owner.family, __rdtsc());
+  KeptCall& kept = stack.kept[stack.depth - 1];
+  for (unsigned i = 0; is_first && owner.keeps_arguments && i < kKeptArguments; ++i)
+    kept.arguments[i] = general_register(*context, kArguments[i]);
+  if (owner.entered == nullptr) return;
+  const CallContext entered{{context->registers, context->save, context->task, &function.told}, seen(kept, 0)};
+  owner.entered(&entered.hit, owner.entered_data);
 }
 
 }  // namespace
@@ -143,9 +229,10 @@ void note_entry(const ubp_context* context, void* data) {
   const auto& function = *static_cast<const ReturnFunction*>(data);
   TaskState* const task = context->task;
   if (task->tid.load(std::memory_order_relaxed) == 0) return;  // a child that another consumer forked
+  const bool keeps = function.owner->family != nullptr;
   CallStack* const stack = call_stack_of(task);
   const GivesUp gives_up{task};
-  if (stack == nullptr || !stack->make_room(is_left, gives_up)) {
+  if (stack == nullptr || (keeps && !open_kept_calls(task, *stack)) || !stack->make_room(is_left, gives_up)) {
     count(task, Counter::kMissed, counter_of(function.told));
     return;
   }
@@ -158,6 +245,7 @@ void note_entry(const ubp_context* context, void* data) {
   stack->enter({place, returns_to, &function, function.owner, context->consumer->point,
                 __atomic_load_n(&function.owner->generation, __ATOMIC_RELAXED), 0},
                is_left, gives_up);
+  if (keeps) keep_call(context, function, *stack);
 }
 
 void note_exit(const ubp_context* context, void* data) {
@@ -174,6 +262,7 @@ void note_exit(const ubp_context* context, void* data) {
   std::uint64_t at = stack.find(exit.owner, generation, place);
   if (at == CallStack::kNone) return;
   const GivesUp gives_up{task};
+  const std::uint64_t now = exit.owner->family != nullptr ? __rdtsc() : 0;
   std::uint64_t returns_to = 0;
   if (read_word(place, returns_to) != Word::kThere) return;
   if (exit.kind != decoder::Exit::Kind::kReturn) {
@@ -187,7 +276,7 @@ void note_exit(const ubp_context* context, void* data) {
           frame.flags |= CallFrame::kHasJumped;
         } else {
           count(task, Counter::kMissed, counter_of(frame.function->told));
-          stack.remove(at);
+          stack.give_up(at, [](const CallFrame&) {});
         }
       }
       if (at == 0) return;
@@ -197,22 +286,30 @@ void note_exit(const ubp_context* context, void* data) {
   for (; at != CallStack::kNone; at = stack.find(exit.owner, generation, place)) {
     const CallFrame frame = stack.frames[at];
     if (frame.returns_to != returns_to) {
-      gives_up(frame);
-      stack.remove(at);
+      stack.give_up(at, gives_up);
       continue;
     }
     const bool comes_again = frame.function->returns_twice && general_register(*context, UBP_RAX) == 0 &&
                              (frame.flags & CallFrame::kHasReturned) == 0;
     if (comes_again) {
       stack.frames[at].flags |= CallFrame::kHasReturned;
-      tell(context, *frame.function);
+      const KeptCall* const kept = exit.owner->family != nullptr ? &stack.kept[at] : nullptr;
+      tell(context, *frame.function, kept, kept != nullptr ? ns_of(now - kept->begin) : 0);
       return;
     }
     stack.give_up_below(place, is_left, gives_up);
     at = stack.find(exit.owner, generation, place);  // those behind it may be gone
+    if (exit.owner->family == nullptr) {
+      stack.remove(at);
+      if (!tell_return(context, frame, nullptr)) return;
+      continue;
+    }
+    const void* const family = exit.owner->family;
+    if (at + 1 != stack.depth) stack.set_apart(family, at + 1, stack.depth, place);
+    stack.end_calls(place, returns_to, family, now, &ns_of);
+    const KeptCall kept = stack.kept[at];
     stack.remove(at);
-    if ((frame.flags & CallFrame::kHasReturned) != 0) count(task, Counter::kPerformed, frame.function->entries);
-    if (!tell(context, *frame.function)) return;
+    if (!tell_return(context, frame, &kept)) return;
   }
 }
 

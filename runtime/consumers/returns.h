@@ -27,8 +27,12 @@ struct CodeSpans {
 
 // A registration, as far as its returns go.
 struct ReturnOwner {
-  std::uint16_t generation;   // changes whenever it is enabled or disabled
-  const CodeSpans* followed;  // whose exits it watches
+  std::uint16_t generation;        // changes whenever it is enabled or disabled
+  const CodeSpans* followed;       // whose exits it watches
+  const void* family = nullptr;    // of its calls (call_stack.h); null: nothing is kept of them
+  bool keeps_arguments = false;    // likewise
+  ubp_consumer entered = nullptr;  // is called at entries, too, when what is kept of them is known; null: nothing is
+  void* entered_data = nullptr;
 };
 
 struct ReturnFunction {
@@ -52,7 +56,8 @@ struct ReturnExit {
 void note_entry(const ubp_context* context, void* data);
 void note_exit(const ubp_context* context, void* data);
 
-// Reserves the lists of all tasks there can be; they become memory when they are written. False: it is denied.
-bool make_call_stacks();
+// Reserves the lists of all tasks there can be; they become memory when they are written. keeps: also what is kept
+// beside them. False: it is denied.
+bool make_call_stacks(bool keeps);
 
 }  // namespace ubp::runtime

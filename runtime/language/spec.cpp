@@ -30,9 +30,9 @@ struct KindWord {
 };
 
 constexpr KindWord kKindWords[] = {
-    {"u", Kind::kEntry},    {"uprobe", Kind::kEntry}, {"ur", Kind::kReturn},        {"uretprobe", Kind::kReturn},
-    {"call", std::nullopt}, {"insn", Kind::kInsn},    {"stmt", Kind::kStatement},   {"inline", Kind::kInline},
-    {"usdt", Kind::kMark},  {"U", Kind::kMark},       {"watchpoint", std::nullopt},
+    {"u", Kind::kEntry},   {"uprobe", Kind::kEntry}, {"ur", Kind::kReturn},        {"uretprobe", Kind::kReturn},
+    {"call", Kind::kCall}, {"insn", Kind::kInsn},    {"stmt", Kind::kStatement},   {"inline", Kind::kInline},
+    {"usdt", Kind::kMark}, {"U", Kind::kMark},       {"watchpoint", std::nullopt},
 };
 
 Error bad_byte_error(std::string_view text, const BadByte& bad) {
@@ -51,6 +51,7 @@ std::string_view kind_name(Kind kind) {
   switch (kind) {
     case Kind::kEntry: return "uprobe";
     case Kind::kReturn: return "uretprobe";
+    case Kind::kCall: return "call";
     case Kind::kInsn: return "insn";
     case Kind::kMark: return "usdt";
     case Kind::kStatement: return "stmt";
@@ -174,12 +175,13 @@ bool Parser::parse_more(std::vector<Item>& items) {
     has_marks |= items[i].kind == Kind::kMark;
   }
   if (!parse_program(Probe::Event::kItems, begin)) return false;
-  const auto is_return = [](const Item& item) { return item.kind == Kind::kReturn; };
-  const auto attached = std::span(items).subspan(first);
   Probe& probe = program_->probes.back();
   probe.has_marks = has_marks;
-  probe.has_returns = std::any_of(attached.begin(), attached.end(), is_return);
-  probe.has_entries = !std::all_of(attached.begin(), attached.end(), is_return);
+  for (const Item& item : std::span(items).subspan(first)) {
+    probe.has_returns |= item.kind == Kind::kReturn;
+    probe.has_calls |= item.kind == Kind::kCall;
+    probe.has_entries |= !is_of_returns(item.kind);
+  }
   return true;
 }
 

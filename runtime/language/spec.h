@@ -18,12 +18,14 @@ namespace ubp::language {
 enum class Kind : std::uint8_t {
   kEntry,      // "u", "uprobe", the default: one instruction
   kReturn,     // "ur", "uretprobe": the returns of a function
+  kCall,       // "call": the same, with what is kept from the entry on
   kInsn,       // "insn": every instruction of a function or an address range
   kMark,       // "U", "usdt": where the program's author has put a static mark
   kStatement,  // "stmt": every statement of functions or source lines, by debug information
   kInline,     // "inline": where inlined instances of a function begin, and the function itself, likewise
 };
 std::string_view kind_name(Kind kind);  // "uprobe", as reports print it
+inline bool is_of_returns(Kind kind) { return kind == Kind::kReturn || kind == Kind::kCall; }
 
 // symbol-glob[@version][+offset]
 struct SymbolTarget {

@@ -165,7 +165,7 @@ bool Parser::expect_one_colon(const Item& item, std::size_t module_at) {
   return fail(
       second,
       fmt::format(
-          "unexpected ':' after {}; write module:symbol (the known kinds are u, uprobe, insn, stmt, inline and usdt, and C++ scopes are "
+          "unexpected ':' after {}; write module:symbol (the known kinds are u, uprobe, ur, call, insn, stmt, inline and usdt, and C++ scopes are "
           "written '::')",
           quote(slice(module_at, second))));
 }
@@ -180,8 +180,10 @@ bool Parser::parse_symbol(Item& item) {
   if (peek() == '+' && (item.kind == Kind::kStatement || item.kind == Kind::kInline))
     return fail(offset_, fmt::format("{}: takes no offset; without it, symbol+offset probes one instruction",
                                      kind_name(item.kind)));
-  if (peek() == '+' && item.kind == Kind::kReturn)
-    return fail(offset_, "uretprobes can not be attached to a function offset");
+  if (peek() == '+' && is_of_returns(item.kind)) {
+    return fail(offset_, item.kind == Kind::kCall ? "calls have no function offset: a call is of a whole function"
+                                                  : "uretprobes can not be attached to a function offset");
+  }
   if (peek() == '+' && !parse_offset(target.offset)) return false;
   if (target.quoted && (is_word(peek()) || peek() == ':' || peek() == '"')) {
     return fail(offset_, fmt::format("unexpected {} after a closing quote", quote(character_at(offset_))));

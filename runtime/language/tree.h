@@ -110,8 +110,8 @@ struct Probe {
   std::string name{};        // of all but kItems
   std::uint64_t period = 0;  // kInterval: ns
   bool has_marks = false;    // some of its attach points are static marks
-  // kItems: an attach point is returns; one is something else.
-  bool has_returns = false, has_entries = false;
+  // kItems: an attach point is returns; one is calls; one is something else.
+  bool has_returns = false, has_calls = false, has_entries = false;
   Span span;           // of its attach points
   NodePointer filter;  // null: none
   NodePointer block;   // null: a bare target with a filter, which counts

@@ -315,7 +315,7 @@ std::optional<Mistake> Plan::add_item(std::uint32_t item_index) {
   std::optional<Mistake> mistake;
   // An address the user named must be an instruction. One that cannot be probed, or that a glob or insn: came upon, is
   // refused, and the others are armed.
-  const bool is_one = item.kind == language::Kind::kEntry || item.kind == language::Kind::kReturn;
+  const bool is_one = item.kind == language::Kind::kEntry || language::is_of_returns(item.kind);
   const bool named = is_one && !is_glob_target(item);
   for (Refused& refused : found.refused) refused.named = named;
   if (named && !found.refused.empty() && found.refused.front().misplaced) {

@@ -139,7 +139,7 @@ class Plan {
   Mistake unknown_module(const language::Item& item) const;
   std::string meant_module(const language::Item& item) const;
   void exclude(const Found& found);
-  bool wants_returns(const Probe& probe) const { return items_[probe.item].kind == language::Kind::kReturn; }
+  bool wants_returns(const Probe& probe) const { return language::is_of_returns(items_[probe.item].kind); }
   void find_exits();
   void refuse_exits(const std::map<std::uint32_t, std::string>& reasons, const std::vector<std::uint32_t>& number);
   void number_points();

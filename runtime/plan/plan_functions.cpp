@@ -68,7 +68,7 @@ void Plan::add_decoded(std::uint32_t module, const Function& function, const dec
     refuse(module, &function, address, reason_text(Reason::kNotCalled, decoder::Refusal::kNone, ""), found);
     return;
   }
-  if (items_[found.item].kind == language::Kind::kReturn && decoded.offset != 0) {
+  if (language::is_of_returns(items_[found.item].kind) && decoded.offset != 0) {
     refuse(module, &function, address, reason_text(Reason::kNoEntry, decoder::Refusal::kNone, ""), found);
     return;
   }

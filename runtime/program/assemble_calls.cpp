@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "runtime/analysis/format.h"
 #include "runtime/analysis/stack_text.h"
@@ -54,6 +55,17 @@ void Assembler::builtin(std::string_view name) {
   if (name == "args") return all_arguments();
   const Builtin builtin = *find_builtin(name);
   if (builtin.register_number >= 0) return read_register(builtin.register_number);
+  if (probe_->has_calls) {
+    using runtime::SeenCall;
+    constexpr std::pair<std::string_view, std::size_t> kOfCall[] = {{"elapsed", offsetof(SeenCall, elapsed)},
+                                                                    {"self", offsetof(SeenCall, self)},
+                                                                    {"depth", offsetof(SeenCall, depth)}};
+    for (const auto& [its, offset] : kOfCall) {
+      if (builtin.name != its) continue;
+      mov(rax, in_run(offsetof(Run, context)));
+      return mov(rax, ptr[rax + offsetof(runtime::CallContext, call) + offset]);
+    }
+  }
   if (probe_->event != language::Probe::Event::kItems) {
     const bool is_interval = probe_->event == language::Probe::Event::kInterval;
     if (builtin.name == "probe") return text_constant(probe_->name, builtin.type.words());

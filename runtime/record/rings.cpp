@@ -1,7 +1,7 @@
 // Reading rings. See rings.h.
 #include "runtime/record/rings.h"
 
-#include "runtime/base/clock.h"
+#include "runtime/base/moment.h"
 #include "runtime/base/reserve.h"
 #include "xol/assert.h"
 
@@ -11,24 +11,8 @@ using trap::g_process;
 
 namespace {
 
-struct Moment {
-  std::uint64_t ticks, ns;
-};
+using runtime::Moment;
 Moment g_start{};
-
-Moment now() {
-  Moment best{};
-  std::uint64_t shortest = ~std::uint64_t{0};
-  for (int turn = 0; turn < 5; ++turn) {  // the one that was least disturbed
-    const std::uint64_t before = __rdtsc();
-    const std::int64_t ns = runtime::monotonic_ns();
-    const std::uint64_t took = __rdtsc() - before;
-    if (took >= shortest) continue;
-    shortest = took;
-    best = {before + took / 2, static_cast<std::uint64_t>(ns)};
-  }
-  return best;
-}
 
 }  // namespace
 
@@ -37,7 +21,7 @@ bool make_rings() {
   g_process.tasks.rings = runtime::reserve_below(reinterpret_cast<std::uint64_t>(g_process.tasks.states),
                                                  g_process.tasks.blocks * kRingBytes);
   if (g_process.tasks.rings == 0) return false;
-  g_start = now();
+  g_start = runtime::this_moment();
   // Those that are there need ask the kernel for nothing later: no probe records yet.
   for (std::uint32_t block = 0; block < g_process.tasks.used_blocks(); ++block) open_ring(g_process.tasks.state(block));
   return true;
@@ -59,7 +43,7 @@ void read(bool takes, const std::function<void(const Record&)>& visit) {
 }
 
 Clock::Clock() {
-  const Moment end = now();
+  const Moment end = runtime::this_moment();
   ns_per_tick_ = end.ticks > g_start.ticks
                      ? static_cast<double>(end.ns - g_start.ns) / static_cast<double>(end.ticks - g_start.ticks)
                      : 0;

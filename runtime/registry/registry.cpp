@@ -171,7 +171,10 @@ std::optional<std::uint64_t> Registry::prepare_beside_modules(std::vector<langua
 
 void Registry::refuse_unwanted(plan::Plan& plan, const Request& request) const {
   if (request.refuse == nullptr) return;
+  std::set<std::uint32_t> probed;  // and not only exits
+  for (const plan::Probe& probe : plan.probes()) probed.insert(probe.point - plan.first_point());
   plan.refuse_points([&](std::uint32_t point) -> std::optional<std::string> {
+    if (request.wants_returns && !probed.contains(point)) return std::nullopt;
     const std::uint64_t address = plan.points()[point].address;
     const symbols::Module& module = modules_->all()[modules_->module_at(address).value_or(0)];
     const auto detail = request.refuse(module.build_id, address - module.bias);

@@ -70,12 +70,18 @@ struct CountedItem {
 struct Request {
   Action action;
   bool forgives_missing = false;     // what is not found is left out
-  bool wants_returns = false;        // all of its items are of Kind::kReturn
+  bool wants_returns = false;        // all of its items are of Kind::kReturn or kCall
   bool is_environment = false;       // UBP_PROBES: lives until the process ends
   std::uint64_t mark_arguments = 0;  // that its static marks must have, bit 0 for the first
   // Why a place, by its module's build-id and its ELF address, is not to be probed; null: nobody asks.
   std::function<std::optional<std::string>(const std::string& build_id, std::uint64_t address)> refuse{};
   std::function<void(const std::vector<NamedPoint>&)> name_points{};  // called before they are armed; null: nobody asks
+  // Of returns: what is kept of calls from their entries on. family: whose calls are seen as within each other; null:
+  // nothing. entered: see ReturnOwner.
+  const void* family = nullptr;
+  bool keeps_arguments = false;
+  ubp_consumer entered = nullptr;
+  void* entered_data = nullptr;
 };
 
 // What the C interface calls a probe.

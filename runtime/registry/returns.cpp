@@ -13,7 +13,7 @@ using trap::Counter;
 
 // What hits refer to: never freed, for a task's list may hold it for as long as it likes.
 struct Registry::Returns {
-  ReturnOwner owner{1, nullptr};
+  ReturnOwner owner{1, nullptr, nullptr, false, nullptr, nullptr};
   std::deque<ReturnFunction> functions;
   std::deque<ReturnExit> exits;
   std::deque<std::vector<CodeSpan>> spans;
@@ -35,13 +35,19 @@ bool Registry::want_returns(Registration& registration, Problem& problem) {
     problem.message = "returns can not be recorded; count them, or consume them";
     return false;
   }
-  if (!make_call_stacks()) {
+  const Request& request = registration.request;
+  if (!make_call_stacks(request.family != nullptr)) {
     problem.status = UBP_E_NO_MEMORY;
     problem.message = "cannot get address space for calls";
     return false;
   }
   static auto& all = *new std::deque<Returns>;
   registration.returns = &all.emplace_back();
+  ReturnOwner& owner = registration.returns->owner;
+  owner.family = request.family;
+  owner.keeps_arguments = request.keeps_arguments;
+  owner.entered = request.entered;
+  owner.entered_data = request.entered_data;
   registration.returns->follow({});
   return true;
 }

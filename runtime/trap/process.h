@@ -72,6 +72,8 @@ struct Tasks {
   bool keeps_stacks = false;          // the process has Go code: frame.h
   std::uint64_t rings = 0;            // blocks x record::kRingBytes; 0: no probe ever recorded
   std::uint64_t call_stacks = 0;      // blocks x kCallStackBytes (consumers/call_stack.h); 0: no returns were asked for
+  std::uint64_t kept_calls = 0;       // blocks x kKeptCallsBytes; 0: no more is kept of calls
+  std::uint64_t ns_per_tick = 0;      // of the timestamp counter, as calls are timed: times 2^32
   std::atomic<std::uint32_t>* fork_state = nullptr;
   std::atomic<std::uint32_t>* high_water = nullptr;  // blocks ever claimed
   std::atomic<std::uint32_t>* threads_seen = nullptr;

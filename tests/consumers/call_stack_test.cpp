@@ -162,6 +162,133 @@ TEST_CASE("call_stack: when it is full, room is what is certainly gone") {
   CHECK(list.returns(kHigh - (kMostCalls - 1) * 32));
 }
 
+namespace {
+
+// A list that keeps times, by a clock of which each look is a tick, and a tick a ns.
+struct TimedList : List {
+  std::vector<KeptCall> room{kMostCalls};
+  std::uint64_t clock = 0;
+  const void* family = &kOwner;
+
+  TimedList() { calls->kept = room.data(); }
+  void call_timed(std::uint64_t place, std::uint32_t point = 1, const void* owner = &kOwner) {
+    memory[place] = kReturn;
+    enter(place, point, owner);
+    calls->keep(family, ++clock);
+  }
+  // What is kept of the call that returns at this place.
+  KeptCall returns_timed(std::uint64_t place, const void* owner = &kOwner) {
+    ++clock;
+    calls->give_up_below(
+        place, [&](const CallFrame& its) { return is_left(its); }, [&](const CallFrame& its) { left.push_back(its); });
+    const std::uint64_t at = calls->find(owner, 1, place);
+    REQUIRE(at != CallStack::kNone);
+    if (at + 1 != calls->depth) calls->set_apart(family, at + 1, calls->depth, place);
+    calls->end_calls(place, memory[place], family, clock, [](std::uint64_t ticks) { return ticks; });
+    const KeptCall kept = calls->kept[at];
+    calls->remove(at);
+    return kept;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("call_stack: times of calls within each other, their depth, and what is their own") {
+  TimedList list;
+  list.call_timed(kHigh, 1);                         // 1
+  list.call_timed(kHigh - 2000, 2);                  // 2
+  list.call_timed(kHigh - 4000, 3);                  // 3
+  KeptCall kept = list.returns_timed(kHigh - 4000);  // 4
+  CHECK(kept.elapsed == 1);
+  CHECK(kept.depth == 2);
+  list.call_timed(kHigh - 4000, 3);         // 5
+  kept = list.returns_timed(kHigh - 4000);  // 6
+  CHECK(kept.depth == 2);
+  kept = list.returns_timed(kHigh - 2000);  // 7
+  CHECK(kept.elapsed == 5);
+  CHECK(kept.inner == 2);
+  CHECK(kept.depth == 1);
+  kept = list.returns_timed(kHigh);  // 8
+  CHECK(kept.elapsed == 7);
+  CHECK(kept.inner == 5);
+  CHECK(kept.depth == 0);
+}
+
+TEST_CASE("call_stack: what is kept goes with its frame, and frames of which nothing is kept do not count") {
+  TimedList list;
+  list.call_timed(kHigh, 1);  // 1
+  list.call(kHigh - 3000, kReturn, 9);
+  list.call_timed(kHigh - 6000, 2);  // 2
+  CHECK(list.calls->kept[1].family == nullptr);
+  list.calls->remove(1);
+  const KeptCall kept = list.returns_timed(kHigh - 6000);  // 3
+  CHECK(kept.depth == 1);
+  CHECK(kept.elapsed == 1);
+  CHECK(list.returns_timed(kHigh).inner == 1);
+}
+
+TEST_CASE("call_stack: one call that two owners time is one call, and its caller hears of it once") {
+  TimedList list;
+  for (const int* owner : {&kOwner, &kOther}) list.call_timed(kHigh, 1, owner);         // 1, 2
+  for (const int* owner : {&kOwner, &kOther}) list.call_timed(kHigh - 3000, 2, owner);  // 3, 4
+  for (const int* owner : {&kOwner, &kOther}) {                                         // 5, 6
+    const KeptCall kept = list.returns_timed(kHigh - 3000, owner);
+    CHECK(kept.elapsed == 2);
+    CHECK(kept.depth == 1);
+    CHECK((kept.flags & KeptCall::kAgain) == (owner == &kOther ? KeptCall::kAgain : 0));
+  }
+  for (const int* owner : {&kOther, &kOwner}) {
+    const KeptCall kept = list.returns_timed(kHigh, owner);
+    CHECK(kept.elapsed == 6);
+    CHECK(kept.inner == 2);
+    CHECK(kept.depth == 0);
+  }
+}
+
+TEST_CASE("call_stack: a call and one that it has jumped to end at one moment") {
+  TimedList list;
+  list.call_timed(kHigh, 1);  // 1
+  list.calls->frames[0].flags = CallFrame::kHasJumped;
+  list.enter(kHigh, 2, &kOther);
+  list.calls->keep(list.family, ++list.clock);       // 2
+  const KeptCall first = list.returns_timed(kHigh);  // 3: the jump's owner is told first
+  CHECK(first.elapsed == 2);
+  CHECK(first.inner == 1);
+  const KeptCall second = list.returns_timed(kHigh, &kOther);
+  CHECK(second.elapsed == 1);
+  CHECK(second.depth == 1);
+}
+
+TEST_CASE("call_stack: a call that was left is its caller's time, but for the calls in it that have returned") {
+  TimedList list;
+  list.call_timed(kHigh, 1);                            // 1
+  list.call_timed(kHigh - 200, 2);                      // 2
+  list.call_timed(kHigh - 400, 3);                      // 3
+  CHECK(list.returns_timed(kHigh - 400).elapsed == 1);  // 4
+  list.call_timed(kHigh - 400, 3);                      // 5
+  const KeptCall kept = list.returns_timed(kHigh);      // 6: an exception has left two
+  CHECK(list.left.size() == 2);
+  CHECK(kept.elapsed == 5);
+  CHECK(kept.inner == 1);
+}
+
+TEST_CASE("call_stack: calls on two stacks that run by turns are not within each other") {
+  TimedList list;
+  const std::uint64_t other = kHigh - 0x100000;
+  list.call_timed(kHigh, 1);                             // 1
+  list.call_timed(other, 2);                             // 2: as a coroutine begins
+  list.call_timed(other - 3000, 3);                      // 3
+  list.call_timed(kHigh - 3000, 4);                      // 4: the first stack goes on
+  CHECK(list.returns_timed(other - 3000).elapsed == 2);  // 5
+  const KeptCall coroutine = list.returns_timed(other);  // 6
+  CHECK(coroutine.elapsed == 4);
+  CHECK(coroutine.inner == 2);
+  CHECK(list.returns_timed(kHigh - 3000).elapsed == 3);  // 7
+  const KeptCall kept = list.returns_timed(kHigh);       // 8
+  CHECK(kept.elapsed == 7);
+  CHECK(kept.inner == 3);  // and not 7
+}
+
 // Programs that call, return, throw and switch stacks at random, of whose functions most are probed.
 TEST_CASE("call_stack: no call that goes on is ever given up, and each return is found") {
   struct Call {
@@ -173,7 +300,8 @@ TEST_CASE("call_stack: no call that goes on is ever given up, and each return is
     std::mt19937 random(seed);
     const auto below = [&](std::uint64_t most) { return random() % most; };
     constexpr std::uint64_t kStacks = 6, kStackBytes = 65536, kGuard = 4096;
-    List list;
+    TimedList list;
+    std::uint64_t told = 0;
     std::vector<std::vector<Call>> stacks(kStacks);
     std::vector<std::uint64_t> tops;
     for (std::uint64_t i = 0; i < kStacks; ++i) tops.push_back(kHigh + (i * 5 % kStacks) * (kStackBytes + kGuard));
@@ -192,6 +320,7 @@ TEST_CASE("call_stack: no call that goes on is ever given up, and each return is
         const bool is_noted = below(4) != 0;
         if (is_noted) {
           list.enter(place, static_cast<std::uint32_t>(1 + below(20)));
+          list.calls->keep(list.family, ++list.clock);
           ++entries;
         }
         stack.push_back({place, returns_to, is_noted});
@@ -200,7 +329,9 @@ TEST_CASE("call_stack: no call that goes on is ever given up, and each return is
         const Call call = stack.back();
         stack.pop_back();
         if (!call.is_noted) continue;
-        REQUIRE(list.returns(call.place));
+        const KeptCall kept = list.returns_timed(call.place);
+        REQUIRE(kept.inner <= kept.elapsed);  // nothing is taken off twice
+        told += kept.inner != 0;
         ++returns;
       } else if (choice < 97) {
         stack.resize(below(stack.size() + 1));  // longjmp
@@ -216,6 +347,7 @@ TEST_CASE("call_stack: no call that goes on is ever given up, and each return is
       REQUIRE(list.calls->depth >= going_on);
     }
     CHECK(returns > 1000);
+    CHECK(told > 100);
   }
 }
 

@@ -339,7 +339,7 @@ TEST_CASE("spec: errors in targets") {
       {"{ count() }", 1, 1, "expected a symbol, found '{'"},
       {"[limit=3]", 1, 1, "expected a symbol, found '['"},
       {"xyz:app:f", 1, 8,
-       "unexpected ':' after 'xyz:app'; write module:symbol (the known kinds are u, uprobe, insn, stmt, inline and usdt, and C++ scopes are written '::')"},
+       "unexpected ':' after 'xyz:app'; write module:symbol (the known kinds are u, uprobe, ur, call, insn, stmt, inline and usdt, and C++ scopes are written '::')"},
       {"a; kprobe:./app:f", 1, 4,
        "probe kind 'kprobe' is for the kernel's probes; UBP has its own process's: u, uprobe, insn, usdt (a module of that name is put in quotes)"},
       {"kprobe:vfs_read", 1, 1,
@@ -443,7 +443,6 @@ TEST_CASE("spec: the parts of the grammar that are not built yet are named") {
       {"size=libc:malloc", 1, 1, "naming a probe ('size=') is not supported yet by this version"},
       {"!x=f", 1, 2, "naming a probe ('x=') is not supported yet by this version"},
       {"ur:f+4", 1, 5, "uretprobes can not be attached to a function offset"},
-      {"call:app:\"S::h*\" { x }", 1, 1, "probe kind 'call' is not supported yet by this version"},
       {"insn:app:0x1400-0x1480 [every=1000]", 1, 24,
        "an option list other than [missing=pending] ('[every=1000]') is not supported yet by this version"},
       {"stmt:app:f+4", 1, 11, "stmt: takes no offset; without it, symbol+offset probes one instruction"},
@@ -539,6 +538,27 @@ TEST_CASE("spec: returns, by both names of their kind") {
   CHECK((*items)[0].text == "ur:libc:read");
   CHECK((*items)[1].module.empty());
   CHECK(kind_name(Kind::kReturn) == "uretprobe");
+}
+
+TEST_CASE("spec: calls, and what a block's attach points are") {
+  Program program;
+  const auto parsed = parse("call:libc:read { } call:f, ur:g { } f { } call:app:*", kMaxItems, &program);
+  const auto* const items = std::get_if<std::vector<Item>>(&parsed);
+  REQUIRE(items != nullptr);
+  REQUIRE(items->size() == 5);
+  CHECK((*items)[0].kind == Kind::kCall);
+  CHECK((*items)[0].module == "libc");
+  CHECK((*items)[4].kind == Kind::kCall);
+  CHECK(kind_name(Kind::kCall) == "call");
+  REQUIRE(program.probes.size() == 3);
+  const auto is = [&](std::size_t probe, bool has_calls, bool has_returns, bool has_entries) {
+    const Probe& its = program.probes[probe];
+    return its.has_calls == has_calls && its.has_returns == has_returns && its.has_entries == has_entries;
+  };
+  CHECK(is(0, true, false, false));
+  CHECK(is(1, true, true, false));
+  CHECK(is(2, false, false, true));
+  check_errors({{"call:f+4", 1, 7, "calls have no function offset: a call is of a whole function"}});
 }
 
 TEST_CASE("spec: a kind's name") { CHECK(kind_name(Kind::kEntry) == "uprobe"); }

@@ -169,8 +169,8 @@ TEST_CASE("returns_refused: code that may hold data, the middle of a function, w
         std::string::npos);
   CHECK(refusal("ur:landed { @ = arg0 }").find("The arg0 builtin can not be used with 'uretprobe' probes") !=
         std::string::npos);
-  CHECK(refusal("u:landed { @ = retval }").find("The retval builtin can only be used with 'uretprobe' probes") !=
-        std::string::npos);
+  CHECK(refusal("u:landed { @ = retval }")
+            .find("The retval builtin can only be used with 'uretprobe' and 'call' probes") != std::string::npos);
   CHECK(refusal("ur:landed { override(1) }").find("override() can not be used with 'uretprobe' probes") !=
         std::string::npos);
   CHECK(refusal("ur:landed+4").find("uretprobes can not be attached to a function offset") != std::string::npos);

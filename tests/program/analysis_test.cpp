@@ -72,6 +72,14 @@ TEST_CASE("program: mistakes and their places") {
       {"begin { @ = lhist(1, 5, 2, 1) }", 13, 30, "lhist() takes a minimum below its maximum, and a step above 0"},
       {"begin { @ = hist(1, 6) }", 13, 23, "hist() takes 0 to 5 bits, not 6"},
       {"begin { exit(1, 2) }", 9, 19, "exit() takes at most 1 argument, 2 found"},
+      {"f { print(self) }", 11, 15, "The self builtin can only be used with 'call' probes"},
+      {"ur:f { print(depth) }", 14, 19, "The depth builtin can only be used with 'call' probes"},
+      {"call:f, ur:g { print(depth) }", 22, 27, "The depth builtin can only be used with 'call' probes"},
+      {"call:f, g { print(elapsed) }", 19, 26,
+       "The elapsed builtin of 'call' probes is another one than that of others"},
+      {"call:f { override(1) }", 10, 21, "override() can not be used with 'call' probes: the call is over"},
+      {"call:f, ur:g { print(arg0) }", 22, 26, "The arg0 builtin can not be used with 'uretprobe' probes"},
+      {"call:f, g { print(retval) }", 19, 25, "The retval builtin can only be used with 'uretprobe' and 'call' probes"},
       {"f { print(reg(\"xx\")) }", 11, 20, "reg() takes a register's name: ip sp ax bx cx dx si di bp r8 ... r15"},
   };
   for (const Case& c : cases) {
@@ -84,6 +92,21 @@ TEST_CASE("program: mistakes and their places") {
     CHECK(diagnostics[0].span.end.column == c.end);
     CHECK(!diagnostics[0].is_warning);
   }
+}
+
+TEST_CASE("program: what is to be kept of calls, from their entries on") {
+  const auto kept = [](const std::string& text) {
+    language::Program tree = tree_of(text);
+    const Analysis analysis = analyse(tree);
+    CHECK_FALSE(analysis.has_errors());
+    return std::pair(analysis.keeps_calls, static_cast<bool>(analysis.keeps_arguments[0]));
+  };
+  CHECK(kept("call:f { @ = retval }") == std::pair(false, false));
+  CHECK(kept("call:f { @ = elapsed }") == std::pair(true, false));
+  CHECK(kept("call:f { @ = self } begin { @x = elapsed }") == std::pair(true, false));
+  CHECK(kept("call:f /arg3/ { @ = depth }") == std::pair(true, true));
+  CHECK(kept("call:f { @ = reg(\"si\") }") == std::pair(true, true));
+  CHECK(kept("f { @ = elapsed + arg0 }") == std::pair(false, false));
 }
 
 TEST_CASE("program: a value that nobody uses is a warning") {

@@ -35,10 +35,11 @@ struct Boundary {
 };
 
 // Decodes `code` from its first byte (a function's entry) and places `offset` among its instructions.
-// code: the function's bytes; offset: 0 <= offset < code.size().
+// code: the function's bytes; offset: 0 <= offset < code.size(). from: where decoding may begin instead, not behind the
+// offset: a boundary that the same bytes have shown before.
 // Returns nothing when the offset is outside `code`, or when decoding meets an undecodable byte (or an
 // instruction without a length) before it reaches the offset: then no claim about the offset can be trusted
 // (data in text), and a probe there is refused. The instruction at a boundary itself may be undecodable.
-std::optional<Boundary> find_boundary(std::span<const std::uint8_t> code, std::uint32_t offset);
+std::optional<Boundary> find_boundary(std::span<const std::uint8_t> code, std::uint32_t offset, std::uint32_t from = 0);
 
 }  // namespace ubp::decoder

@@ -11,6 +11,9 @@ struct Plan::Found {
   std::vector<Candidate> candidates;
   std::vector<Refused> refused;
   symbols::Readable readable;
+  // How far a function was decoded last, for the next address in it.
+  const symbols::Function* swept = nullptr;
+  std::uint32_t swept_to = 0;
 };
 
 }  // namespace ubp::plan

@@ -28,7 +28,10 @@ std::optional<std::string> Plan::boundary_problem(std::uint32_t module, const Fu
   const auto offset = static_cast<std::uint32_t>(address - function->address);
   if (offset == 0) return std::nullopt;
   const auto code = modules_.code_from(module, function->address, function->end, found.readable);
-  const auto boundary = offset < code.size() ? decoder::find_boundary(code, offset) : std::nullopt;
+  const std::uint32_t from = found.swept == function && found.swept_to <= offset ? found.swept_to : 0;
+  const auto boundary = offset < code.size() ? decoder::find_boundary(code, offset, from) : std::nullopt;
+  found.swept = function;
+  found.swept_to = boundary ? boundary->before : 0;
   if (!boundary) {
     return reason_text(Reason::kUnverified, decoder::Refusal::kNone,
                        fmt::format("data or unknown bytes between {} and it", function->name()));

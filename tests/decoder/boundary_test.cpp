@@ -30,6 +30,20 @@ TEST_CASE("find_boundary places every offset of a function") {
       check_boundary(code, middle, false, starts[i], starts[i + 1]);
     }
   }
+  // And from each that is known, as from the entry.
+  for (std::size_t from = 0; from + 1 < starts.size(); ++from) {
+    for (std::uint32_t offset = 0; offset < 16; ++offset) {
+      CAPTURE(from);
+      CAPTURE(offset);
+      const std::optional<Boundary> whole = find_boundary(code, offset),
+                                    rest = find_boundary(code, offset, starts[from]);
+      REQUIRE(rest.has_value() == (offset >= starts[from]));
+      if (!rest) continue;
+      CHECK(rest->is_boundary == whole->is_boundary);
+      CHECK(rest->before == whole->before);
+      CHECK(rest->after == whole->after);
+    }
+  }
   CHECK_FALSE(find_boundary(code, 16).has_value());
   CHECK_FALSE(find_boundary({}, 0).has_value());
 }

@@ -8,7 +8,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::bad_input_test {
 
 namespace {
 
@@ -264,3 +264,5 @@ TEST_CASE("what people write when they mean something else") {
   Outcome dash = run_probed({fixture("fx_hello")}, "compute", {{"UBP_OUTPUT", "-"}});
   CHECK(count_prefix(dash.err, "ubp: hits ") == 1);
 }
+
+}  // namespace ubp::test::bad_input_test

@@ -5,7 +5,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::clone_test {
 
 namespace {
 
@@ -53,3 +53,5 @@ TEST_CASE("control: without the gate the child dies of its first int3") {
                          .preload = false});
   CHECK(count_prefix(outcome.out, "forked signal 5") == 5);
 }
+
+}  // namespace ubp::test::clone_test

@@ -6,7 +6,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::controls_test {
 
 namespace {
 
@@ -63,3 +63,5 @@ TEST_CASE("clone_vm_no_settls fails when a task is known by its TLS alone") {
   CHECK(failures(library(), race, cycle_probes(10), "4", 1) == 0);
   CHECK(failures(control("no_task_check"), race, cycle_probes(10), "4", 5) > 0);
 }
+
+}  // namespace ubp::test::controls_test

@@ -8,7 +8,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::counted_test {
 
 namespace {
 
@@ -149,3 +149,5 @@ TEST_CASE("counted_later: modules that the program loads are counted from then o
   CHECK(count->hits == static_cast<std::uint64_t>(numbers(probed.out)["calls"]));
   CHECK(count->hits == 11);
 }
+
+}  // namespace ubp::test::counted_test

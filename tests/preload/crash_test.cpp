@@ -18,7 +18,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::crash_test {
 
 namespace {
 
@@ -145,3 +145,5 @@ TEST_CASE("the wait status says what it says without probes") {
     CHECK(run_probed({fixture("fx_crash"), mode}, kProbes).end() == plain);
   }
 }
+
+}  // namespace ubp::test::crash_test

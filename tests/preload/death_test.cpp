@@ -10,7 +10,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::death_test {
 
 namespace {
 
@@ -174,3 +174,5 @@ TEST_CASE("abort()") {
   CHECK(probed.end() == ended_by(SIGABRT));
   CHECK(hits(probed.summary(), "libc:malloc") > 0);
 }
+
+}  // namespace ubp::test::death_test

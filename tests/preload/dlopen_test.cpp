@@ -4,7 +4,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::dlopen_test {
 
 namespace {
 
@@ -115,3 +115,5 @@ TEST_CASE("UBP_MAX_PROBEPOINTS bounds the probepoints of modules that come later
     CHECK(adds_up(many.summary()));
   }
 }
+
+}  // namespace ubp::test::dlopen_test

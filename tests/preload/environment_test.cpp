@@ -12,7 +12,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::environment_test {
 
 namespace {
 
@@ -307,3 +307,5 @@ TEST_CASE("a set-user-ID program obeys no variable of its caller's, and says not
   CHECK(plain.end() == "exit 3");
   CHECK(read_file(report).find("tick") != std::string::npos);
 }
+
+}  // namespace ubp::test::environment_test

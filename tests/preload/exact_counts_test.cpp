@@ -9,7 +9,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::exact_counts_test {
 
 namespace {
 
@@ -158,3 +158,5 @@ TEST_CASE("excluded probepoints are not armed") {
   CHECK(total(summary, "probepoints_armed") == 17);
   CHECK(total(summary, "hits") == 1700);
 }
+
+}  // namespace ubp::test::exact_counts_test

@@ -3,7 +3,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::exceptions_test {
 
 namespace {
 
@@ -57,3 +57,5 @@ TEST_CASE("backtrace_at_probe: libunwind names the frames as in the unprobed run
   CHECK(probed.out == plain.out);
   CHECK(hits(probed.summary(), "outer") == 1);
 }
+
+}  // namespace ubp::test::exceptions_test

@@ -14,7 +14,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::exit_test {
 
 namespace {
 
@@ -231,3 +231,5 @@ TEST_CASE("exit_with_libc_insn: an end with every instruction of libc probed tak
   REQUIRE(stamp > start);
   CHECK(end - stamp < 3 * (stamp - start) + 2'000'000'000);
 }
+
+}  // namespace ubp::test::exit_test

@@ -8,7 +8,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::family_test {
 
 namespace {
 
@@ -251,3 +251,5 @@ TEST_CASE("children that cannot write their reports say so once, and not into wh
   CHECK(has(said(probed), "3 of its children could not write their reports, first python3"));
   CHECK(has(said(probed), "ermission denied"));
 }
+
+}  // namespace ubp::test::family_test

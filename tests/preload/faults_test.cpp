@@ -6,7 +6,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::faults_test {
 
 namespace {
 
@@ -50,3 +50,5 @@ TEST_CASE("slot_fault: an unhandled fault kills as it would unprobed") {
     CHECK(probed.end() == run_plain({fixture("fx_fault"), what.name, "die", "1"}).end());
   }
 }
+
+}  // namespace ubp::test::faults_test

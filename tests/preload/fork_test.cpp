@@ -7,7 +7,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::fork_test {
 
 namespace {
 
@@ -107,3 +107,5 @@ TEST_CASE("clone_vm_no_settls: a task without TLS of its own runs beside its par
   std::uint64_t all = static_cast<std::uint64_t>(r.before + r.parent + r.child) * kFunctions;
   CHECK(total(probed.summary(), "hits") == all);
 }
+
+}  // namespace ubp::test::fork_test

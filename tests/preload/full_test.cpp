@@ -6,7 +6,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::full_test {
 
 namespace {
 
@@ -84,3 +84,5 @@ TEST_CASE("full_block: the program goes on when the reader is killed, and ends w
   CHECK(run_full("wait", "exec \"$0\" \"$@\"").err.find("UBP_FULL: 'wait' is not one of drop, block") !=
         std::string::npos);
 }
+
+}  // namespace ubp::test::full_test

@@ -8,7 +8,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::gate_test {
 
 TEST_CASE("mask_gate_all_apis: every function of libc probed, the same output") {
   Outcome plain = run_plain({fixture("fx_gate")});
@@ -38,3 +38,5 @@ TEST_CASE("control: without the gate the first pthread_create kills the process"
            .timeout_s = 30});
   CHECK(outcome.end() == "signal 5");
 }
+
+}  // namespace ubp::test::gate_test

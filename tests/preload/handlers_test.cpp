@@ -4,7 +4,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::handlers_test {
 
 namespace {
 
@@ -69,3 +69,5 @@ TEST_CASE("all_signals_pending: the handlers of many signals at once, on alterna
   }
   CHECK(whole >= 8);
 }
+
+}  // namespace ubp::test::handlers_test

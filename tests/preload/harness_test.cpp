@@ -5,7 +5,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::harness_test {
 
 TEST_CASE("the harness brings back streams, status, signals and timeouts") {
   Outcome echo = run({.argv = {"/bin/cat"}, .input = "line\n", .preload = false});
@@ -46,3 +46,5 @@ TEST_CASE("fixtures are deterministic and right when unprobed") {
     CHECK(numbers(run_plain({fixture("fx_throw"), mode, "10"}).out)["caught"] == 30);
   }
 }
+
+}  // namespace ubp::test::harness_test

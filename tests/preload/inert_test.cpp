@@ -3,7 +3,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::inert_test {
 
 namespace {
 Outcome run_idle(std::vector<std::string> argv) { return run({.argv = std::move(argv), .summary = false}); }
@@ -73,3 +73,5 @@ TEST_CASE("libubp.so as a program says what it is") {
   CHECK(outcome.out.find("LD_PRELOAD=") != std::string::npos);
   CHECK(outcome.err == "");
 }
+
+}  // namespace ubp::test::inert_test

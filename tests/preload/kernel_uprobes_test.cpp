@@ -20,7 +20,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::kernel_uprobes_test {
 
 namespace {
 
@@ -202,3 +202,5 @@ TEST_CASE("kernel_uprobes_agree: the instructions of mixed") {
   }
   compare({path, "1", "500"}, every_third, every_third.size() * 2 / 3, false);
 }
+
+}  // namespace ubp::test::kernel_uprobes_test

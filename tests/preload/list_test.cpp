@@ -6,7 +6,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::list_test {
 
 namespace {
 
@@ -98,3 +98,5 @@ TEST_CASE("list_verbose: arguments and their types, by debug information and of 
   CHECK(ubp_list({"-v", "usdt:" + marks + ":float:float"}).out ==
         "usdt:" + marks + ":float:float\n    ? arg0 (8f@%xmm0 is a floating-point value)\n    int32 arg1\n");
 }
+
+}  // namespace ubp::test::list_test

@@ -4,7 +4,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::marks_test {
 
 namespace {
 
@@ -186,3 +186,5 @@ TEST_CASE("mark_programs: python's and libstdc++'s marks count what is done") {
   CHECK(has_line(thrown, "@thrown: " + caught));
   CHECK(has_line(thrown, "@caught: " + caught));
 }
+
+}  // namespace ubp::test::marks_test

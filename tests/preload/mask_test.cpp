@@ -5,7 +5,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::mask_test {
 
 namespace {
 
@@ -59,3 +59,5 @@ TEST_CASE("exec_inherited_mask: programs started with SIGTRAP blocked are probed
     }
   }
 }
+
+}  // namespace ubp::test::mask_test

@@ -10,7 +10,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::output_test {
 
 namespace {
 
@@ -194,3 +194,5 @@ TEST_CASE("output: a glob over everything says how much of the code is known") {
   CHECK(count_prefix(whole.err, "ubp: coverage   ") == 0);
   CHECK_FALSE(whole.summary().contains("coverage"));
 }
+
+}  // namespace ubp::test::output_test

@@ -7,7 +7,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::override_test {
 
 namespace {
 
@@ -69,3 +69,5 @@ TEST_CASE("ubp run overrides only when it is asked to") {
   CHECK(unsafe.end() == "exit 0");
   CHECK(unsafe.out.find("malloc 62\n") != std::string::npos);
 }
+
+}  // namespace ubp::test::override_test

@@ -4,7 +4,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::peers_test {
 
 namespace {
 
@@ -100,3 +100,5 @@ TEST_CASE("unknown_symbol_message: one line says what, where and what was meant"
   CHECK(probed.err.find("UBP_PROBES:1:1: no function 'red_zoen'") != std::string::npos);
   CHECK(probed.err.find("'red_zone'") != std::string::npos);
 }
+
+}  // namespace ubp::test::peers_test

@@ -3,7 +3,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::program_test {
 
 namespace {
 
@@ -237,3 +237,5 @@ TEST_CASE("program_missing: what is not found is an error, a warning, or nothing
     CHECK((probed.err.find("ubp: warning: ") != std::string::npos) == (how == "warn"));
   }
 }
+
+}  // namespace ubp::test::program_test

@@ -6,7 +6,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::raw_test {
 
 namespace {
 
@@ -135,3 +135,5 @@ func main() {
     if (probes == "main.work") CHECK(hits(summary, probes) == 8000);
   }
 }
+
+}  // namespace ubp::test::raw_test

@@ -6,7 +6,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::reads_test {
 
 namespace {
 
@@ -125,3 +125,5 @@ TEST_CASE("reads fail where a load's fault reaches the program, or the mask is n
   CHECK(end_with(control("no_fault_look"), "plain") == "exit 0");
   CHECK(end_with(control("no_fault_look"), "blocked") == "signal 11");
 }
+
+}  // namespace ubp::test::reads_test

@@ -5,7 +5,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::real_programs_test {
 
 namespace {
 
@@ -94,3 +94,5 @@ TEST_CASE("shell pipelines: children are unprobed unless asked for, and work") {
   check_same({"/bin/dash", "-c", "for i in 1 2 3; do echo $i | cat; done; ls / | sort | head -2"}, "", "libc:malloc",
              {{"libc:malloc", 1}});
 }
+
+}  // namespace ubp::test::real_programs_test

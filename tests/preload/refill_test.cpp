@@ -10,7 +10,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::refill_test {
 
 namespace {
 
@@ -99,3 +99,5 @@ TEST_CASE("alias_refill_1e8: no stale instruction after a refill through the oth
   CHECK(probed.out == "wrong 0\n");
   CHECK(xol(probed.summary(), "refills") == static_cast<std::uint64_t>(passes) * 16);
 }
+
+}  // namespace ubp::test::refill_test

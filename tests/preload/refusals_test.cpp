@@ -7,7 +7,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::refusals_test {
 
 namespace {
 
@@ -89,3 +89,5 @@ TEST_CASE("refusals: the runtime's own text") {
     }
   }
 }
+
+}  // namespace ubp::test::refusals_test

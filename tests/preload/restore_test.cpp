@@ -6,7 +6,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::restore_test {
 
 namespace {
 Outcome run_between(const std::string& preload) {
@@ -31,3 +31,5 @@ TEST_CASE("disarming restores the text byte for byte") {
   CHECK(said["end_exe"] > 50);
   CHECK(said["end_libc"] > 1000);
 }
+
+}  // namespace ubp::test::restore_test

@@ -3,7 +3,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::rseq_test {
 
 TEST_CASE("rseq_refused: the sequence is left alone, its program counts right") {
   Outcome probed = run_probed({fixture("fx_rseq"), "20000"}, "insn:rseq_add");
@@ -39,3 +39,5 @@ TEST_CASE("rseq_refused: one named address inside is refused with its reason") {
   CHECK(probed.err.find("restartable sequence") != std::string::npos);
   CHECK(total(probed.summary(), "refused") == 1);
 }
+
+}  // namespace ubp::test::rseq_test

@@ -9,7 +9,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::run_test {
 
 namespace {
 
@@ -424,3 +424,5 @@ TEST_CASE("run_sources: a program imports others, and takes names from headers")
   CHECK(wrong.err.find("UBP_PROBES:2:14-17: Undefined or undeclared variable: $no (in " + folder.path() + "/bad.bt)") !=
         std::string::npos);
 }
+
+}  // namespace ubp::test::run_test

@@ -4,7 +4,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::segment_test {
 
 namespace {
 
@@ -85,3 +85,5 @@ TEST_CASE("segment: a program that takes %gs gets it, and every hit is counted a
     check(mode, "2000", 100, "f; libc:*");
   }
 }
+
+}  // namespace ubp::test::segment_test

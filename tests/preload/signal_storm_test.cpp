@@ -6,7 +6,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::signal_storm_test {
 
 namespace {
 
@@ -88,3 +88,5 @@ TEST_CASE("slot_longjmp: siglongjmp out of a handler leaves no mark behind") {
     CHECK(adds_up(summary));
   }
 }
+
+}  // namespace ubp::test::signal_storm_test

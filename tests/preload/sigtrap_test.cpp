@@ -6,7 +6,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::sigtrap_test {
 
 namespace {
 
@@ -52,3 +52,5 @@ TEST_CASE("an int3 of the application is refused, the rest of its function is ar
   CHECK(total(probed.summary(), "refused") == 1);
   CHECK(hits(probed.summary(), "own_breakpoint+0x6") == 1);
 }
+
+}  // namespace ubp::test::sigtrap_test

@@ -4,7 +4,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::spawn_test {
 
 namespace {
 
@@ -35,3 +35,5 @@ TEST_CASE("spawn_20000: vfork, system and programs that are there") {
   CHECK(hits(check("spawn_true", 300, "libc:execve; libc:*").summary(), "libc:execve") == 300);
   check("system", 300, "libc:*");
 }
+
+}  // namespace ubp::test::spawn_test

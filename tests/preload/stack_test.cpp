@@ -4,7 +4,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::stack_test {
 
 namespace {
 
@@ -38,3 +38,5 @@ TEST_CASE("control: with frames where the kernel puts them, a small stack is ove
 }
 TEST_CASE("nested_depth_limit: 500 handlers within each other, hits in all") { check_mode("nested"); }
 TEST_CASE("sigaltstack reads back what was set, before and after the first hit") { check_mode("readback"); }
+
+}  // namespace ubp::test::stack_test

@@ -8,7 +8,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::stacks_test {
 
 namespace {
 
@@ -105,3 +105,5 @@ TEST_CASE("stacks_preloaded: a report has them, too") {
   CHECK(outcome.end() == "exit 0");
   check_output(outcome.err, "@\\[" + kFrame + "inner\\+0" + kFrame + "middle" + kOffset + "\n, inner\\]: 4\n");
 }
+
+}  // namespace ubp::test::stacks_test

@@ -4,7 +4,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::state_test {
 
 TEST_CASE("fast_return_state_matrix: every subset of state components, both stacks, every reason to return slowly") {
   for (std::string mode : {"xstate", "altstack", "autodisarm", "mask", "pkru", "step"}) {
@@ -53,3 +53,5 @@ TEST_CASE("probe_every_instruction_of memcpy, malloc, free, dl_iterate_phdr, wri
   CHECK(total(probed.summary(), "hits") > 500000);
   CHECK(adds_up(probed.summary()));
 }
+
+}  // namespace ubp::test::state_test

@@ -3,7 +3,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::storage_test {
 
 namespace {
 
@@ -81,3 +81,5 @@ TEST_CASE("storage: a program that dies or leaves there gives its report") {
     }
   }
 }
+
+}  // namespace ubp::test::storage_test

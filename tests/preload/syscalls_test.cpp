@@ -3,7 +3,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::syscalls_test {
 
 namespace {
 
@@ -66,3 +66,5 @@ TEST_CASE("clone_from_slot: a child with CLONE_VM begins there on its own stack"
   CHECK(clone.said["child_status"] == 5);
   CHECK(hits(clone.summary, kCall) == 1);
 }
+
+}  // namespace ubp::test::syscalls_test

@@ -3,12 +3,12 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::threads_test {
 
 namespace {
 
-std::map<std::string, std::int64_t> check_threads(const std::string& mode, const std::string& count,
-                                                  const std::string& probes) {
+std::map<std::string, std::int64_t> check(const std::string& mode, const std::string& count,
+                                          const std::string& probes) {
   CAPTURE(mode);
   CAPTURE(probes);
   // One arena: malloc makes up to eight a processor when threads happen to meet, and mappings are counted here.
@@ -27,27 +27,25 @@ std::map<std::string, std::int64_t> check_threads(const std::string& mode, const
 
 TEST_CASE("short_threads_10k: no growth in memory, mappings or descriptors") {
   for (std::string probes : {"f", "f; libc:*"}) {
-    auto said = check_threads("short", "10000", probes);
+    auto said = check("short", "10000", probes);
     CHECK(said["pages"] < 256);  // the dead's states are taken over: far below a page for each of 9,000
     CHECK(said["maps"] < 100);   // libc's cache of stacks varies, and so does how many are dying at once
     CHECK(said["files"] == 0);
   }
 }
 
-TEST_CASE("trap_in_tls_dtor: hits in destructors of thread-specific data") { check_threads("tls_dtor", "200", "f"); }
+TEST_CASE("trap_in_tls_dtor: hits in destructors of thread-specific data") { check("tls_dtor", "200", "f"); }
 
 TEST_CASE("trap_in_thread_exit_tail: every function of libc, those that run when a thread is nearly gone included") {
-  check_threads("tls_dtor", "400", "f; libc:*");
+  check("tls_dtor", "400", "f; libc:*");
 }
 
 TEST_CASE("cancel_async_in_slot: threads cancelled while a slot executes") {
-  check_threads("cancel", "300", "f; insn:fill");
-  check_threads("cancel", "100", "f; insn:fill; libc:*");
+  check("cancel", "300", "f; insn:fill");
+  check("cancel", "100", "f; insn:fill; libc:*");
 }
 
-TEST_CASE("setuid_storm: every thread is signalled while it hits probes") {
-  check_threads("setuid", "500", "f; libc:*");
-}
+TEST_CASE("setuid_storm: every thread is signalled while it hits probes") { check("setuid", "500", "f; libc:*"); }
 
 TEST_CASE("cancel_pending_in_promotion: a probepoint becomes a jump in a thread that is to be cancelled") {
   for (std::string probes : {"insn:f; insn:hot; !hot", "insn:f; insn:hot", "f; libc:*"}) {
@@ -58,3 +56,5 @@ TEST_CASE("cancel_pending_in_promotion: a probepoint becomes a jump in a thread 
     CHECK(adds_up(probed.summary()));
   }
 }
+
+}  // namespace ubp::test::threads_test

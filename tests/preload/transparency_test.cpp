@@ -7,7 +7,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::transparency_test {
 
 namespace {
 
@@ -145,3 +145,5 @@ TEST_CASE("what programs do with signals comes out the same with every function 
     CHECK(probed.out == plain.out);
   }
 }
+
+}  // namespace ubp::test::transparency_test

@@ -17,7 +17,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::trap_path_test {
 
 namespace {
 
@@ -524,3 +524,5 @@ TEST_CASE("control: without the translation of interrupted contexts the same sig
   CHECK(inject_into_detours(800, control("no_translation"), "4", "probed").failure != "");
   CHECK(inject_into_detours(800, control("no_translation"), "260", "probed_leaf").failure != "");
 }
+
+}  // namespace ubp::test::trap_path_test

@@ -168,6 +168,14 @@ TEST_CASE("report text: names from files cannot write to the terminal") {
   for (const std::string& line : lines_of(summary)) CHECK(line.rfind("ubp: ", 0) == 0);
 }
 
+TEST_CASE("report text: where returns are probed, jumps are a share of what passed, not of the returns") {
+  Summary summary = text_sample();
+  summary.totals.hits = 100;
+  summary.optimised.hits = 150;
+  summary.traps.hits = 50;
+  CHECK(has_line(summary, "ubp: optimised  1 of 3 probepoints (33.3 %), 150 of 200 hits (75.0 %)"));
+}
+
 TEST_CASE("report text: the largest counts fit") {
   Summary summary = text_sample();
   summary.totals.hits = UINT64_MAX;

@@ -93,6 +93,11 @@ bool is_argument(const language::Node& node) {
   return node.kind == NodeKind::kMember && !node.text.empty() && is_arguments(*node.children[0]);
 }
 
+std::uint32_t named_count(const Types& types, std::uint32_t probe) {
+  const Type named = types.named(variables_name(probe));
+  return named.layout != nullptr ? static_cast<std::uint32_t>(named.layout->members.size()) : 0;
+}
+
 // All of them, as a struct.
 Type Analyser::arguments(const Node& node) {
   Type all = out_.types->named(arguments_name(probe_));
@@ -108,24 +113,32 @@ Type Analyser::arguments(const Node& node) {
   out_.reads_registers[probe_] = true;
   std::uint64_t& wanted =
       program_.probes[probe_].has_marks ? out_.mark_arguments[probe_] : out_.named_arguments[probe_];
-  for (std::size_t i = 0; i < all.layout->members.size() && i < kMostArguments; ++i) {
-    if (!all.layout->members[i].type.is(TypeKind::kUnknown)) wanted |= std::uint64_t{1} << i;
+  const std::size_t first = named_count(*out_.types, probe_);
+  for (std::size_t i = 0; i < all.layout->members.size() && first + i < kMostArguments; ++i) {
+    if (!all.layout->members[i].type.is(TypeKind::kUnknown)) wanted |= std::uint64_t{1} << (first + i);
   }
   return all;
 }
 
 // args.NAME: alone, whatever is known of the others.
 Type Analyser::argument_named(const Node& node) {
-  const Type all = out_.types->named(arguments_name(probe_));
-  if (all.is(TypeKind::kNone) || program_.probes[probe_].has_returns) return arguments(*node.children[0]);
-  const std::vector<Member>& members = all.layout->members;
+  const Type named = out_.types->named(variables_name(probe_)), all = out_.types->named(arguments_name(probe_));
+  const bool has_names = named.layout != nullptr && !named.layout->members.empty();
+  if ((all.is(TypeKind::kNone) && !has_names) || program_.probes[probe_].has_returns)
+    return arguments(*node.children[0]);
+  std::vector<Member> members;
+  for (const Type* type : {&named, &all}) {
+    if (type->layout != nullptr)
+      members.insert(members.end(), type->layout->members.begin(), type->layout->members.end());
+  }
   const auto its =
       std::find_if(members.begin(), members.end(), [&](const Member& one) { return one.name == node.text; });
   const auto number = static_cast<std::uint32_t>(its - members.begin());
   if (its == members.end() || number >= kMostArguments) {
     std::string names;
-    for (const Member& one : members) names += (names.empty() ? "" : ", ") + one.name;
-    error(node.span, fmt::format("Can't find function parameter {}", node.text),
+    for (std::size_t i = named_count(*out_.types, probe_); i < members.size(); ++i)
+      names += (names.empty() ? "" : ", ") + members[i].name;
+    error(node.span, fmt::format("Can't find function parameter {}, nor a variable", node.text),
           names.empty() ? "there are none" : fmt::format("there is {}", names));
     return {};
   }

@@ -104,6 +104,14 @@ bool is_arguments(const language::Node& node);
 // Whether it is args.NAME.
 bool is_argument(const language::Node& node);
 
+// Whether an argument of a type is read where it is, and only what is used of it.
+inline bool is_read_in_place(const Type& type) {
+  constexpr std::uint32_t kMostCopied = 64;
+  return type.is_wide() && type.size() > kMostCopied;
+}
+// How many of a probe's arguments are named one by one (mark_types.h): these are the first.
+std::uint32_t named_count(const Types& types, std::uint32_t probe);
+
 // What a block is worth, where it is an expression: its last statement; null: nothing.
 const language::Node* value_of_block(const language::Node& block);
 // The same of blocks in blocks: what an expression's value comes from.

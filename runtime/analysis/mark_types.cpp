@@ -12,6 +12,7 @@
 namespace ubp::program {
 
 std::string arguments_name(std::uint32_t probe) { return fmt::format("struct __arguments_{}", probe); }
+std::string variables_name(std::uint32_t probe) { return fmt::format("struct __variables_{}", probe); }
 
 std::string with_mark_types(std::string_view name, std::string text, const std::vector<std::string>& parameters,
                             const MarksOf& marks_of) {

@@ -16,6 +16,9 @@ namespace ubp::program {
 
 // The struct of the arguments of a probe's marks, by the probe's number in the text; a member is called "arg0".
 std::string arguments_name(std::uint32_t probe);
+// The struct of what a probe asks for by name of a function's parameters and variables. They are numbered before what
+// the other struct has.
+std::string variables_name(std::uint32_t probe);
 
 // The places of marks that an attach point means, as far as they can be known now.
 using MarksOf = std::function<std::vector<symbols::Mark>(const language::Item& item)>;

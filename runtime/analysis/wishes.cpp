@@ -14,7 +14,8 @@ using language::NodeKind;
 
 void look_at(const Node* node, std::uint32_t probe, const std::set<std::string>& defined, Wishes& wishes) {
   if (node == nullptr) return;
-  if (is_arguments(*node)) wishes.probes.insert(probe);
+  if (is_arguments(*node)) wishes.probes.try_emplace(probe);
+  if (is_argument(*node)) wishes.probes[probe].insert(node->text);
   const std::string base = node->kind == NodeKind::kType ? node->text.substr(0, node->text.find_first_of("*[")) : "";
   const bool is_tagged = base.starts_with("struct ") || base.starts_with("union ") || base.starts_with("enum ");
   if (is_tagged && !defined.contains(base)) wishes.types.insert(base);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 #include <string_view>
@@ -14,9 +15,9 @@
 namespace ubp::program {
 
 struct Wishes {
-  std::set<std::uint32_t> probes;  // that use args
-  std::set<std::string> types;     // that it names and does not define: "struct foo"
-  bool has_places = false;         // attach points that only debug information can find
+  std::map<std::uint32_t, std::set<std::string>> probes;  // that use args, and what they name of them
+  std::set<std::string> types;                            // that it names and does not define: "struct foo"
+  bool has_places = false;                                // attach points that only debug information can find
 
   bool is_nothing() const { return probes.empty() && types.empty() && !has_places; }
 };

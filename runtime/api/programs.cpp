@@ -90,6 +90,7 @@ std::vector<Group> groups_of(const std::vector<Item>& all, bool has_bare) {
 // "uprobe:libc:malloc", with the module as it was typed. A static mark's has that, and where its arguments are.
 program::Program::NewName name_of(const NamedPoint& point, const Item& item) {
   program::Program::NewName its{{point.point, point.action, {}, {}}, point.arguments};
+  its.count = static_cast<std::uint32_t>(point.arguments.size());
   program::PointName& name = its.name;
   const bool is_spelt = !item.module.empty() && (point.mark.empty() || !language::is_glob(item.module));
   const std::string probe =
@@ -105,6 +106,15 @@ class Places {
  public:
   Places(const Program& program, std::uint32_t probe) : wanted_(program.analysis().named_arguments[probe]) {
     if (wanted_ == 0) return;
+    std::size_t number = 0;
+    for (const std::string& name : {program::variables_name(probe), program::arguments_name(probe)}) {
+      const program::Type type = program.analysis().types->named(name);
+      if (type.layout == nullptr) continue;
+      for (const program::Member& member : type.layout->members) {
+        if (number < 64 && program::is_read_in_place(member.type)) in_place_ |= std::uint64_t{1} << number;
+        ++number;
+      }
+    }
     for (const language::PlaceRow& row : program.tree().definitions.places) {
       if (row.probe != probe) continue;
       std::vector<program::ArgumentPlace>& its = rows_[{row.build_id, row.address}];
@@ -121,15 +131,35 @@ class Places {
       if ((wanted_ >> i & 1) == 0) continue;
       if (i >= found->second.size()) return "there are not so many";
       if (!found->second[i].problem.empty()) return found->second[i].problem;
+      if ((in_place_ >> i & 1) != 0 && !found->second[i].place.is_memory()) return "it is too large for where it is";
     }
     return std::nullopt;
   }
-  std::vector<symbols::ValuePlace> at(const NamedPoint& point) const {
-    std::vector<symbols::ValuePlace> places;
+  // Where they are at a point: the arguments, their pieces behind them, and the steps of both.
+  void put(const NamedPoint& point, Program::NewName& name) const {
     const auto found = find(point.build_id, point.address);
-    if (found == rows_.end()) return places;
-    for (const program::ArgumentPlace& argument : found->second) places.push_back(argument.place.at(point.module_bias));
-    return places;
+    name.arguments.clear();
+    name.count = 0;
+    if (found == rows_.end()) return;
+    const std::vector<program::ArgumentPlace>& all = found->second;
+    name.count = static_cast<std::uint32_t>(all.size());
+    std::vector<symbols::ValuePlace> pieces;
+    for (const program::ArgumentPlace& argument : all) {
+      const auto first_step = static_cast<std::uint32_t>(name.steps.size());
+      const auto first_piece = static_cast<std::uint32_t>(all.size() + pieces.size());
+      const auto moved = [&](const symbols::ValuePlace& place) {
+        symbols::ValuePlace its = place.at(point.module_bias);
+        its.first += its.kind == symbols::ValuePlace::Kind::kPieces ? first_piece : first_step;
+        return its;
+      };
+      name.arguments.push_back(moved(argument.place));
+      for (const symbols::ValuePlace& piece : argument.pieces) pieces.push_back(moved(piece));
+      for (symbols::PlaceStep step : argument.steps) {
+        if (step.base == symbols::kModuleBase) step.number += static_cast<std::int64_t>(point.module_bias);
+        name.steps.push_back(step);
+      }
+    }
+    name.arguments.insert(name.arguments.end(), pieces.begin(), pieces.end());
   }
 
  private:
@@ -138,7 +168,7 @@ class Places {
     return rows_.find({build_id.empty() ? "-" : build_id, address});
   }
 
-  std::uint64_t wanted_;
+  std::uint64_t wanted_, in_place_ = 0;  // bit 0 for the first; that are read where they are
   Rows rows_;
 };
 
@@ -176,7 +206,7 @@ Request request_of(Program* program, const Group& group, const Request& bare) {
       names.reserve(points.size());
       for (const NamedPoint& point : points) {
         names.push_back(name_of(point, items[point.item]));
-        if (places->is_wanted()) names.back().arguments = places->at(point);
+        if (places->is_wanted()) places->put(point, names.back());
       }
       program->add_names(std::move(names));
     };

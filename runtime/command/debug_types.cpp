@@ -51,7 +51,7 @@ class Reader {
   std::vector<debuginfo::Place> places_of(const Item& item, const std::string& path);
   void read_places();
   void say_missing(const Item& item, const debuginfo::Found* found, const std::vector<std::string>& paths);
-  void read_arguments(std::uint32_t probe);
+  void read_arguments(std::uint32_t probe, const std::set<std::string>& names);
 
   const std::vector<Item>& items_;
   const DebugOptions& options_;
@@ -98,8 +98,11 @@ std::vector<debuginfo::Place> Reader::places_of(const Item& item, const std::str
     const auto found = places_.find({static_cast<std::uint32_t>(&item - items_.data()), path});
     return found != places_.end() ? found->second : std::vector<debuginfo::Place>{};
   }
+  if (item.kind != language::Kind::kEntry && item.kind != language::Kind::kCall) return {};
+  if (const auto* const address = std::get_if<language::AddressTarget>(&item.target))
+    return {{address->address, nullptr, true}};
   const auto* const target = std::get_if<SymbolTarget>(&item.target);
-  if (target == nullptr || (item.kind != language::Kind::kEntry && item.kind != language::Kind::kCall)) return {};
+  if (target == nullptr) return {};
   std::vector<debuginfo::Place> places;
   const symbols::ElfFile elf = symbols::ElfFile::open(path);
   const auto table = symbols::FunctionTable::load({.path = path,
@@ -108,7 +111,7 @@ std::vector<debuginfo::Place> Reader::places_of(const Item& item, const std::str
                                                    .build_id = elf.build_id(),
                                                    .is_relocated = false});
   for (const symbols::Function* function : table.match(target->pattern, target->quoted))
-    places.push_back({function->address + target->offset});
+    places.push_back({function->address + target->offset, nullptr, target->offset != 0});
   return places;
 }
 
@@ -163,40 +166,24 @@ void Reader::say_missing(const Item& item, const debuginfo::Found* found, const 
   fail(fmt::format("there is no code at {}", where), near.empty() ? "" : fmt::format("lines with code: {}", near));
 }
 
-void Reader::read_arguments(std::uint32_t probe) {
-  struct Function {
-    std::string build_id;
-    std::uint64_t address;
-    std::vector<Parameter> parameters;
-  };
-  std::vector<Function> functions;
-  for (const Item& item : items_) {
-    if (item.probe != probe || item.exclude || item.kind == language::Kind::kMark) continue;
-    for (const std::string& path : files_of_item(item)) {
-      DebugFile* const its = file(path);
-      if (its == nullptr) continue;
-      for (const debuginfo::Place& place : places_of(item, path)) {
-        auto parameters = its->parameters(place, &types_);
-        if (parameters) functions.push_back({its->build_id(), place.address, std::move(*parameters)});
-      }
-    }
+// A member for each name that a place has, as the first one has it.
+class Members {
+ public:
+  void add(const Parameter& parameter) {
+    const auto is_it = [&](const auto& member) { return member.first == parameter.name; };
+    if (std::none_of(all_.begin(), all_.end(), is_it)) all_.emplace_back(parameter.name, parameter.type);
   }
-  if (functions.empty()) return;
-  std::vector<std::pair<std::string, std::string>> members;  // names and declarations, as the first one has them
-  for (const Function& function : functions) {
-    for (const Parameter& parameter : function.parameters) {
-      const auto is_it = [&](const auto& member) { return member.first == parameter.name; };
-      if (std::none_of(members.begin(), members.end(), is_it)) members.emplace_back(parameter.name, parameter.type);
-    }
+  std::string text(const std::string& name) const {
+    std::string text = name + " {";
+    for (const auto& [member, declaration] : all_) text += fmt::format(" {};", declaration);
+    return text + " };\n";
   }
-  structs_ += program::arguments_name(probe) + " {";
-  for (const auto& [name, declaration] : members) structs_ += fmt::format(" {};", declaration);
-  structs_ += " };\n";
-  for (const Function& function : functions) {
-    rows_ += fmt::format("#place {:x} {} {:x}", probe, function.build_id, function.address);
-    for (const auto& [name, declaration] : members) {
-      program::ArgumentPlace where{{}, fmt::format("the function here has no parameter {}", name)};
-      for (const Parameter& parameter : function.parameters) {
+  // Where they are at one place.
+  std::string places(const std::vector<Parameter>& here) const {
+    std::string text;
+    for (const auto& [name, declaration] : all_) {
+      program::ArgumentPlace where{{}, fmt::format("there is no {} here", name)};
+      for (const Parameter& parameter : here) {
         if (parameter.name != name) continue;
         where = parameter.where;
         if (parameter.type != declaration)
@@ -204,15 +191,52 @@ void Reader::read_arguments(std::uint32_t probe) {
         if (parameter.type == declaration && !where.problem.empty())
           where.problem = fmt::format("{} cannot be read: {}", name, where.problem);
       }
-      rows_ += ' ' + program::text_of(where);
+      text += ' ' + program::text_of(where);
     }
-    rows_ += '\n';
+    return text;
+  }
+
+ private:
+  std::vector<std::pair<std::string, std::string>> all_;  // names and declarations
+};
+
+void Reader::read_arguments(std::uint32_t probe, const std::set<std::string>& names) {
+  struct Here {
+    std::string build_id;
+    std::uint64_t address;
+    std::vector<Parameter> named, parameters;
+  };
+  std::vector<Here> all;
+  Members named, parameters;
+  for (const Item& item : items_) {
+    if (item.probe != probe || item.exclude || item.kind == language::Kind::kMark) continue;
+    for (const std::string& path : files_of_item(item)) {
+      DebugFile* const its = file(path);
+      if (its == nullptr) continue;
+      for (const debuginfo::Place& place : places_of(item, path)) {
+        auto known = its->parameters(place, &types_);
+        if (!known) continue;
+        Here here{its->build_id(), place.address, {}, std::move(*known)};
+        for (const std::string& name : names) {
+          if (auto variable = its->variable(place, name, types_)) here.named.push_back(std::move(*variable));
+        }
+        for (const Parameter& variable : here.named) named.add(variable);
+        for (const Parameter& parameter : here.parameters) parameters.add(parameter);
+        all.push_back(std::move(here));
+      }
+    }
+  }
+  if (all.empty()) return;
+  structs_ += named.text(program::variables_name(probe)) + parameters.text(program::arguments_name(probe));
+  for (const Here& here : all) {
+    rows_ += fmt::format("#place {:x} {} {:x}{}{}\n", probe, here.build_id, here.address, named.places(here.named),
+                         parameters.places(here.parameters));
   }
 }
 
 std::string Reader::read() {
   read_places();
-  for (const std::uint32_t probe : wishes_.probes) read_arguments(probe);
+  for (const auto& [probe, names] : wishes_.probes) read_arguments(probe, names);
   for (const std::string& type : wishes_.types) {
     bool found = false;
     for (const Item& item : items_) {

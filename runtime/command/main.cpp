@@ -16,6 +16,7 @@
 #include "runtime/command/launch.h"
 #include "runtime/command/list.h"
 #include "runtime/command/run.h"
+#include "runtime/command/source.h"
 
 namespace ubp::command {
 namespace {
@@ -152,6 +153,25 @@ int list_command(const std::vector<std::string>& arguments) {
   return list(options);
 }
 
+int source_command(const std::string& what, const std::vector<std::string>& arguments) {
+  const bool is_lines = what == "lines";
+  CLI::App app{
+      is_lines ? "Lists the source lines that can be probed." : "Lists the variables that can be seen at a place.",
+      "ubp " + what};
+  SourceOptions options;
+  app.add_option("--debuginfo", options.debug_directories, "where debug files are looked for first")
+      ->expected(1, -1)
+      ->allow_extra_args(false);
+  app.add_option("targets", options.targets, "PATH:FUNCTION, PATH@FILE.c, PATH@FILE.c:LINE")->required();
+  try {
+    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+    app.parse(reversed);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  }
+  return is_lines ? lines(options) : vars(options);
+}
+
 // ubp types NAME [MODULE]... -- [PARAMETER]..., for libubp.so: a program's text on standard input, and the same on
 // standard output with what debug information says before it. The modules are those of its process, the executable
 // first.
@@ -181,6 +201,8 @@ constexpr char kUse[] =
     "    ubp run [-e PROGRAM]... [FILE] [-o FILE] [-f text|json] [-q] [-k] [--dry-run] [PARAMETERS] -- COMMAND ARGUMENTS...\n"
     "    ubp check -e PROGRAM -- COMMAND ARGUMENTS...\n"
     "    ubp list [-e PROGRAM [PARAMETERS]] [uprobe:PATH:FUNCTION | usdt:PATH:PROVIDER:NAME | FILE]...\n"
+    "    ubp lines PATH:FUNCTION | PATH@FILE.c...\n"
+    "    ubp vars PATH:FUNCTION | PATH@FILE.c:LINE...\n"
     "ubp(1) says more.\n";
 
 int command(int count, char** words) {
@@ -194,6 +216,7 @@ int command(int count, char** words) {
   if (!arguments.empty()) arguments.erase(arguments.begin());
   if (what == "run" || what == "check") return run_command(arguments, command, what == "check");
   if (what == "types") return types_command(arguments, command);
+  if (what == "lines" || what == "vars") return source_command(what, arguments);
   if (what == "inlined") return inlined_command(arguments);
   if (what == "list") return list_command(arguments);
   const bool is_asked = what == "-h" || what == "--help";

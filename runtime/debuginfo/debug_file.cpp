@@ -10,9 +10,9 @@
 #include <stdexcept>
 #include <utility>
 
-#include "runtime/debuginfo/places.h"
 #include "runtime/debuginfo/scopes.h"
 #include "runtime/debuginfo/types.h"
+#include "runtime/debuginfo/variables.h"
 #include "runtime/symbols/elf_file.h"
 
 namespace ubp::debuginfo {
@@ -72,6 +72,7 @@ std::unique_ptr<DebugFile> DebugFile::open(const std::string& path, const std::v
 }
 
 DebugFile::~DebugFile() {
+  if (own_frames_ != nullptr) dwarf_cfi_end(static_cast<Dwarf_CFI*>(own_frames_));
   if (dwarf_ != nullptr) dwarf_end(dwarf_);
   if (elf_ != nullptr) elf_end(static_cast<Elf*>(elf_));
   if (file_ >= 0) close(file_);
@@ -84,33 +85,6 @@ Units& DebugFile::units() {
 }
 
 bool DebugFile::is_text(std::uint64_t address) const { return is_in(text_, address); }
-
-std::optional<std::vector<Parameter>> DebugFile::parameters(const Place& place, TypeWriter* types) {
-  Function* const function = units().function_at(place.address);
-  if (function == nullptr) return std::nullopt;
-  const Instance& instance =
-      place.is_innermost ? instance_at(*function, place.address, 0) : instance_called(*function, place.instance);
-  Dwarf_Die scope = instance.die, child;
-  std::vector<Parameter> all;
-  std::vector<Dwarf_Die> dies;
-  if (dwarf_child(&scope, &child) == 0) do {
-      if (dwarf_tag(&child) == DW_TAG_formal_parameter) dies.push_back(child);
-    } while (dwarf_siblingof(&child, &child) == 0);
-  PlaceFinder places(function->die, place.address, instance.parent < 0 && instance.entry == place.address,
-                     static_cast<Elf*>(elf_));
-  for (Dwarf_Die& die : dies) {
-    Parameter parameter;
-    parameter.name = name_of(die);
-    if (parameter.name.empty()) parameter.name = fmt::format("__unnamed_{}", all.size());
-    parameter.spelling = spelling_of(die);
-    if (types != nullptr) {
-      parameter.type = types->declare(die, parameter.name);
-      parameter.where = places.find(die);
-    }
-    all.push_back(std::move(parameter));
-  }
-  return all;
-}
 
 bool DebugFile::add_type(std::string_view name, TypeWriter& types) {
   const std::size_t blank = name.find(' ');

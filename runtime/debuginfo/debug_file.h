@@ -4,7 +4,10 @@
 // Context: the command. What is in a file is untrusted. Async-signal-safe: no. Thread-safe: no.
 #pragma once
 
+#include <elfutils/libdw.h>
+
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,18 +17,31 @@
 
 #include "runtime/analysis/argument_places.h"
 
-struct Dwarf;
-
 namespace ubp::debuginfo {
 
+class PlaceFinder;
 class TypeWriter;
 class Units;
 
+// Of a function, or another variable.
 struct Parameter {
   std::string name;
   std::string spelling;  // of its type, as C has it: "const char*"
   std::string type;      // as a program's C part has it, with the name: "struct Foo* foo[2]"
   program::ArgumentPlace where;
+  std::string lives{};  // of what is visible: at which lines of its function it has a place: "12-14, 17"
+};
+// What can be seen at a place.
+struct Visible {
+  std::string function, file;  // the function's raw name, of an inlined one its own
+  std::uint32_t line = 0;      // 0: not known
+  std::vector<Parameter> variables;
+};
+// Lines of a function, or of a whole file.
+struct SourceLines {
+  std::string function, file;        // function: empty for a file
+  std::uint32_t first = 0;           // where it is declared; 0: not known
+  std::vector<std::uint32_t> lines;  // those with code, ascending
 };
 
 // A place in the code, as an ELF virtual address.
@@ -66,6 +82,14 @@ class DebugFile {
   // The parameters of the function at a place, and where they are there. None: no function is known there.
   // types: receives what their types need; null: only names and spellings are wanted.
   std::optional<std::vector<Parameter>> parameters(const Place& place, TypeWriter* types);
+  // A variable that can be seen by this name at a place: of the innermost block, of the function, then one that is
+  // static or global. In C++ also a member of *this. None: there is none.
+  std::optional<Parameter> variable(const Place& place, const std::string& name, TypeWriter& types);
+  // The function's parameters and variables that can be seen at a place. None: no function is known there.
+  std::optional<Visible> visible(const Place& place);
+  // Which lines have code, by functions, or of files.
+  std::vector<SourceLines> sources(const FunctionPattern& pattern);
+  std::vector<SourceLines> sources(const LineQuery& query);
   // Where statements of source lines begin.
   Found lines(const LineQuery& query);
   // All statements of functions, with what is inlined in them. Ascending, no two alike.
@@ -77,16 +101,29 @@ class DebugFile {
   bool add_type(std::string_view name, TypeWriter& types);
 
  private:
+  struct Scope;
+  struct Globals;
   DebugFile();
   Units& units();
   bool is_text(std::uint64_t address) const;
+  bool find_scope(const Place& place, Scope& scope);
+  void* frames();  // Dwarf_CFI
+  void find_places(Scope& scope);
+  PlaceFinder finder_of(const Scope& scope);
+  Parameter describe(Scope& scope, Dwarf_Die& die, TypeWriter* types);
+  std::optional<Parameter> member_of_this(Scope& scope, const std::string& name, TypeWriter& types);
+  const std::string& lives(Scope& scope, Dwarf_Die& die);
 
   int file_ = -1, elf_file_ = -1;
   Dwarf* dwarf_ = nullptr;  // of the debug file
   void* elf_ = nullptr;     // of the file itself, which has the call frame information
   std::string build_id_;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> text_;  // what is executable; code that was left out is at 0
-  std::unique_ptr<Units> units_;                               // made when it is first asked for
+  std::unique_ptr<Units> units_;                               // made when it is first asked for, as these are
+  std::unique_ptr<Globals> globals_;
+  void *frames_ = nullptr, *own_frames_ = nullptr;
+  bool has_frames_ = false;
+  std::map<const void*, std::string> lives_;  // by variable: at which lines it has a place
 };
 
 }  // namespace ubp::debuginfo

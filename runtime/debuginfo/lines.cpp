@@ -2,10 +2,13 @@
 #include <dwarf.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
+#include <set>
 #include <tuple>
 
 #include "runtime/debuginfo/debug_file.h"
+#include "runtime/debuginfo/rows.h"
 #include "runtime/debuginfo/scopes.h"
 #include "runtime/debuginfo/types.h"
 #include "runtime/language/spec.h"
@@ -14,34 +17,6 @@
 
 namespace ubp::debuginfo {
 namespace {
-
-struct Row {
-  std::uint64_t address;
-  std::uint32_t line, column;
-  const char* path;  // one text for each file of a unit
-};
-
-// Where statements begin. Calls visit(row).
-template <typename Visit>
-void for_each_row(Dwarf_Die& unit, const Visit& visit) {
-  Dwarf_Lines* lines = nullptr;
-  std::size_t count = 0;
-  if (dwarf_getsrclines(&unit, &lines, &count) != 0) return;
-  for (std::size_t i = 0; i < count; ++i) {
-    Dwarf_Line* const row = dwarf_onesrcline(lines, i);
-    bool is_statement = false, is_end = false;
-    int line = 0, column = 0;
-    Dwarf_Addr address = 0;
-    if (dwarf_linebeginstatement(row, &is_statement) != 0 || !is_statement ||
-        dwarf_lineendsequence(row, &is_end) != 0 || is_end || dwarf_lineno(row, &line) != 0 || line <= 0 ||
-        dwarf_lineaddr(row, &address) != 0)
-      continue;
-    const char* const path = dwarf_linesrc(row, nullptr, nullptr);
-    if (path == nullptr) continue;
-    if (dwarf_linecol(row, &column) != 0) column = 0;
-    visit(Row{address, static_cast<std::uint32_t>(line), static_cast<std::uint32_t>(column), path});
-  }
-}
 
 // "src/a.c" is "/home/me/src/a.c", and so is "src/*.c".
 bool is_file(std::string_view path, std::string_view wanted) {
@@ -71,9 +46,9 @@ class Names {
 
 // Whether a line stands in a function's own source. Some instructions of what is inlined in a function lie between
 // others, and no instance says that they are its.
-bool is_of(const Instance& instance, const Row& row) {
+bool is_of(Units::Unit& unit, const Instance& instance, const Row& row) {
   Dwarf_Die die = instance.die;
-  const char* const path = dwarf_decl_file(&die);
+  const char* const path = Units::file_of(unit, instance);
   int line = 0;
   return path == nullptr || dwarf_decl_line(&die, &line) != 0 ||
          (std::string_view(path) == row.path && row.line >= static_cast<std::uint32_t>(line));
@@ -87,6 +62,14 @@ void sort(std::vector<Place>& places) {
 }
 
 }  // namespace
+
+std::string full_path(Dwarf_Die& unit, const std::string& path) {
+  Dwarf_Attribute attribute;
+  const char* const folder =
+      dwarf_attr(&unit, DW_AT_comp_dir, &attribute) != nullptr ? dwarf_formstring(&attribute) : nullptr;
+  if (folder == nullptr || path.starts_with('/')) return path;
+  return (std::filesystem::path(folder) / path).lexically_normal().string();
+}
 
 Found DebugFile::lines(const LineQuery& query) {
   Found found;
@@ -114,7 +97,7 @@ Found DebugFile::lines(const LineQuery& query) {
       Function* const function = units().function_at(unit, row.address);
       if (function == nullptr) return;
       const Instance& instance = instance_at(*function, row.address, row.line);
-      if (!is_of(instance, row)) {
+      if (!is_of(unit, instance, row)) {
         found.places.push_back({row.address, nullptr, true});
         return;
       }
@@ -174,6 +157,69 @@ std::vector<Place> DebugFile::instances(const FunctionPattern& pattern, std::siz
   if (inlined != nullptr) *inlined = count;
   sort(places);
   return places;
+}
+
+namespace {
+
+// Lines by where they belong: a function's name, its file and where that declares it.
+using Lines = std::map<std::tuple<std::string, std::string, std::uint32_t>, std::set<std::uint32_t>>;
+
+std::vector<SourceLines> list_of(const Lines& all) {
+  std::vector<SourceLines> list;
+  for (const auto& [key, lines] : all) {
+    const auto& [function, file, first] = key;
+    list.push_back({function, file, first, {lines.begin(), lines.end()}});
+  }
+  return list;
+}
+
+}  // namespace
+
+std::vector<SourceLines> DebugFile::sources(const LineQuery& query) {
+  Lines all;
+  for (Units::Unit& unit : units().all()) {
+    std::map<const char*, std::set<std::uint32_t>*> wanted;
+    for_each_row(unit.skeleton, [&](const Row& row) {
+      if (!is_text(row.address)) return;
+      const auto [its, is_new] = wanted.try_emplace(row.path, nullptr);
+      if (is_new && is_file(row.path, query.file)) its->second = &all[{"", full_path(unit.skeleton, row.path), 0}];
+      if (its->second != nullptr) its->second->insert(row.line);
+    });
+  }
+  return list_of(all);
+}
+
+std::vector<SourceLines> DebugFile::sources(const FunctionPattern& pattern) {
+  Lines all;
+  Names names(pattern);
+  for (Units::Unit& unit : units().all()) {
+    struct Wanted {
+      std::string path;
+      std::uint32_t first;
+      std::set<std::uint32_t>* lines;
+    };
+    std::map<const void*, Wanted> wanted;  // by instance
+    for (Function& function : units().functions(unit)) {
+      if (!is_text(function.ranges.front().first)) continue;
+      for (const Instance& instance : instances_of(function)) {
+        Dwarf_Die die = instance.die;
+        const char* const path = Units::file_of(unit, instance);
+        int declared = 0;
+        if (path == nullptr || !names.has(die) || dwarf_decl_line(&die, &declared) != 0) continue;
+        const auto line = static_cast<std::uint32_t>(declared);
+        wanted[die.addr] = {path, line, &all[{raw_name_of(die), full_path(unit.skeleton, path), line}]};
+      }
+    }
+    if (wanted.empty()) continue;
+    for_each_row(unit.skeleton, [&](const Row& row) {
+      Function* const function = units().function_at(unit, row.address);
+      if (function == nullptr) return;
+      const auto its = wanted.find(instance_at(*function, row.address, row.line).die.addr);
+      if (its != wanted.end() && its->second.path == row.path && row.line >= its->second.first)
+        its->second.lines->insert(row.line);
+    });
+  }
+  return list_of(all);
 }
 
 }  // namespace ubp::debuginfo

@@ -4,7 +4,13 @@
 
 #include <dwarf.h>
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <array>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
 #include <vector>
 
 #include "runtime/debuginfo/types.h"
@@ -13,13 +19,14 @@ namespace ubp::debuginfo {
 namespace {
 
 using program::ArgumentPlace;
+using symbols::PlaceStep;
 using symbols::ValuePlace;
+using Code = PlaceStep::Code;
 
 constexpr std::int8_t kStackPointer = 4;
 constexpr std::array<std::int8_t, 16> kRegisters{0, 2, 1, 3, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15};
 constexpr std::array<std::int8_t, 6> kArguments{7, 6, 2, 1, 8, 9};
 constexpr const char* kInVector = "it is in a vector register";
-constexpr const char* kGone = "it is optimised out here";
 
 // What a value is made of, eight bytes at a time.
 enum class Class : std::uint8_t { kNone, kInteger, kVector, kMemory };
@@ -90,8 +97,8 @@ ValuePlace place_in(ValuePlace::Kind kind, std::int8_t base, std::int64_t offset
 
 }  // namespace
 
-PlaceFinder::PlaceFinder(Dwarf_Die& function, std::uint64_t address, bool is_entry, Elf* elf)
-    : function_(function), address_(address), elf_(elf), is_entry_(is_entry) {
+PlaceFinder::PlaceFinder(Dwarf_Die& function, std::uint64_t address, bool is_entry, Dwarf_CFI* frames)
+    : function_(function), address_(address), is_entry_(is_entry), frames_(frames) {
   Dwarf_Die result;
   if (!plain_type_of(function_, result)) return;
   Class classes[2] = {Class::kNone, Class::kNone};
@@ -155,10 +162,15 @@ std::optional<ArgumentPlace> PlaceFinder::by_location(Dwarf_Die& parameter, bool
   Dwarf_Attribute attribute;
   if (dwarf_attr_integrate(&parameter, DW_AT_location, &attribute) == nullptr) {
     Dwarf_Sword constant = 0;
-    if (dwarf_attr_integrate(&parameter, DW_AT_const_value, &attribute) != nullptr &&
-        dwarf_formsdata(&attribute, &constant) == 0)
+    Dwarf_Block block;
+    if (dwarf_attr_integrate(&parameter, DW_AT_const_value, &attribute) == nullptr) return std::nullopt;
+    if (dwarf_formsdata(&attribute, &constant) == 0)
       return ArgumentPlace{place_in(ValuePlace::Kind::kConstant, symbols::kNoRegister, constant)};
-    return std::nullopt;
+    if (dwarf_formblock(&attribute, &block) == 0 && block.length <= sizeof constant) {
+      std::memcpy(&constant, block.data, block.length);
+      return ArgumentPlace{place_in(ValuePlace::Kind::kConstant, symbols::kNoRegister, constant)};
+    }
+    return ArgumentPlace{{}, "it is a constant that has no place in memory"};
   }
   Dwarf_Op* operations = nullptr;
   std::size_t count = 0;
@@ -172,102 +184,303 @@ std::optional<ArgumentPlace> PlaceFinder::by_location(Dwarf_Die& parameter, bool
     may_be_rule = is_stored && !is_callers && count == 1;
     if (may_be_rule) return std::nullopt;
   }
-  return of_operations(operations, count);
+  return of_operations(attribute, operations, count);
+}
+
+// The frame's address: what the stack pointer was before the call.
+std::string PlaceFinder::frame_address(Steps& steps, int depth) {
+  if (is_entry_) {
+    steps.push_back({Code::kRegister, kStackPointer, 8, 8});
+    return "";
+  }
+  Dwarf_Frame* frame = nullptr;
+  Dwarf_Op* operations = nullptr;
+  std::size_t count = 0;
+  if (frames_ == nullptr || dwarf_cfi_addrframe(frames_, address_, &frame) != 0) return "its frame is not known here";
+  std::string problem = "its frame is not known here";
+  if (dwarf_frame_cfa(frame, &operations, &count) == 0 && count != 0)
+    problem = compile(operations, count, steps, depth + 1);
+  std::free(frame);
+  return problem;
 }
 
 // Where DW_OP_fbreg counts from.
-bool PlaceFinder::find_frame(std::int8_t& base, std::int64_t& offset) {
+std::string PlaceFinder::frame_base(Steps& steps, int depth) {
   Dwarf_Attribute attribute;
   Dwarf_Op* operations = nullptr;
   std::size_t count = 0;
   if (dwarf_attr_integrate(&function_, DW_AT_frame_base, &attribute) == nullptr ||
-      dwarf_getlocation_addr(&attribute, address_, &operations, &count, 1) != 1 || count != 1)
-    return false;
-  if (operations[0].atom >= DW_OP_breg0 && operations[0].atom <= DW_OP_breg15) {
-    base = kRegisters[operations[0].atom - DW_OP_breg0];
-    offset = static_cast<std::int64_t>(operations[0].number);
-    return true;
+      dwarf_getlocation_addr(&attribute, address_, &operations, &count, 1) != 1 || count == 0)
+    return "its frame is not known here";
+  if (count == 1 && operations[0].atom >= DW_OP_reg0 && operations[0].atom <= DW_OP_reg15) {
+    steps.push_back({Code::kRegister, kRegisters[operations[0].atom - DW_OP_reg0], 8, 0});
+    return "";
   }
-  if (operations[0].atom >= DW_OP_reg0 && operations[0].atom <= DW_OP_reg15) {
-    base = kRegisters[operations[0].atom - DW_OP_reg0];
-    offset = 0;
-    return true;
-  }
-  if (operations[0].atom != DW_OP_call_frame_cfa) return false;
-  if (is_entry_) {
-    base = kStackPointer;
-    offset = 8;
-    return true;
-  }
-  Dwarf_CFI* const information = elf_ != nullptr ? dwarf_getcfi_elf(elf_) : nullptr;
-  Dwarf_Frame* frame = nullptr;
-  if (information == nullptr) return false;
-  const bool has_frame = dwarf_cfi_addrframe(information, address_, &frame) == 0 &&
-                         dwarf_frame_cfa(frame, &operations, &count) == 0 && count == 1;
-  bool found = false;
-  if (has_frame && operations[0].atom == DW_OP_bregx && operations[0].number < kRegisters.size()) {
-    base = kRegisters[operations[0].number];
-    offset = static_cast<std::int64_t>(operations[0].number2);
-    found = true;
-  } else if (has_frame && operations[0].atom >= DW_OP_breg0 && operations[0].atom <= DW_OP_breg15) {
-    base = kRegisters[operations[0].atom - DW_OP_breg0];
-    offset = static_cast<std::int64_t>(operations[0].number);
-    found = true;
-  }
-  std::free(frame);
-  dwarf_cfi_end(information);
-  return found;
+  return compile(operations, count, steps, depth + 1);
 }
 
-std::optional<ArgumentPlace> PlaceFinder::of_operations(const Dwarf_Op* operations, std::size_t count) {
-  const bool is_implicit = operations[0].atom == DW_OP_implicit_pointer ||
-                           operations[0].atom == DW_OP_GNU_implicit_pointer ||
-                           operations[0].atom == DW_OP_implicit_value;
-  const ArgumentPlace other{{}, is_implicit ? kGone : "it is in a place that programs cannot read"};
+namespace {
+
+// What is a value of an operation's type there, in 64 bits. None: it is nothing that registers have.
+std::optional<PlaceStep> extension_of(Dwarf_Attribute& attribute, const Dwarf_Op& operation, std::uint64_t offset) {
+  Dwarf_Die type;
+  if (offset == 0) return PlaceStep{Code::kZeroExtend, symbols::kNoRegister, 8, 0};
+  if (dwarf_getlocation_die(&attribute, &operation, &type) != 0) return std::nullopt;
+  const std::uint64_t size = number_of(type, DW_AT_byte_size, 0), encoding = number_of(type, DW_AT_encoding, 0);
+  if ((size != 1 && size != 2 && size != 4 && size != 8) || encoding == DW_ATE_float) return std::nullopt;
+  const bool is_signed = encoding == DW_ATE_signed || encoding == DW_ATE_signed_char;
+  return PlaceStep{is_signed ? Code::kSignExtend : Code::kZeroExtend, symbols::kNoRegister,
+                   static_cast<std::uint8_t>(size), 0};
+}
+
+std::optional<Code> code_of(unsigned atom) {
+  switch (atom) {
+    case DW_OP_dup: return Code::kDuplicate;
+    case DW_OP_drop: return Code::kDrop;
+    case DW_OP_swap: return Code::kSwap;
+    case DW_OP_rot: return Code::kRotate;
+    case DW_OP_abs: return Code::kAbsolute;
+    case DW_OP_neg: return Code::kNegate;
+    case DW_OP_not: return Code::kNot;
+    case DW_OP_plus: return Code::kAdd;
+    case DW_OP_minus: return Code::kSubtract;
+    case DW_OP_mul: return Code::kMultiply;
+    case DW_OP_div: return Code::kDivide;
+    case DW_OP_mod: return Code::kModulo;
+    case DW_OP_and: return Code::kAnd;
+    case DW_OP_or: return Code::kOr;
+    case DW_OP_xor: return Code::kXor;
+    case DW_OP_shl: return Code::kShiftLeft;
+    case DW_OP_shr: return Code::kShiftRight;
+    case DW_OP_shra: return Code::kShiftRightSigned;
+    case DW_OP_eq: return Code::kEqual;
+    case DW_OP_ne: return Code::kNotEqual;
+    case DW_OP_lt: return Code::kLess;
+    case DW_OP_le: return Code::kLessEqual;
+    case DW_OP_gt: return Code::kGreater;
+    case DW_OP_ge: return Code::kGreaterEqual;
+    default: return std::nullopt;
+  }
+}
+
+}  // namespace
+
+std::string PlaceFinder::compile_one(const Dwarf_Op& operation, Steps& steps, int depth) {
+  constexpr const char* kOther = "it is in a place that programs cannot read";
+  const unsigned atom = operation.atom;
+  const auto number = static_cast<std::int64_t>(operation.number),
+             second = static_cast<std::int64_t>(operation.number2);
+  const auto push = [&](PlaceStep step) {
+    steps.push_back(step);
+    return std::string();
+  };
+  if (const auto code = code_of(atom)) return push({*code, symbols::kNoRegister, 8, 0});
+  if (atom >= DW_OP_lit0 && atom <= DW_OP_lit31)
+    return push({Code::kNumber, symbols::kNoRegister, 8, static_cast<std::int64_t>(atom - DW_OP_lit0)});
+  if (atom >= DW_OP_const1u && atom <= DW_OP_consts) return push({Code::kNumber, symbols::kNoRegister, 8, number});
+  if (atom >= DW_OP_breg0 && atom <= DW_OP_breg15)
+    return push({Code::kRegister, kRegisters[atom - DW_OP_breg0], 8, number});
+  if (atom == DW_OP_bregx && operation.number < kRegisters.size())
+    return push({Code::kRegister, kRegisters[operation.number], 8, second});
+  const auto is_sum = [&] { return steps.back().code == Code::kRegister || steps.back().code == Code::kNumber; };
+  switch (atom) {
+    case DW_OP_nop: return "";
+    case DW_OP_addrx:
+    case DW_OP_GNU_addr_index: {
+      Dwarf_Attribute its;
+      Dwarf_Addr address = 0;
+      if (attribute_ == nullptr || dwarf_getlocation_attr(attribute_, &operation, &its) != 0 ||
+          dwarf_formaddr(&its, &address) != 0)
+        return kOther;
+      return push({Code::kNumber, symbols::kModuleBase, 8, static_cast<std::int64_t>(address)});
+    }
+    case DW_OP_addr: return push({Code::kNumber, symbols::kModuleBase, 8, number});
+    case DW_OP_plus_uconst:
+      if (!steps.empty() && is_sum()) {
+        steps.back().number += number;
+        return "";
+      }
+      return push({Code::kAddNumber, symbols::kNoRegister, 8, number});
+    case DW_OP_deref: return push({Code::kLoad, symbols::kNoRegister, 8, 0});
+    case DW_OP_deref_size:
+      if (number != 1 && number != 2 && number != 4 && number != 8) return kOther;
+      return push({Code::kLoad, symbols::kNoRegister, static_cast<std::uint8_t>(number), 0});
+    case DW_OP_over: return push({Code::kPick, symbols::kNoRegister, 8, 1});
+    case DW_OP_pick: return push({Code::kPick, symbols::kNoRegister, 8, number});
+    case DW_OP_call_frame_cfa: return frame_address(steps, depth);
+    case DW_OP_fbreg: {
+      std::string problem = frame_base(steps, depth);
+      if (problem.empty() && !steps.empty()) {
+        if (is_sum()) {
+          steps.back().number += number;
+        } else {
+          steps.push_back({Code::kAddNumber, symbols::kNoRegister, 8, number});
+        }
+      }
+      return problem;
+    }
+    case DW_OP_form_tls_address:
+    case DW_OP_GNU_push_tls_address: return "each thread has its own";
+    case DW_OP_entry_value:
+    case DW_OP_GNU_entry_value:
+      return std::string(kGone) + " (only what it was at the function's entry is known, and nobody has kept that)";
+    default: return kOther;
+  }
+}
+
+// Values of other types than addresses: what the steps leave is as wide as the type says.
+std::string PlaceFinder::compile_typed(Dwarf_Attribute& attribute, const Dwarf_Op& operation, Steps& steps) {
+  const bool is_conversion = operation.atom == DW_OP_convert || operation.atom == DW_OP_GNU_convert ||
+                             operation.atom == DW_OP_reinterpret || operation.atom == DW_OP_GNU_reinterpret;
+  const bool is_register = operation.atom == DW_OP_regval_type || operation.atom == DW_OP_GNU_regval_type;
+  if (is_register && operation.number >= kRegisters.size()) return kInVector;
+  const auto extension = extension_of(attribute, operation, is_conversion ? operation.number : operation.number2);
+  if (!extension) return "it is computed from a floating-point number";
+  if (is_register) steps.push_back({Code::kRegister, kRegisters[operation.number], 8, 0});
+  if (!is_conversion && !is_register)
+    steps.push_back({Code::kLoad, symbols::kNoRegister, static_cast<std::uint8_t>(extension->bytes), 0});
+  if (extension->bytes < 8) steps.push_back(*extension);
+  return "";
+}
+
+std::string PlaceFinder::compile(const Dwarf_Op* operations, std::size_t count, Steps& steps, int depth) {
+  if (depth > 4) return "it is in a place that programs cannot read";
+  std::optional<PlaceStep> type;  // of what was computed last, where that is narrower than 64 bits
+  const std::size_t begin = steps.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    const unsigned atom = operations[i].atom;
+    const bool is_typed = atom == DW_OP_convert || atom == DW_OP_GNU_convert || atom == DW_OP_reinterpret ||
+                          atom == DW_OP_GNU_reinterpret || atom == DW_OP_regval_type || atom == DW_OP_GNU_regval_type ||
+                          atom == DW_OP_deref_type || atom == DW_OP_GNU_deref_type;
+    std::string problem;
+    if (is_typed && attribute_ != nullptr) {
+      problem = compile_typed(*attribute_, operations[i], steps);
+      const bool is_narrow =
+          !steps.empty() && (steps.back().code == Code::kSignExtend || steps.back().code == Code::kZeroExtend);
+      type = is_narrow ? std::optional(steps.back()) : std::nullopt;
+    } else {
+      problem = compile_one(operations[i], steps, depth);
+      const auto code = code_of(atom);
+      const bool computes = code && *code >= Code::kAdd && *code <= Code::kShiftRightSigned;
+      if (problem.empty() && type && (computes || code == Code::kNegate || code == Code::kNot)) steps.push_back(*type);
+    }
+    if (!problem.empty()) return problem;
+    if (steps.size() - begin > symbols::kMostPlaceParts) return "it takes too long to compute";
+  }
+  return "";
+}
+
+std::string PlaceFinder::simple(Dwarf_Attribute& attribute, const Dwarf_Op* operations, std::size_t count, Steps& steps,
+                                ValuePlace& result) {
   const Dwarf_Op& first = operations[0];
-  const auto in_register = [&](std::uint64_t number) {
-    if (number >= kRegisters.size()) return ArgumentPlace{{}, kInVector};
-    return ArgumentPlace{place_in(ValuePlace::Kind::kRegister, kRegisters[number], 0)};
-  };
+  if (first.atom == DW_OP_implicit_pointer || first.atom == DW_OP_GNU_implicit_pointer)
+    return std::string(kGone) + " (what it points to has no address)";
   const bool is_register = (first.atom >= DW_OP_reg0 && first.atom <= DW_OP_reg31) || first.atom == DW_OP_regx;
-  const auto register_of = [](const Dwarf_Op& its) {
-    return its.atom == DW_OP_regx ? its.number : std::uint64_t{its.atom} - DW_OP_reg0;
-  };
-  if (is_register && count == 1) return in_register(register_of(first));
-  const bool has_pieces = count == 4 && operations[1].atom == DW_OP_piece && operations[3].atom == DW_OP_piece;
-  if (is_register && has_pieces && operations[1].number == 8) {
-    const Dwarf_Op& second = operations[2];
-    if (second.atom < DW_OP_reg0 || second.atom > DW_OP_reg31) return other;
-    ArgumentPlace whole = in_register(register_of(first)), rest = in_register(register_of(second));
-    if (!whole.problem.empty() || !rest.problem.empty()) return ArgumentPlace{{}, kInVector};
-    whole.place.index = rest.place.base;
-    return whole;
+  if (is_register && count == 1) {
+    const std::uint64_t number = first.atom == DW_OP_regx ? first.number : std::uint64_t{first.atom} - DW_OP_reg0;
+    if (number >= kRegisters.size()) return kInVector;
+    result = place_in(ValuePlace::Kind::kRegister, kRegisters[number], 0);
+    return "";
   }
-  if (count == 1 && first.atom == DW_OP_fbreg) {
-    std::int8_t base = 0;
-    std::int64_t offset = 0;
-    if (!find_frame(base, offset)) return other;
-    return ArgumentPlace{place_in(ValuePlace::Kind::kMemory, base, offset + static_cast<std::int64_t>(first.number))};
+  if (first.atom == DW_OP_implicit_value) {
+    Dwarf_Block block;
+    std::int64_t value = 0;
+    if (dwarf_getlocation_implicit_value(&attribute, &first, &block) != 0 || block.length > sizeof value)
+      return "it is a constant that has no place in memory";
+    std::memcpy(&value, block.data, block.length);
+    result = place_in(ValuePlace::Kind::kConstant, symbols::kNoRegister, value);
+    return "";
   }
-  if (count == 1 && first.atom >= DW_OP_breg0 && first.atom <= DW_OP_breg15)
-    return ArgumentPlace{place_in(ValuePlace::Kind::kMemory, kRegisters[first.atom - DW_OP_breg0],
-                                  static_cast<std::int64_t>(first.number))};
-  if (count == 1 && first.atom == DW_OP_addr)
-    return ArgumentPlace{
-        place_in(ValuePlace::Kind::kMemory, symbols::kModuleBase, static_cast<std::int64_t>(first.number))};
-  if (count == 2 && operations[1].atom == DW_OP_stack_value) {
-    if (first.atom == DW_OP_addr)
-      return ArgumentPlace{
-          place_in(ValuePlace::Kind::kConstant, symbols::kModuleBase, static_cast<std::int64_t>(first.number))};
-    if (first.atom >= DW_OP_lit0 && first.atom <= DW_OP_lit31)
-      return ArgumentPlace{place_in(ValuePlace::Kind::kConstant, symbols::kNoRegister, first.atom - DW_OP_lit0)};
-    if (first.atom >= DW_OP_const1u && first.atom <= DW_OP_consts)
-      return ArgumentPlace{
-          place_in(ValuePlace::Kind::kConstant, symbols::kNoRegister, static_cast<std::int64_t>(first.number))};
-    const bool is_entry_value = first.atom == DW_OP_entry_value || first.atom == DW_OP_GNU_entry_value;
-    if (is_entry_value && !is_entry_) return ArgumentPlace{{}, kGone};  // what it was, nobody keeps
+  const bool is_value = operations[count - 1].atom == DW_OP_stack_value;
+  Steps its;
+  attribute_ = &attribute;
+  std::string problem = compile(operations, is_value ? count - 1 : count, its, 0);
+  if (!problem.empty()) return problem;
+  if (its.empty()) return kGone;
+  const PlaceStep& last = its.back();
+  const bool is_number = its.size() == 1 && last.code == Code::kNumber;
+  if (its.size() == 1 && !is_value && (is_number || last.code == Code::kRegister)) {
+    result = place_in(ValuePlace::Kind::kMemory, last.base, last.number);
+  } else if (is_number) {
+    result = place_in(ValuePlace::Kind::kConstant, last.base, last.number);
+  } else {
+    result =
+        place_in(is_value ? ValuePlace::Kind::kComputed : ValuePlace::Kind::kComputedMemory, symbols::kNoRegister, 0);
+    result.first = static_cast<std::uint32_t>(steps.size());
+    result.count = static_cast<std::uint32_t>(its.size());
+    steps.insert(steps.end(), its.begin(), its.end());
   }
-  return other;
+  return "";
+}
+
+ArgumentPlace PlaceFinder::of_operations(Dwarf_Attribute& attribute, const Dwarf_Op* operations, std::size_t count) {
+  ArgumentPlace all;
+  const auto is_piece = [](const Dwarf_Op& its) { return its.atom == DW_OP_piece || its.atom == DW_OP_bit_piece; };
+  if (std::none_of(operations, operations + count, is_piece)) {
+    all.problem = simple(attribute, operations, count, all.steps, all.place);
+    return all;
+  }
+  std::uint64_t bytes = 0;
+  for (std::size_t i = 0, begin = 0; i < count; ++i) {
+    if (!is_piece(operations[i])) continue;
+    const std::uint64_t size = operations[i].number;
+    if (operations[i].atom == DW_OP_bit_piece || size > 255) return {{}, "it is in pieces that programs cannot read"};
+    ValuePlace piece;
+    std::string problem = i == begin ? kGone : simple(attribute, operations + begin, i - begin, all.steps, piece);
+    if (!problem.empty()) {
+      return {{}, fmt::format("{} (bytes {} to {} of it)", problem, bytes, bytes + size - 1)};
+    }
+    piece.bytes = static_cast<std::uint8_t>(size);
+    all.pieces.push_back(piece);
+    bytes += size;
+    begin = i + 1;
+  }
+  all.place = place_in(ValuePlace::Kind::kPieces, symbols::kNoRegister, 0);
+  all.place.count = static_cast<std::uint32_t>(all.pieces.size());
+  return all;
+}
+
+ArgumentPlace PlaceFinder::find_variable(Dwarf_Die& variable) {
+  Dwarf_Die type;
+  const bool has_type = plain_type_of(variable, type);
+  const std::uint64_t size = has_type ? number_of(type, DW_AT_byte_size, 8) : 8;
+  bool may_be_rule = false;
+  ArgumentPlace its = by_location(variable, may_be_rule).value_or(ArgumentPlace{{}, kGone});
+  if (may_be_rule) its.problem = "the function has not begun here";
+  its.place.bytes = static_cast<std::uint8_t>(size == 1 || size == 2 || size == 4 ? size : 8);
+  its.place.is_signed = has_type && is_signed(type);
+  return its;
+}
+
+ArgumentPlace PlaceFinder::behind(const ArgumentPlace& pointer, std::int64_t offset, Dwarf_Die& member) const {
+  ArgumentPlace its = pointer;
+  const ValuePlace& place = pointer.place;
+  Steps steps;
+  switch (place.kind) {
+    case ValuePlace::Kind::kRegister: steps.push_back({Code::kRegister, place.base, 8, 0}); break;
+    case ValuePlace::Kind::kConstant: steps.push_back({Code::kNumber, place.base, 8, place.offset}); break;
+    case ValuePlace::Kind::kMemory:
+      steps.push_back({place.base >= 0 ? Code::kRegister : Code::kNumber, place.base, 8, place.offset});
+      steps.push_back({Code::kLoad, symbols::kNoRegister, 8, 0});
+      break;
+    case ValuePlace::Kind::kComputed:
+    case ValuePlace::Kind::kComputedMemory:
+      steps.assign(pointer.steps.begin() + place.first, pointer.steps.begin() + place.first + place.count);
+      if (place.kind == ValuePlace::Kind::kComputedMemory) steps.push_back({Code::kLoad, symbols::kNoRegister, 8, 0});
+      break;
+    case ValuePlace::Kind::kPieces: its.problem = "it is in pieces"; break;
+  }
+  steps.push_back({Code::kAddNumber, symbols::kNoRegister, 8, offset});
+  Dwarf_Die type;
+  const bool has_type = plain_type_of(member, type);
+  const std::uint64_t size = has_type ? number_of(type, DW_AT_byte_size, 8) : 8;
+  its.pieces.clear();
+  its.place = place_in(ValuePlace::Kind::kComputedMemory, symbols::kNoRegister, 0);
+  its.place.count = static_cast<std::uint32_t>(steps.size());
+  its.place.bytes = static_cast<std::uint8_t>(size == 1 || size == 2 || size == 4 ? size : 8);
+  its.place.is_signed = has_type && is_signed(type);
+  its.steps = std::move(steps);
+  return its;
 }
 
 }  // namespace ubp::debuginfo

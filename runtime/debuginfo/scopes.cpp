@@ -4,6 +4,7 @@
 #include <dwarf.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "runtime/debuginfo/types.h"
 
@@ -134,6 +135,22 @@ Units::Units(Dwarf* dwarf) {
     units_.push_back({die, is_split ? split : die});
   }
   std::sort(ranges_.begin(), ranges_.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
+}
+
+// libdw cannot say it of split units; there, the file of the instance's first line is taken.
+const char* Units::file_of(Unit& unit, const Instance& instance) {
+  Dwarf_Die die = instance.die;
+  if (unit.skeleton.addr == unit.whole.addr) return dwarf_decl_file(&die);
+  Dwarf_Line* const row = dwarf_getsrc_die(&unit.skeleton, instance.entry);
+  return row != nullptr ? dwarf_linesrc(row, nullptr, nullptr) : nullptr;
+}
+
+const std::vector<Row>& Units::rows(Unit& unit) {
+  if (std::exchange(unit.has_rows, true)) return unit.rows;
+  for_each_row(unit.skeleton, [&](const Row& row) { unit.rows.push_back(row); });
+  std::stable_sort(unit.rows.begin(), unit.rows.end(),
+                   [](const Row& a, const Row& b) { return a.address < b.address; });
+  return unit.rows;
 }
 
 std::vector<Function>& Units::functions(Unit& unit) {

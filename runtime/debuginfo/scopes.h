@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "runtime/debuginfo/debug_file.h"
+#include "runtime/debuginfo/rows.h"
 
 namespace ubp::debuginfo {
 
@@ -56,10 +57,14 @@ class Units {
     Dwarf_Die skeleton{}, whole{};  // of split ones the part that is in the file, and the part with all of it
     std::vector<Function> functions{};
     std::vector<std::pair<std::uint64_t, std::size_t>> by_address{};  // ranges' beginnings, sorted; of functions
-    bool is_read = false;
+    std::vector<Row> rows{};                                          // see Units::rows
+    bool is_read = false, has_rows = false;
   };
   std::vector<Unit>& all() { return units_; }
+  // The file that declares an instance, as line tables name it; null: it is not known.
+  static const char* file_of(Unit& unit, const Instance& instance);
   std::vector<Function>& functions(Unit& unit);
+  static const std::vector<Row>& rows(Unit& unit);  // by address
   // Null: none has the address.
   Function* function_at(std::uint64_t address);
   Function* function_at(Unit& unit, std::uint64_t address);

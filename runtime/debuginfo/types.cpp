@@ -247,7 +247,8 @@ TypeWriter::Shape TypeWriter::shape(Dwarf_Die* given) {
       if (tag == DW_TAG_subroutine_type || tag == DW_TAG_array_type) return {"void*", "", 8, 8};
       if (!is_struct(tag)) {
         const Shape its = shape(&plain);
-        return its.suffix.empty() ? Shape{its.base + '*', "", 8, 8} : Shape{"void*", "", 8, 8};
+        const bool has_values = its.base != "float" && its.base != "double" && its.base != "__int128";
+        return its.suffix.empty() && has_values ? Shape{its.base + '*', "", 8, 8} : Shape{"void*", "", 8, 8};
       }
       std::string name = identifier(name_of(plain));
       if (name.empty()) name = target_alias;

@@ -10,6 +10,8 @@ namespace ubp::program {
 std::uint64_t mark_argument(Run* run, std::uint64_t number);
 // The bytes of an argument of any size, likewise, with zeros up to whole words.
 void argument_bytes(Run* run, std::uint64_t number, char* to, std::uint64_t bytes);
+// Where it is in memory; 0: it is not in one place there.
+std::uint64_t argument_address(Run* run, std::uint64_t number);
 void copy_bytes(char* to, const char* from, std::uint64_t bytes);
 
 }  // namespace ubp::program

@@ -126,8 +126,9 @@ inline constexpr std::size_t kNameBytes = 128;
 struct PointName {
   std::uint32_t point, action;                     // runtime::counter_of() its consumer
   char probe[kNameBytes], function[kNameBytes];    // NUL-padded
-  const symbols::ValuePlace* arguments = nullptr;  // of a static mark
+  const symbols::ValuePlace* arguments = nullptr;  // and behind them the pieces of some
   std::uint32_t argument_count = 0;
+  const symbols::PlaceStep* steps = nullptr;  // that places refer to
 };
 struct PointNames {  // ascending; immutable once published
   std::uint64_t count;

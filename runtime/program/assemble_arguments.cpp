@@ -28,6 +28,7 @@ void Assembler::argument_into(std::uint32_t number, const Type& type, int displa
 
 void Assembler::all_arguments() {
   const Type all = analysis_.types->named(arguments_name(probe_number_));
+  const std::uint32_t first = named_count(*analysis_.types, probe_number_);
   const int result = room(all.words());
   for (std::uint32_t i = 0; i < all.words(); ++i) mov(at(result + static_cast<int>(i * sizeof(std::uint64_t))), 0);
   for (std::uint32_t i = 0; i < all.layout->members.size(); ++i) {
@@ -36,7 +37,7 @@ void Assembler::all_arguments() {
     // Whole words, of which only so many bytes are the member's.
     const Temporaries temporaries(*this);
     const int copy = room(std::max(member.type.words(), 1U));
-    argument_into(i, member.type, copy);
+    argument_into(first + i, member.type, copy);
     lea(rdi, at(result));
     if (member.offset != 0) add(rdi, member.offset);
     lea(rsi, at(copy));

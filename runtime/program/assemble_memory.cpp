@@ -1,4 +1,5 @@
 // Pointers, arrays and structs. See assembler.h.
+#include "runtime/helpers/mark_helpers.h"
 #include "runtime/program/assembler.h"
 #include "runtime/program/assembler_temporaries.h"
 
@@ -26,6 +27,12 @@ void Assembler::scale(const Xbyak::Reg64& number, const Type& pointer) {
 bool Assembler::locate(const Node& node) {
   if (node.kind == NodeKind::kUnary && node.operation == Operator::kDereference) {
     value(*node.children[0]);
+    return true;
+  }
+  if (is_argument(node) && is_read_in_place(analysis_.type(node))) {
+    mov(rdi, rbx);
+    mov(esi, analysis_.of(node).index);
+    invoke(&argument_address);
     return true;
   }
   if (node.kind == NodeKind::kMember && !is_argument(node)) return locate_member(node);

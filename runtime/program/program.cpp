@@ -160,7 +160,8 @@ void Program::add_names(std::vector<NewName> added) {
     if (name.arguments.empty()) continue;
     const std::vector<symbols::ValuePlace>& arguments = arguments_.emplace_back(std::move(name.arguments));
     names.back().arguments = arguments.data();
-    names.back().argument_count = static_cast<std::uint32_t>(arguments.size());
+    names.back().argument_count = name.count;
+    if (!name.steps.empty()) names.back().steps = steps_.emplace_back(std::move(name.steps)).data();
   }
   if (!names_.empty()) names.insert(names.end(), names_.back().names.begin(), names_.back().names.end());
   std::stable_sort(names.begin(), names.end(), [](const PointName& a, const PointName& b) {

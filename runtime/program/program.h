@@ -64,7 +64,9 @@ class Program {
   // Names of probepoints, for `probe` and `func`, and where arguments are: added to those that are known.
   struct NewName {
     PointName name;
-    std::vector<symbols::ValuePlace> arguments;
+    std::vector<symbols::ValuePlace> arguments;  // with their pieces behind them
+    std::vector<symbols::PlaceStep> steps{};
+    std::uint32_t count = 0;  // of the arguments
   };
   void add_names(std::vector<NewName> names);
   // Whether what is done at this probe's hits looks at them.
@@ -103,7 +105,8 @@ class Program {
     PointNames published;
   };
   std::deque<Names> names_;
-  std::deque<std::vector<symbols::ValuePlace>> arguments_;  // that they refer to
+  std::deque<std::vector<symbols::ValuePlace>> arguments_;  // that they refer to, as to these
+  std::deque<std::vector<symbols::PlaceStep>> steps_;
 };
 
 }  // namespace ubp::program

@@ -159,6 +159,9 @@ std::optional<std::uint64_t> Registry::prepare_beside_modules(std::vector<langua
   append(registration.refused, plan.refused());
   if (registration.points == 0 && !plan.has_pending() && !registration.refused.empty()) {
     problem = problem_of(registration.refused.front());
+    // What an item's block asks for is said with the item's place; it is a mistake of the text.
+    if (problem.message.starts_with("no-argument"))
+      problem.position = plan.items()[registration.refused.front().item].position;
     take_counter(registration);
     return std::nullopt;
   }

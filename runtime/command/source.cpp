@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <map>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <utility>
@@ -46,15 +48,20 @@ std::optional<Item> item_of(std::string text) {
   return std::nullopt;
 }
 
+// By their paths; null: they have no debug information. Several targets may be of one.
+using Files = std::map<std::string, std::unique_ptr<DebugFile>>;
+
 // Calls visit(path, file) for those that a target means and that have debug information. False: none has.
 template <typename Visit>
-bool for_each_file(const Item& item, const SourceOptions& options, const Visit& visit) {
+bool for_each_file(const Item& item, const SourceOptions& options, Files& known, const Visit& visit) {
   std::string without;
   bool any = false;
   const std::vector<std::string> files = files_of(item.module);
   for (const std::string& path : files) try {
-      if (const auto file = DebugFile::open(path, options.debug_directories)) {
-        visit(path, *file);
+      const auto [entry, is_new] = known.try_emplace(path);
+      if (is_new) entry->second = DebugFile::open(path, options.debug_directories);
+      if (entry->second != nullptr) {
+        visit(path, *entry->second);
         any = true;
       } else {
         without = path;
@@ -103,7 +110,7 @@ void print_lines(const debuginfo::SourceLines& source, const std::string& progra
   std::fputs((out + '\n').c_str(), stdout);
 }
 
-bool list_lines(const Item& item, const SourceOptions& options) {
+bool list_lines(const Item& item, const SourceOptions& options, Files& files) {
   const auto* const line = std::get_if<LineTarget>(&item.target);
   const auto* const symbol = std::get_if<SymbolTarget>(&item.target);
   if (line == nullptr && symbol == nullptr) {
@@ -111,7 +118,7 @@ bool list_lines(const Item& item, const SourceOptions& options) {
     return false;
   }
   bool any = false;
-  const bool is_known = for_each_file(item, options, [&](const std::string& path, DebugFile& file) {
+  const bool is_known = for_each_file(item, options, files, [&](const std::string& path, DebugFile& file) {
     const auto sources = line != nullptr ? file.sources(debuginfo::LineQuery{line->file})
                                          : file.sources(debuginfo::FunctionPattern{symbol->pattern, symbol->quoted});
     for (const debuginfo::SourceLines& source : sources) print_lines(source, path, line != nullptr ? line->line : 0);
@@ -158,9 +165,9 @@ std::vector<Place> places_of(const Item& item, DebugFile& file) {
   return is_all ? file.statements(pattern) : file.instances(pattern, nullptr);
 }
 
-bool list_variables(const Item& item, const SourceOptions& options) {
+bool list_variables(const Item& item, const SourceOptions& options, Files& files) {
   bool any = false;
-  const bool is_known = for_each_file(item, options, [&](const std::string& path, DebugFile& file) {
+  const bool is_known = for_each_file(item, options, files, [&](const std::string& path, DebugFile& file) {
     for (const Place& place : places_of(item, file)) {
       const auto visible = file.visible(place);
       if (!visible) continue;
@@ -189,9 +196,10 @@ bool list_variables(const Item& item, const SourceOptions& options) {
 template <typename List>
 int for_each_target(const SourceOptions& options, const List& list) {
   bool is_good = true;
+  Files files;
   for (const std::string& target : options.targets) {
     const auto item = item_of(target);
-    is_good &= item && list(*item, options);
+    is_good &= item && list(*item, options, files);
   }
   return is_good ? EXIT_SUCCESS : EXIT_FAILURE;
 }

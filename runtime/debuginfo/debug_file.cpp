@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <stdexcept>
 #include <utility>
 
@@ -17,6 +18,17 @@
 
 namespace ubp::debuginfo {
 namespace {
+
+// Where debuginfod's client keeps what it has fetched. Nothing is fetched here. Source: debuginfod_find_debuginfo(3).
+std::string debuginfod_cache() {
+  const auto variable = [](const char* name) {
+    const char* const text = std::getenv(name);
+    return std::string(text != nullptr ? text : "");
+  };
+  if (std::string path = variable("DEBUGINFOD_CACHE_PATH"); !path.empty()) return path;
+  const std::string folder = variable("XDG_CACHE_HOME");
+  return (folder.empty() ? variable("HOME") + "/.cache" : folder) + "/debuginfod_client";
+}
 
 Dwarf* open_dwarf(const std::string& path, int& file) {
   file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -54,6 +66,7 @@ std::unique_ptr<DebugFile> DebugFile::open(const std::string& path, const std::v
   }
   for (std::string& other : symbols::debug_file_candidates(path, build_id, link ? link->name : ""))
     candidates.push_back(std::move(other));
+  if (!build_id.empty()) candidates.push_back(fmt::format("{}/{}/debuginfo", debuginfod_cache(), build_id));
   elf_version(EV_CURRENT);
   for (const std::string& candidate : candidates) {
     std::unique_ptr<DebugFile> its(new DebugFile);

@@ -145,12 +145,20 @@ const char* Units::file_of(Unit& unit, const Instance& instance) {
   return row != nullptr ? dwarf_linesrc(row, nullptr, nullptr) : nullptr;
 }
 
-const std::vector<Row>& Units::rows(Unit& unit) {
-  if (std::exchange(unit.has_rows, true)) return unit.rows;
-  for_each_row(unit.skeleton, [&](const Row& row) { unit.rows.push_back(row); });
-  std::stable_sort(unit.rows.begin(), unit.rows.end(),
-                   [](const Row& a, const Row& b) { return a.address < b.address; });
-  return unit.rows;
+const std::vector<OwnedRow>& Units::rows(Unit& unit, Function& function) {
+  if (!std::exchange(unit.has_rows, true)) {
+    for_each_row(unit.skeleton, [&](const Row& row) { unit.rows.push_back(row); });
+    std::stable_sort(unit.rows.begin(), unit.rows.end(),
+                     [](const Row& a, const Row& b) { return a.address < b.address; });
+  }
+  if (!function.rows.empty()) return function.rows;
+  for (const auto& [low, high] : function.ranges) {
+    auto row = std::lower_bound(unit.rows.begin(), unit.rows.end(), low,
+                                [](const Row& its, std::uint64_t address) { return its.address < address; });
+    for (; row != unit.rows.end() && row->address < high; ++row)
+      function.rows.push_back({*row, instance_at(function, row->address, row->line).die.addr});
+  }
+  return function.rows;
 }
 
 std::vector<Function>& Units::functions(Unit& unit) {

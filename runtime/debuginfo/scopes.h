@@ -31,11 +31,18 @@ struct Instance {
   Ranges ranges{};
 };
 
+// A row of the line table, and the innermost instance that it belongs to: its DIE.
+struct OwnedRow {
+  Row row;
+  const void* instance;
+};
+
 // A function out of line, with all that is inlined in it: the function first, others behind their parents.
 struct Function {
   Dwarf_Die die{};
   Ranges ranges{};                    // the one that has the entry first
   std::vector<Instance> instances{};  // see instances_of
+  std::vector<OwnedRow> rows{};       // see Units::rows
 };
 const std::vector<Instance>& instances_of(Function& function);
 // The innermost one at an address; where a statement of this line calls what begins there, it is still outside of it.
@@ -57,14 +64,15 @@ class Units {
     Dwarf_Die skeleton{}, whole{};  // of split ones the part that is in the file, and the part with all of it
     std::vector<Function> functions{};
     std::vector<std::pair<std::uint64_t, std::size_t>> by_address{};  // ranges' beginnings, sorted; of functions
-    std::vector<Row> rows{};                                          // see Units::rows
+    std::vector<Row> rows{};                                          // by address
     bool is_read = false, has_rows = false;
   };
   std::vector<Unit>& all() { return units_; }
   // The file that declares an instance, as line tables name it; null: it is not known.
   static const char* file_of(Unit& unit, const Instance& instance);
   std::vector<Function>& functions(Unit& unit);
-  static const std::vector<Row>& rows(Unit& unit);  // by address
+  // Those of a function, by address.
+  static const std::vector<OwnedRow>& rows(Unit& unit, Function& function);
   // Null: none has the address.
   Function* function_at(std::uint64_t address);
   Function* function_at(Unit& unit, std::uint64_t address);

@@ -173,17 +173,12 @@ const std::string& DebugFile::lives(Scope& scope, Dwarf_Die& die) {
   int declared = 0;
   const std::uint32_t begins_at = dwarf_decl_line(&function, &declared) == 0 ? static_cast<std::uint32_t>(declared) : 0;
   std::set<std::uint32_t> lines, all;
-  const std::vector<Row>& rows = Units::rows(*scope.unit);
-  for (const auto& [low, high] : scope.function->ranges) {
-    auto row = std::lower_bound(rows.begin(), rows.end(), low,
-                                [](const Row& its, std::uint64_t address) { return its.address < address; });
-    for (; row != rows.end() && row->address < high; ++row) {
-      if (path == nullptr || row->line < begins_at || std::string_view(path) != row->path ||
-          instance_at(*scope.function, row->address, row->line).die.addr != scope.instance->die.addr)
-        continue;
-      all.insert(row->line);
-      if (is_in(ranges, row->address)) lines.insert(row->line);
-    }
+  for (const auto& [row, instance] : Units::rows(*scope.unit, *scope.function)) {
+    if (path == nullptr || row.line < begins_at || instance != scope.instance->die.addr ||
+        std::string_view(path) != row.path)
+      continue;
+    all.insert(row.line);
+    if (is_in(ranges, row.address)) lines.insert(row.line);
   }
   known->second = text_of(lines, all);
   return known->second;

@@ -13,15 +13,15 @@ using namespace ubp::test;
 
 namespace {
 
-constexpr const char* kLevels[] = {"fx_lines0", "fx_lines2"};
+constexpr const char* kLineLevels[] = {"fx_lines0", "fx_lines2"};
 
-Outcome ubp_run(const std::string& program, const std::string& command) {
+Outcome run_lines(const std::string& program, const std::string& command) {
   const char* const ubp = std::getenv("UBP_TEST_COMMAND");
   REQUIRE(ubp != nullptr);
   return run({.argv = {ubp, "run", "-e", program, "--", command}, .env = {}, .preload = false, .timeout_s = 60});
 }
 
-bool has_line(const std::string& text, const std::string& line) {
+bool has_row(const std::string& text, const std::string& line) {
   return ("\n" + text).find("\n" + line + "\n") != std::string::npos;
 }
 
@@ -45,7 +45,7 @@ std::set<std::string> statements_of(const std::string& program, const std::strin
 }  // namespace
 
 TEST_CASE("lines_statements: each address of the line table once, and the program is what it is") {
-  for (const std::string level : kLevels) {
+  for (const std::string level : kLineLevels) {
     CAPTURE(level);
     const auto known = statements_of(fixture(level), "fx_lines.c");
     if (known.empty()) {
@@ -75,33 +75,33 @@ TEST_CASE("lines_counts: a line without optimisation is hit as often as it is ex
   const auto said = numbers(run_plain({fixture("fx_lines0")}).out);
   const std::string at = "uprobe:" + fixture("fx_lines0") + "@fx_lines.c:";
   const std::string times = std::to_string(said.at("times")), printed = std::to_string(said.at("printed"));
-  const Outcome outcome = ubp_run(at + times + " { @times = count(); @first = lhist(args.number, 0, 8, 1) }" + at +
-                                      printed + " { @printed = count() } " + at + "* { @all = count() }",
-                                  fixture("fx_lines0"));
+  const Outcome outcome = run_lines(at + times + " { @times = count(); @first = lhist(args.number, 0, 8, 1) }" + at +
+                                        printed + " { @printed = count() } " + at + "* { @all = count() }",
+                                    fixture("fx_lines0"));
   CAPTURE(outcome.out);
   CAPTURE(outcome.err);
-  CHECK(has_line(outcome.out, "@times: 7"));
-  CHECK(has_line(outcome.out, "@printed: 1"));
+  CHECK(has_row(outcome.out, "@times: 7"));
+  CHECK(has_row(outcome.out, "@printed: 1"));
   CHECK(outcome.out.find("\n[6]                    1 ") != std::string::npos);
 }
 
 TEST_CASE("lines_inlined: every instance, in every unit, and the lines of headers") {
-  for (const std::string level : kLevels) {
+  for (const std::string level : kLineLevels) {
     CAPTURE(level);
     const auto said = numbers(run_plain({fixture(level)}).out);
     const std::string calls = std::to_string(said.at("twice"));
     const std::string program = "inline:" + fixture(level) + ":twice { @calls = count(); @sum = sum(args.number) } " +
                                 "inline:" + fixture(level) + ":tw?ce { @again = count() } uprobe:" + fixture(level) +
                                 "@fx_lines.h:" + std::to_string(said.at("header")) + " { @lines = count() }";
-    const Outcome outcome = ubp_run(program, fixture(level));
+    const Outcome outcome = run_lines(program, fixture(level));
     CAPTURE(outcome.out);
     CAPTURE(outcome.err);
-    CHECK(has_line(outcome.out, "@calls: " + calls));
-    CHECK(has_line(outcome.out, "@again: " + calls));
-    CHECK(has_line(outcome.out, "@lines: " + calls));
-    CHECK(has_line(outcome.out, "@sum: 2376"));  // 0 to 39, the doubles of these, and 0 to 8
+    CHECK(has_row(outcome.out, "@calls: " + calls));
+    CHECK(has_row(outcome.out, "@again: " + calls));
+    CHECK(has_row(outcome.out, "@lines: " + calls));
+    CHECK(has_row(outcome.out, "@sum: 2376"));  // 0 to 39, the doubles of these, and 0 to 8
     const Outcome alone = run_probed({fixture(level)}, "inline:" + level + ":twice { @calls = count() }; inline:both");
-    CHECK(has_line(alone.err, "@calls: " + calls));
+    CHECK(has_row(alone.err, "@calls: " + calls));
     CHECK(hits(alone.summary(), "inline:both") == 40);
   }
 }
@@ -111,12 +111,45 @@ TEST_CASE("lines_apart: a line of which some was put elsewhere is where it is ex
   const Outcome outcome = run_probed({fixture("fx_lines2")},
                                      "fx_lines2@fx_lines.c:" + std::to_string(said.at("checked")) + " { @ = count() }");
   CAPTURE(outcome.err);
-  CHECK(has_line(outcome.err, "@: 40"));
+  CHECK(has_row(outcome.err, "@: 40"));
+}
+
+TEST_CASE("lines_cached: a stripped program, by what debuginfod has fetched for it") {
+  const ScratchFolder folder;
+  const std::string program = folder.path() + "/program", debug = folder.path() + "/debug";
+  const std::string copy = "objcopy --only-keep-debug " + fixture("fx_lines2") + ' ' + debug +
+                           " 2>/dev/null && objcopy --strip-all " + fixture("fx_lines2") + ' ' + program +
+                           " && readelf -n " + program + " | sed -n 's/.*Build ID: //p'";
+  std::FILE* const pipe = popen(copy.c_str(), "r");
+  REQUIRE(pipe != nullptr);
+  char id[128] = {};
+  const bool has_tools = std::fgets(id, sizeof id, pipe) != nullptr;
+  pclose(pipe);
+  const std::string build_id = std::string(id).substr(0, std::string(id).find('\n'));
+  if (!has_tools || build_id.empty()) {
+    MESSAGE("no objcopy and readelf here, or no build-id");
+    return;
+  }
+  const auto said = numbers(run_plain({program}).out);
+  const auto ask = [&] {
+    return run({.argv = {std::getenv("UBP_TEST_COMMAND"), "run", "-e", "inline:" + program + ":twice { @ = count() }",
+                         "--", program},
+                .env = {{"DEBUGINFOD_CACHE_PATH", folder.path() + "/cache"}},
+                .preload = false,
+                .timeout_s = 60});
+  };
+  CHECK(ask().err.find("no debug information says where twice is") != std::string::npos);
+  REQUIRE(std::system(("mkdir -p " + folder.path() + "/cache/" + build_id + " && mv " + debug + ' ' + folder.path() +
+                       "/cache/" + build_id + "/debuginfo")
+                          .c_str()) == 0);
+  const Outcome outcome = ask();
+  CAPTURE(outcome.err);
+  CHECK(has_row(outcome.out, "@: " + std::to_string(said.at("twice"))));
 }
 
 TEST_CASE("lines_refused: what is not there, and what would help") {
   const auto message = [](const std::string& program, const std::string& command) {
-    const Outcome outcome = ubp_run(program, command);
+    const Outcome outcome = run_lines(program, command);
     CHECK(outcome.end() != "exit 0");
     return outcome.err;
   };

@@ -34,6 +34,7 @@ void Analyser::run() {
   out_.mark_arguments.resize(program_.probes.size());
   out_.named_arguments.resize(program_.probes.size());
   out_.keeps_arguments.resize(program_.probes.size());
+  out_.is_tree.resize(program_.probes.size());
   out_.overrides.resize(program_.probes.size(), {{0, 0}, {0, 0}});
   const char* const time_map = std::getenv("BPFTRACE_DUMMY_TS_MAP");
   for (int pass = 0; pass < kMostPasses; ++pass) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
 #include <utility>
 
 #include "runtime/analysis/analyser.h"
@@ -108,6 +109,7 @@ Type Analyser::call(const Node& node) {
                                      program_.probes[probe_].has_returns ? "uretprobe" : "call"));
       if (out_.overrides[probe_].begin.line == 0) out_.overrides[probe_] = node.span;
       return void_type();
+    case Function::kTree: return tree(node);
     case Function::kReg:
       if (is_kept_by_calls(register_of(node.children[0]->text))) out_.reads_registers[probe_] = true;
       if (node.children[0]->kind != NodeKind::kString || register_of(node.children[0]->text) < 0)
@@ -120,6 +122,36 @@ Type Analyser::call(const Node& node) {
       return integer(64, false);
     default: return row->function > Function::kReg ? call_of_text(node, row->function) : aggregation(node, *row);
   }
+}
+
+// tree(), tree(3): each call is told where it is entered and where it returns, whatever else the block does.
+Type Analyser::tree(const Node& node) {
+  const language::Probe& probe = program_.probes[probe_];
+  std::int64_t depth = std::numeric_limits<std::int64_t>::max();
+  const bool is_alone =
+      probe.block != nullptr &&
+      std::any_of(probe.block->children.begin(), probe.block->children.end(), [&](const auto& statement) {
+        return statement->kind == NodeKind::kExpression && statement->children.front().get() == &node;
+      });
+  if (!probe.has_calls || probe.has_returns || probe.has_entries) {
+    error(node.span, "tree() can only be used with 'call' probes");
+  } else if (probe.filter != nullptr || !is_alone) {
+    error(node.span, "tree() tells of every call, from its entry on: it has no filter and no condition",
+          "ubp run --tree --min 10us");
+  } else if (!node.children.empty() && (!literal(*node.children[0], depth) || depth < 1)) {
+    error(node.children[0]->span, "tree() takes how deep it goes, a number from 1 on");
+  } else if (out_.tree_event != kNone && out_.tree_depth != static_cast<std::uint64_t>(depth)) {
+    error(node.span, "a program has one tree: tree() takes the same number everywhere");
+  }
+  for (const auto& child : node.children) expression(*child);
+  if (out_.tree_event == kNone) {
+    out_.tree_event = event_of(node);
+    out_.events[out_.tree_event].kind = Event::Kind::kCall;
+    out_.tree_depth = static_cast<std::uint64_t>(depth);
+  }
+  out_.is_tree[probe_] = true;
+  out_.keeps_calls = out_.uses_names = true;
+  return void_type();
 }
 
 // count() and the others, where one is assigned to a map.

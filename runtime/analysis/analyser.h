@@ -76,6 +76,7 @@ class Analyser {
   void series(const Node& node, Map& map);
   Type print(const Node& node);
   Type print_formatted(const Node& node, Event::Kind kind);
+  Type tree(const Node& node);
   Type text(const Node& node);
   Type of_map(const Node& node, Function function);
   void find_key(const Node& node, const Map& map);

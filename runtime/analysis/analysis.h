@@ -47,6 +47,7 @@ struct Event {
     kTime,     // time(): one value, the time
     kFile,     // cat(): what is in the file of this name
     kCommand,  // system(): what the command prints
+    kCall,     // tree(): call_event.h
   };
   Kind kind = Kind::kFormat;
   std::string format{};        // of printf and what is formatted as that
@@ -82,6 +83,9 @@ struct Analysis {
   // By probe: which arguments it asks for, bit 0 for the first: of static marks; of functions, by debug information.
   std::vector<std::uint64_t> mark_arguments, named_arguments;
   std::vector<bool> keeps_arguments;  // by probe: of calls, from their entries to their returns
+  std::vector<bool> is_tree;          // by probe: tree() tells of its calls
+  std::uint32_t tree_event = kNone;   // and what; kNone: no probe has it
+  std::uint64_t tree_depth = 0;       // calls in so many others are not told
   bool keeps_calls = false;           // some probe of calls asks for more than what returns
   bool uses_names = false;            // `probe` or `func`
   bool uses_stacks = false;

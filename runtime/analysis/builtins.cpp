@@ -34,6 +34,7 @@ constexpr FunctionRow kFunctions[] = {
     {"find", Function::kFindKey, 3, 3},
     {"exit", Function::kExit, 0, 1},
     {"override", Function::kOverride, 1, 1},
+    {"tree", Function::kTree, 0, 1},
     {"str", Function::kStr, 1, 2},
     {"reg", Function::kReg, 1, 1},
     {"buf", Function::kBuffer, 1, 2},

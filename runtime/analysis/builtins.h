@@ -62,6 +62,7 @@ enum class Function : std::uint8_t {
   kFindKey,
   kExit,
   kOverride,
+  kTree,
   kStr,
   kReg,
   kCompare,  // strncmp()

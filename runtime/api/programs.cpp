@@ -186,6 +186,8 @@ Request request_of(Program* program, const Group& group, const Request& bare) {
   request.wants_returns = group.way != Way::kHits;
   if (keeps) request.family = program;
   request.keeps_arguments = keeps && program->analysis().keeps_arguments[probe];
+  if (keeps) request.entered = program->entered(probe);
+  request.entered_data = program->entered_data();
   request.forgives_missing = bare.forgives_missing;
   request.is_environment = bare.is_environment;
   request.action = {ActionKind::kCall, program->function(probe), program, {}};
@@ -217,6 +219,7 @@ Request request_of(Program* program, const Group& group, const Request& bare) {
 // What a program that is gone leaves to say.
 void say_rest(OwnProgram& own) {
   report::error_stream().write(own.reader.events());
+  report::error_stream().write(own.reader.open_calls());
   for (const Diagnostic& error : run_time_errors(own.program->analysis(), own.program->place(), false))
     say(report::Level::kWarning, fmt::format("{}: {}", own.sources.place(error.span), error.message));
 }

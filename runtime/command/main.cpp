@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
@@ -55,13 +57,48 @@ bool take_program(const std::vector<std::string>& given, std::vector<std::string
   return true;
 }
 
+// False, after saying what is wrong.
+bool take_tree_options(const std::string& least, const std::string& order, bool has_functions, RunOptions& options) {
+  const bool is_depth = options.tree.find_first_not_of("0123456789") == std::string::npos &&
+                        options.tree.find_first_not_of('0') != std::string::npos && options.tree.size() < 20;
+  if (!options.tree.empty() && !is_depth) {
+    say_error(fmt::format("--tree={}: how deep it goes is a number from 1 on", options.tree));
+    return false;
+  }
+  if (!least.empty()) {
+    constexpr std::pair<std::string_view, std::uint64_t> kUnits[] = {
+        {"ns", 1}, {"us", 1000}, {"ms", 1'000'000}, {"s", 1'000'000'000}};
+    std::uint64_t number = 0;
+    const auto [end, error] = std::from_chars(least.data(), least.data() + least.size(), number);
+    const std::string_view unit(end, static_cast<std::size_t>(least.data() + least.size() - end));
+    const auto* const its =
+        std::find_if(std::begin(kUnits), std::end(kUnits), [&](const auto& known) { return known.first == unit; });
+    if (error != std::errc{} || its == std::end(kUnits) ||
+        __builtin_mul_overflow(number, its->second, &options.least_ns)) {
+      say_error(fmt::format("--min {}: expected a time", least), "10us, 1ms, 2s, 500ns");
+      return false;
+    }
+    if (options.tree.empty()) {
+      say_error("--min is of --tree", "ubp run --tree --min 10us -e 'call:*' -- COMMAND");
+      return false;
+    }
+  }
+  constexpr std::string_view kOrders[] = {"total", "self", "calls", "avg", "max"};
+  if (!order.empty() && std::find(std::begin(kOrders), std::end(kOrders), order) == std::end(kOrders)) {
+    say_error(fmt::format("--sort {}: expected total, self, calls, avg or max", order));
+    return false;
+  }
+  if (has_functions || !order.empty()) options.functions = order.empty() ? "total" : order;
+  return true;
+}
+
 int run_command(const std::vector<std::string>& arguments, const std::vector<std::string>& command, bool checks) {
   CLI::App app{"Runs a command under a program in bpftrace's language.", "ubp run"};
   RunOptions options;
   options.command = command;
   std::vector<std::string> programs;
   std::string format = "text";
-  bool has_no_warnings = false;
+  bool has_no_warnings = false, has_functions = false;
   app.add_option("-e", programs, "a program; several are one")->expected(1, -1)->allow_extra_args(false);
   app.add_option("-o", options.output, "the file that output goes to");
   app.add_option("-f", format, "text or json");
@@ -80,11 +117,19 @@ int run_command(const std::vector<std::string>& arguments, const std::vector<std
       ->expected(1, -1)
       ->allow_extra_args(false);
   app.add_flag("--dry-run", options.is_dry, "check everything, and start nothing");
+  app.add_option("--tree", options.tree,
+                 "what call: targets without a block see, as a tree of calls; --tree=N: how deep");
+  std::string least, order;
+  app.add_option("--min", least, "the least time that a call in the tree takes: 10us, 1ms");
+  app.add_flag("--functions", has_functions, "at the end, the functions that call: targets without a block have seen");
+  app.add_option("--sort", order, "the order of --functions: total, self, calls, avg or max");
   app.add_flag("--follow", options.follows, "every process that the command leads to, not only the first that fits");
   app.allow_extras();
   app.set_help_flag();  // --help is the program's where there is one
   try {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+    // Its value stands behind a "=", or nowhere: the next word may be the program's file.
+    std::replace(reversed.begin(), reversed.end(), std::string("--tree"), fmt::format("--tree={}", INT64_MAX));
     app.parse(reversed);
   } catch (const CLI::ParseError& error) {
     return app.exit(error);
@@ -93,6 +138,7 @@ int run_command(const std::vector<std::string>& arguments, const std::vector<std
     say_error(fmt::format("Invalid output format \"{}\"", format), "Valid formats: 'text', 'json'");
     return EXIT_FAILURE;
   }
+  if (!take_tree_options(least, order, has_functions, options)) return EXIT_FAILURE;
   options.format = format == "json" ? program::Format::kJson : program::Format::kText;
   options.says_warnings = !has_no_warnings;
   options.parameters = app.remaining();
@@ -198,7 +244,7 @@ int inlined_command(const std::vector<std::string>& arguments) {
 
 constexpr char kUse[] =
     "USAGE:\n"
-    "    ubp run [-e PROGRAM]... [FILE] [-o FILE] [-f text|json] [-q] [-k] [--dry-run] [PARAMETERS] -- COMMAND ARGUMENTS...\n"
+    "    ubp run [-e PROGRAM]... [FILE] [-o FILE] [-f text|json] [-q] [-k] [--tree[=DEPTH]] [--functions] [PARAMETERS] -- COMMAND ARGUMENTS...\n"
     "    ubp check -e PROGRAM -- COMMAND ARGUMENTS...\n"
     "    ubp list [-e PROGRAM [PARAMETERS]] [uprobe:PATH:FUNCTION | usdt:PATH:PROVIDER:NAME | FILE]...\n"
     "    ubp lines PATH:FUNCTION | PATH@FILE.c...\n"

@@ -28,6 +28,7 @@
 #include "runtime/command/marks.h"
 #include "runtime/command/shell.h"
 #include "runtime/command/targets.h"
+#include "runtime/output/functions.h"
 #include "runtime/output/reader.h"
 #include "runtime/program/program.h"
 #include "runtime/session/place.h"
@@ -87,6 +88,7 @@ program::ReaderOptions Run::reader_options() const {
   options.most_file_bytes = compiled_.analysis.config.max_cat_bytes;
   options.say = [](const std::string& text) { std::fputs(text.c_str(), stderr); };
   if (options_.is_unsafe) options.run_command = &run_shell;
+  options.tree = {.least_ns = options_.least_ns, .says_values = options_.says_counts};
   return options;
 }
 
@@ -166,6 +168,7 @@ int Run::watch(pid_t child) {
   say_attached();  // it may have ended meanwhile
   run_end();
   print(reader_.events());
+  print(reader_.open_calls());
   end();
   if (!is_attached_) return EXIT_FAILURE;
   if (has_exited()) return is_interrupted ? 0 : static_cast<int>(header_.control.status & 0xff);
@@ -212,6 +215,8 @@ void Run::end() {
   if (options_.checks) return;
   if (compiled_.analysis.config.print_maps_on_exit)
     print((options_.format == Format::kText ? "\n\n" : "") + reader_.all_maps());
+  if (!options_.functions.empty())
+    print(program::function_table(compiled_.analysis, place_.maps(), options_.functions, options_.format));
   for (const program::Diagnostic& error : run_time_errors(compiled_.analysis, place_, options_.says_reads)) {
     options_.format == Format::kJson ? print(json_error(error, compiled_.sources())) : say(compiled_, error);
   }
@@ -243,7 +248,9 @@ bool is_allowed(const Compiled& compiled, const RunOptions& options) {
 }  // namespace
 
 int run(const RunOptions& options) {
-  const program::Inputs inputs{options.parameters, program::settings_of_environment()};
+  program::Inputs inputs{options.parameters, program::settings_of_environment()};
+  if (!options.tree.empty()) inputs.settings.emplace_back(program::kTreeSetting, options.tree);
+  if (!options.functions.empty()) inputs.settings.emplace_back(program::kFunctionsSetting, "1");
   auto text = whole_text(options.name, options.text, options.sources);
   const auto marks_of = [&](const language::Item& item) {
     return marks_meant_by(item, find_in_path(options.command.front()));

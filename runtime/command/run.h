@@ -18,9 +18,12 @@ struct RunOptions {
   std::string output;                          // a file; empty: standard output
   program::Format format = program::Format::kText;
   bool is_quiet = false, is_dry = false, checks = false, says_warnings = true, follows = false;
-  bool says_reads = false;   // also those that found nothing
-  bool is_unsafe = false;    // system() may run commands
-  bool says_counts = false;  // at the end, of every probe
+  bool says_reads = false;     // also those that found nothing
+  bool is_unsafe = false;      // system() may run commands
+  bool says_counts = false;    // at the end, of every probe
+  std::string tree;            // bare targets of call: as a tree, of so many calls within each other; empty: none
+  std::uint64_t least_ns = 0;  // of what the tree shows
+  std::string functions;       // their functions at the end, in this order; empty: none
 };
 
 // Returns the exit status.

@@ -172,7 +172,8 @@ struct Machine {
   const PointNames* names = nullptr;
   Interval* intervals = nullptr;  // those that hits of this process look after
   std::uint64_t interval_count = 0;
-  std::uint64_t looked = 0;  // by the timestamp counter: when a hit did
+  std::uint64_t looked = 0;                      // by the timestamp counter: when a hit did
+  std::uint64_t tree_event = 0, tree_depth = 0;  // of tree(): Analysis has them
   // Of programs that take stacks, or name addresses.
   const stack::FrameTables* frame_tables = nullptr;  // null: not known yet
   stack::StackTable stacks;

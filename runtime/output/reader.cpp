@@ -12,13 +12,24 @@
 namespace ubp::program {
 namespace {
 
+TreeOptions tree_options(const ReaderOptions& options) {
+  TreeOptions tree = options.tree;
+  tree.is_json = options.format == Format::kJson;
+  return tree;
+}
+
 const std::uint64_t* words_of(const EventHeader* event) { return reinterpret_cast<const std::uint64_t*>(event + 1); }
 
 }  // namespace
 
 Reader::Reader(const Analysis& analysis, const std::vector<MapView>& maps, const Machine& machine,
                ReaderOptions options)
-    : analysis_(analysis), maps_(maps), machine_(machine), options_(std::move(options)), read_(machine.chunk_count) {
+    : analysis_(analysis),
+      maps_(maps),
+      machine_(machine),
+      options_(std::move(options)),
+      read_(machine.chunk_count),
+      tree_(tree_options(options_)) {
   if (analysis.stack_text == nullptr || analysis.stack_text->text) return;
   const auto symbolizer = std::make_shared<stack::Symbolizer>(*machine.modules, analysis.config.cpp_demangle);
   analysis.stack_text->text = [symbolizer, stacks = machine.stacks](const Type& type, std::uint64_t value) {
@@ -70,6 +81,9 @@ std::string Reader::text(const Found& found) {
   const EventHeader* const header = found.header;
   const Event& event = analysis_.events[header->event];
   const std::uint64_t* const words = words_of(header);
+  if (event.kind == Event::Kind::kCall)
+    return tree_.add(found.process, *reinterpret_cast<const CallEvent*>(words),
+                     reinterpret_cast<const char*>(words + kCallEventWords));
   if (header->part == kWhole) return event_text(event, words, options_);
   const std::pair task{found.process, header->task};
   if (header->part == kMapBegin) {
@@ -102,8 +116,11 @@ std::string Reader::all_maps() const {
   std::sort(order.begin(), order.end(),
             [&](std::size_t a, std::size_t b) { return analysis_.maps[a].name < analysis_.maps[b].name; });
   std::string all;
-  for (const std::size_t index : order)
+  for (const std::size_t index : order) {
+    const std::string& name = analysis_.maps[index].name;
+    if (name == kElapsedMap || name == kLongestMap || name == kSelfMap) continue;  // functions.h
     all += map_text(analysis_.maps[index], maps_[index], read_rows(maps_[index]), {}, options_.format);
+  }
   return all;
 }
 

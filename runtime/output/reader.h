@@ -28,7 +28,10 @@ class Reader {
   void restart() {
     read_.assign(read_.size(), 0);
     printed_.clear();
+    tree_.restart();
   }
+  // At the end, behind the events: the calls that have not returned.
+  std::string open_calls() { return tree_.finish(); }
   // Gives the memory of what was read back to tasks. Only where nobody else reads.
   void recycle();
 
@@ -57,6 +60,7 @@ class Reader {
   ReaderOptions options_;
   std::vector<std::uint64_t> read_;                                     // bytes of each chunk
   std::map<std::pair<std::uint32_t, std::uint32_t>, Printed> printed_;  // by process and task
+  CallTree tree_;
 };
 
 // What went wrong at run time: how often stands behind the message. says_reads: also reads of memory and of maps that

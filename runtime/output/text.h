@@ -11,6 +11,7 @@
 #include "runtime/analysis/analysis.h"
 #include "runtime/analysis/sources.h"
 #include "runtime/helpers/memory.h"
+#include "runtime/output/call_tree.h"
 
 namespace ubp::program {
 
@@ -43,6 +44,7 @@ struct ReaderOptions {
   std::uint64_t most_file_bytes = 10240;                         // of cat()
   std::function<void(const std::string&)> say{};                 // a message; empty: it is among what is printed
   std::function<std::string(const std::string&)> run_command{};  // for system(): its output; empty: none is run
+  TreeOptions tree{};                                            // of tree()
 };
 
 // What an event of one piece prints (event_text.cpp).

@@ -10,6 +10,7 @@
 #include <system_error>
 #include <utility>
 
+#include "runtime/helpers/call_event.h"
 #include "runtime/helpers/helpers.h"
 #include "runtime/output/reader.h"
 #include "runtime/program/assembler.h"
@@ -131,6 +132,8 @@ void Program::publish(const std::vector<std::uint8_t>& code, const std::vector<s
     functions_.push_back(reinterpret_cast<ubp_consumer>(static_cast<std::uint8_t*>(code_) + offset));
 }
 
+ubp_consumer Program::entered(std::size_t probe) const { return analysis_.is_tree[probe] ? &tree_entered : nullptr; }
+
 void Program::run(language::Probe::Event event) {
   const ubp_context nowhere{nullptr, nullptr, nullptr, nullptr};
   if (event == language::Probe::Event::kEnd) {
@@ -184,7 +187,9 @@ std::string Program::printed() const {
   ReaderOptions options;
   options.sources = Sources("UBP_PROBES", "");
   options.most_file_bytes = analysis_.config.max_cat_bytes;
-  return Reader(analysis_, place_->maps(), place_->machine(), std::move(options)).events();
+  Reader reader(analysis_, place_->maps(), place_->machine(), std::move(options));
+  std::string text = reader.events();
+  return text + reader.open_calls();
 }
 std::string Program::maps() const {
   if (!analysis_.config.print_maps_on_exit) return "";

@@ -42,6 +42,9 @@ class Program {
   const Place& place() const { return *place_; }
   // What a probe does at a hit. It takes the program as its data, or anything.
   ubp_consumer function(std::size_t probe) const { return functions_[probe]; }
+  // What it does where a call is entered, and with which data; null: nothing.
+  ubp_consumer entered(std::size_t probe) const;
+  void* entered_data() { return &place_->machine(); }
   // The machine code of all of them.
   std::span<const std::uint8_t> code() const { return {static_cast<const std::uint8_t*>(code_), code_bytes_}; }
   bool reads_registers(std::size_t probe) const { return analysis_.reads_registers[probe]; }

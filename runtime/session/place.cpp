@@ -91,6 +91,8 @@ MapView view_of(const Map& map, Pieces& pieces) {
 
 void place(const Analysis& analysis, Pieces& pieces, Machine& machine, std::vector<MapView>& maps) {
   machine.sites = pieces.take<std::uint64_t>(analysis.sites.size());
+  machine.tree_event = analysis.tree_event;
+  machine.tree_depth = analysis.tree_depth;
   machine.lost = pieces.take<std::uint64_t>(1);
   machine.next_chunk = pieces.take<std::uint64_t>(1);
   for (const Map& map : analysis.maps) maps.push_back(view_of(map, pieces));

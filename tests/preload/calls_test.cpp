@@ -5,53 +5,52 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
-
+namespace ubp::test::calls_test {
 namespace {
 
 // "@n[down]: 3" -> {"@n[down]", 3}; "@n: 3" -> {"@n", 3}
-std::map<std::string, std::int64_t> values(const std::string& text) {
-  std::map<std::string, std::int64_t> values;
+std::map<std::string, std::int64_t> numbers_of_maps(const std::string& text) {
+  std::map<std::string, std::int64_t> numbers;
   for (const std::string& line : lines(text)) {
     const std::size_t colon = line.rfind(": ");
     if (line.starts_with('@') && colon != std::string::npos)
-      values[line.substr(0, colon)] = std::stoll(line.substr(colon + 2));
+      numbers[line.substr(0, colon)] = std::stoll(line.substr(colon + 2));
   }
-  return values;
+  return numbers;
 }
 
-Outcome calls(const std::string& mode, const std::string& probes, long times = 1, Environment more = {}) {
+Outcome run_calls(const std::string& mode, const std::string& probes, long times = 1, Environment more = {}) {
   return run_probed({fixture("fx_calls"), mode, std::to_string(times)}, probes, std::move(more));
 }
 
-bool has_line(const std::string& text, const std::string& line) {
+bool prints_line(const std::string& text, const std::string& line) {
   return ("\n" + text).find("\n" + line + "\n") != std::string::npos;
 }
 
-constexpr long kMs = 1'000'000;
+constexpr long kMillisecond = 1'000'000;
 
 }  // namespace
 
 TEST_CASE("calls_arguments: those of the entry, though their registers were written to") {
   const Outcome probed =
-      calls("values",
-            "call:takes /arg5 == 6/ { printf(\"%s %d %d %d %d %d %d = %d\\n\", func, arg0, arg1, arg2, "
-            "arg3, arg4, arg5, retval); print(reg(\"di\")) }"
-            "ur:takes { print(reg(\"di\") + reg(\"r9\")) }"
-            "call:takes /arg0 == 0/ { print(\"never\") }");
+      run_calls("values",
+                "call:takes /arg5 == 6/ { printf(\"%s %d %d %d %d %d %d = %d\\n\", func, arg0, arg1, arg2, "
+                "arg3, arg4, arg5, retval); print(reg(\"di\")) }"
+                "ur:takes { print(reg(\"di\") + reg(\"r9\")) }"
+                "call:takes /arg0 == 0/ { print(\"never\") }");
   CHECK(probed.end() == "exit 0");
-  CHECK(has_line(probed.err, "takes 1 2 3 4 5 6 = 654321"));
-  CHECK(has_line(probed.err, "1"));
-  CHECK(has_line(probed.err, "0"));
-  CHECK_FALSE(has_line(probed.err, "never"));
+  CHECK(prints_line(probed.err, "takes 1 2 3 4 5 6 = 654321"));
+  CHECK(prints_line(probed.err, "1"));
+  CHECK(prints_line(probed.err, "0"));
+  CHECK_FALSE(prints_line(probed.err, "never"));
   const nlohmann::json summary = probed.summary();
   CHECK(adds_up(summary));
   CHECK(total(summary, "filtered") == 1);
 }
 
 TEST_CASE("calls_arguments_recursion: each call has its own") {
-  const Outcome probed = calls("values", "call:recurses { @[arg0] = sum(retval); @depth[arg0] = sum(depth) }");
-  const auto got = values(probed.err);
+  const Outcome probed = run_calls("values", "call:recurses { @[arg0] = sum(retval); @depth[arg0] = sum(depth) }");
+  const auto got = numbers_of_maps(probed.err);
   for (long n = 0; n <= 5; ++n) {
     CAPTURE(n);
     CHECK(got.at("@[" + std::to_string(n) + "]") == n);
@@ -61,17 +60,17 @@ TEST_CASE("calls_arguments_recursion: each call has its own") {
 
 TEST_CASE("calls_times: a sleep is in what is elapsed, and not the own time of who calls it") {
   const Outcome probed =
-      calls("values",
-            "call:outer, call:sleeps, call:jumps_on, call:inner, call:leaf"
-            " { @e[func, arg0] = sum(elapsed); @s[func, arg0] = sum(self); @d[func, arg0] = max(depth) }");
+      run_calls("values",
+                "call:outer, call:sleeps, call:jumps_on, call:inner, call:leaf"
+                " { @e[func, arg0] = sum(elapsed); @s[func, arg0] = sum(self); @d[func, arg0] = max(depth) }");
   CHECK(probed.end() == "exit 0");
-  auto got = values(probed.err);
-  CHECK(got.at("@e[sleeps, 20]") >= 2 * 20 * kMs);  // called twice
+  auto got = numbers_of_maps(probed.err);
+  CHECK(got.at("@e[sleeps, 20]") >= 2 * 20 * kMillisecond);  // called twice
   CHECK(got.at("@e[sleeps, 20]") == got.at("@s[sleeps, 20]"));
-  CHECK(got.at("@e[outer, 10]") >= 20 * kMs);
-  CHECK(got.at("@s[outer, 10]") < 10 * kMs);
-  CHECK(got.at("@e[jumps_on, 20]") >= 20 * kMs);
-  CHECK(got.at("@s[jumps_on, 20]") < 10 * kMs);
+  CHECK(got.at("@e[outer, 10]") >= 20 * kMillisecond);
+  CHECK(got.at("@s[outer, 10]") < 10 * kMillisecond);
+  CHECK(got.at("@e[jumps_on, 20]") >= 20 * kMillisecond);
+  CHECK(got.at("@s[jumps_on, 20]") < 10 * kMillisecond);
   CHECK(got.at("@d[outer, 10]") == 0);
   CHECK(got.at("@d[inner, 10]") == 1);
   CHECK(got.at("@d[leaf, 10]") == 2);
@@ -96,7 +95,7 @@ TEST_CASE("calls_exact: the own times of all calls are the time of the outermost
     const nlohmann::json summary = probed.summary();
     CHECK(adds_up(summary));
     CHECK(total(summary, "missed") <= 4);  // what the compiler adds jumps away by a register
-    const auto got = values(probed.err);
+    const auto got = numbers_of_maps(probed.err);
     CHECK(got.at("@n") > times);
     CHECK(got.at("@outermost") > 0);
     CHECK(got.at("@self") == got.at("@outermost"));
@@ -118,7 +117,7 @@ TEST_CASE("calls_coroutines: those that run by turns are not within each other, 
                  "call:main { @main = sum(elapsed) } call:* /self > elapsed/ { @wrong = count() }");
   CHECK(probed.end() == "exit 0");
   CHECK(adds_up(probed.summary()));
-  const auto got = values(probed.err);
+  const auto got = numbers_of_maps(probed.err);
   CHECK(got.at("@n[yields]") == 20 * 60);
   CHECK_FALSE(got.contains("@wrong"));
   // What runs on the first stack: coroutines() but for its own calls.
@@ -127,13 +126,13 @@ TEST_CASE("calls_coroutines: those that run by turns are not within each other, 
 
 TEST_CASE("calls_left: a call that was left counts so, and its time is its caller's") {
   constexpr long kTimes = 100;
-  const Outcome probed = calls("longjmp",
-                               "call:jumps_out, call:comes_back, call:leaf { @n[func] = count(); @s = sum(self); "
-                               "if (depth == 0) { @outer = sum(elapsed) } }",
-                               kTimes);
+  const Outcome probed = run_calls("longjmp",
+                                   "call:jumps_out, call:comes_back, call:leaf { @n[func] = count(); @s = sum(self); "
+                                   "if (depth == 0) { @outer = sum(elapsed) } }",
+                                   kTimes);
   const nlohmann::json summary = probed.summary();
   CHECK(adds_up(summary));
-  const auto got = values(probed.err);
+  const auto got = numbers_of_maps(probed.err);
   CHECK(got.at("@n[comes_back]") == kTimes);
   CHECK(got.at("@n[leaf]") == 7 * kTimes);
   CHECK_FALSE(got.contains("@n[jumps_out]"));
@@ -148,7 +147,7 @@ TEST_CASE("calls_left: a call that was left counts so, and its time is its calle
 }
 
 TEST_CASE("calls_bare: without a block returns are counted, and the report says so") {
-  const Outcome probed = calls("many", "call:leaf; call:outer; leaf", 50);
+  const Outcome probed = run_calls("many", "call:leaf; call:outer; leaf", 50);
   CHECK(probed.end() == "exit 0");
   const nlohmann::json summary = probed.summary();
   CHECK(adds_up(summary));
@@ -159,17 +158,17 @@ TEST_CASE("calls_bare: without a block returns are counted, and the report says 
 
 TEST_CASE("calls_fork: a child returns from the calls that its parent was in, with their times and arguments") {
   const Outcome probed =
-      calls("fork",
-            "call:forks, call:leaf { printf(\"%s %d %d %d\\n\", func, arg0, depth, retval); if (elapsed == 0) { "
-            "print(\"none\") } if (self > elapsed) { print(\"wrong\") } }");
+      run_calls("fork",
+                "call:forks, call:leaf { printf(\"%s %d %d %d\\n\", func, arg0, depth, retval); if (elapsed == 0) { "
+                "print(\"none\") } if (self > elapsed) { print(\"wrong\") } }");
   CHECK(probed.end() == "exit 0");
   REQUIRE(probed.summaries.size() == 2);
   for (const auto& [pid, summary] : probed.summaries) CHECK(adds_up(summary));
-  CHECK(has_line(probed.err, "forks 7 0 7"));
-  CHECK(has_line(probed.err, "forks 7 0 0"));  // the child's
+  CHECK(prints_line(probed.err, "forks 7 0 7"));
+  CHECK(prints_line(probed.err, "forks 7 0 0"));  // the child's
   CHECK(count_prefix(probed.err, "leaf 7 1 8") == 2);
-  CHECK_FALSE(has_line(probed.err, "none"));
-  CHECK_FALSE(has_line(probed.err, "wrong"));
+  CHECK_FALSE(prints_line(probed.err, "none"));
+  CHECK_FALSE(prints_line(probed.err, "wrong"));
 }
 
 TEST_CASE("calls_vfork: vfork's two returns have the time up to each") {
@@ -178,32 +177,33 @@ TEST_CASE("calls_vfork: vfork's two returns have the time up to each") {
                  "call:libc:vfork { @[retval == 0 ? 0 : 1] = sum(elapsed) } call:elsewhere { @n = count() }");
   CHECK(probed.end() == "exit 0");
   CHECK(adds_up(probed.summary()));
-  const auto got = values(probed.err);
+  const auto got = numbers_of_maps(probed.err);
   CHECK(got.at("@n") == 1);
   CHECK(got.at("@[0]") > 0);
   CHECK(got.at("@[1]") > got.at("@[0]"));
 }
 
 TEST_CASE("calls_libraries: in libc, and beside returns and entries of the same functions") {
-  const Outcome probed = calls("values",
-                               "call:libc:nanosleep { @ns = sum(elapsed); @n = max(elapsed) }"
-                               "ur:libc:nanosleep { @r = count() } libc:nanosleep { @e = count() }"
-                               "call:sleeps { @outer = max(elapsed) }");
+  const Outcome probed = run_calls("values",
+                                   "call:libc:nanosleep { @ns = sum(elapsed); @n = max(elapsed) }"
+                                   "ur:libc:nanosleep { @r = count() } libc:nanosleep { @e = count() }"
+                                   "call:sleeps { @outer = max(elapsed) }");
   CHECK(probed.end() == "exit 0");
   CHECK(adds_up(probed.summary()));
-  const auto got = values(probed.err);
-  CHECK(got.at("@ns") >= 40 * kMs);
+  const auto got = numbers_of_maps(probed.err);
+  CHECK(got.at("@ns") >= 40 * kMillisecond);
   CHECK(got.at("@r") == got.at("@e"));
-  CHECK(got.at("@n") >= 20 * kMs);
-  CHECK(got.at("@outer") > got.at("@n") - kMs);
+  CHECK(got.at("@n") >= 20 * kMillisecond);
+  CHECK(got.at("@outer") > got.at("@n") - kMillisecond);
 }
 
 TEST_CASE("calls_elapsed_elsewhere: without call: it is the time since the program began") {
-  const Outcome probed = calls("values", "outer { @a = elapsed } call:outer { @b = elapsed } begin { @c = elapsed }");
+  const Outcome probed =
+      run_calls("values", "outer { @a = elapsed } call:outer { @b = elapsed } begin { @c = elapsed }");
   CHECK(probed.end() == "exit 0");
-  const auto got = values(probed.err);
+  const auto got = numbers_of_maps(probed.err);
   CHECK(got.at("@a") > 0);
-  CHECK(got.at("@b") >= 20 * kMs);
+  CHECK(got.at("@b") >= 20 * kMillisecond);
 }
 
 TEST_CASE("calls_run: the same under ubp run, with a histogram, and arguments by their names") {
@@ -218,15 +218,17 @@ TEST_CASE("calls_run: the same under ubp run, with a histogram, and arguments by
       ubp_run("call:" + fixture("fx_calls") + ":sleeps { @ns[comm] = hist(elapsed); @n = count() }",
               {fixture("fx_calls"), "values"});
   CAPTURE(histogram.err);
-  CHECK(has_line(histogram.out, "@ns[fx_calls]:"));
+  CHECK(prints_line(histogram.out, "@ns[fx_calls]:"));
   CHECK(histogram.out.find("M, ") != std::string::npos);  // ms
-  CHECK(has_line(histogram.out, "@n: 2"));
+  CHECK(prints_line(histogram.out, "@n: 2"));
   for (const std::string level : {"fx_source0", "fx_source2"}) {
     const Outcome named =
         ubp_run("call:" + fixture(level) +
                     ":numbers { printf(\"%d %d %s %d %d\\n\", args.a, args.c, str(args.text), args.g, depth) }",
                 {fixture(level)});
     CAPTURE(named.err);
-    CHECK(has_line(named.out, "-1 -100000 text -6 0"));
+    CHECK(prints_line(named.out, "-1 -100000 text -6 0"));
   }
 }
+
+}  // namespace ubp::test::calls_test

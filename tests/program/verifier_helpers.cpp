@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/helpers/call_event.h"
 #include "runtime/helpers/helpers.h"
 #include "runtime/helpers/mark_helpers.h"
 #include "runtime/helpers/stack_helpers.h"
@@ -93,6 +94,7 @@ std::vector<Helper> make_helpers() {
           helper(&map_clear),
           helper(&map_zero),
           helper(&map_print),
+          helper(&tree_returned),
           helper(&look_after_intervals),
           helper(&take_stack, {{kRsi, kRdx, 0, 8}}),
           helper(&stack_length),

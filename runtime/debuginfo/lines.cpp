@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "runtime/debuginfo/debug_file.h"
+#include "runtime/debuginfo/line_files.h"
 #include "runtime/debuginfo/rows.h"
 #include "runtime/debuginfo/scopes.h"
 #include "runtime/debuginfo/types.h"
@@ -79,7 +80,9 @@ Found DebugFile::lines(const LineQuery& query) {
   };
   std::map<std::tuple<const void*, const char*, std::uint32_t>, First> firsts;  // by instance, file and line
   std::uint32_t before = 0, behind = ~std::uint32_t{0};
+  const LineFiles files(dwarf_);
   for (Units::Unit& unit : units().all()) {
+    if (!files.may_have(unit.skeleton, query.file)) continue;
     std::map<const char*, bool> is_wanted;
     for_each_row(unit.skeleton, [&](const Row& row) {
       const auto [file, is_new] = is_wanted.try_emplace(row.path);
@@ -177,7 +180,9 @@ std::vector<SourceLines> list_of(const Lines& all) {
 
 std::vector<SourceLines> DebugFile::sources(const LineQuery& query) {
   Lines all;
+  const LineFiles files(dwarf_);
   for (Units::Unit& unit : units().all()) {
+    if (!files.may_have(unit.skeleton, query.file)) continue;
     std::map<const char*, std::set<std::uint32_t>*> wanted;
     for_each_row(unit.skeleton, [&](const Row& row) {
       if (!is_text(row.address)) return;

@@ -68,8 +68,7 @@ std::string full_path(Dwarf_Die& unit, const std::string& path) {
   Dwarf_Attribute attribute;
   const char* const folder =
       dwarf_attr(&unit, DW_AT_comp_dir, &attribute) != nullptr ? dwarf_formstring(&attribute) : nullptr;
-  if (folder == nullptr || path.starts_with('/')) return path;
-  return (std::filesystem::path(folder) / path).lexically_normal().string();
+  return (std::filesystem::path(folder != nullptr ? folder : "") / path).lexically_normal().string();
 }
 
 Found DebugFile::lines(const LineQuery& query) {

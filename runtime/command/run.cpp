@@ -24,6 +24,7 @@
 #include "runtime/command/counts.h"
 #include "runtime/command/debug_types.h"
 #include "runtime/command/files.h"
+#include "runtime/command/frame_source.h"
 #include "runtime/command/launch.h"
 #include "runtime/command/marks.h"
 #include "runtime/command/shell.h"
@@ -89,6 +90,7 @@ program::ReaderOptions Run::reader_options() const {
   options.say = [](const std::string& text) { std::fputs(text.c_str(), stderr); };
   if (options_.is_unsafe) options.run_command = &run_shell;
   options.tree = {.least_ns = options_.least_ns, .says_values = options_.says_counts};
+  options.source = frame_source(options_.debug_directories);
   return options;
 }
 

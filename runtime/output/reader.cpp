@@ -31,7 +31,9 @@ Reader::Reader(const Analysis& analysis, const std::vector<MapView>& maps, const
       read_(machine.chunk_count),
       tree_(tree_options(options_)) {
   if (analysis.stack_text == nullptr || analysis.stack_text->text) return;
-  const auto symbolizer = std::make_shared<stack::Symbolizer>(*machine.modules, analysis.config.cpp_demangle);
+  const auto symbolizer =
+      std::make_shared<stack::Symbolizer>(*machine.modules, analysis.config.cpp_demangle,
+                                          analysis.config.show_debug_info ? options_.source : stack::SourceOf{});
   analysis.stack_text->text = [symbolizer, stacks = machine.stacks](const Type& type, std::uint64_t value) {
     if (type.is(TypeKind::kStack))
       return symbolizer->stack_text(stack::stack_of(stacks, value), *stack::mode_named(type.name));

@@ -12,6 +12,7 @@
 #include "runtime/analysis/sources.h"
 #include "runtime/helpers/memory.h"
 #include "runtime/output/call_tree.h"
+#include "runtime/stack/symbolizer.h"
 
 namespace ubp::program {
 
@@ -45,6 +46,7 @@ struct ReaderOptions {
   std::function<void(const std::string&)> say{};                 // a message; empty: it is among what is printed
   std::function<std::string(const std::string&)> run_command{};  // for system(): its output; empty: none is run
   TreeOptions tree{};                                            // of tree()
+  stack::SourceOf source{};                                      // of frames; empty: nobody knows it
 };
 
 // What an event of one piece prints (event_text.cpp).

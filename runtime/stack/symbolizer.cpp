@@ -73,6 +73,13 @@ std::string Symbolizer::build_id_text(const Place& place, std::uint64_t address)
   return fmt::format("{} 0x{:x}\n", place.module->build_id, offset);
 }
 
+const std::vector<SourceFrame>& Symbolizer::source_of(const Place& place, std::uint64_t look_up) {
+  const auto [entry, is_new] = sources_.try_emplace({place.module, look_up});
+  if (is_new && source_ && place.module != nullptr)
+    entry->second = source_(*place.module, look_up - place.module->bias);
+  return entry->second;
+}
+
 std::string Symbolizer::stack_text(const Stack& stack, Mode mode) {
   std::string text = "\n";
   for (std::uint64_t i = 0; i < stack.count; ++i) {
@@ -87,15 +94,26 @@ std::string Symbolizer::stack_text(const Stack& stack, Mode mode) {
       text += fmt::format("{:x}\n", address);
       continue;
     }
-    const Place place = place_of(stack.image, address, is_exact ? address : address - 1);
+    const std::uint64_t look_up = is_exact ? address : address - 1;
+    const Place place = place_of(stack.image, address, look_up);
     if (mode == Mode::kBuildId) {
       text += build_id_text(place, address);
       continue;
     }
     const std::string name =
         place.function.empty() ? fmt::format("0x{:x}", address) : fmt::format("{}+{}", place.function, place.offset);
+    const std::vector<SourceFrame>& source = source_of(place, look_up);
+    const auto line_text = [](const SourceFrame& frame) {
+      return frame.path.empty() ? "" : fmt::format("@{}:{}", frame.path, frame.line);
+    };
+    for (std::size_t inlined = 0; inlined + 1 < source.size(); ++inlined) {
+      const std::string& written = source[inlined].function;
+      const std::string function = demangles_ ? symbols::demangle(written) : written;
+      text += mode == Mode::kBpftrace ? fmt::format("{}[inlined] {}{}\n", kIndent, function, line_text(source[inlined]))
+                                      : fmt::format("\t{:x} {} (inlined)\n", address, function);
+    }
     if (mode == Mode::kBpftrace) {
-      text += fmt::format("{}{}\n", kIndent, name);
+      text += fmt::format("{}{}{}\n", kIndent, name, source.empty() ? "" : line_text(source.back()));
     } else {
       text += fmt::format("\t{:x} {} ({})\n", address, name,
                           place.function.empty() ? "[unknown]" : std::string_view(place.module->path));

@@ -15,10 +15,11 @@ namespace {
 using Words = std::vector<std::string>;
 
 // What it prints under a program, without the command's own line.
-std::string output(const std::string& program, const Words& more = {}, const std::string& optimize = "never") {
+std::string output(const std::string& program, const Words& more = {}, const std::string& optimize = "never",
+                   const std::string& name = "fx_walk") {
   const char* const ubp = std::getenv("UBP_TEST_COMMAND");
   REQUIRE(ubp != nullptr);
-  Words all{ubp, "run", "-e", program, "--", fixture("fx_walk")};
+  Words all{ubp, "run", "-e", program, "--", fixture(name)};
   all.insert(all.end(), more.begin(), more.end());
   const Outcome outcome =
       run({.argv = std::move(all), .env = {{"UBP_OPTIMIZE", optimize}}, .preload = false, .timeout_s = 60});
@@ -104,6 +105,21 @@ TEST_CASE("stacks_preloaded: a report has them, too") {
   const Outcome outcome = run_probed({fixture("fx_walk")}, "inner { @[ustack(2), usym(reg(\"ip\"))] = count() }");
   CHECK(outcome.end() == "exit 0");
   check_output(outcome.err, "@\\[" + kFrame + "inner\\+0" + kFrame + "middle" + kOffset + "\n, inner\\]: 4\n");
+}
+
+TEST_CASE("stacks_source: frames have lines, and what is inlined in them, where there is debug information") {
+  auto said = numbers(run_plain({fixture("fx_lines2")}).out);
+  const std::string line = std::to_string(said["header"]);
+  const std::string probe = "uprobe:" + fixture("fx_lines2") + "@fx_lines.h:" + line + " { print(ustack(";
+  const std::string header = "@/.*/fx_lines\\.h:" + line;
+  const std::string source = "@/.*/fx_lines\\.c:[0-9]+";
+  const auto lines_of = [&](const std::string& program) { return output(program, {}, "never", "fx_lines2"); };
+  check_output(lines_of(probe + "2)); exit() }"), kFrame + "\\[inlined\\] twice" + header + kFrame + "both" + kOffset +
+                                                      source + kFrame + "main" + kOffset + source + "\n");
+  check_output(lines_of(probe + "perf, 1)); exit() }"),
+               "\n\t[0-9a-f]+ twice \\(inlined\\)\n\t[0-9a-f]+ both" + kOffset + " \\(/.*/fx_lines2\\)\n");
+  check_output(lines_of("config = { show_debug_info = 0 } " + probe + "2)); exit() }"),
+               kFrame + "both" + kOffset + kFrame + "main" + kOffset + "\n");
 }
 
 }  // namespace ubp::test::stacks_test

@@ -160,10 +160,8 @@ void Reader::say_missing(const Item& item, const debuginfo::Found* found, const 
                             symbol->pattern),
                 "");
   }
-  if (!found->has_file) return fail(fmt::format("no source file '{}' is part of {}", line->file, file), "");
-  std::string near;
-  for (const std::uint32_t other : found->nearest) near += fmt::format("{}{}", near.empty() ? "" : " and ", other);
-  fail(fmt::format("there is no code at {}", where), near.empty() ? "" : fmt::format("lines with code: {}", near));
+  auto [message, hint] = missing_line(*line, *found, file);
+  fail(std::move(message), std::move(hint));
 }
 
 // A member for each name that a place has, as the first one has it.
@@ -259,6 +257,15 @@ std::size_t inlined_instances(const std::string& path, const debuginfo::Function
   } catch (const std::runtime_error&) {  // no ELF file
   }
   return count;
+}
+
+std::pair<std::string, std::string> missing_line(const LineTarget& line, const debuginfo::Found& found,
+                                                 const std::string& file) {
+  if (!found.has_file) return {fmt::format("no source file '{}' is part of {}", line.file, file), ""};
+  std::string near;
+  for (const std::uint32_t other : found.nearest) near += fmt::format("{}{}", near.empty() ? "" : " and ", other);
+  return {fmt::format("there is no code at {}:{}", line.file, line.line),
+          near.empty() ? "" : fmt::format("lines with code: {}", near)};
 }
 
 std::string inlined_text(std::size_t instances) {

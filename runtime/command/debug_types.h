@@ -6,10 +6,12 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "runtime/analysis/diagnostic.h"
 #include "runtime/debuginfo/debug_file.h"
+#include "runtime/language/spec.h"
 
 namespace ubp::command {
 
@@ -21,6 +23,9 @@ struct DebugOptions {
 // How many inlined instances a file has of the functions; 0 where it has no debug information, or is no ELF file.
 std::size_t inlined_instances(const std::string& path, const debuginfo::FunctionPattern& pattern,
                               const std::vector<std::string>& directories);
+// What is said of a line that has no code in a file, and a hint: those next to it that have some.
+std::pair<std::string, std::string> missing_line(const language::LineTarget& line, const debuginfo::Found& found,
+                                                 const std::string& file);
 // ": it is inlined only (2 instances)"; empty for 0.
 std::string inlined_text(std::size_t instances);
 

@@ -17,6 +17,7 @@
 #include "runtime/analysis/argument_places.h"
 #include "runtime/command/compiled.h"
 #include "runtime/command/debug_packages.h"
+#include "runtime/command/debug_types.h"
 #include "runtime/command/files.h"
 #include "runtime/debuginfo/debug_file.h"
 #include "runtime/language/spec.h"
@@ -153,27 +154,33 @@ std::string where_of(const program::ArgumentPlace& where) {
 }
 
 // Where a target is. For a function, its entry.
-std::vector<Place> places_of(const Item& item, DebugFile& file) {
+debuginfo::Found find(const Item& item, DebugFile& file) {
   const bool is_all = item.kind == language::Kind::kStatement;
   if (const auto* const line = std::get_if<LineTarget>(&item.target))
-    return file.lines({line->file, line->line, line->column, is_all}).places;
+    return file.lines({line->file, line->line, line->column, is_all});
   if (const auto* const address = std::get_if<language::AddressTarget>(&item.target))
-    return {{address->address, nullptr, true}};
+    return {{{address->address, nullptr, true}}};
   const auto* const symbol = std::get_if<SymbolTarget>(&item.target);
   if (symbol == nullptr) return {};
   const debuginfo::FunctionPattern pattern{symbol->pattern, symbol->quoted};
-  return is_all ? file.statements(pattern) : file.instances(pattern, nullptr);
+  return {is_all ? file.statements(pattern) : file.instances(pattern, nullptr)};
 }
 
 bool list_variables(const Item& item, const SourceOptions& options, Files& files) {
-  bool any = false;
+  bool any = false, said = false;
   const bool is_known = for_each_file(item, options, files, [&](const std::string& path, DebugFile& file) {
-    for (const Place& place : places_of(item, file)) {
+    const debuginfo::Found found = find(item, file);
+    const auto* const target = std::get_if<LineTarget>(&item.target);
+    if (target != nullptr && found.places.empty()) {
+      const auto [message, hint] = missing_line(*target, found, path);
+      say_error(message, hint);
+      said = true;
+    }
+    for (const Place& place : found.places) {
       const auto visible = file.visible(place);
       if (!visible) continue;
       any = true;
       // Several lines may begin at one address.
-      const auto* const target = std::get_if<LineTarget>(&item.target);
       const std::uint32_t line = target != nullptr && target->line != 0 ? target->line : visible->line;
       std::string out = fmt::format("{}:0x{:x} {}:{} in {}\n", path, place.address, visible->file, line,
                                     symbols::demangle(visible->function));
@@ -188,7 +195,7 @@ bool list_variables(const Item& item, const SourceOptions& options, Files& files
       std::fputs(out.c_str(), stdout);
     }
   });
-  if (is_known && !any)
+  if (is_known && !any && !said)
     say_error(fmt::format("nothing is known of '{}'", item.text), fmt::format("ubp lines {}", item.text));
   return any;
 }

@@ -143,5 +143,7 @@ TEST_CASE("vars_lists: what can be seen, and which lines have code") {
   has_part(whole.out, "     " + std::to_string(said.at("late")) + "    used(colour);\n");
   has_part(whole.out, "         enum Colour { kRed, kGreen = 5, kBlue = -1 };\n");
   has_part(run_vars_of({"lines", file + ":nothing"}).err, "no function 'nothing' is known in ");
+  has_part(run_vars_of({"vars", file + "@fx_vars.cpp:1"}).err, "HINT: lines with code: ");
+  has_part(run_vars_of({"vars", file + "@other.cpp:1"}).err, "no source file 'other.cpp' is part of ");
   has_part(run_vars_of({"vars", fixture("fx_hello") + ":compute"}).err, "there is no debug information of ");
 }

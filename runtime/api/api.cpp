@@ -142,10 +142,8 @@ ubp_status enter(const std::vector<language::Item>& items, std::optional<std::ui
   if (!ids) return problem.status;
   if (needs.walks) prepare_backtraces();
   const std::uint64_t handle = ids->front();
-  if (own != nullptr) {
-    own->blocks.assign(ids->begin() + 1, ids->end());
-    keep(handle, std::move(own));
-  }
+  keep_others(handle, {ids->begin() + 1, ids->end()});
+  if (own != nullptr) keep(handle, std::move(own));
   std::vector<Operation> operations;
   for (const std::uint64_t id : *ids) {
     operations.push_back({Operation::kRegister, id});

@@ -44,6 +44,12 @@ std::map<std::uint64_t, std::unique_ptr<OwnProgram>>& programs() {
   return all;
 }
 
+// The further registrations of handles.
+std::map<std::uint64_t, std::vector<std::uint64_t>>& others() {
+  static auto& all = *new std::map<std::uint64_t, std::vector<std::uint64_t>>;
+  return all;
+}
+
 // How the hits of a registration come about.
 enum class Way : std::uint8_t { kHits, kReturns, kCalls };
 Way way_of(const Item& item) {
@@ -71,7 +77,11 @@ std::vector<Group> groups_of(const std::vector<Item>& all, bool has_bare) {
     std::copy_if(all.begin(), all.end(), std::back_inserter(groups.back().items),
                  [&](const Item& item) { return is_bare(item) && (item.exclude || way_of(item) == way); });
   };
-  if (has_bare) add_bare(Way::kHits);
+  if (has_bare) {
+    const auto first =
+        std::find_if(all.begin(), all.end(), [&](const Item& item) { return is_bare(item) && !item.exclude; });
+    add_bare(first != all.end() ? way_of(*first) : Way::kHits);
+  }
   for (const Item& item : all) {
     if (item.exclude) {
       for (Group& group : groups) {
@@ -180,6 +190,7 @@ Request request_of(Program* program, const Group& group, const Request& bare) {
     Request request = bare;
     request.wants_returns = group.way != Way::kHits;
     if (keeps) request.family = program;
+    request.keeps_calls = request.keeps_arguments = group.way == Way::kCalls && bare.action.kind == ActionKind::kCall;
     return request;
   }
   Request request;
@@ -284,7 +295,8 @@ std::optional<std::vector<std::uint64_t>> prepare(const std::vector<Item>& items
   std::vector<std::uint32_t> left, excluded;  // blocks that have something to run at; that an attach point lost
   bool is_good = true;
   for (Group& group : groups) {
-    const Request request = request_of(program, group, bare);
+    Request request = request_of(program, group, bare);
+    if (has_bare && !ids.empty()) request.handle = ids.front();
     const auto id = registry.prepare(std::move(group.items), module, request, progress, problem);
     is_good &= id || (problem.is_excluded && (group.probe != language::kBare || group.way != Way::kHits));
     if (!is_good) break;
@@ -307,9 +319,14 @@ OwnProgram* program_of(std::uint64_t id) {
   return found != programs().end() ? found->second.get() : nullptr;
 }
 
+void keep_others(std::uint64_t id, std::vector<std::uint64_t> ids) {
+  if (!ids.empty()) others().insert_or_assign(id, std::move(ids));
+}
+
 std::vector<std::uint64_t> registrations_of(std::uint64_t id) {
   std::vector<std::uint64_t> ids{id};
-  if (const OwnProgram* const own = program_of(id)) ids.insert(ids.end(), own->blocks.begin(), own->blocks.end());
+  if (const auto found = others().find(id); found != others().end())
+    ids.insert(ids.end(), found->second.begin(), found->second.end());
   return ids;
 }
 
@@ -328,6 +345,7 @@ std::optional<std::string> apply(std::span<const Operation> operations) {
     own->program->run(language::Probe::Event::kBegin);
   }
   auto denied = registry.apply(operations);
+  std::erase_if(others(), [&](const auto& entry) { return !registry.is_known(entry.first); });
   for (auto entry = programs().begin(); entry != programs().end();) {
     OwnProgram& own = *entry->second;
     if (registry.is_known(entry->first)) {

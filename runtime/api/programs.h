@@ -45,7 +45,6 @@ struct OwnProgram {
   program::Sources sources;
   std::unique_ptr<program::Program> program;
   program::Reader reader;  // of what it prints
-  std::vector<std::uint64_t> blocks{};
   bool has_begun = false;
 };
 
@@ -59,9 +58,11 @@ std::optional<std::vector<std::uint64_t>> prepare(const std::vector<language::It
 
 // Keeps a program for the handle with this id, whose blocks are in it, until that is gone.
 void keep(std::uint64_t id, std::unique_ptr<OwnProgram> own);
+// The registrations of the handle with this id beside its own: of blocks, of other ways to be hit; until it is gone.
+void keep_others(std::uint64_t id, std::vector<std::uint64_t> ids);
 // Null: the handle has none.
 OwnProgram* program_of(std::uint64_t id);
-// The handle's own registration and those of its blocks.
+// The handle's own registration and the others of it.
 std::vector<std::uint64_t> registrations_of(std::uint64_t id);
 
 // Registry::apply(). Before: runs begin of programs that are registered; after: runs end of those that are gone, says

@@ -21,6 +21,8 @@ struct Action {
   ubp_consumer function = nullptr;  // performs it; null: kCount
   void* data = nullptr;
   ActionNeeds needs;
+  // What it is called with: a hit; a return; a call that returns, of which more is kept (CallContext).
+  enum Seen : std::uint8_t { kHit, kReturn, kCall } seen = kHit;
 };
 
 // A probe's action at one probepoint. Immutable once published.
@@ -31,6 +33,7 @@ struct Consumer {
   std::int64_t counter_offset;
   ubp_probe* probe;
   std::uint32_t point;  // index of the probepoint
+  ubp_probe* handle;    // as the C interface has it: one for several probes
 };
 
 // Consumer::counter_offset of the action with these counters.

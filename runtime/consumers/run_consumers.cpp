@@ -104,18 +104,37 @@ uint64_t ubp_context_argument(const ubp_context* context, unsigned index) {
   return rsp != 0 ? reinterpret_cast<const std::uint64_t*>(rsp)[index - 5] : 0;  // [0]: the return address
 }
 
-ubp_probe* ubp_context_probe(const ubp_context* context) { return context->consumer->probe; }
+ubp_probe* ubp_context_probe(const ubp_context* context) { return context->consumer->handle; }
 
 ubp_status ubp_context_set_register(const ubp_context* context, ubp_register_id id, uint64_t value) {
   std::uint64_t* const place = register_of(*context, static_cast<unsigned>(id));
   if (place == nullptr || id == UBP_RSP) return UBP_E_INVALID;
-  if (!context->consumer->action.needs.modifies) return UBP_E_REFUSED;
+  const Action& action = context->consumer->action;
+  constexpr unsigned kArguments =
+      1U << UBP_RDI | 1U << UBP_RSI | 1U << UBP_RDX | 1U << UBP_RCX | 1U << UBP_R8 | 1U << UBP_R9;
+  if (!action.needs.modifies || (action.seen == Action::kCall && (kArguments >> id & 1) != 0)) return UBP_E_REFUSED;
   *place = value;
   return UBP_OK;
 }
 
 ubp_status ubp_context_return(const ubp_context* context, uint64_t value) {
   return override_call(*context, value) ? UBP_OK : UBP_E_REFUSED;
+}
+
+ubp_status ubp_context_retval(const ubp_context* context, uint64_t* value) {
+  if (value == nullptr || context->consumer->action.seen == Action::kHit) return UBP_E_INVALID;
+  *value = context->save != nullptr ? context->save->registers[UBP_RAX] : context->registers->general(UBP_RAX);
+  return UBP_OK;
+}
+
+ubp_status ubp_context_call(const ubp_context* context, ubp_call* call) {
+  if (call == nullptr || context->consumer->action.seen != Action::kCall) return UBP_E_INVALID;
+  if (call->struct_size < sizeof *call) return UBP_E_STRUCT_SIZE;
+  const SeenCall& seen = reinterpret_cast<const CallContext*>(context)->call;
+  call->elapsed_ns = seen.elapsed;
+  call->self_ns = seen.self;
+  call->depth = seen.depth;
+  return UBP_OK;
 }
 
 size_t ubp_context_backtrace(const ubp_context* context, uint64_t* addresses, size_t limit) {

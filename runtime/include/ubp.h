@@ -219,8 +219,9 @@ const char* ubp_status_string(ubp_status status);
  * "libc:malloc; app:parse*", "libc:malloc /arg0 > 1000/ { @big = count(); }".
  * spec: NUL-terminated. options: NULL: count, enabled. probe: receives the handle; NULL: the probe stays to the end.
  * refusal: NULL, or what the first mistake was; of a program its line and column, and a hint.
- * Of returns ("ur:libc:read") a hit is a return: UBP_RAX is what the function returns, ubp_context_ip() its entry; they
- * cannot be recorded (UBP_PROBE_RECORD: UBP_E_INVALID).
+ * Of returns ("ur:libc:read") and calls ("call:libc:read") a hit is a return: see ubp_context_retval() and
+ * ubp_context_call(). ubp_context_ip() is the function's entry. They cannot be recorded (UBP_PROBE_RECORD:
+ * UBP_E_INVALID), and no call can be ended by them (UBP_PROBE_OVERRIDE: UBP_E_REFUSED).
  * When it returns, every call that begins later hits. A glob of which some matches are refused succeeds; see
  * ubp_probe_stats.refused.
  *
@@ -411,7 +412,8 @@ uint64_t ubp_context_flags(const ubp_context* context);
 /* The thread's kernel id, as gettid(). */
 uint32_t ubp_context_thread_id(const ubp_context* context);
 /* The index-th integer or pointer argument, from 0, at a function's entry: rdi, rsi, rdx, rcx, r8, r9, then the stack.
- * Source: System V psABI for x86-64, 3.2.3. Meaningless elsewhere. */
+ * Source: System V psABI for x86-64, 3.2.3. Meaningless elsewhere, but where a call returns ("call:"): the first six
+ * are those of its entry. */
 uint64_t ubp_context_argument(const ubp_context* context, unsigned index);
 /* The probe that this consumer was registered with. */
 ubp_probe* ubp_context_probe(const ubp_context* context);
@@ -425,6 +427,25 @@ ubp_status ubp_context_set_register(const ubp_context* context, ubp_register_id 
  * was registered first and calls this decides. Returns UBP_OK; UBP_E_REFUSED: the probe was registered without
  * UBP_PROBE_OVERRIDE, or the call is over already. */
 ubp_status ubp_context_return(const ubp_context* context, uint64_t value);
+/* What the function returns, as rax has it: of one that returns less than 64 bits the others are unspecified; of one
+ * that returns more than rax holds, a structure or a floating-point number, it is no part of that. Also with
+ * UBP_PROBE_NO_REGISTERS. value: receives it. Returns UBP_OK; UBP_E_INVALID: value is NULL, or the hit is no return:
+ * the probe is none of "ur:" or "call:". */
+ubp_status ubp_context_retval(const ubp_context* context, uint64_t* value);
+/* What is known of a call, where it returns. Of "call:" the hit also has the call's first six arguments as they were at
+ * its entry (ubp_context_argument(); rdi, rsi, rdx, rcx, r8 and r9 cannot be set there: UBP_E_REFUSED). Times are by
+ * the processor's timestamp counter, to the nanosecond; self_ns + elapsed_ns of the calls that were made in it, by
+ * functions that the same registration probes so, is elapsed_ns. A call that is left by longjmp() or an exception is no
+ * hit. */
+typedef struct ubp_call {
+  size_t struct_size;
+  uint64_t elapsed_ns; /* from its entry to its return */
+  uint64_t self_ns;    /* of that, without the calls of the same registration that were made in it */
+  uint64_t depth;      /* calls of the same registration that it was made in; 0: none */
+} ubp_call;
+/* call: the caller sets struct_size; receives the rest. Returns UBP_OK; UBP_E_INVALID: call is NULL, or the probe is
+ * none of "call:"; UBP_E_STRUCT_SIZE. */
+ubp_status ubp_context_call(const ubp_context* context, ubp_call* call);
 /* Walks the stack: the run-time address of the probed instruction, then the addresses that it and its callers return
  * to, the innermost first, through signal frames; of what a signal interrupted, the instruction that was next. By the
  * modules' call frame information (.eh_frame), and by frame pointers in code without. Takes no lock, allocates nothing,

@@ -22,6 +22,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <new>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -158,15 +159,7 @@ class Hit {
   // The index-th integer or pointer argument at a function's entry, as the integer, enumeration or pointer that it is.
   template <typename T = std::uint64_t>
   T argument(unsigned index) const {
-    static_assert(std::is_integral_v<T> || std::is_enum_v<T> || std::is_pointer_v<T>, "an argument in a general register");
-    const std::uint64_t value = ubp_context_argument(context_, index);
-    if constexpr (std::is_pointer_v<T>) {
-      return reinterpret_cast<T>(value);
-    } else if constexpr (std::is_same_v<std::remove_cv_t<T>, bool>) {
-      return (value & 0xff) != 0;  // psABI 3.2.3: the bits above the lowest 8 are unspecified
-    } else {
-      return static_cast<T>(value);
-    }
+    return as<T>(ubp_context_argument(context_, index));
   }
   // The probe's handle, to compare with Probe::handle().
   ubp_probe* probe() const { return ubp_context_probe(context_); }
@@ -187,6 +180,21 @@ class Hit {
       return ubp_context_return(context_, static_cast<std::uint64_t>(value));
     }
   }
+  // What the function returns, as the integer, enumeration or pointer that it is; nothing: the hit is no return. See
+  // ubp_context_retval().
+  template <typename T = std::uint64_t>
+  std::optional<T> returned() const {
+    std::uint64_t value = 0;
+    if (ubp_context_retval(context_, &value) != UBP_OK) return std::nullopt;
+    return as<T>(value);
+  }
+  // How long a call took, and which calls it was made in; nothing: the probe is none of "call:". See ubp_call.
+  std::optional<ubp_call> call() const {
+    ubp_call call{};
+    call.struct_size = sizeof call;
+    if (ubp_context_call(context_, &call) != UBP_OK) return std::nullopt;
+    return call;
+  }
   // The stack, the innermost frame first. Returns how many addresses there are, at most `limit`; 0: the probe was created
   // without UBP_PROBE_BACKTRACE. See ubp_context_backtrace().
   std::size_t backtrace(std::uint64_t* addresses, std::size_t limit) const {
@@ -195,6 +203,18 @@ class Hit {
   const ubp_context* context() const { return context_; }
 
  private:
+  template <typename T>
+  static T as(std::uint64_t value) {
+    static_assert(std::is_integral_v<T> || std::is_enum_v<T> || std::is_pointer_v<T>, "in a general register");
+    if constexpr (std::is_pointer_v<T>) {
+      return reinterpret_cast<T>(value);
+    } else if constexpr (std::is_same_v<std::remove_cv_t<T>, bool>) {
+      return (value & 0xff) != 0;  // psABI 3.2.3: the bits above the lowest 8 are unspecified
+    } else {
+      return static_cast<T>(value);
+    }
+  }
+
   const ubp_context* context_;
 };
 

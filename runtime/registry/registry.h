@@ -76,9 +76,11 @@ struct Request {
   // Why a place, by its module's build-id and its ELF address, is not to be probed; null: nobody asks.
   std::function<std::optional<std::string>(const std::string& build_id, std::uint64_t address)> refuse{};
   std::function<void(const std::vector<NamedPoint>&)> name_points{};  // called before they are armed; null: nobody asks
+  std::uint64_t handle = 0;  // what consumers are told to be called for; 0: its own
   // Of returns: what is kept of calls from their entries on. family: whose calls are seen as within each other; null:
   // nothing. entered: see ReturnOwner.
   const void* family = nullptr;
+  bool keeps_calls = false;  // also where it has no family: then its own calls are one
   bool keeps_arguments = false;
   ubp_consumer entered = nullptr;
   void* entered_data = nullptr;

@@ -36,7 +36,8 @@ bool Registry::want_returns(Registration& registration, Problem& problem) {
     return false;
   }
   const Request& request = registration.request;
-  if (!make_call_stacks(request.family != nullptr)) {
+  const bool keeps = request.family != nullptr || request.keeps_calls;
+  if (!make_call_stacks(keeps)) {
     problem.status = UBP_E_NO_MEMORY;
     problem.message = "cannot get address space for calls";
     return false;
@@ -44,7 +45,7 @@ bool Registry::want_returns(Registration& registration, Problem& problem) {
   static auto& all = *new std::deque<Returns>;
   registration.returns = &all.emplace_back();
   ReturnOwner& owner = registration.returns->owner;
-  owner.family = request.family;
+  owner.family = request.family != nullptr ? request.family : keeps ? &owner : nullptr;
   owner.keeps_arguments = request.keeps_arguments;
   owner.entered = request.entered;
   owner.entered_data = request.entered_data;
@@ -97,6 +98,7 @@ void Registry::watch_returns(std::uint64_t id, Registration& registration, std::
     const std::string_view symbol = modules_->table_of(probe.module).functions()[probe.function].symbol();
     Consumer told = base;
     told.action = registration.request.action;
+    told.action.seen = returns.owner.family != nullptr ? Action::kCall : Action::kReturn;
     told.counter_offset = from_jumped(pair + 1);
     told.point = index_of(registration.runs, probe.point);
     const ReturnFunction& function = returns.functions.emplace_back(

@@ -60,7 +60,12 @@ void Probepoints::prepare_detours(plan::Plan& plan, const Runs& runs, const plan
   for (const std::uint32_t index : stale) {
     if (const auto again = wanted_at(index, modules)) wanted.push_back(*again);
   }
+  if (consumer != nullptr) {
+    for (const plan::Probe& probe : plan.probes()) detours_.expect_consumers(index_of(runs, probe.point));
+    for (const plan::Exit& exit : plan.exits()) detours_.expect_consumers(index_of(runs, exit.number));
+  }
   make_wanted(wanted, modules, consumer);
+  detours_.forget_expected();
 }
 
 std::optional<Probepoints::Wanted> Probepoints::wanted_at(std::uint32_t index, const plan::Modules& modules) const {

@@ -112,6 +112,13 @@ class Detours {
   // Makes the detour that a probepoint needs for consumers, where it has none that does.
   void make_for_consumers(std::uint32_t index, DetouredFunction& function, std::uint32_t offset,
                           const ActionNeeds& needs);
+  // These are about to have consumers: detours that are made until forget_expected() leave them where they are, unless
+  // they lie in the window.
+  void expect_consumers(std::uint32_t index) {
+    if (expected_.size() <= index) expected_.resize(index + 1);
+    expected_[index] = true;
+  }
+  void forget_expected() { expected_.clear(); }
   // Writes what was made.
   void flush();
 
@@ -169,6 +176,9 @@ class Detours {
                                           DetourSize size, Pattern pattern, std::span<const std::uint8_t> code);
   void stage(std::uint64_t address, std::span<const std::uint8_t> bytes);
 
+  // Whether it has consumers, or is about to.
+  bool is_consumed(std::uint32_t index) const;
+
   static constexpr std::uint64_t kPage = sys::kPageBytes;
   using Page = std::array<std::uint8_t, kPage>;
 
@@ -180,6 +190,7 @@ class Detours {
   DetourSpace space_;
   std::deque<DetourInfo> infos_;  // never moved or freed: the trap path may look
   std::vector<JumpState> states_;
+  std::vector<bool> expected_;  // see expect_consumers()
   struct ForConsumers {
     ActionNeeds needs;
     const DetourInfo* info;

@@ -116,8 +116,9 @@ namespace {
 
 // What the detour of a jump is to execute and count: the window, which ends at `cut` or behind, then what follows as
 // far as it pays.
+template <typename IsConsumed>
 DetourPlan plan_detour(const DetouredFunction& function, std::uint32_t offset, const decoder::Straight& straight,
-                       std::uint32_t jump_bytes, std::uint32_t cut) {
+                       std::uint32_t jump_bytes, std::uint32_t cut, const IsConsumed& is_consumed) {
   const std::uint64_t origin = function.entry + offset;
   DetourPlan plan;
   std::size_t wanted = 0;  // parts that are needed, or worth having
@@ -126,7 +127,7 @@ DetourPlan plan_detour(const DetouredFunction& function, std::uint32_t offset, c
     if (!is_window && (cut < jump_bytes || part.offset + part.instruction.length > kMostDetourLength)) break;
     const std::uint32_t point = g_process.table.find(origin + part.offset);
     const bool is_point = point != kNotFound;
-    if (!is_window && is_point && g_process.table.points[point].has_consumers) break;
+    if (!is_window && is_point && is_consumed(point)) break;
     const bool by_segment = is_point && trap::counts_by_segment() &&
                             decoder::has_dead_flags(function.code, offset + part.offset, function.elsewhere);
     plan.parts.push_back({static_cast<std::uint8_t>(part.offset), part.instruction, is_point, by_segment,
@@ -155,6 +156,10 @@ std::vector<std::uint32_t> cuts(const decoder::Straight& straight, std::uint32_t
 
 }  // namespace
 
+bool Detours::is_consumed(std::uint32_t index) const {
+  return g_process.table.points[index].has_consumers || (index < expected_.size() && expected_[index]);
+}
+
 JumpState Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset,
                          const DetourConsumers* consumers) {
   const std::uint64_t origin = function.entry + offset;
@@ -175,7 +180,8 @@ JumpState Detours::place(std::uint32_t index, DetouredFunction& function, std::u
         note(JumpState::kTarget);
         continue;
       }
-      const DetourPlan plan = plan_detour(function, offset, straight, jump_bytes, cut);
+      const DetourPlan plan = plan_detour(function, offset, straight, jump_bytes, cut,
+                                          [this](std::uint32_t point) { return is_consumed(point); });
       Pattern pattern;
       if (!boundary_pattern(plan, prefixes, cut, code, pattern)) continue;
       const DetourSize size = writer_->size_of(plan, consumers);

@@ -62,6 +62,18 @@ void check_mode(const std::string& mode, long times) {
 TEST_CASE("returns_tail_call: returns, jumps to other functions, jump tables, in assembler") {
   check_mode("assembler", 50);
 }
+TEST_CASE("returns_straight: an entry that runs straight to the return, both by jumps") {
+  constexpr std::int64_t kTimes = 50;
+  const Outcome probed = run_probed({fixture("fx_returns"), "assembler", std::to_string(kTimes)},
+                                    "ur:straight { @ = sum(retval) }", {{"UBP_OPTIMIZE", "always"}});
+  CHECK(probed.end() == "exit 0");
+  const nlohmann::json summary = probed.summary();
+  const nlohmann::json row = row_of(summary, "straight");
+  CHECK(row["hits"] == kTimes);
+  CHECK(row["tier"] == "jump");
+  CHECK(summary["optimised"]["probepoints"] == 2);
+  CHECK(summary["optimised"]["hits"].get<std::int64_t>() >= 2 * kTimes - 2);  // the first hit may be by a trap
+}
 TEST_CASE("returns_exception: ten frames that an exception passes through, again and again") {
   check_mode("exceptions", 2000);
 }

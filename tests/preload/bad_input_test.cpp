@@ -111,7 +111,6 @@ TEST_CASE("bad input: syntax, with line and column") {
 }
 
 TEST_CASE("bad input: what later versions will know is told by name") {
-  check_bad("call:compute", {"UBP_PROBES:1:1", "call"});
   check_bad("compute n=arg0", {"UBP_PROBES:1:9"});
 }
 

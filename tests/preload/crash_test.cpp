@@ -80,9 +80,7 @@ Death watch(const std::string& mode, const std::string& preload, const std::stri
       setenv("UBP_OUTPUT", "/dev/null", 1);
       if (const char* optimize = getenv("UBP_TEST_OPTIMIZE")) setenv("UBP_OPTIMIZE", optimize, 1);
     }
-    for (const char* name : {"UBP_TEST_LIB", "UBP_TEST_FIXTURES", "UBP_TEST_CONTROLS", "UBP_TEST_COMMAND",
-                             "UBP_TEST_LONG", "UBP_TEST_OPTIMIZE", "UBP_TEST_XOL"})
-      unsetenv(name);
+    unset_test_variables();
     std::signal(SIGQUIT, SIG_DFL);             // a shell ignores it in what it starts in the background
     const rlimit small{512 << 10, 512 << 10};  // an overflow is then reached soon
     setrlimit(RLIMIT_STACK, &small);

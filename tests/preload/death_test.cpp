@@ -116,9 +116,7 @@ TEST_CASE("a reader that does not read keeps the process no longer than some sec
     ::dup2(::open("/dev/null", O_WRONLY), 1);
     ::setenv("LD_PRELOAD", library().c_str(), 1);
     const std::string program = fixture("fx_death");
-    for (const char* name : {"UBP_TEST_LIB", "UBP_TEST_FIXTURES", "UBP_TEST_CONTROLS", "UBP_TEST_COMMAND",
-                             "UBP_TEST_OPTIMIZE", "UBP_TEST_LONG", "UBP_TEST_XOL"})
-      ::unsetenv(name);
+    unset_test_variables();
     ::setenv("UBP_PROBES", "tick; libc:str*; libc:mem*; libc:*alloc*", 1);
     ::execl(program.c_str(), program.c_str(), "raise", "15", nullptr);
     ::_exit(99);

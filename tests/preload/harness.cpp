@@ -173,6 +173,14 @@ std::string control(std::string_view name) {
 }
 
 bool long_run() { return std::getenv("UBP_TEST_LONG") != nullptr; }
+void unset_test_variables() {
+  std::vector<std::string> names;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view variable = *entry;
+    if (variable.starts_with("UBP_TEST_")) names.emplace_back(variable.substr(0, variable.find('=')));
+  }
+  for (const std::string& name : names) unsetenv(name.c_str());
+}
 
 std::uint64_t hits(const nlohmann::json& summary, std::string_view item) {
   if (!summary.contains("probes")) return ~0ull;

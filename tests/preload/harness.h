@@ -63,6 +63,8 @@ std::string library();                       // UBP_TEST_LIB
 std::string fixture(std::string_view name);  // path of a fixture program
 std::string control(std::string_view name);  // libubp.so with one protection off (meson.build)
 bool long_run();                             // UBP_TEST_LONG
+// In a child that becomes a program under the library, which knows no such variables: none of the above is left.
+void unset_test_variables();
 
 // --- Reading a summary
 // ---------------------------------------------------------------------------------------

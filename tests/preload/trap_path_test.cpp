@@ -45,9 +45,7 @@ class Tracee {
     std::string cycle;
     for (int i = 0; i < 6; ++i) cycle += "; cycle_" + std::to_string(i);
     if (const char* policy = getenv("UBP_TEST_XOL")) setenv("UBP_XOL", policy, 1);
-    for (const char* name : {"UBP_TEST_LIB", "UBP_TEST_FIXTURES", "UBP_TEST_CONTROLS", "UBP_TEST_COMMAND",
-                             "UBP_TEST_LONG", "UBP_TEST_XOL"})
-      unsetenv(name);
+    unset_test_variables();
     setenv("LD_PRELOAD", lib.c_str(), 1);
     const std::string counted = !block.empty()        ? block + "; probed_leaf"
                                 : consumer == nullptr ? "insn:probed; insn:probed_leaf"

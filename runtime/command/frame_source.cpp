@@ -14,7 +14,6 @@ stack::SourceOf frame_source(std::vector<std::string> directories) {
   using Files = std::map<std::pair<std::string, std::string>, std::unique_ptr<debuginfo::DebugFile>>;
   return [directories = std::move(directories), files = std::make_shared<Files>()](const stack::ModuleRecord& module,
                                                                                    std::uint64_t address) {
-    std::vector<stack::SourceFrame> frames;
     const auto [entry, is_new] = files->try_emplace({module.path, module.build_id});
     if (is_new) try {
         auto file = debuginfo::DebugFile::open(module.path, directories);
@@ -23,10 +22,7 @@ stack::SourceOf frame_source(std::vector<std::string> directories) {
           entry->second = std::move(file);
       } catch (const std::runtime_error&) {  // it is gone
       }
-    if (entry->second == nullptr) return frames;
-    for (debuginfo::SourceFrame& frame : entry->second->source_frames(address))
-      frames.push_back({std::move(frame.function), std::move(frame.path), frame.line});
-    return frames;
+    return entry->second != nullptr ? entry->second->source_frames(address) : std::vector<stack::SourceFrame>{};
   };
 }
 

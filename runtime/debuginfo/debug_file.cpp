@@ -60,9 +60,8 @@ std::unique_ptr<DebugFile> DebugFile::open(const std::string& path, const std::v
     if (link) candidates.push_back(directory + '/' + link->name);
     candidates.push_back(directory + '/' + base + ".debug");
     candidates.push_back(directory + '/' + base);
-    if (build_id.size() > 2)
-      candidates.push_back(
-          fmt::format("{}/.build-id/{}/{}.debug", directory, build_id.substr(0, 2), build_id.substr(2)));
+    if (const std::string by_id = symbols::build_id_file(build_id); !by_id.empty())
+      candidates.push_back(directory + '/' + by_id);
   }
   for (std::string& other : symbols::debug_file_candidates(path, build_id, link ? link->name : ""))
     candidates.push_back(std::move(other));

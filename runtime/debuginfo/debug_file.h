@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "runtime/analysis/argument_places.h"
+#include "runtime/stack/source_frame.h"
 
 namespace ubp::debuginfo {
 
@@ -68,13 +69,6 @@ struct Found {
   std::vector<std::uint32_t> nearest{};  // of a line: those with code next to it, one before and one behind
 };
 
-// Where an address is in the source: in a function, or in an inlined instance of one.
-struct SourceFrame {
-  std::string function;  // as linkers name it
-  std::string path;      // empty: not known
-  std::uint32_t line = 0;
-};
-
 class DebugFile {
  public:
   // directories: where debug files are looked for first. Null: it has no debug information. Throws std::runtime_error
@@ -98,7 +92,7 @@ class DebugFile {
   std::vector<SourceLines> sources(const FunctionPattern& pattern);
   std::vector<SourceLines> sources(const LineQuery& query);
   // What is at an address, the innermost first; the last one is the function that was compiled. Empty: not known.
-  std::vector<SourceFrame> source_frames(std::uint64_t address);
+  std::vector<stack::SourceFrame> source_frames(std::uint64_t address);
   // Where statements of source lines begin.
   Found lines(const LineQuery& query);
   // All statements of functions, with what is inlined in them. Ascending, no two alike.

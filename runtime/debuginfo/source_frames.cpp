@@ -8,8 +8,8 @@
 
 namespace ubp::debuginfo {
 
-std::vector<SourceFrame> DebugFile::source_frames(std::uint64_t address) {
-  std::vector<SourceFrame> frames;
+std::vector<stack::SourceFrame> DebugFile::source_frames(std::uint64_t address) {
+  std::vector<stack::SourceFrame> frames;
   Units::Unit* const unit = units().unit_at(address);
   Function* const function = unit != nullptr ? units().function_at(*unit, address) : nullptr;
   if (function == nullptr) return frames;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "runtime/stack/module_log.h"
+#include "runtime/stack/source_frame.h"
 #include "runtime/stack/stack_table.h"
 #include "runtime/symbols/symbols.h"
 
@@ -21,12 +22,6 @@ enum class Mode : std::uint8_t { kBpftrace, kPerf, kRaw, kBuildId };
 // "bpftrace", "perf", "raw", "build_id".
 std::optional<Mode> mode_named(std::string_view name);
 
-// Where an address is in the source: in a function, or in an inlined instance of one.
-struct SourceFrame {
-  std::string function;  // as linkers name it
-  std::string path;      // empty: not known
-  std::uint32_t line = 0;
-};
 // Of an ELF virtual address of a module: the innermost first, the last one the function that was compiled. Empty: not
 // known.
 using SourceOf = std::function<std::vector<SourceFrame>(const ModuleRecord& module, std::uint64_t address)>;

@@ -48,13 +48,16 @@ std::string real_path(const std::string& path) {
   return realpath(path.c_str(), real) != nullptr ? real : path;
 }
 
+std::string build_id_file(std::string_view build_id) {
+  if (build_id.size() <= 2) return "";
+  return ".build-id/" + std::string(build_id.substr(0, 2)) + "/" + std::string(build_id.substr(2)) + ".debug";
+}
+
 std::vector<std::string> debug_file_candidates(const std::string& path, std::string_view build_id,
                                                std::string_view link_name) {
   std::vector<std::string> candidates;
-  if (build_id.size() > 2) {
-    candidates.push_back(std::string(kDebugRoot) + "/.build-id/" + std::string(build_id.substr(0, 2)) + "/" +
-                         std::string(build_id.substr(2)) + ".debug");
-  }
+  if (const std::string file = build_id_file(build_id); !file.empty())
+    candidates.push_back(std::string(kDebugRoot) + "/" + file);
   if (!link_name.empty()) {
     const std::string name(link_name);
     const std::string directory = path.substr(0, path.rfind('/') + 1);  // with its final slash, or empty

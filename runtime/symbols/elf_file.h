@@ -124,6 +124,10 @@ class ElfFile {
 // The file of a module of this process; the vDSO's image. Throws as open() does, and where it is not what is mapped.
 ElfFile open_module(const Module& module);
 
+// Where folders of debug files have the one with a build-id, in hexadecimal, as gdb looks for it:
+// ".build-id/ab/cdef.debug". Empty: it is no build-id.
+std::string build_id_file(std::string_view build_id);
+
 // Where the debug file of the module at `path` may be, best first. Pure.
 // build_id: hexadecimal, may be empty; link_name: from .gnu_debuglink, may be empty.
 std::vector<std::string> debug_file_candidates(const std::string& path, std::string_view build_id,

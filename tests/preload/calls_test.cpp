@@ -23,10 +23,6 @@ Outcome run_calls(const std::string& mode, const std::string& probes, long times
   return run_probed({fixture("fx_calls"), mode, std::to_string(times)}, probes, std::move(more));
 }
 
-bool prints_line(const std::string& text, const std::string& line) {
-  return ("\n" + text).find("\n" + line + "\n") != std::string::npos;
-}
-
 constexpr long kMillisecond = 1'000'000;
 
 }  // namespace
@@ -39,10 +35,10 @@ TEST_CASE("calls_arguments: those of the entry, though their registers were writ
                 "ur:takes { print(reg(\"di\") + reg(\"r9\")) }"
                 "call:takes /arg0 == 0/ { print(\"never\") }");
   CHECK(probed.end() == "exit 0");
-  CHECK(prints_line(probed.err, "takes 1 2 3 4 5 6 = 654321"));
-  CHECK(prints_line(probed.err, "1"));
-  CHECK(prints_line(probed.err, "0"));
-  CHECK_FALSE(prints_line(probed.err, "never"));
+  CHECK(has_line(probed.err, "takes 1 2 3 4 5 6 = 654321"));
+  CHECK(has_line(probed.err, "1"));
+  CHECK(has_line(probed.err, "0"));
+  CHECK_FALSE(has_line(probed.err, "never"));
   const nlohmann::json summary = probed.summary();
   CHECK(adds_up(summary));
   CHECK(total(summary, "filtered") == 1);
@@ -164,11 +160,11 @@ TEST_CASE("calls_fork: a child returns from the calls that its parent was in, wi
   CHECK(probed.end() == "exit 0");
   REQUIRE(probed.summaries.size() == 2);
   for (const auto& [pid, summary] : probed.summaries) CHECK(adds_up(summary));
-  CHECK(prints_line(probed.err, "forks 7 0 7"));
-  CHECK(prints_line(probed.err, "forks 7 0 0"));  // the child's
+  CHECK(has_line(probed.err, "forks 7 0 7"));
+  CHECK(has_line(probed.err, "forks 7 0 0"));  // the child's
   CHECK(count_prefix(probed.err, "leaf 7 1 8") == 2);
-  CHECK_FALSE(prints_line(probed.err, "none"));
-  CHECK_FALSE(prints_line(probed.err, "wrong"));
+  CHECK_FALSE(has_line(probed.err, "none"));
+  CHECK_FALSE(has_line(probed.err, "wrong"));
 }
 
 TEST_CASE("calls_vfork: vfork's two returns have the time up to each") {
@@ -207,8 +203,7 @@ TEST_CASE("calls_elapsed_elsewhere: without call: it is the time since the progr
 }
 
 TEST_CASE("calls_run: the same under ubp run, with a histogram, and arguments by their names") {
-  const char* const ubp = std::getenv("UBP_TEST_COMMAND");
-  REQUIRE(ubp != nullptr);
+  const std::string ubp = command_path();
   const auto ubp_run = [&](const std::string& program, const std::vector<std::string>& command) {
     std::vector<std::string> argv{ubp, "run", "-e", program, "--"};
     argv.insert(argv.end(), command.begin(), command.end());
@@ -218,16 +213,16 @@ TEST_CASE("calls_run: the same under ubp run, with a histogram, and arguments by
       ubp_run("call:" + fixture("fx_calls") + ":sleeps { @ns[comm] = hist(elapsed); @n = count() }",
               {fixture("fx_calls"), "values"});
   CAPTURE(histogram.err);
-  CHECK(prints_line(histogram.out, "@ns[fx_calls]:"));
+  CHECK(has_line(histogram.out, "@ns[fx_calls]:"));
   CHECK(histogram.out.find("M, ") != std::string::npos);  // ms
-  CHECK(prints_line(histogram.out, "@n: 2"));
+  CHECK(has_line(histogram.out, "@n: 2"));
   for (const std::string level : {"fx_source0", "fx_source2"}) {
     const Outcome named =
         ubp_run("call:" + fixture(level) +
                     ":numbers { printf(\"%d %d %s %d %d\\n\", args.a, args.c, str(args.text), args.g, depth) }",
                 {fixture(level)});
     CAPTURE(named.err);
-    CHECK(prints_line(named.out, "-1 -100000 text -6 0"));
+    CHECK(has_line(named.out, "-1 -100000 text -6 0"));
   }
 }
 

@@ -14,12 +14,6 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-std::string command_path() {
-  const char* const ubp = std::getenv("UBP_TEST_COMMAND");
-  REQUIRE(ubp != nullptr);
-  return ubp;
-}
-
 Outcome ubp_run(Words options, const Words& command, const std::string& ubp = command_path()) {
   Words all{ubp, "run"};
   all.insert(all.end(), options.begin(), options.end());

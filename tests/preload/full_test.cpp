@@ -13,8 +13,7 @@ namespace {
 constexpr std::uint64_t kThreads = 4, kCalls = 80'000;  // of some 300 bytes each: 96 MiB
 
 Outcome run_full(const std::string& full, const std::string& script, std::vector<std::string> more = {}) {
-  const char* const ubp = std::getenv("UBP_TEST_COMMAND");
-  REQUIRE(ubp != nullptr);
+  const std::string ubp = command_path();
   const std::string text(240, 'x');
   std::vector<std::string> argv{
       ubp, "run", "-q", "-e",

@@ -167,6 +167,7 @@ Outcome run_probed(std::vector<std::string> argv, const std::string& probes, Env
 Outcome run_plain(std::vector<std::string> argv) { return run({.argv = std::move(argv), .preload = false}); }
 
 std::string library() { return required_variable("UBP_TEST_LIB"); }
+std::string command_path() { return required_variable("UBP_TEST_COMMAND"); }
 std::string fixture(std::string_view name) { return required_variable("UBP_TEST_FIXTURES") + "/" + std::string(name); }
 std::string control(std::string_view name) {
   return required_variable("UBP_TEST_CONTROLS") + "/libubp_" + std::string(name) + ".so";
@@ -218,6 +219,10 @@ std::vector<std::string> lines(std::string_view text) {
   std::istringstream in{std::string(text)};
   for (std::string line; std::getline(in, line);) result.push_back(line);
   return result;
+}
+
+bool has_line(const std::string& text, const std::string& line) {
+  return ("\n" + text).find("\n" + line + "\n") != std::string::npos;
 }
 
 std::map<std::string, std::int64_t> numbers(std::string_view text) {

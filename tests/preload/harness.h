@@ -4,6 +4,7 @@
 // run() is the one entry point. It knows nothing of UBP's code, only its environment variables and the JSON
 // schema of UBP_SUMMARY. Paths come from the environment (set by meson.build):
 //   UBP_TEST_LIB       libubp.so
+//   UBP_TEST_COMMAND   ubp
 //   UBP_TEST_FIXTURES  the folder of the fixture programs
 //   UBP_TEST_CONTROLS  the folder of the control libraries
 //   UBP_TEST_XOL       when set, the slot policy of every probed run that names none
@@ -60,6 +61,7 @@ Outcome run_probed(std::vector<std::string> argv, const std::string& probes, Env
 Outcome run_plain(std::vector<std::string> argv);
 
 std::string library();                       // UBP_TEST_LIB
+std::string command_path();                  // UBP_TEST_COMMAND: the command
 std::string fixture(std::string_view name);  // path of a fixture program
 std::string control(std::string_view name);  // libubp.so with one protection off (meson.build)
 bool long_run();                             // UBP_TEST_LONG
@@ -81,6 +83,8 @@ bool adds_up(const nlohmann::json& summary);
 // --------------------------------------------------------------------------------------------
 
 std::vector<std::string> lines(std::string_view text);
+// Whether it has this line, whole.
+bool has_line(const std::string& text, const std::string& line);
 // "name 12\nother 3\n" -> {name: 12, other: 3}: the form in which fixtures say what they did.
 std::map<std::string, std::int64_t> numbers(std::string_view text);
 // How many lines begin so.

@@ -9,20 +9,15 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::lines_test {
 
 namespace {
 
 constexpr const char* kLineLevels[] = {"fx_lines0", "fx_lines2"};
 
 Outcome run_lines(const std::string& program, const std::string& command) {
-  const char* const ubp = std::getenv("UBP_TEST_COMMAND");
-  REQUIRE(ubp != nullptr);
+  const std::string ubp = command_path();
   return run({.argv = {ubp, "run", "-e", program, "--", command}, .env = {}, .preload = false, .timeout_s = 60});
-}
-
-bool has_row(const std::string& text, const std::string& line) {
-  return ("\n" + text).find("\n" + line + "\n") != std::string::npos;
 }
 
 // The addresses at which readelf says that a statement of a file begins; empty: there is no readelf here.
@@ -80,8 +75,8 @@ TEST_CASE("lines_counts: a line without optimisation is hit as often as it is ex
                                     fixture("fx_lines0"));
   CAPTURE(outcome.out);
   CAPTURE(outcome.err);
-  CHECK(has_row(outcome.out, "@times: 7"));
-  CHECK(has_row(outcome.out, "@printed: 1"));
+  CHECK(has_line(outcome.out, "@times: 7"));
+  CHECK(has_line(outcome.out, "@printed: 1"));
   CHECK(outcome.out.find("\n[6]                    1 ") != std::string::npos);
 }
 
@@ -96,12 +91,12 @@ TEST_CASE("lines_inlined: every instance, in every unit, and the lines of header
     const Outcome outcome = run_lines(program, fixture(level));
     CAPTURE(outcome.out);
     CAPTURE(outcome.err);
-    CHECK(has_row(outcome.out, "@calls: " + calls));
-    CHECK(has_row(outcome.out, "@again: " + calls));
-    CHECK(has_row(outcome.out, "@lines: " + calls));
-    CHECK(has_row(outcome.out, "@sum: 2376"));  // 0 to 39, the doubles of these, and 0 to 8
+    CHECK(has_line(outcome.out, "@calls: " + calls));
+    CHECK(has_line(outcome.out, "@again: " + calls));
+    CHECK(has_line(outcome.out, "@lines: " + calls));
+    CHECK(has_line(outcome.out, "@sum: 2376"));  // 0 to 39, the doubles of these, and 0 to 8
     const Outcome alone = run_probed({fixture(level)}, "inline:" + level + ":twice { @calls = count() }; inline:both");
-    CHECK(has_row(alone.err, "@calls: " + calls));
+    CHECK(has_line(alone.err, "@calls: " + calls));
     CHECK(hits(alone.summary(), "inline:both") == 40);
   }
 }
@@ -111,7 +106,7 @@ TEST_CASE("lines_apart: a line of which some was put elsewhere is where it is ex
   const Outcome outcome = run_probed({fixture("fx_lines2")},
                                      "fx_lines2@fx_lines.c:" + std::to_string(said.at("checked")) + " { @ = count() }");
   CAPTURE(outcome.err);
-  CHECK(has_row(outcome.err, "@: 40"));
+  CHECK(has_line(outcome.err, "@: 40"));
 }
 
 TEST_CASE("lines_cached: a stripped program, by what debuginfod has fetched for it") {
@@ -132,8 +127,7 @@ TEST_CASE("lines_cached: a stripped program, by what debuginfod has fetched for 
   }
   const auto said = numbers(run_plain({program}).out);
   const auto ask = [&] {
-    return run({.argv = {std::getenv("UBP_TEST_COMMAND"), "run", "-e", "inline:" + program + ":twice { @ = count() }",
-                         "--", program},
+    return run({.argv = {command_path(), "run", "-e", "inline:" + program + ":twice { @ = count() }", "--", program},
                 .env = {{"DEBUGINFOD_CACHE_PATH", folder.path() + "/cache"}},
                 .preload = false,
                 .timeout_s = 60});
@@ -144,7 +138,7 @@ TEST_CASE("lines_cached: a stripped program, by what debuginfod has fetched for 
                           .c_str()) == 0);
   const Outcome outcome = ask();
   CAPTURE(outcome.err);
-  CHECK(has_row(outcome.out, "@: " + std::to_string(said.at("twice"))));
+  CHECK(has_line(outcome.out, "@: " + std::to_string(said.at("twice"))));
 }
 
 TEST_CASE("lines_refused: what is not there, and what would help") {
@@ -171,3 +165,5 @@ TEST_CASE("lines_refused: what is not there, and what would help") {
   const std::string packaged = message("stmt:libc:memcpy { }", fixture("fx_hello"));
   if (packaged.find("no debug information says") != std::string::npos) has(packaged, "HINT: ");
 }
+
+}  // namespace ubp::test::lines_test

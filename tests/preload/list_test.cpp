@@ -11,8 +11,7 @@ namespace ubp::test::list_test {
 namespace {
 
 Outcome ubp_list(std::vector<std::string> words, const std::string& folder = {}) {
-  const char* const ubp = std::getenv("UBP_TEST_COMMAND");
-  REQUIRE(ubp != nullptr);
+  const std::string ubp = command_path();
   words.insert(words.begin(), {ubp, "list"});
   return run({.argv = std::move(words), .preload = false, .timeout_s = 60, .folder = folder});
 }

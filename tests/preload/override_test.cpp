@@ -59,8 +59,7 @@ TEST_CASE("override is refused where nothing is called, and arms nothing") {
 
 TEST_CASE("ubp run overrides only when it is asked to") {
   const std::string program = "uprobe:libc:malloc /arg0 == 123457/ { if (++@n == 1) { override(0) } }";
-  const char* const ubp = std::getenv("UBP_TEST_COMMAND");
-  REQUIRE(ubp != nullptr);
+  const std::string ubp = command_path();
   const Outcome safe = run_plain({ubp, "run", "-e", program, "--", fixture("fx_fail")});
   CHECK(safe.end() == "exit 1");
   CHECK(safe.err.find("override() is an unsafe function being used in safe mode") != std::string::npos);

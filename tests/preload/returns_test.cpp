@@ -3,7 +3,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::returns_test {
 
 namespace {
 
@@ -211,3 +211,5 @@ TEST_CASE("returns_stack: the stack at a return is that of its caller, and func 
   CHECK(frames[2].find("main") != std::string::npos);
   CHECK(frames[3].find("]: 3") != std::string::npos);
 }
+
+}  // namespace ubp::test::returns_test

@@ -16,8 +16,7 @@ namespace {
 using Words = std::vector<std::string>;
 
 Words arguments(Words options, const std::string& program, const Words& command) {
-  const char* const ubp = std::getenv("UBP_TEST_COMMAND");
-  REQUIRE(ubp != nullptr);
+  const std::string ubp = command_path();
   Words all{ubp, "run"};
   all.insert(all.end(), options.begin(), options.end());
   if (!program.empty()) all.insert(all.end(), {"-e", program});

@@ -6,20 +6,15 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::source_test {
 
 namespace {
 
 constexpr const char* kLevels[] = {"fx_source0", "fx_source2"};
 
 Outcome ubp_run(const std::string& program, const std::string& command) {
-  const char* const ubp = std::getenv("UBP_TEST_COMMAND");
-  REQUIRE(ubp != nullptr);
+  const std::string ubp = command_path();
   return run({.argv = {ubp, "run", "-e", program, "--", command}, .env = {}, .preload = false, .timeout_s = 60});
-}
-
-bool has_line(const std::string& text, const std::string& line) {
-  return ("\n" + text).find("\n" + line + "\n") != std::string::npos;
 }
 
 }  // namespace
@@ -152,3 +147,5 @@ TEST_CASE("args_refused: what is not there, and why") {
   if (gone.end() != "exit 0")
     CHECK(gone.err.find("text cannot be read: it is optimised out here") != std::string::npos);
 }
+
+}  // namespace ubp::test::source_test

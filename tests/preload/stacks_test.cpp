@@ -17,8 +17,7 @@ using Words = std::vector<std::string>;
 // What it prints under a program, without the command's own line.
 std::string output(const std::string& program, const Words& more = {}, const std::string& optimize = "never",
                    const std::string& name = "fx_walk") {
-  const char* const ubp = std::getenv("UBP_TEST_COMMAND");
-  REQUIRE(ubp != nullptr);
+  const std::string ubp = command_path();
   Words all{ubp, "run", "-e", program, "--", fixture(name)};
   all.insert(all.end(), more.begin(), more.end());
   const Outcome outcome =

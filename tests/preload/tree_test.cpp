@@ -14,8 +14,7 @@ constexpr const char* kTreeCalls =
     "call:main; call:outer; call:inner; call:leaf; call:sleeps; call:recurses; call:comes_back; call:jumps_out; call:ends";
 
 Outcome run_tree(TreeWords options, const std::string& program, const TreeWords& command, Environment more = {}) {
-  const char* const ubp = std::getenv("UBP_TEST_COMMAND");
-  REQUIRE(ubp != nullptr);
+  const std::string ubp = command_path();
   TreeWords argv{ubp, "run"};
   argv.insert(argv.end(), options.begin(), options.end());
   argv.insert(argv.end(), {"-e", program, "--"});

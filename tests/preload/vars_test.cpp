@@ -6,7 +6,7 @@
 
 #include "harness.h"
 
-using namespace ubp::test;
+namespace ubp::test::vars_test {
 
 namespace {
 
@@ -18,12 +18,6 @@ std::string compare_variables() {
   return sources != nullptr ? std::string(sources) + "/compare_variables" : "";
 }
 
-std::string command_path() {
-  const char* const ubp = std::getenv("UBP_TEST_COMMAND");
-  REQUIRE(ubp != nullptr);
-  return ubp;
-}
-
 Outcome run_vars(const std::string& program, const std::string& file) {
   return run(
       {.argv = {command_path(), "run", "-e", program, "--", file}, .env = {}, .preload = false, .timeout_s = 60});
@@ -33,9 +27,6 @@ Outcome run_vars_of(std::vector<std::string> words) {
   return run({.argv = words, .env = {}, .preload = false, .timeout_s = 60});
 }
 
-bool has_value(const std::string& text, const std::string& line) {
-  return ("\n" + text).find("\n" + line + "\n") != std::string::npos;
-}
 void has_part(const std::string& text, const std::string& part) {
   CAPTURE(text);
   CAPTURE(part);
@@ -75,7 +66,7 @@ TEST_CASE("vars_values: locals, statics, globals and members, with what is in th
 
           "@base: 17"}) {
       CAPTURE(line);
-      CHECK(has_value(outcome.out, line));
+      CHECK(has_line(outcome.out, line));
     }
   }
 }
@@ -88,7 +79,7 @@ TEST_CASE("vars_alone: preloaded without a command") {
     const Outcome probed = run_probed({fixture(level)}, level + "@fx_vars.cpp:" + std::to_string(said.at("loop")) +
                                                             " { @i = sum(args.i); @w = max(args.total) }");
     CHECK(probed.out == plain.out);
-    CHECK(has_value(probed.err, "@i: 15"));
+    CHECK(has_line(probed.err, "@i: 15"));
     CHECK(adds_up(probed.summary()));
   }
 }
@@ -147,3 +138,5 @@ TEST_CASE("vars_lists: what can be seen, and which lines have code") {
   has_part(run_vars_of({"vars", file + "@other.cpp:1"}).err, "no source file 'other.cpp' is part of ");
   has_part(run_vars_of({"vars", fixture("fx_hello") + ":compute"}).err, "there is no debug information of ");
 }
+
+}  // namespace ubp::test::vars_test

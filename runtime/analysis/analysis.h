@@ -59,7 +59,7 @@ struct Event {
 
 // Where something may go wrong at run time.
 struct Site {
-  enum class Kind : std::uint8_t { kDivision, kBudget, kAddress, kBounds, kMissingKey };
+  enum class Kind : std::uint8_t { kDivision, kBudget, kAddress, kBounds, kMissingKey, kNotKept };
   Kind kind;
   language::Span span;
 };
@@ -68,7 +68,7 @@ struct Site {
 struct Fact {
   Type type;
   std::uint32_t index = kNone;  // of the map, variable, event or site that it uses
-  std::uint32_t site = kNone;   // of a map that is read: where its key is missed
+  std::uint32_t site = kNone;   // of a map that is read: where its key is missed; of an argument: where it is not kept
 };
 
 struct Analysis {

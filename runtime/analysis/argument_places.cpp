@@ -85,6 +85,10 @@ bool are_good(std::span<const PlaceStep> steps) {
         if (step.base < 0) return false;
         change = 1;
         break;
+      case Code::kKept:
+        if (!symbols::is_argument_register(step.base)) return false;
+        needed = 1;
+        break;
       case Code::kDuplicate: needed = change = 1; break;
       case Code::kPick:
         if (step.number < 0 || step.number >= symbols::kMostPlaceDepth) return false;

@@ -8,9 +8,9 @@
 #include <map>
 #include <utility>
 
-#include "runtime/analysis/argument_places.h"
 #include "runtime/analysis/checked.h"
 #include "runtime/analysis/mark_types.h"
+#include "runtime/api/argument_rows.h"
 #include "runtime/api/debug_types.h"
 #include "runtime/api/stacks.h"
 #include "runtime/plan/plan.h"
@@ -111,78 +111,8 @@ program::Program::NewName name_of(const NamedPoint& point, const Item& item) {
   return its;
 }
 
-// Where debug information says that a probe's arguments are, by build-id and address.
-class Places {
- public:
-  Places(const Program& program, std::uint32_t probe) : wanted_(program.analysis().named_arguments[probe]) {
-    if (wanted_ == 0) return;
-    std::size_t number = 0;
-    for (const std::string& name : {program::variables_name(probe), program::arguments_name(probe)}) {
-      const program::Type type = program.analysis().types->named(name);
-      if (type.layout == nullptr) continue;
-      for (const program::Member& member : type.layout->members) {
-        if (number < 64 && program::is_read_in_place(member.type)) in_place_ |= std::uint64_t{1} << number;
-        ++number;
-      }
-    }
-    for (const language::PlaceRow& row : program.tree().definitions.places) {
-      if (row.probe != probe) continue;
-      std::vector<program::ArgumentPlace>& its = rows_[{row.build_id, row.address}];
-      for (const std::string& text : row.places)
-        its.push_back(program::place_of_text(text).value_or(program::ArgumentPlace{{}, "is not known"}));
-    }
-  }
-
-  bool is_wanted() const { return wanted_ != 0; }
-  std::optional<std::string> problem(const std::string& build_id, std::uint64_t address) const {
-    const auto found = find(build_id, address);
-    if (found == rows_.end()) return "no debug information says where arguments are here, or it is of another file";
-    for (std::size_t i = 0; i < 64; ++i) {
-      if ((wanted_ >> i & 1) == 0) continue;
-      if (i >= found->second.size()) return "there are not so many";
-      if (!found->second[i].problem.empty()) return found->second[i].problem;
-      if ((in_place_ >> i & 1) != 0 && !found->second[i].place.is_memory()) return "it is too large for where it is";
-    }
-    return std::nullopt;
-  }
-  // Where they are at a point: the arguments, their pieces behind them, and the steps of both.
-  void put(const NamedPoint& point, Program::NewName& name) const {
-    const auto found = find(point.build_id, point.address);
-    name.arguments.clear();
-    name.count = 0;
-    if (found == rows_.end()) return;
-    const std::vector<program::ArgumentPlace>& all = found->second;
-    name.count = static_cast<std::uint32_t>(all.size());
-    std::vector<symbols::ValuePlace> pieces;
-    for (const program::ArgumentPlace& argument : all) {
-      const auto first_step = static_cast<std::uint32_t>(name.steps.size());
-      const auto first_piece = static_cast<std::uint32_t>(all.size() + pieces.size());
-      const auto moved = [&](const symbols::ValuePlace& place) {
-        symbols::ValuePlace its = place.at(point.module_bias);
-        its.first += its.kind == symbols::ValuePlace::Kind::kPieces ? first_piece : first_step;
-        return its;
-      };
-      name.arguments.push_back(moved(argument.place));
-      for (const symbols::ValuePlace& piece : argument.pieces) pieces.push_back(moved(piece));
-      for (symbols::PlaceStep step : argument.steps) {
-        if (step.base == symbols::kModuleBase) step.number += static_cast<std::int64_t>(point.module_bias);
-        name.steps.push_back(step);
-      }
-    }
-    name.arguments.insert(name.arguments.end(), pieces.begin(), pieces.end());
-  }
-
- private:
-  using Rows = std::map<std::pair<std::string, std::uint64_t>, std::vector<program::ArgumentPlace>>;
-  Rows::const_iterator find(const std::string& build_id, std::uint64_t address) const {
-    return rows_.find({build_id.empty() ? "-" : build_id, address});
-  }
-
-  std::uint64_t wanted_, in_place_ = 0;  // bit 0 for the first; that are read where they are
-  Rows rows_;
-};
-
-Request request_of(Program* program, const Group& group, const Request& bare) {
+Request request_of(Program* program, const Group& group, const Request& bare,
+                   const std::shared_ptr<const ArgumentRows>& rows, const KeptCalls& kept) {
   const std::uint32_t probe = group.probe;
   const std::vector<Item>& items = group.items;
   const bool keeps = group.way == Way::kCalls && program != nullptr && program->analysis().keeps_calls;
@@ -207,19 +137,21 @@ Request request_of(Program* program, const Group& group, const Request& bare) {
   // The code of detours is kept for the next ones, and has to outlive no program but the environment's.
   if (bare.is_environment && group.way == Way::kHits) request.action.needs.shortcut = program->shortcut(probe);
   request.mark_arguments = program->analysis().mark_arguments[probe];
-  const auto places = std::make_shared<const Places>(*program, probe);
-  if (places->is_wanted()) {
-    request.refuse = [places](const std::string& build_id, std::uint64_t address) {
-      return places->problem(build_id, address);
+  if (rows->is_wanted()) {
+    request.refuse = [rows, kept](const std::string& build_id, std::uint64_t address) {
+      auto problem = rows->problem(build_id, address);
+      return problem ? problem : kept.problem_of(build_id, rows->entries_at(build_id, address));
     };
   }
   if (program->needs_names(probe)) {
-    request.name_points = [program, items, places](const std::vector<NamedPoint>& points) {
+    request.name_points = [program, items, rows, kept](const std::vector<NamedPoint>& points) {
       std::vector<Program::NewName> names;
       names.reserve(points.size());
       for (const NamedPoint& point : points) {
         names.push_back(name_of(point, items[point.item]));
-        if (places->is_wanted()) places->put(point, names.back());
+        if (!rows->is_wanted()) continue;
+        rows->put(point, names.back());
+        if (kept.id) names.back().name.entries = interface().registry.owner_of_calls(*kept.id);
       }
       program->add_names(std::move(names));
     };
@@ -295,9 +227,17 @@ std::optional<std::vector<std::uint64_t>> prepare(const std::vector<Item>& items
   std::vector<std::uint32_t> left, excluded;  // blocks that have something to run at; that an attach point lost
   bool is_good = true;
   for (Group& group : groups) {
-    Request request = request_of(program, group, bare);
+    std::shared_ptr<const ArgumentRows> rows;
+    KeptCalls kept;
+    if (group.probe != language::kBare) {
+      rows = std::make_shared<const ArgumentRows>(*program, group.probe);
+      kept = prepare_kept_calls(rows->entries(), group.items, module, bare.is_environment);
+    }
+    Request request = request_of(program, group, bare, rows, kept);
     if (has_bare && !ids.empty()) request.handle = ids.front();
     const auto id = registry.prepare(std::move(group.items), module, request, progress, problem);
+    if (kept.id && id) ids.push_back(*kept.id);
+    if (kept.id && !id) registry.apply({{{Operation::kUnregister, *kept.id}}});
     is_good &= id || (problem.is_excluded && (group.probe != language::kBare || group.way != Way::kHits));
     if (!is_good) break;
     if (id) ids.push_back(*id);

@@ -146,7 +146,10 @@ std::string where_of(const program::ArgumentPlace& where) {
       if (place.base < 0) return fmt::format("[0x{:x}]", place.offset);
       return fmt::format("[{}{:+}]", name(place.base), place.offset);
     case Kind::kConstant: return fmt::format("always {}", place.offset);
-    case Kind::kComputed: return "computed";
+    case Kind::kComputed: {
+      const bool is_kept = !where.steps.empty() && where.steps.back().code == symbols::PlaceStep::Code::kKept;
+      return is_kept ? fmt::format("{} at the entry", name(where.steps.back().base)) : "computed";
+    }
     case Kind::kComputedMemory: return "[computed]";
     case Kind::kPieces: return fmt::format("in {} pieces", where.pieces.size());
   }

@@ -51,6 +51,9 @@ struct KeptCall {
   static constexpr std::uint32_t kApart = 1;  // nobody is told its time: it and its caller run by turns
   static constexpr std::uint32_t kTold = 2;   // its caller has been told, or has nothing to hear
   static constexpr std::uint32_t kAgain = 4;  // a frame before it is of the same call
+  // It may be no new call: control was there again before the one before had returned, which it has left, or which
+  // loops to its own entry.
+  static constexpr std::uint32_t kDoubtful = 8;
 
   const void* family;     // whose calls are seen as within each other; null: nothing is kept of this frame
   std::uint64_t begin;    // of the timestamp counter

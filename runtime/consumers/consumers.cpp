@@ -65,6 +65,11 @@ const Consumer* copy_of(const Consumer* old, const Consumer* added, const ubp_pr
   // Where a function is its own return, a call is noted for all who time it before it ends for any.
   std::stable_partition(consumers.begin(), consumers.end(),
                         [](const Consumer& consumer) { return consumer.action.function == &note_entry; });
+  // And it ends for others' hits behind them.
+  std::stable_partition(consumers.begin(), consumers.end(), [](const Consumer& consumer) {
+    return consumer.action.function != &note_exit ||
+           !static_cast<const ReturnExit*>(consumer.action.data)->owner->is_for_other_hits;
+  });
   auto* const copy = new Consumer[consumers.size()];
   std::copy(consumers.begin(), consumers.end(), copy);
   for (std::size_t i = 0; i < consumers.size(); ++i) {

@@ -227,25 +227,29 @@ void keep_call(const ubp_context* context, const ReturnFunction& function, CallS
 
 void note_entry(const ubp_context* context, void* data) {
   const auto& function = *static_cast<const ReturnFunction*>(data);
+  const ReturnOwner& owner = *function.owner;
   TaskState* const task = context->task;
   if (task->tid.load(std::memory_order_relaxed) == 0) return;  // a child that another consumer forked
-  const bool keeps = function.owner->family != nullptr;
+  const bool keeps = owner.family != nullptr;
+  const std::uint64_t place = general_register(*context, UBP_RSP);
+  const std::uint16_t generation = __atomic_load_n(&owner.generation, __ATOMIC_RELAXED);
+  std::uint64_t returns_to = 0;
   CallStack* const stack = call_stack_of(task);
   const GivesUp gives_up{task};
-  if (stack == nullptr || (keeps && !open_kept_calls(task, *stack)) || !stack->make_room(is_left, gives_up)) {
+  const bool has_room = stack != nullptr && (!keeps || open_kept_calls(task, *stack)) &&
+                        stack->make_room(is_left, gives_up) && read_word(place, returns_to) == Word::kThere;
+  const std::uint64_t before =
+      owner.is_for_other_hits && stack != nullptr ? stack->find(&owner, generation, place) : CallStack::kNone;
+  if (!has_room) {
+    if (before != CallStack::kNone) stack->give_up(before, gives_up);  // else it would be taken for this one
     count(task, Counter::kMissed, counter_of(function.told));
     return;
   }
-  const std::uint64_t place = general_register(*context, UBP_RSP);
-  std::uint64_t returns_to = 0;
-  if (read_word(place, returns_to) != Word::kThere) {
-    count(task, Counter::kMissed, counter_of(function.told));
-    return;
-  }
-  stack->enter({place, returns_to, &function, function.owner, context->consumer->point,
-                __atomic_load_n(&function.owner->generation, __ATOMIC_RELAXED), 0},
-               is_left, gives_up);
+  const bool is_doubtful =
+      before != CallStack::kNone && stack->frames[before].returns_to == returns_to && stack->frames[before].flags == 0;
+  stack->enter({place, returns_to, &function, &owner, context->consumer->point, generation, 0}, is_left, gives_up);
   if (keeps) keep_call(context, function, *stack);
+  if (is_doubtful) stack->kept[stack->depth - 1].flags |= KeptCall::kDoubtful;
 }
 
 void note_exit(const ubp_context* context, void* data) {

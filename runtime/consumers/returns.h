@@ -33,6 +33,7 @@ struct ReturnOwner {
   bool keeps_arguments = false;    // likewise
   ubp_consumer entered = nullptr;  // is called at entries, too, when what is kept of them is known; null: nothing is
   void* entered_data = nullptr;
+  bool is_for_other_hits = false;  // what is kept is for who is hit within the calls (kept_arguments.h)
 };
 
 struct ReturnFunction {

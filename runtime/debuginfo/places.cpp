@@ -10,6 +10,7 @@
 #include <array>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -25,7 +26,6 @@ using Code = PlaceStep::Code;
 
 constexpr std::int8_t kStackPointer = 4;
 constexpr std::array<std::int8_t, 16> kRegisters{0, 2, 1, 3, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15};
-constexpr std::array<std::int8_t, 6> kArguments{7, 6, 2, 1, 8, 9};
 constexpr const char* kInVector = "it is in a vector register";
 
 // What a value is made of, eight bytes at a time.
@@ -141,7 +141,8 @@ ArgumentPlace PlaceFinder::by_convention(Dwarf_Die& parameter) {
     vectors += its == Class::kVector ? 1 : 0;
   }
   const bool in_registers = size <= 16 && classes[0] != Class::kMemory && classes[1] != Class::kMemory &&
-                            integers_ + integers <= static_cast<int>(kArguments.size()) && vectors_ + vectors <= 8;
+                            integers_ + integers <= static_cast<int>(std::size(symbols::kArgumentRegisters)) &&
+                            vectors_ + vectors <= 8;
   if (!in_registers) {
     if (size > 8 && dwarf_tag(&type) == DW_TAG_base_type) stack_ = (stack_ - 8 + 15) / 16 * 16 + 8;  // long double
     ArgumentPlace place{place_in(ValuePlace::Kind::kMemory, kStackPointer, stack_)};
@@ -152,8 +153,8 @@ ArgumentPlace PlaceFinder::by_convention(Dwarf_Die& parameter) {
   integers_ += integers;
   vectors_ += vectors;
   if (vectors != 0) return {{}, kInVector};
-  ArgumentPlace place{place_in(ValuePlace::Kind::kRegister, kArguments[static_cast<std::size_t>(first)], 0)};
-  if (integers == 2) place.place.index = kArguments[static_cast<std::size_t>(first) + 1];
+  ArgumentPlace place{place_in(ValuePlace::Kind::kRegister, symbols::kArgumentRegisters[first], 0)};
+  if (integers == 2) place.place.index = symbols::kArgumentRegisters[first + 1];
   if (integers == 0) return {{}, "it has no bytes"};
   return place;
 }
@@ -217,6 +218,30 @@ std::string PlaceFinder::frame_base(Steps& steps, int depth) {
     return "";
   }
   return compile(operations, count, steps, depth + 1);
+}
+
+// What a register held where the function was entered. Those of arguments are kept from there.
+std::string PlaceFinder::entry_value(const Dwarf_Op& operation, Steps& steps, int depth) {
+  const auto gone = [](const char* why) { return fmt::format("{} ({})", kGone, why); };
+  Dwarf_Attribute inner;
+  Dwarf_Op* its = nullptr;
+  std::size_t count = 0;
+  Dwarf_Addr entry = 0;
+  if (attribute_ == nullptr || dwarf_getlocation_attr(attribute_, &operation, &inner) != 0 ||
+      dwarf_getlocation(&inner, &its, &count) != 0 || count != 1 || dwarf_entrypc(&function_, &entry) != 0)
+    return gone("what it was at the function's entry is more than a register");
+  const std::uint64_t number = its->atom == DW_OP_regx ? its->number : std::uint64_t{its->atom} - DW_OP_reg0;
+  if (number >= kRegisters.size()) return gone("only a vector register had it, at the function's entry");
+  const std::int8_t its_register = kRegisters[number];
+  if (address_ == entry) {
+    steps.push_back({Code::kRegister, its_register, 8, 0});
+    return "";
+  }
+  if (!symbols::is_argument_register(its_register))
+    return gone("only a register that is no argument's had it, at the function's entry");
+  std::string problem = frame_address(steps, depth);
+  if (problem.empty()) steps.push_back({Code::kKept, its_register, 8, static_cast<std::int64_t>(entry)});
+  return problem;
 }
 
 namespace {
@@ -322,8 +347,7 @@ std::string PlaceFinder::compile_one(const Dwarf_Op& operation, Steps& steps, in
     case DW_OP_form_tls_address:
     case DW_OP_GNU_push_tls_address: return "each thread has its own";
     case DW_OP_entry_value:
-    case DW_OP_GNU_entry_value:
-      return std::string(kGone) + " (only what it was at the function's entry is known, and nobody has kept that)";
+    case DW_OP_GNU_entry_value: return entry_value(operation, steps, depth);
     default: return kOther;
   }
 }

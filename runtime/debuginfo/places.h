@@ -44,6 +44,7 @@ class PlaceFinder {
   std::string compile(const Dwarf_Op* operations, std::size_t count, Steps& steps, int depth);
   std::string compile_one(const Dwarf_Op& operation, Steps& steps, int depth);
   std::string compile_typed(Dwarf_Attribute& attribute, const Dwarf_Op& operation, Steps& steps);
+  std::string entry_value(const Dwarf_Op& operation, Steps& steps, int depth);
   std::string frame_base(Steps& steps, int depth);
   std::string frame_address(Steps& steps, int depth);
 

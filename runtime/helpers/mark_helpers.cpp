@@ -1,6 +1,8 @@
 // See mark_helpers.h.
 #include "runtime/helpers/mark_helpers.h"
 
+#include "runtime/consumers/kept_arguments.h"
+#include "runtime/helpers/helpers.h"
 #include "runtime/helpers/point_names.h"
 #include "runtime/helpers/read_memory.h"
 
@@ -55,12 +57,35 @@ std::uint64_t result_of(const PlaceStep& step, std::uint64_t a, std::uint64_t b)
   }
 }
 
-// What steps leave on top; they have been looked at (place_of_text). False: memory that they need cannot be read.
-bool compute(const Run* run, const PlaceStep* steps, std::uint32_t count, std::uint64_t& result) {
+// Where a value is asked for: how, and where it is counted if it was to be kept and is not.
+struct Asked {
+  Run* run;
+  const PointName& point;
+  std::uint64_t site;
+};
+
+// Of the activation whose frame is at this address. False: nothing is kept of it.
+bool read_kept(const Asked& asked, const PlaceStep& step, std::uint64_t frame, std::uint64_t& value) {
+  const std::uint64_t place = frame - sizeof(std::uint64_t);
+  std::uint64_t returns_to = 0;
+  const runtime::KeptCall* kept = nullptr;
+  if (read_memory(asked.run, place, &returns_to, sizeof returns_to) == sizeof returns_to)
+    kept = runtime::kept_call(*asked.run->context, asked.point.entries, place, returns_to);
+  for (unsigned i = 0; kept != nullptr && i < runtime::kKeptArguments; ++i) {
+    if (symbols::kArgumentRegisters[i] == step.base) value = kept->arguments[i];
+  }
+  if (kept == nullptr) count_site(asked.run, asked.site);
+  return kept != nullptr;
+}
+
+// What the steps of a place leave on top; they have been looked at (place_of_text). False: what they need is not there.
+bool compute(const Asked& asked, const ValuePlace& place, std::uint64_t& result) {
+  Run* const run = asked.run;
+  const PlaceStep* const steps = asked.point.steps + place.first;
   std::uint64_t stack[symbols::kMostPlaceDepth + 1];
   stack[0] = 0;
   int top = 0;  // stack[1] is the lowest
-  for (std::uint32_t i = 0; i < count; ++i) {
+  for (std::uint32_t i = 0; i < place.count; ++i) {
     const PlaceStep& step = steps[i];
     const auto number = static_cast<std::uint64_t>(step.number);
     switch (step.code) {
@@ -72,6 +97,9 @@ bool compute(const Run* run, const PlaceStep* steps, std::uint32_t count, std::u
         stack[top] = value;
         break;
       }
+      case Code::kKept:
+        if (!read_kept(asked, step, stack[top], stack[top])) return false;
+        break;
       case Code::kAddNumber: stack[top] += number; break;
       case Code::kSignExtend: stack[top] = extended(stack[top], step.bytes, true); break;
       case Code::kZeroExtend: stack[top] = extended(stack[top], step.bytes, false); break;
@@ -110,56 +138,55 @@ bool compute(const Run* run, const PlaceStep* steps, std::uint32_t count, std::u
 }
 
 // Of a place in memory. False: what leads to it cannot be read.
-bool find_address(const Run* run, const PointName& point, const ValuePlace& place, std::uint64_t& address) {
-  if (place.kind == ValuePlace::Kind::kComputedMemory)
-    return compute(run, point.steps + place.first, place.count, address);
-  const std::uint64_t base = place.base >= 0 ? register_of_hit(run, place.base) : 0;
-  const std::uint64_t index = place.index >= 0 ? register_of_hit(run, place.index) * place.scale : 0;
+bool find_address(const Asked& asked, const ValuePlace& place, std::uint64_t& address) {
+  if (place.kind == ValuePlace::Kind::kComputedMemory) return compute(asked, place, address);
+  const std::uint64_t base = place.base >= 0 ? register_of_hit(asked.run, place.base) : 0;
+  const std::uint64_t index = place.index >= 0 ? register_of_hit(asked.run, place.index) * place.scale : 0;
   address = base + index + static_cast<std::uint64_t>(place.offset);
   return true;
 }
 
 // A value that is in no memory, or a number that is.
-std::uint64_t value_at(const Run* run, const PointName& point, const ValuePlace& place) {
+std::uint64_t value_at(const Asked& asked, const ValuePlace& place) {
   std::uint64_t value = 0, address = 0;
   switch (place.kind) {
     case ValuePlace::Kind::kConstant: return static_cast<std::uint64_t>(place.offset);
-    case ValuePlace::Kind::kRegister: return (place.base >= 0 ? register_of_hit(run, place.base) : 0) >> place.shift;
-    case ValuePlace::Kind::kComputed: return compute(run, point.steps + place.first, place.count, value) ? value : 0;
+    case ValuePlace::Kind::kRegister:
+      return (place.base >= 0 ? register_of_hit(asked.run, place.base) : 0) >> place.shift;
+    case ValuePlace::Kind::kComputed: return compute(asked, place, value) ? value : 0;
     case ValuePlace::Kind::kMemory:
     case ValuePlace::Kind::kComputedMemory: break;
     case ValuePlace::Kind::kPieces: return 0;
   }
-  if (!find_address(run, point, place, address)) return 0;
-  return read_memory(run, address, &value, place.bytes) == place.bytes ? value : 0;
+  if (!find_address(asked, place, address)) return 0;
+  return read_memory(asked.run, address, &value, place.bytes) == place.bytes ? value : 0;
 }
 
 // Writes at most so many bytes of what is at one place.
-void copy_value(const Run* run, const PointName& point, const ValuePlace& place, char* to, std::uint64_t bytes) {
+void copy_value(const Asked& asked, const ValuePlace& place, char* to, std::uint64_t bytes) {
   if (place.is_memory()) {
     std::uint64_t address = 0;
-    const bool is_there = find_address(run, point, place, address) && read_memory(run, address, to, bytes) == bytes;
+    const bool is_there = find_address(asked, place, address) && read_memory(asked.run, address, to, bytes) == bytes;
     for (std::uint64_t i = 0; !is_there && i < bytes; ++i) to[i] = 0;
     return;
   }
-  std::uint64_t words[2] = {value_at(run, point, place), 0};
-  if (place.kind == ValuePlace::Kind::kRegister && place.index >= 0) words[1] = register_of_hit(run, place.index);
+  std::uint64_t words[2] = {value_at(asked, place), 0};
+  if (place.kind == ValuePlace::Kind::kRegister && place.index >= 0) words[1] = register_of_hit(asked.run, place.index);
   copy_bytes(to, reinterpret_cast<const char*>(words), bytes < sizeof words ? bytes : sizeof words);
 }
 
 }  // namespace
 
-std::uint64_t mark_argument(Run* run, std::uint64_t number) {
-  constexpr int kArguments[] = {7, 6, 2, 1, 8, 9};  // psABI 3.2.3
+std::uint64_t mark_argument(Run* run, std::uint64_t number, std::uint64_t site) {
   const PointName* const point = name_of(run);
   if (point == nullptr || point->arguments == nullptr)
-    return number < sizeof kArguments / sizeof *kArguments ? register_of_hit(run, kArguments[number]) : 0;
+    return number < runtime::kKeptArguments ? register_of_hit(run, symbols::kArgumentRegisters[number]) : 0;
   if (number >= point->argument_count) return 0;
   const ValuePlace& place = point->arguments[number];
   if (place.kind != ValuePlace::Kind::kPieces)
-    return extended(value_at(run, *point, place), place.bytes, place.is_signed);
+    return extended(value_at({run, *point, site}, place), place.bytes, place.is_signed);
   std::uint64_t value = 0;
-  argument_bytes(run, number, reinterpret_cast<char*>(&value), place.bytes);
+  argument_bytes(run, number, reinterpret_cast<char*>(&value), place.bytes, site);
   return extended(value, place.bytes, place.is_signed);
 }
 
@@ -167,27 +194,28 @@ void copy_bytes(char* to, const char* from, std::uint64_t bytes) {
   for (std::uint64_t i = 0; i < bytes; ++i) to[i] = from[i];
 }
 
-void argument_bytes(Run* run, std::uint64_t number, char* to, std::uint64_t bytes) {
+void argument_bytes(Run* run, std::uint64_t number, char* to, std::uint64_t bytes, std::uint64_t site) {
   const std::uint64_t whole = words_of(bytes) * sizeof(std::uint64_t);
   for (std::uint64_t i = 0; i < whole; ++i) to[i] = 0;
   const PointName* const point = name_of(run);
   if (point == nullptr || number >= point->argument_count) return;
+  const Asked asked{run, *point, site};
   const ValuePlace& place = point->arguments[number];
-  if (place.kind != ValuePlace::Kind::kPieces) return copy_value(run, *point, place, to, bytes);
+  if (place.kind != ValuePlace::Kind::kPieces) return copy_value(asked, place, to, bytes);
   std::uint64_t begin = 0;
   for (std::uint32_t i = 0; i < place.count && begin < bytes; ++i) {
     const ValuePlace& piece = point->arguments[place.first + i];
     const std::uint64_t its = piece.bytes < bytes - begin ? piece.bytes : bytes - begin;
-    copy_value(run, *point, piece, to + begin, its);
+    copy_value(asked, piece, to + begin, its);
     begin += its;
   }
 }
 
-std::uint64_t argument_address(Run* run, std::uint64_t number) {
+std::uint64_t argument_address(Run* run, std::uint64_t number, std::uint64_t site) {
   const PointName* const point = name_of(run);
   std::uint64_t address = 0;
   if (point == nullptr || number >= point->argument_count || !point->arguments[number].is_memory()) return 0;
-  return find_address(run, *point, point->arguments[number], address) ? address : 0;
+  return find_address({run, *point, site}, point->arguments[number], address) ? address : 0;
 }
 
 }  // namespace ubp::program

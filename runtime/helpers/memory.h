@@ -17,6 +17,10 @@ namespace ubp::stack {
 struct ModuleLog;
 }
 
+namespace ubp::runtime {
+struct ReturnOwner;
+}
+
 namespace ubp::program {
 
 // What a value of a map is.
@@ -129,6 +133,8 @@ struct PointName {
   const symbols::ValuePlace* arguments = nullptr;  // and behind them the pieces of some
   std::uint32_t argument_count = 0;
   const symbols::PlaceStep* steps = nullptr;  // that places refer to
+  // Who keeps the arguments of the function's activations; null: nobody does.
+  const runtime::ReturnOwner* entries = nullptr;
 };
 struct PointNames {  // ascending; immutable once published
   std::uint64_t count;

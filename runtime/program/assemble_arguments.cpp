@@ -9,24 +9,29 @@ namespace ubp::program {
 // A number's value in rax; what is wide in the frame, whose address rax is then.
 void Assembler::argument(const Node& node) {
   const Type& type = analysis_.type(node);
-  mov(rdi, rbx);
-  mov(esi, analysis_.of(node).index);
-  if (!type.is_wide()) return invoke(&program::mark_argument);
+  const Fact& fact = analysis_.of(node);
+  if (!type.is_wide()) {
+    mov(rdi, rbx);
+    mov(esi, fact.index);
+    mov(edx, fact.site);
+    return invoke(&program::mark_argument);
+  }
   const int result = room(type.words());
-  argument_into(analysis_.of(node).index, type, result);
+  argument_into(fact.index, type, result, fact.site);
   lea(rax, at(result));
 }
 
 // Its bytes as C has them.
-void Assembler::argument_into(std::uint32_t number, const Type& type, int displacement) {
+void Assembler::argument_into(std::uint32_t number, const Type& type, int displacement, std::uint32_t site) {
   mov(rdi, rbx);
   mov(esi, number);
   lea(rdx, at(displacement));
   mov(ecx, type.size());
+  mov(r8d, site);
   invoke(&program::argument_bytes);
 }
 
-void Assembler::all_arguments() {
+void Assembler::all_arguments(const Node& node) {
   const Type all = analysis_.types->named(arguments_name(probe_number_));
   const std::uint32_t first = named_count(*analysis_.types, probe_number_);
   const int result = room(all.words());
@@ -37,7 +42,7 @@ void Assembler::all_arguments() {
     // Whole words, of which only so many bytes are the member's.
     const Temporaries temporaries(*this);
     const int copy = room(std::max(member.type.words(), 1U));
-    argument_into(first + i, member.type, copy);
+    argument_into(first + i, member.type, copy, analysis_.of(node).site);
     lea(rdi, at(result));
     if (member.offset != 0) add(rdi, member.offset);
     lea(rsi, at(copy));

@@ -51,9 +51,9 @@ void Assembler::builtin(std::string_view name) {
   if (const auto number = probe_->has_marks ? argument_number(name) : std::nullopt) {
     mov(rdi, rbx);
     mov(esi, *number);
+    mov(edx, kNone);  // none of them is kept
     return invoke(&program::mark_argument);
   }
-  if (name == "args") return all_arguments();
   const Builtin builtin = *find_builtin(name);
   if (builtin.register_number >= 0) return read_register(builtin.register_number);
   if (probe_->has_calls) {

@@ -73,7 +73,7 @@ void Assembler::value(const Node& node) {
     case NodeKind::kName:
       if (const std::string* const text = analysis_.types->text(node.text))
         return text_constant(*text, analysis_.type(node).words());
-      return builtin(node.text);
+      return is_arguments(node) ? all_arguments(node) : builtin(node.text);
     case NodeKind::kMap: return map_value(node);
     case NodeKind::kCall: return call(node);
     case NodeKind::kUnary: return unary(node);

@@ -32,6 +32,7 @@ bool Assembler::locate(const Node& node) {
   if (is_argument(node) && is_read_in_place(analysis_.type(node))) {
     mov(rdi, rbx);
     mov(esi, analysis_.of(node).index);
+    mov(edx, analysis_.of(node).site);
     invoke(&argument_address);
     return true;
   }

@@ -82,9 +82,9 @@ class Assembler : public Xbyak::CodeGenerator {
   void load_number(const Type& type, bool is_remote, std::uint32_t site);
   void extend(const Type& type);
   void member(const Node& node);
-  void all_arguments();
+  void all_arguments(const Node& node);
   void argument(const Node& node);
-  void argument_into(std::uint32_t number, const Type& type, int displacement);
+  void argument_into(std::uint32_t number, const Type& type, int displacement, std::uint32_t site);
   void cast_to_array(const Node& node);
   void scale(const Xbyak::Reg64& number, const Type& pointer);  // to what a pointer counts in
   std::uint32_t step_of(const Type& type) const;                // what ++ adds

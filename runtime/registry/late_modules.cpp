@@ -73,6 +73,7 @@ void Registry::arm_module(std::uint64_t id, Registration& registration, std::uin
   const std::size_t refused = registration.refused.size();
   std::vector<plan::Mistake> mistakes;
   plan.add_module(module, mistakes);
+  if (registration.request.is_for_other_hits) mistakes.clear();
   for (const plan::Mistake& mistake : mistakes) {
     const char* const source = registration.request.is_environment ? "UBP_PROBES" : "a pending probe";
     say(Level::kWarning,

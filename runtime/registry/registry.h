@@ -84,6 +84,8 @@ struct Request {
   bool keeps_arguments = false;
   ubp_consumer entered = nullptr;
   void* entered_data = nullptr;
+  // It is there for another request's hits, which what it keeps of calls is for: nothing of it is reported.
+  bool is_for_other_hits = false;
 };
 
 // What the C interface calls a probe.
@@ -118,6 +120,10 @@ class Registry {
   bool is_known(std::uint64_t id) const { return registrations_.contains(id); }
   // The module at a run-time address, as things are now.
   std::optional<std::uint32_t> module_at(std::uint64_t address);
+  // Of a registration of returns: who keeps what is kept of its calls, and why those of the function at this entry are
+  // not among them; nothing: they are.
+  const ReturnOwner* owner_of_calls(std::uint64_t id) const;
+  std::optional<std::string> why_no_calls(std::uint64_t id, const std::string& build_id, std::uint64_t entry) const;
   const symbols::Module& module(std::uint32_t index) const { return modules_->all()[index]; }
 
   // How many probes a registration has, the places of a static mark as one.

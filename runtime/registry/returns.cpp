@@ -49,8 +49,29 @@ bool Registry::want_returns(Registration& registration, Problem& problem) {
   owner.keeps_arguments = request.keeps_arguments;
   owner.entered = request.entered;
   owner.entered_data = request.entered_data;
+  owner.is_for_other_hits = request.is_for_other_hits;
   registration.returns->follow({});
   return true;
+}
+
+const ReturnOwner* Registry::owner_of_calls(std::uint64_t id) const {
+  const auto found = registrations_.find(id);
+  return found != registrations_.end() && found->second->returns != nullptr ? &found->second->returns->owner : nullptr;
+}
+
+std::optional<std::string> Registry::why_no_calls(std::uint64_t id, const std::string& build_id,
+                                                  std::uint64_t entry) const {
+  const Registration& registration = *registrations_.at(id);
+  const auto is_its = [&](std::uint32_t module, std::uint64_t address) {
+    return address == entry && modules_->is_present(module) && modules_->all()[module].build_id == build_id;
+  };
+  for (const plan::Probe& probe : registration.probes) {
+    if (is_its(probe.module, address_of(*modules_, probe))) return std::nullopt;
+  }
+  for (const plan::Refused& refused : registration.refused) {
+    if (is_its(refused.module, refused.address)) return refused.reason;
+  }
+  return "its function's entry is not known";
 }
 
 // The counters of a function: two that stand together. 0: there are none left.

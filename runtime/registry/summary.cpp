@@ -61,6 +61,7 @@ std::vector<std::string> aliases_of(const plan::Modules& modules, const plan::Pr
 std::size_t Registry::attached(std::uint64_t id) const {
   const Registration& registration = *registrations_.at(id);
   std::size_t count = 0;
+  if (registration.request.is_for_other_hits) return 0;
   std::set<std::tuple<std::uint32_t, std::uint32_t, std::string, std::string>> marks;
   for (const plan::Probe& probe : registration.probes) {
     const auto item = static_cast<std::uint32_t>(probe.item), module = static_cast<std::uint32_t>(probe.module);
@@ -72,6 +73,7 @@ std::size_t Registry::attached(std::uint64_t id) const {
 
 void Registry::read(std::uint64_t id, ubp_probe_stats& stats) const {
   const Registration& registration = *registrations_.at(id);
+  if (registration.request.is_for_other_hits) return;
   const Count count = total(registration, registration.records() ? standing() : Standing{});
   stats.recorded = count.recorded;
   stats.missed = count.missed;
@@ -91,7 +93,10 @@ void Registry::read(ubp_stats& stats) const {
   for (const auto& [id, registration] : registrations_) all += total(*registration, records);
   report::XolStats xol;
   read_slot_stats(probepoints_.own_points(), xol);
-  stats.probes = registrations_.size();
+  stats.probes =
+      static_cast<std::uint64_t>(std::count_if(registrations_.begin(), registrations_.end(), [](const auto& entry) {
+        return !entry.second->request.is_for_other_hits;
+      }));
   stats.probepoints = probepoints_.armed_points();
   stats.recorded = all.recorded;
   stats.missed = all.missed + xol.taken_out;
@@ -112,21 +117,21 @@ void Registry::read(ubp_stats& stats) const {
 
 std::size_t Registry::problems(std::uint64_t id) const {
   const Registration& registration = *registrations_.at(id);
+  if (registration.request.is_for_other_hits) return 0;
   return registration.forgiven.size() + registration.refused.size();
 }
 
 std::optional<Problem> Registry::problem(std::uint64_t id, std::size_t index) const {
   const Registration& registration = *registrations_.at(id);
+  if (index >= problems(id)) return std::nullopt;
   if (index < registration.forgiven.size()) return problem_of(registration.forgiven[index]);
-  index -= registration.forgiven.size();
-  if (index < registration.refused.size()) return problem_of(registration.refused[index]);
-  return std::nullopt;
+  return problem_of(registration.refused[index - registration.forgiven.size()]);
 }
 
 std::vector<Problem> Registry::waiting(std::uint64_t id) const {
   std::vector<Problem> found;
   const auto& plan = registrations_.at(id)->plan;
-  if (plan == nullptr) return found;
+  if (plan == nullptr || registrations_.at(id)->request.is_for_other_hits) return found;
   for (const plan::Mistake& mistake : plan->waiting()) found.push_back(problem_of(mistake));
   return found;
 }
@@ -179,6 +184,7 @@ report::Summary Registry::summary(const std::string& program, const Probepoints:
   for (const auto& [id, registration] : registrations_) rows += registration->probes.size();
   const bool leaves_out = !lists_all && rows > report::kMaxRowsWithoutHits;
   for (const auto& [id, registration] : registrations_) {
+    if (registration->request.is_for_other_hits) continue;
     for (const plan::Refused& refused : registration->refused) {
       summary.refusals.push_back({modules[refused.module].name, refused.symbol, refused.address, refused.reason});
     }

@@ -18,6 +18,8 @@ struct PlaceStep {
     kNumber,    // pushes the number; with kModuleBase, counted from there
     kRegister,  // pushes a register and the number
     kLoad,      // the address on top becomes what is there: so many bytes, extended by zeros
+    kKept,      // a frame's address on top becomes what an argument's register held where its function was entered;
+                // number: that entry, in the module's own addresses
     kAddNumber,
     kSignExtend,  // of its lowest bytes
     kZeroExtend,
@@ -56,6 +58,15 @@ struct PlaceStep {
 
   bool operator==(const PlaceStep&) const = default;
 };
+// Those that integer arguments are passed in, in order. Source: psABI 3.2.3.
+inline constexpr std::int8_t kArgumentRegisters[] = {7, 6, 2, 1, 8, 9};
+inline constexpr bool is_argument_register(std::int8_t number) {
+  for (const std::int8_t its : kArgumentRegisters) {
+    if (its == number) return true;
+  }
+  return false;
+}
+
 inline constexpr int kMostPlaceDepth = 8;           // of the stack
 inline constexpr std::size_t kMostPlaceParts = 64;  // pieces of a value; steps of each
 

@@ -1,0 +1,138 @@
+// See argument_rows.h.
+#include "runtime/api/argument_rows.h"
+
+#include "runtime/analysis/mark_types.h"
+#include "runtime/api/api_lock.h"
+
+namespace ubp::runtime {
+namespace {
+
+// As rows have it.
+std::string name_of(const std::string& build_id) { return build_id.empty() ? "-" : build_id; }
+
+}  // namespace
+
+ArgumentRows::ArgumentRows(const program::Program& program, std::uint32_t probe)
+    : wanted_(program.analysis().named_arguments[probe]) {
+  if (wanted_ == 0) return;
+  std::size_t number = 0;
+  for (const std::string& name : {program::variables_name(probe), program::arguments_name(probe)}) {
+    const program::Type type = program.analysis().types->named(name);
+    if (type.layout == nullptr) continue;
+    for (const program::Member& member : type.layout->members) {
+      if (number < 64 && program::is_read_in_place(member.type)) in_place_ |= std::uint64_t{1} << number;
+      ++number;
+    }
+  }
+  for (const language::PlaceRow& row : program.tree().definitions.places) {
+    if (row.probe != probe) continue;
+    std::vector<program::ArgumentPlace>& its = rows_[{row.build_id, row.address}];
+    for (const std::string& text : row.places)
+      its.push_back(program::place_of_text(text).value_or(program::ArgumentPlace{{}, "is not known"}));
+  }
+}
+
+std::optional<std::string> ArgumentRows::problem(const std::string& build_id, std::uint64_t address) const {
+  const auto found = find(build_id, address);
+  if (found == rows_.end()) return "no debug information says where arguments are here, or it is of another file";
+  for (std::size_t i = 0; i < 64; ++i) {
+    if ((wanted_ >> i & 1) == 0) continue;
+    if (i >= found->second.size()) return "there are not so many";
+    if (!found->second[i].problem.empty()) return found->second[i].problem;
+    if ((in_place_ >> i & 1) != 0 && !found->second[i].place.is_memory()) return "it is too large for where it is";
+  }
+  return std::nullopt;
+}
+
+void ArgumentRows::put(const NamedPoint& point, program::Program::NewName& name) const {
+  const auto found = find(point.build_id, point.address);
+  name.arguments.clear();
+  name.count = 0;
+  if (found == rows_.end()) return;
+  const std::vector<program::ArgumentPlace>& all = found->second;
+  name.count = static_cast<std::uint32_t>(all.size());
+  std::vector<symbols::ValuePlace> pieces;
+  for (const program::ArgumentPlace& argument : all) {
+    const auto first_step = static_cast<std::uint32_t>(name.steps.size());
+    const auto first_piece = static_cast<std::uint32_t>(all.size() + pieces.size());
+    const auto moved = [&](const symbols::ValuePlace& place) {
+      symbols::ValuePlace its = place.at(point.module_bias);
+      its.first += its.kind == symbols::ValuePlace::Kind::kPieces ? first_piece : first_step;
+      return its;
+    };
+    name.arguments.push_back(moved(argument.place));
+    for (const symbols::ValuePlace& piece : argument.pieces) pieces.push_back(moved(piece));
+    for (symbols::PlaceStep step : argument.steps) {
+      if (step.base == symbols::kModuleBase) step.number += static_cast<std::int64_t>(point.module_bias);
+      name.steps.push_back(step);
+    }
+  }
+  name.arguments.insert(name.arguments.end(), pieces.begin(), pieces.end());
+}
+
+Entries ArgumentRows::entries() const {
+  Entries all;
+  for (const auto& [at, row] : rows_) all.merge(entries_of(at.first, row));
+  return all;
+}
+
+Entries ArgumentRows::entries_at(const std::string& build_id, std::uint64_t address) const {
+  const auto found = find(build_id, address);
+  return found != rows_.end() ? entries_of(found->first.first, found->second) : Entries{};
+}
+
+Entries ArgumentRows::entries_of(const std::string& build_id, const Row& row) const {
+  Entries all;
+  for (std::size_t i = 0; i < row.size() && i < 64; ++i) {
+    if ((wanted_ >> i & 1) == 0) continue;
+    for (const symbols::PlaceStep& step : row[i].steps) {
+      if (step.code == symbols::PlaceStep::Code::kKept) all.emplace(build_id, static_cast<std::uint64_t>(step.number));
+    }
+  }
+  return all;
+}
+
+ArgumentRows::Rows::const_iterator ArgumentRows::find(const std::string& build_id, std::uint64_t address) const {
+  return rows_.find({name_of(build_id), address});
+}
+
+std::optional<std::string> KeptCalls::problem_of(const std::string& build_id, const Entries& entries) const {
+  for (const auto& [its, entry] : entries) {
+    const auto why = id ? interface().registry.why_no_calls(*id, build_id, entry) : problem;
+    if (why) return "it is kept from the function's entry on, and not all of its calls can be seen: " + *why;
+  }
+  return std::nullopt;
+}
+
+KeptCalls prepare_kept_calls(const Entries& entries, const std::vector<language::Item>& block,
+                             std::optional<std::uint32_t> module, bool is_environment) {
+  KeptCalls kept;
+  if (entries.empty()) return kept;
+  std::set<std::pair<std::string, std::uint64_t>> known;  // by the module's name in the text
+  std::vector<language::Item> items;
+  for (const language::Item& its : block) {
+    if (its.exclude) continue;
+    for (const auto& [build_id, entry] : entries) {
+      if (!known.emplace(its.module, entry).second) continue;
+      language::Item& item = items.emplace_back(its);
+      item.kind = language::Kind::kCall;
+      item.target = language::AddressTarget{entry, entry + 1};
+      item.found.clear();
+    }
+  }
+  Request request;
+  request.wants_returns = request.keeps_calls = request.keeps_arguments = request.is_for_other_hits = true;
+  request.forgives_missing = true;  // an entry is one of some of the modules alone
+  request.is_environment = is_environment;
+  request.refuse = [entries](const std::string& build_id, std::uint64_t address) -> std::optional<std::string> {
+    if (entries.contains({name_of(build_id), address})) return std::nullopt;
+    return "it is another module's";
+  };
+  Problem problem;
+  kept.id = interface().registry.prepare(
+      std::move(items), module, request, [](std::size_t) {}, problem);
+  kept.problem = std::move(problem.message);
+  return kept;
+}
+
+}  // namespace ubp::runtime

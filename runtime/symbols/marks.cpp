@@ -9,6 +9,7 @@
 #include "runtime/base/edit_distance.h"
 #include "runtime/language/spec.h"
 #include "runtime/symbols/elf_file.h"
+#include "runtime/symbols/names.h"
 #include "runtime/symbols/notes.h"
 
 namespace ubp::symbols {
@@ -256,7 +257,6 @@ bool mark_matches(const Mark& mark, std::string_view provider, std::string_view 
 
 std::vector<std::string> nearest_marks(const std::vector<Mark>& marks, std::string_view provider,
                                        std::string_view name) {
-  constexpr std::size_t kSuggestions = 3;
   const std::string wanted = provider.empty() ? std::string(name) : std::string(provider) + ':' + std::string(name);
   const std::size_t limit = std::max<std::size_t>(2, wanted.size() / 3);
   EditDistance distance(wanted, limit);
@@ -266,13 +266,7 @@ std::vector<std::string> nearest_marks(const std::vector<Mark>& marks, std::stri
     const std::size_t edits = mark.name == name ? 1 : distance.to(provider.empty() ? mark.name : whole);
     if (edits <= limit) found.emplace_back(edits, whole);
   }
-  std::sort(found.begin(), found.end());
-  std::vector<std::string> names;
-  for (auto& [edits, whole] : found) {
-    if (names.size() == kSuggestions) break;
-    if (std::find(names.begin(), names.end(), whole) == names.end()) names.push_back(std::move(whole));
-  }
-  return names;
+  return first_names(std::move(found));
 }
 
 }  // namespace ubp::symbols

@@ -7,6 +7,8 @@
 #include <iterator>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace ubp::symbols {
 
@@ -47,5 +49,8 @@ bool name_fits(std::string_view pattern, bool is_quoted, std::string_view raw);
 // A name as people write it: "std::string" for std::__cxx11::basic_string<char, ...>, ">>" for "> >". Empty: it is as
 // it is.
 std::string simplified(std::string_view name);
+
+// The few best of names by their distance, each once.
+std::vector<std::string> first_names(std::vector<std::pair<std::size_t, std::string>> found);
 
 }  // namespace ubp::symbols

@@ -70,4 +70,14 @@ std::vector<std::string> FunctionTable::nearest(std::string_view name) const {
   return names;
 }
 
+std::vector<std::string> first_names(std::vector<std::pair<std::size_t, std::string>> found) {
+  std::sort(found.begin(), found.end());
+  std::vector<std::string> names;
+  for (auto& [edits, name] : found) {
+    if (names.size() == kSuggestions) break;
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(std::move(name));
+  }
+  return names;
+}
+
 }  // namespace ubp::symbols

@@ -33,6 +33,7 @@ void Analyser::run() {
   out_.reads_registers.resize(program_.probes.size());
   out_.mark_arguments.resize(program_.probes.size());
   out_.named_arguments.resize(program_.probes.size());
+  out_.symbol_files.resize(program_.probes.size());
   out_.keeps_arguments.resize(program_.probes.size());
   out_.is_tree.resize(program_.probes.size());
   out_.overrides.resize(program_.probes.size(), {{0, 0}, {0, 0}});

@@ -94,6 +94,7 @@ Type Analyser::call(const Node& node) {
     case Function::kBuffer: return buffer(node);
     case Function::kStack: return stack(node);
     case Function::kSymbol: return symbol(node);
+    case Function::kSymbolAddress: return symbol_address(node);
     case Function::kExit:
       for (const auto& child : node.children) {
         expression(*child);

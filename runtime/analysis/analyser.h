@@ -84,9 +84,10 @@ class Analyser {
   bool constant(const Node& node, std::int64_t& value) const;  // also an expression of such
   const std::string* literal_text(const Node& node);           // null, after saying so: it is none
 
-  // analyse_stacks.cpp
+  // analyse_stacks.cpp: stacks and symbols
   Type stack(const Node& node);
   Type symbol(const Node& node);
+  Type symbol_address(const Node& node);
   Type stored_by_address(TypeKind kind);
 
   // analyse_texts.cpp: functions of texts and times

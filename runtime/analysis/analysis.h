@@ -10,6 +10,7 @@
 #include <deque>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/analysis/config.h"
@@ -67,7 +68,7 @@ struct Site {
 // What is known of a node.
 struct Fact {
   Type type;
-  std::uint32_t index = kNone;  // of the map, variable, event or site that it uses
+  std::uint32_t index = kNone;  // of the map, variable, event, site or symbol address that it uses
   std::uint32_t site = kNone;   // of a map that is read: where its key is missed; of an argument: where it is not kept
 };
 
@@ -82,12 +83,14 @@ struct Analysis {
   std::vector<language::Span> overrides;  // by probe: its first override(); line 0: it has none
   // By probe: which arguments it asks for, bit 0 for the first: of static marks; of functions, by debug information.
   std::vector<std::uint64_t> mark_arguments, named_arguments;
-  std::vector<bool> keeps_arguments;  // by probe: of calls, from their entries to their returns
-  std::vector<bool> is_tree;          // by probe: tree() tells of its calls
-  std::uint32_t tree_event = kNone;   // and what; kNone: no probe has it
-  std::uint64_t tree_depth = 0;       // calls in so many others are not told
-  bool keeps_calls = false;           // some probe of calls asks for more than what returns
-  bool uses_names = false;            // `probe` or `func`
+  std::vector<std::string> symbol_files;  // by probe: the build-id of the file that uaddr() looks into; empty: none
+  std::vector<std::uint64_t> symbol_addresses;  // of each uaddr(): as its file has it
+  std::vector<bool> keeps_arguments;            // by probe: of calls, from their entries to their returns
+  std::vector<bool> is_tree;                    // by probe: tree() tells of its calls
+  std::uint32_t tree_event = kNone;             // and what; kNone: no probe has it
+  std::uint64_t tree_depth = 0;                 // calls in so many others are not told
+  bool keeps_calls = false;                     // some probe of calls asks for more than what returns
+  bool uses_names = false;                      // `probe` or `func`
   bool uses_stacks = false;
   language::Span first_stack{};           // where one is taken first
   std::shared_ptr<StackText> stack_text;  // null: neither stacks nor names of addresses are printed
@@ -107,6 +110,11 @@ Analysis analyse(language::Program& program, const Inputs& inputs = {});
 bool is_arguments(const language::Node& node);
 // Whether it is args.NAME.
 bool is_argument(const language::Node& node);
+
+// Whether it is uaddr("NAME").
+bool is_symbol_address(const language::Node& node);
+// Whether a text may be a symbol's name, as #symbol has one.
+bool is_symbol_name(std::string_view text);
 
 // Whether an argument of a type is read where it is, and only what is used of it.
 inline bool is_read_in_place(const Type& type) {

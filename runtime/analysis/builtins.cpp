@@ -62,6 +62,7 @@ constexpr FunctionRow kFunctions[] = {
     {"ustack", Function::kStack, 0, 2},
     {"dw_ustack", Function::kStack, 0, 2},
     {"usym", Function::kSymbol, 1, 1},
+    {"uaddr", Function::kSymbolAddress, 1, 1},
 };
 
 // By the hardware's numbers.

@@ -88,7 +88,8 @@ enum class Function : std::uint8_t {
   kAssert,
   kBuffer,
   kStack,
-  kSymbol,  // usym()
+  kSymbol,         // usym()
+  kSymbolAddress,  // uaddr()
 };
 struct FunctionRow {
   std::string_view name;

@@ -16,6 +16,8 @@ void look_at(const Node* node, std::uint32_t probe, const std::set<std::string>&
   if (node == nullptr) return;
   if (is_arguments(*node)) wishes.probes.try_emplace(probe);
   if (is_argument(*node)) wishes.probes[probe].insert(node->text);
+  if (is_symbol_address(*node) && is_symbol_name(node->children[0]->text))
+    wishes.symbols[probe].insert(node->children[0]->text);
   const std::string base = node->kind == NodeKind::kType ? node->text.substr(0, node->text.find_first_of("*[")) : "";
   const bool is_tagged = base.starts_with("struct ") || base.starts_with("union ") || base.starts_with("enum ");
   if (is_tagged && !defined.contains(base)) wishes.types.insert(base);
@@ -64,7 +66,7 @@ bool may_have_lines(std::string_view text) {
 Wishes find_wishes(std::string_view text, const std::vector<std::string>& parameters) {
   const auto has = [&](std::string_view word) { return text.find(word) != std::string_view::npos; };
   const bool may_have_places = has("stmt:") || has("inline:") || may_have_lines(text);
-  if (!has("args") && !has("struct") && !has("union") && !has("enum") && !may_have_places) return {};
+  if (!has("args") && !has("uaddr") && !has("struct") && !has("union") && !has("enum") && !may_have_places) return {};
   language::Program tree;
   const auto parsed = language::parse(text, language::kMaxItems, &tree, parameters);
   const auto* const items = std::get_if<std::vector<language::Item>>(&parsed);

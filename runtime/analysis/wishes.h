@@ -15,11 +15,12 @@
 namespace ubp::program {
 
 struct Wishes {
-  std::map<std::uint32_t, std::set<std::string>> probes;  // that use args, and what they name of them
-  std::set<std::string> types;                            // that it names and does not define: "struct foo"
-  bool has_places = false;                                // attach points that only debug information can find
+  std::map<std::uint32_t, std::set<std::string>> probes;   // that use args, and what they name of them
+  std::map<std::uint32_t, std::set<std::string>> symbols;  // that probes take the addresses of
+  std::set<std::string> types;                             // that it names and does not define: "struct foo"
+  bool has_places = false;                                 // attach points that only debug information can find
 
-  bool is_nothing() const { return probes.empty() && types.empty() && !has_places; }
+  bool is_nothing() const { return probes.empty() && symbols.empty() && types.empty() && !has_places; }
 };
 
 // The names of types that the text defines: "struct foo".

@@ -5,12 +5,8 @@
 #include "runtime/api/api_lock.h"
 
 namespace ubp::runtime {
-namespace {
 
-// As rows have it.
-std::string name_of(const std::string& build_id) { return build_id.empty() ? "-" : build_id; }
-
-}  // namespace
+std::string row_build_id(const std::string& build_id) { return build_id.empty() ? "-" : build_id; }
 
 ArgumentRows::ArgumentRows(const program::Program& program, std::uint32_t probe)
     : wanted_(program.analysis().named_arguments[probe]) {
@@ -93,7 +89,7 @@ Entries ArgumentRows::entries_of(const std::string& build_id, const Row& row) co
 }
 
 ArgumentRows::Rows::const_iterator ArgumentRows::find(const std::string& build_id, std::uint64_t address) const {
-  return rows_.find({name_of(build_id), address});
+  return rows_.find({row_build_id(build_id), address});
 }
 
 std::optional<std::string> KeptCalls::problem_of(const std::string& build_id, const Entries& entries) const {
@@ -125,7 +121,7 @@ KeptCalls prepare_kept_calls(const Entries& entries, const std::vector<language:
   request.forgives_missing = true;  // an entry is one of some of the modules alone
   request.is_environment = is_environment;
   request.refuse = [entries](const std::string& build_id, std::uint64_t address) -> std::optional<std::string> {
-    if (entries.contains({name_of(build_id), address})) return std::nullopt;
+    if (entries.contains({row_build_id(build_id), address})) return std::nullopt;
     return "it is another module's";
   };
   Problem problem;

@@ -18,7 +18,10 @@
 
 namespace ubp::runtime {
 
-// Functions: the module's build-id, "-" where it has none, and the entry's ELF address.
+// A module's as the lines before a text have it (language::PlaceRow): "-" where it has none.
+std::string row_build_id(const std::string& build_id);
+
+// Functions: the module's build-id as rows have it, and the entry's ELF address.
 using Entries = std::set<std::pair<std::string, std::uint64_t>>;
 
 class ArgumentRows {

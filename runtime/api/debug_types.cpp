@@ -119,7 +119,7 @@ std::string with_debug_types(std::string_view name, std::string text, const std:
   const std::string command = command_path(modules);
   if (command.empty())
     return fail(
-        "debug information is asked for (args, source lines or types), and the command that reads it is not there",
+        "what files say is asked for (args, source lines, types or uaddr), and the command that reads them is not there",
         "install ubp beside libubp.so");
   std::vector<std::string> words{command, "types", std::string(name)};
   for (const symbols::Module& module : modules.all()) {

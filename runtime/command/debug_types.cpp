@@ -20,6 +20,7 @@
 #include "runtime/debuginfo/debug_file.h"
 #include "runtime/debuginfo/types.h"
 #include "runtime/symbols/elf_file.h"
+#include "runtime/symbols/symbol_address.h"
 #include "runtime/symbols/symbols.h"
 
 namespace ubp::command {
@@ -52,6 +53,7 @@ class Reader {
   void read_places();
   void say_missing(const Item& item, const debuginfo::Found* found, const std::vector<std::string>& paths);
   void read_arguments(std::uint32_t probe, const std::set<std::string>& names);
+  void read_symbols(std::uint32_t probe, const std::set<std::string>& names);
 
   const std::vector<Item>& items_;
   const DebugOptions& options_;
@@ -232,9 +234,35 @@ void Reader::read_arguments(std::uint32_t probe, const std::set<std::string>& na
   }
 }
 
+// The symbols of the one file that a probe's attach points are in.
+void Reader::read_symbols(std::uint32_t probe, const std::set<std::string>& names) {
+  std::set<std::string> files;
+  std::string module;  // that no file is known of
+  for (const Item& item : items_) {
+    if (item.probe != probe || item.exclude) continue;
+    const std::vector<std::string> its = files_of_item(item);
+    for (const std::string& path : its) files.insert(symbols::real_path(path));
+    if (its.empty()) module = item.module;
+  }
+  for (const std::string& name : names) {
+    symbols::SymbolAddress found;
+    if (files.empty()) {
+      found.problem = fmt::format("no file '{}' is known", module);
+    } else if (files.size() > 1) {
+      found.problem = fmt::format("uaddr() takes the symbols of one file, and this probe is in {}", files.size());
+      found.hint = fmt::format("give {} and the others blocks of their own", *files.begin());
+    } else {
+      found = symbols::address_of_symbol(*files.begin(), name);
+    }
+    rows_ += fmt::format("#symbol {:x} {} {:x} {:x} {}\t{}\t{}\n", probe, found.build_id.empty() ? "-" : found.build_id,
+                         found.address, found.bytes, name, found.problem, found.hint);
+  }
+}
+
 std::string Reader::read() {
   read_places();
   for (const auto& [probe, names] : wishes_.probes) read_arguments(probe, names);
+  for (const auto& [probe, names] : wishes_.symbols) read_symbols(probe, names);
   for (const std::string& type : wishes_.types) {
     bool found = false;
     for (const Item& item : items_) {

@@ -1,5 +1,6 @@
 // What debug information says of a program's attach points, as text before the program's own: the types of `args` and
-// of casts, where arguments are, where source lines begin. So the process that is probed reads no debug information.
+// of casts, where arguments are, where source lines begin; and where symbols are. So the process that is probed reads
+// none of it.
 //
 // Context: the command. Async-signal-safe: no. Thread-safe: no.
 #pragma once

@@ -211,6 +211,11 @@ void argument_bytes(Run* run, std::uint64_t number, char* to, std::uint64_t byte
   }
 }
 
+std::uint64_t module_bias(Run* run) {
+  const PointName* const point = name_of(run);
+  return point != nullptr ? point->module_bias : 0;
+}
+
 std::uint64_t argument_address(Run* run, std::uint64_t number, std::uint64_t site) {
   const PointName* const point = name_of(run);
   std::uint64_t address = 0;

@@ -13,6 +13,8 @@ std::uint64_t mark_argument(Run* run, std::uint64_t number, std::uint64_t site);
 void argument_bytes(Run* run, std::uint64_t number, char* to, std::uint64_t bytes, std::uint64_t site);
 // Where it is in memory; 0: it is not in one place there.
 std::uint64_t argument_address(Run* run, std::uint64_t number, std::uint64_t site);
+// From the probed module's own addresses to those in the process.
+std::uint64_t module_bias(Run* run);
 void copy_bytes(char* to, const char* from, std::uint64_t bytes);
 
 }  // namespace ubp::program

@@ -125,7 +125,7 @@ static_assert(sizeof(Chunk) == 16);
 
 // ---- What runs
 
-// What is known of a probepoint: its names, "uprobe:libc:malloc" and "malloc", and where its arguments are.
+// What is known of a probepoint: its names, "uprobe:libc:malloc" and "malloc", where its module and its arguments are.
 inline constexpr std::size_t kNameBytes = 128;
 struct PointName {
   std::uint32_t point, action;                     // runtime::counter_of() its consumer
@@ -133,6 +133,7 @@ struct PointName {
   const symbols::ValuePlace* arguments = nullptr;  // and behind them the pieces of some
   std::uint32_t argument_count = 0;
   const symbols::PlaceStep* steps = nullptr;  // that places refer to
+  std::uint64_t module_bias = 0;              // from the module's own addresses to those in the process
   // Who keeps the arguments of the function's activations; null: nobody does.
   const runtime::ReturnOwner* entries = nullptr;
 };

@@ -51,17 +51,18 @@ bool DefinitionParser::parse_line() {
       definitions_.constants[name] = value;
     }
   }
-  constexpr std::string_view kPlace = "#place ", kStatement = "#statement ";
+  constexpr std::string_view kPlace = "#place ", kStatement = "#statement ", kSymbol = "#symbol ";
   if (line.starts_with(kPlace)) parse_place(line.substr(kPlace.size()));
   if (line.starts_with(kStatement)) parse_statement(line.substr(kStatement.size()));
+  if (line.starts_with(kSymbol)) parse_symbol(line.substr(kSymbol.size()));
   end_.offset = newline;
   return true;
 }
 
 namespace {
 
-std::string_view take_word(std::string_view& line) {
-  const std::size_t end = std::min(line.find(' '), line.size());
+std::string_view take_word(std::string_view& line, char apart = ' ') {
+  const std::size_t end = std::min(line.find(apart), line.size());
   const std::string_view word = line.substr(0, end);
   line.remove_prefix(std::min(end + 1, line.size()));
   return word;
@@ -92,6 +93,17 @@ void DefinitionParser::parse_statement(std::string_view line) {
   row.build_id = take_word(line);
   for (std::uint64_t address = 0; !line.empty() && take_number(line, address);) row.addresses.push_back(address);
   definitions_.statements.push_back(std::move(row));
+}
+
+void DefinitionParser::parse_symbol(std::string_view line) {
+  SymbolRow row;
+  if (!take_number(line, row.probe)) return;
+  row.build_id = take_word(line);
+  if (!take_number(line, row.address) || !take_number(line, row.bytes)) return;
+  row.name = take_word(line, '\t');
+  row.problem = take_word(line, '\t');
+  row.hint = take_word(line, '\t');
+  definitions_.symbols.push_back(std::move(row));
 }
 
 bool DefinitionParser::parse() {

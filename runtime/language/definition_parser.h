@@ -29,6 +29,7 @@ class DefinitionParser {
   void take();
   void parse_place(std::string_view line);
   void parse_statement(std::string_view line);
+  void parse_symbol(std::string_view line);
   bool accept(std::string_view sign);
   bool expect(std::string_view sign);
   bool fail(std::string message);

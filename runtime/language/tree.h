@@ -146,10 +146,19 @@ struct StatementRow {
   std::string build_id;
   std::vector<std::uint64_t> addresses;
 };
+// A symbol that a probe takes the address of: a line "#symbol PROBE BUILD-ID ADDRESS BYTES NAME", and behind the name,
+// each behind a tab, why it has none and what may be meant.
+struct SymbolRow {
+  std::uint32_t probe = 0;
+  std::string build_id;  // "-": the file has none
+  std::uint64_t address = 0, bytes = 0;
+  std::string name, problem, hint;
+};
 // The part of a program that is C's, and what debug information says.
 struct Definitions {
   std::vector<PlaceRow> places;
   std::vector<StatementRow> statements;
+  std::vector<SymbolRow> symbols;
   std::vector<StructDefinition> structs;
   std::vector<EnumDefinition> enums;
   std::map<std::string, std::string, std::less<>> typedefs;

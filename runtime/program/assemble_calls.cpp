@@ -306,6 +306,7 @@ void Assembler::call(const Node& node) {
     case Function::kBuffer: return read_buffer(node);
     case Function::kStack: return take_stack(analysis_.type(node).bytes);
     case Function::kSymbol: return symbol(node);
+    case Function::kSymbolAddress: return symbol_address(node);
     case Function::kTree: mov(rdi, rbx); return invoke(&tree_returned);
     case Function::kReg: return read_register(register_of(node.children[0]->text));
     case Function::kExit:

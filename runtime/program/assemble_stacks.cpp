@@ -1,4 +1,5 @@
-// Stacks, and names of addresses. See assembler.h.
+// Stacks, names of addresses, and addresses of names. See assembler.h.
+#include "runtime/helpers/mark_helpers.h"
 #include "runtime/helpers/stack_helpers.h"
 #include "runtime/program/assembler.h"
 
@@ -24,6 +25,13 @@ void Assembler::symbol(const Node& node) {
   mov(rdi, rbx);
   mov(rsi, rax);
   invoke(&symbol_value);
+}
+
+void Assembler::symbol_address(const Node& node) {
+  mov(rdi, rbx);
+  invoke(&module_bias);
+  mov(rcx, analysis_.symbol_addresses[analysis_.of(node).index]);
+  add(rax, rcx);
 }
 
 }  // namespace ubp::program

@@ -109,6 +109,7 @@ class Assembler : public Xbyak::CodeGenerator {
   void take_stack(std::uint32_t frames);
   void stack_length(const Node& node);
   void symbol(const Node& node);
+  void symbol_address(const Node& node);
 
   // assemble_texts.cpp
   void call_of_text(const Node& node, Function function);

@@ -74,7 +74,8 @@ class Program {
   void add_names(std::vector<NewName> names);
   // Whether what is done at this probe's hits looks at them.
   bool needs_names(std::size_t probe) const {
-    return analysis_.uses_names || analysis_.mark_arguments[probe] != 0 || analysis_.named_arguments[probe] != 0;
+    return analysis_.uses_names || analysis_.mark_arguments[probe] != 0 || analysis_.named_arguments[probe] != 0 ||
+           !analysis_.symbol_files[probe].empty();
   }
 
   // Whether it takes stacks, or names addresses: then it is to know the modules.

@@ -96,6 +96,19 @@ TEST_CASE("lines: module, file, line and column; addresses stand before the text
   REQUIRE(program.definitions.places.size() == 1);
   CHECK(program.definitions.places[0].address == 0x1000);
   CHECK(program.definitions.places[0].places == std::vector<std::string>{"0,8", "!gone"});
+  parse("#symbol 2 ab12 4010 8 a::b(int)\t\t\n#symbol 3 - 0 0 c\tnone\tdid you mean 'd'?\n#symbol x\nf\n", kMaxItems,
+        &program);
+  REQUIRE(program.definitions.symbols.size() == 2);
+  const SymbolRow &there = program.definitions.symbols[0], &missing = program.definitions.symbols[1];
+  CHECK(there.probe == 2);
+  CHECK(there.build_id == "ab12");
+  CHECK(there.address == 0x4010);
+  CHECK(there.bytes == 8);
+  CHECK(there.name == "a::b(int)");
+  CHECK(there.problem.empty());
+  CHECK(missing.name == "c");
+  CHECK(missing.problem == "none");
+  CHECK(missing.hint == "did you mean 'd'?");
 }
 
 TEST_CASE("marks: module, provider and name") {

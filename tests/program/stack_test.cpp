@@ -1,4 +1,5 @@
-// Stacks and names of addresses as values: what they print where there is no hit, and what they do not take.
+// Stacks, names of addresses and addresses of names as values: what they print where there is no hit, and what they do
+// not take.
 #include "tests/program/compiled.h"
 
 namespace ubp::program {
@@ -39,6 +40,27 @@ TEST_CASE("stacks: what they do not take") {
       {"print(len(usym(1)))", "len() expects a map"},
   };
   for (const auto& [block, message] : cases) check_mistake(block, message);
+}
+
+TEST_CASE("symbols: pointers to numbers as wide as the symbol") {
+  const std::string rows =
+      "#symbol 0 ab 4010 1 one\t\t\n#symbol 0 ab 4020 2 two\t\t\n#symbol 0 ab 4030 4 four\t\t\n"
+      "#symbol 0 ab 4040 8 eight\t\t\n#symbol 0 ab 4050 20 row\t\t\n#symbol 0 ab 0 0 gone\tno symbol 'gone'\t\n"
+      "#symbol 1 ab 4060 4 other\t\t\n";
+  const auto program = compiled(rows +
+                                "f { $x = uaddr(\"one\"); @ = *uaddr(\"two\"); print((sizeof(*$x), "
+                                "sizeof(*uaddr(\"two\")), sizeof(*uaddr(\"four\")), sizeof(*uaddr(\"eight\")), "
+                                "sizeof(*uaddr(\"row\")))) } g { print(uaddr(\"other\")) }");
+  CHECK(program->analysis().variables[0] == pointer_to(integer(8, false)));
+  CHECK(program->analysis().maps[0].value == integer(16, false));
+  CHECK(program->analysis().symbol_files == std::vector<std::string>{"ab", "ab"});
+  CHECK(program->needs_names(0));
+  CHECK(messages_of(rows + "f { print(uaddr(\"gone\")) }").front() == "11: no symbol 'gone'");
+  CHECK(messages_of(rows + "f { print(uaddr(\"other\")) }").front() == "11: nothing is known of the symbol 'other'");
+  CHECK(messages_of(rows + "f { print(uaddr(1)) }").front() == "17: uaddr() takes a symbol's name, as a literal");
+  CHECK(messages_of(rows + "f { print(uaddr(\"a\\n\")) }").front() ==
+        "17: uaddr() takes a symbol's name, as a literal");
+  check_mistake("print(uaddr(\"one\"))", "uaddr() can not be used with 'begin' and 'end' probes");
 }
 
 }  // namespace ubp::program

@@ -64,6 +64,7 @@ std::vector<Helper> make_helpers() {
           helper(&instruction_address),
           helper(&numa_node),
           helper(&mark_argument),
+          helper(&module_bias),
           helper(&argument_address),
           helper(&argument_bytes, {{kRdx, kRcx}}),
           helper(&copy_bytes, {{kRdi, kRdx}}),

@@ -193,9 +193,18 @@ Runs Probepoints::add(plan::Plan& plan, const plan::Modules& modules, const Cons
     });
   }
   if (points.size() > room()) {
-    const std::size_t most = room();
+    // Who has jumped elsewhere returns there. So entries are left out before any exit; where not even the exits have
+    // room, all are.
+    std::vector<bool> is_exit(points.size());
+    for (const plan::Exit& exit : plan.exits()) is_exit[exit.number - plan.first_point()] = true;
+    const auto exits = static_cast<std::size_t>(std::count(is_exit.begin(), is_exit.end(), true));
+    const bool has_exits = exits <= room();
+    std::size_t entries = has_exits ? room() - exits : 0;
     plan.refuse_points([&](std::uint32_t index) -> std::optional<std::string> {
-      if (index < most) return std::nullopt;
+      if (is_exit[index] ? has_exits : entries != 0) {
+        entries -= is_exit[index] ? 0 : 1;
+        return std::nullopt;
+      }
       return plan::reason_text(plan::Reason::kNoRoom, decoder::Refusal::kNone, "");
     });
   }

@@ -225,19 +225,23 @@ void Plan::find_exits() {
 // Exits at points that are refused go, and with them the probes of the functions that they are in. Who jumps there from
 // elsewhere is missed.
 void Plan::refuse_exits(const std::map<std::uint32_t, std::string>& reasons, const std::vector<std::uint32_t>& number) {
+  std::map<std::uint64_t, const std::string*> functions;  // by their entries
   std::erase_if(exits_, [&](Exit& exit) {
     const auto reason = reasons.find(exit.number - first_point_);
     if (reason == reasons.end()) {
       exit.number = first_point_ + number[exit.number - first_point_];
       return false;
     }
-    std::erase_if(probes_, [&](const Probe& probe) {
-      const std::uint64_t entry = address_of(modules_, probe) + modules_.all()[probe.module].bias;
-      if (!wants_returns(probe) || entry != exit.low || probe.point < first_point_) return false;
-      refused_.push_back({static_cast<std::uint32_t>(probe.item), static_cast<std::uint32_t>(probe.module),
-                          address_of(modules_, probe), symbol_of(modules_, probe), reason->second});
-      return true;
-    });
+    functions.try_emplace(exit.low, &reason->second);
+    return true;
+  });
+  if (functions.empty()) return;
+  std::erase_if(probes_, [&](const Probe& probe) {
+    if (!wants_returns(probe) || probe.point < first_point_) return false;
+    const auto refused = functions.find(address_of(modules_, probe) + modules_.all()[probe.module].bias);
+    if (refused == functions.end()) return false;
+    refused_.push_back({static_cast<std::uint32_t>(probe.item), static_cast<std::uint32_t>(probe.module),
+                        address_of(modules_, probe), symbol_of(modules_, probe), *refused->second});
     return true;
   });
 }

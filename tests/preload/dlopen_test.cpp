@@ -2,6 +2,8 @@
 // nothing that is mapped in its place is taken for it.
 #include <doctest/doctest.h>
 
+#include <cstdlib>
+
 #include "harness.h"
 
 namespace ubp::test::dlopen_test {
@@ -113,6 +115,29 @@ TEST_CASE("UBP_MAX_PROBEPOINTS bounds the probepoints of modules that come later
     CHECK(many.err.find("UBP_MAX_PROBEPOINTS") == std::string::npos);
     CHECK(total(many.summary(), "refused") == 0);
     CHECK(adds_up(many.summary()));
+  }
+}
+
+TEST_CASE("UBP_MAX_PROBEPOINTS leaves out functions, and no place where others return") {
+  const std::string spec = "ur:libfx_plugin:tail_* [missing=pending]";
+  for (const char* most : {"3", "4", "5"}) {  // f is one of them; there are two entries and two exits
+    CAPTURE(most);
+    const Outcome few =
+        run_probed({fixture("fx_dlopen"), plugin(), "1"}, "f; " + spec, {{"UBP_MAX_PROBEPOINTS", most}});
+    CAPTURE(few.err);
+    CHECK(numbers(few.out)["wrong"] == 0);
+    const nlohmann::json summary = few.summary();
+    CHECK(adds_up(summary));
+    int rows = 0;
+    for (const auto& probe : summary["probes"]) {
+      if (probe["spec"] != spec) continue;
+      ++rows;
+      CHECK(probe["entries"] == 11);
+      CHECK(probe["hits"] == 11);
+      CHECK(probe["left"] == 0);
+    }
+    CHECK(rows == std::atoi(most) - 3);
+    CHECK(total(summary, "refused") == static_cast<std::uint64_t>(5 - std::atoi(most)));
   }
 }
 

@@ -26,10 +26,17 @@ using trap::g_process;
 
 namespace {
 
-// Whether a module was made by the Go compiler: its linker puts a mark near the start of a data segment, 0xff and this
+std::optional<std::string> permanent_slots_denied(const xol::Displaced& point) {
+  if (has_permanent_slot(point)) return std::nullopt;
+  return plan::reason_text(plan::Reason::kOutOfReach, decoder::Refusal::kNone, "permanent slots");
+}
+
+}  // namespace
+
+// Its linker puts a mark near the start of a data segment, 0xff and this
 // text, 16-byte aligned; in libraries it is the writable one, as debug/buildinfo has it (and their read-only ones are
 // large). (Compared word by word: the application's memchr may be a sanitizer's, which checks what it reads.)
-bool has_go_code(const symbols::Module& module) {
+bool Probepoints::has_go_code(const symbols::Module& module) {
 #ifdef __SANITIZE_ADDRESS__
   return false;  // what lies between variables is not to be read
 #endif
@@ -47,13 +54,6 @@ bool has_go_code(const symbols::Module& module) {
     return false;
   });
 }
-
-std::optional<std::string> permanent_slots_denied(const xol::Displaced& point) {
-  if (has_permanent_slot(point)) return std::nullopt;
-  return plan::reason_text(plan::Reason::kOutOfReach, decoder::Refusal::kNone, "permanent slots");
-}
-
-}  // namespace
 
 std::optional<std::string> Probepoints::start(const ProbepointsConfig& config, plan::Modules& modules) {
   const std::size_t capacity = config.probepoints + kOwnPoints;

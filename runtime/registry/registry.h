@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -264,6 +265,7 @@ class Registry {
   bool want_returns(Registration& registration, Problem& problem);
   std::uint32_t take_pair();
   void watch_returns(std::uint64_t id, Registration& registration, std::size_t known);
+  void warn_of_go(const Registration& registration, std::size_t known);
   void add_consumers(std::uint64_t id, Registration& registration, std::size_t first_watched, const Runs& runs);
   static void change_generation(Registration& registration);
   void split(const Registration& registration, const Runs& runs, std::vector<std::uint32_t>& inner,
@@ -292,6 +294,7 @@ class Registry {
   std::uint64_t next_id_ = 1;
   std::uint32_t loaded_modules_ = 0;  // in the modules when the first probe was registered
   std::vector<std::uint32_t> free_counters_, free_pairs_;
+  std::set<std::uint32_t> looked_for_go_;                       // modules whose returns are wanted
   std::unordered_map<std::uint32_t, std::uint64_t> recorders_;  // ids by their counter
   std::uint32_t next_counter_ = 0, end_of_counters_ = 0;
   bool has_consumers_ = false;  // some probe ever had one

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "runtime/registry/registry.h"
+#include "runtime/report/report.h"
 #include "xol/assert.h"
 
 namespace ubp::runtime {
@@ -86,9 +87,26 @@ std::uint32_t Registry::take_pair() {
   return next_counter_ - 2;
 }
 
+// Go copies goroutines' stacks elsewhere when they grow, and lets other threads go on with them.
+void Registry::warn_of_go(const Registration& registration, std::size_t known) {
+  std::uint32_t last = ~std::uint32_t{0};
+  for (std::size_t i = known; i < registration.probes.size(); ++i) {
+    const auto module = static_cast<std::uint32_t>(registration.probes[i].module);
+    if (std::exchange(last, module) == module || !looked_for_go_.insert(module).second) continue;
+    const symbols::Module& its = modules_->all()[module];
+    if (!Probepoints::has_go_code(its)) continue;
+    report::say(
+        report::Level::kWarning,
+        fmt::format("{} has Go code: a call whose stack grows meanwhile, or that ends in another thread than it "
+                    "began, is not seen to return",
+                    its.name));
+  }
+}
+
 // Of the probes from this one on, which the plan has just found, and of its exits: who is called at which point.
 void Registry::watch_returns(std::uint64_t id, Registration& registration, std::size_t known) {
   Returns& returns = *registration.returns;
+  warn_of_go(registration, known);
   returns.follow(registration.plan->followed());
   const ubp::runtime::Consumer base = consumer_of(id, registration);
   std::vector<Consumer> exits, entries;

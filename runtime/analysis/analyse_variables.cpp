@@ -111,7 +111,7 @@ Type Analyser::arguments(const Node& node) {
     return {};
   }
   out_.reads_registers[probe_] = true;
-  new_site(out_.facts[node.id].site, node, Site::Kind::kNotKept);
+  new_site(out_.facts[node.id].site, node, Site::Kind::kUnknown);
   std::uint64_t& wanted =
       program_.probes[probe_].has_marks ? out_.mark_arguments[probe_] : out_.named_arguments[probe_];
   const std::size_t first = named_count(*out_.types, probe_);
@@ -152,7 +152,7 @@ Type Analyser::argument_named(const Node& node) {
   (program_.probes[probe_].has_marks ? out_.mark_arguments[probe_] : out_.named_arguments[probe_]) |= std::uint64_t{1}
                                                                                                       << number;
   out_.facts[node.id].index = number;
-  new_site(out_.facts[node.id].site, node, Site::Kind::kNotKept);
+  new_site(out_.facts[node.id].site, node, Site::Kind::kUnknown);
   return its->type;
 }
 

@@ -60,7 +60,7 @@ struct Event {
 
 // Where something may go wrong at run time.
 struct Site {
-  enum class Kind : std::uint8_t { kDivision, kBudget, kAddress, kBounds, kMissingKey, kNotKept };
+  enum class Kind : std::uint8_t { kDivision, kBudget, kAddress, kBounds, kMissingKey, kUnknown };
   Kind kind;
   language::Span span;
 };
@@ -69,7 +69,7 @@ struct Site {
 struct Fact {
   Type type;
   std::uint32_t index = kNone;  // of the map, variable, event, site or symbol address that it uses
-  std::uint32_t site = kNone;   // of a map that is read: where its key is missed; of an argument: where it is not kept
+  std::uint32_t site = kNone;   // of a map that is read: where its key is missed; of an argument: where it is not known
 };
 
 struct Analysis {

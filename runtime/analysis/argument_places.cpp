@@ -80,7 +80,8 @@ bool are_good(std::span<const PlaceStep> steps) {
   for (const PlaceStep& step : steps) {
     int needed = 0, change = 0;
     switch (step.code) {
-      case Code::kNumber: change = 1; break;
+      case Code::kNumber:
+      case Code::kThread: change = 1; break;
       case Code::kRegister:
         if (step.base < 0) return false;
         change = 1;

@@ -1,6 +1,8 @@
 // See argument_rows.h.
 #include "runtime/api/argument_rows.h"
 
+#include <algorithm>
+
 #include "runtime/analysis/mark_types.h"
 #include "runtime/api/api_lock.h"
 
@@ -28,20 +30,26 @@ ArgumentRows::ArgumentRows(const program::Program& program, std::uint32_t probe)
   }
 }
 
-std::optional<std::string> ArgumentRows::problem(const std::string& build_id, std::uint64_t address) const {
-  const auto found = find(build_id, address);
+std::optional<std::string> ArgumentRows::problem(const symbols::Module& module, std::uint64_t address) const {
+  const auto found = find(module.build_id, address);
   if (found == rows_.end()) return "no debug information says where arguments are here, or it is of another file";
   for (std::size_t i = 0; i < 64; ++i) {
     if ((wanted_ >> i & 1) == 0) continue;
     if (i >= found->second.size()) return "there are not so many";
-    if (!found->second[i].problem.empty()) return found->second[i].problem;
-    if ((in_place_ >> i & 1) != 0 && !found->second[i].place.is_memory()) return "it is too large for where it is";
+    const program::ArgumentPlace& its = found->second[i];
+    if (!its.problem.empty()) return its.problem;
+    const bool is_threads = std::any_of(its.steps.begin(), its.steps.end(), [](const symbols::PlaceStep& step) {
+      return step.code == symbols::PlaceStep::Code::kThread;
+    });
+    if (is_threads && !module.thread_storage)
+      return "each thread has its own, and those of a library that was loaded later lie elsewhere in each";
+    if ((in_place_ >> i & 1) != 0 && !its.place.is_memory()) return "it is too large for where it is";
   }
   return std::nullopt;
 }
 
 void ArgumentRows::put(const NamedPoint& point, program::Program::NewName& name) const {
-  const auto found = find(point.build_id, point.address);
+  const auto found = find(point.its->build_id, point.address);
   name.arguments.clear();
   name.count = 0;
   if (found == rows_.end()) return;
@@ -52,14 +60,15 @@ void ArgumentRows::put(const NamedPoint& point, program::Program::NewName& name)
     const auto first_step = static_cast<std::uint32_t>(name.steps.size());
     const auto first_piece = static_cast<std::uint32_t>(all.size() + pieces.size());
     const auto moved = [&](const symbols::ValuePlace& place) {
-      symbols::ValuePlace its = place.at(point.module_bias);
+      symbols::ValuePlace its = place.at(point.its->bias);
       its.first += its.kind == symbols::ValuePlace::Kind::kPieces ? first_piece : first_step;
       return its;
     };
     name.arguments.push_back(moved(argument.place));
     for (const symbols::ValuePlace& piece : argument.pieces) pieces.push_back(moved(piece));
     for (symbols::PlaceStep step : argument.steps) {
-      if (step.base == symbols::kModuleBase) step.number += static_cast<std::int64_t>(point.module_bias);
+      if (step.base == symbols::kModuleBase) step.number += static_cast<std::int64_t>(point.its->bias);
+      if (step.code == symbols::PlaceStep::Code::kThread) step.number += point.its->thread_storage.value_or(0);
       name.steps.push_back(step);
     }
   }
@@ -120,8 +129,8 @@ KeptCalls prepare_kept_calls(const Entries& entries, const std::vector<language:
   request.wants_returns = request.keeps_calls = request.keeps_arguments = request.is_for_other_hits = true;
   request.forgives_missing = true;  // an entry is one of some of the modules alone
   request.is_environment = is_environment;
-  request.refuse = [entries](const std::string& build_id, std::uint64_t address) -> std::optional<std::string> {
-    if (entries.contains({row_build_id(build_id), address})) return std::nullopt;
+  request.refuse = [entries](const symbols::Module& its, std::uint64_t address) -> std::optional<std::string> {
+    if (entries.contains({row_build_id(its.build_id), address})) return std::nullopt;
     return "it is another module's";
   };
   Problem problem;

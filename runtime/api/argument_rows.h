@@ -31,8 +31,8 @@ class ArgumentRows {
 
   // Whether the probe asks for any.
   bool is_wanted() const { return wanted_ != 0; }
-  // Why what it asks for cannot be read at a place, by its module's build-id and its ELF address; nothing: it can.
-  std::optional<std::string> problem(const std::string& build_id, std::uint64_t address) const;
+  // Why what it asks for cannot be read at a place, by its module and its ELF address; nothing: it can.
+  std::optional<std::string> problem(const symbols::Module& module, std::uint64_t address) const;
   // Where they are at a point: the arguments, their pieces behind them, and the steps of both.
   void put(const NamedPoint& point, program::Program::NewName& name) const;
   // The functions from whose entries on something is to be kept: of all places; of one.

@@ -102,7 +102,7 @@ program::Program::NewName name_of(const NamedPoint& point, const Item& item) {
   program::Program::NewName its{{point.point, point.action, {}, {}}, point.arguments};
   its.count = static_cast<std::uint32_t>(point.arguments.size());
   program::PointName& name = its.name;
-  name.module_bias = point.module_bias;
+  name.module_bias = point.its->bias;
   const bool is_spelt = !item.module.empty() && (point.mark.empty() || !language::is_glob(item.module));
   const std::string probe =
       fmt::format("{}:{}:{}", language::kind_name(item.kind), is_spelt ? item.module : point.module,
@@ -140,13 +140,13 @@ Request request_of(Program* program, const Group& group, const Request& bare,
   request.mark_arguments = program->analysis().mark_arguments[probe];
   const std::string& symbol_file = program->analysis().symbol_files[probe];
   if (rows->is_wanted() || !symbol_file.empty()) {
-    request.refuse = [rows, kept, symbol_file](const std::string& build_id,
+    request.refuse = [rows, kept, symbol_file](const symbols::Module& module,
                                                std::uint64_t address) -> std::optional<std::string> {
-      if (!symbol_file.empty() && row_build_id(build_id) != symbol_file)
+      if (!symbol_file.empty() && row_build_id(module.build_id) != symbol_file)
         return "the symbols that uaddr() names are another file's";
       if (!rows->is_wanted()) return std::nullopt;
-      auto problem = rows->problem(build_id, address);
-      return problem ? problem : kept.problem_of(build_id, rows->entries_at(build_id, address));
+      auto problem = rows->problem(module, address);
+      return problem ? problem : kept.problem_of(module.build_id, rows->entries_at(module.build_id, address));
     };
   }
   if (program->needs_names(probe)) {

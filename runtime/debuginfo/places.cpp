@@ -307,7 +307,10 @@ std::string PlaceFinder::compile_one(const Dwarf_Op& operation, Steps& steps, in
     return push({Code::kRegister, kRegisters[atom - DW_OP_breg0], 8, number});
   if (atom == DW_OP_bregx && operation.number < kRegisters.size())
     return push({Code::kRegister, kRegisters[operation.number], 8, second});
-  const auto is_sum = [&] { return steps.back().code == Code::kRegister || steps.back().code == Code::kNumber; };
+  const auto is_sum = [&] {
+    const Code code = steps.back().code;
+    return code == Code::kRegister || code == Code::kNumber || code == Code::kThread;
+  };
   switch (atom) {
     case DW_OP_nop: return "";
     case DW_OP_addrx:
@@ -344,8 +347,20 @@ std::string PlaceFinder::compile_one(const Dwarf_Op& operation, Steps& steps, in
       }
       return problem;
     }
+    case DW_OP_constx:
+    case DW_OP_GNU_const_index: {
+      Dwarf_Attribute its;
+      Dwarf_Word value = 0;
+      if (attribute_ == nullptr || dwarf_getlocation_attr(attribute_, &operation, &its) != 0 ||
+          (dwarf_formudata(&its, &value) != 0 && dwarf_formaddr(&its, &value) != 0))
+        return kOther;
+      return push({Code::kNumber, symbols::kNoRegister, 8, static_cast<std::int64_t>(value)});
+    }
     case DW_OP_form_tls_address:
-    case DW_OP_GNU_push_tls_address: return "each thread has its own";
+    case DW_OP_GNU_push_tls_address:  // of a number that counts from the beginning of the module's
+      if (steps.empty() || steps.back().code != Code::kNumber) return kOther;
+      steps.back() = {Code::kThread, symbols::kNoRegister, 8, steps.back().number};
+      return "";
     case DW_OP_entry_value:
     case DW_OP_GNU_entry_value: return entry_value(operation, steps, depth);
     default: return kOther;

@@ -5,6 +5,7 @@
 #include "runtime/helpers/helpers.h"
 #include "runtime/helpers/point_names.h"
 #include "runtime/helpers/read_memory.h"
+#include "runtime/trap/tls.h"
 
 namespace ubp::program {
 namespace {
@@ -57,7 +58,7 @@ std::uint64_t result_of(const PlaceStep& step, std::uint64_t a, std::uint64_t b)
   }
 }
 
-// Where a value is asked for: how, and where it is counted if it was to be kept and is not.
+// Where a value is asked for, and where it is counted if it is not known.
 struct Asked {
   Run* run;
   const PointName& point;
@@ -91,6 +92,15 @@ bool compute(const Asked& asked, const ValuePlace& place, std::uint64_t& result)
     switch (step.code) {
       case Code::kNumber: stack[++top] = number; break;
       case Code::kRegister: stack[++top] = register_of_hit(run, step.base) + number; break;
+      case Code::kThread: {
+        const trap::Thread* const storage = run->context->task != nullptr ? run->context->task->storage : nullptr;
+        if (storage == nullptr) {
+          count_site(run, asked.site);
+          return false;
+        }
+        stack[++top] = reinterpret_cast<std::uint64_t>(storage) - trap::thread_offset() + number;
+        break;
+      }
       case Code::kLoad: {
         std::uint64_t value = 0;
         if (read_memory(run, stack[top], &value, step.bytes) != step.bytes) return false;

@@ -6,7 +6,8 @@
 namespace ubp::program {
 
 // An argument of the static mark that was hit, or of the function, extended to 64 bits; 0 where its memory cannot be
-// read, or where it was to be kept from the function's entry and is not, which is counted at the site. At a function's
+// read, or where it was to be kept from the function's entry and is not, or the thread's storage is not libc's,
+// which is counted at the site. At a function's
 // entry, which a block may have beside marks: that of the call; 0 beyond those that are in registers.
 std::uint64_t mark_argument(Run* run, std::uint64_t number, std::uint64_t site);
 // The bytes of an argument of any size, likewise, with zeros up to whole words.

@@ -20,8 +20,8 @@ constexpr Error kErrors[] = {
     {"Bad address", "probe_read_user", -14},
     {"Array access out of bounds. This can lead to unexpected results."},
     {"Can't lookup map element because it does not exist.", "map_lookup_elem", 0},
-    {"The function was entered before it was probed, or in a way that is not seen, so what it was called with is not "
-     "known. 0 is being used as the result."},
+    {"The value is not known: the function was entered before it was probed, or in a way that is not seen, or the thread "
+     "has left libc's storage. 0 is being used as the result."},
 };
 
 // Once is what one expects.

@@ -67,7 +67,9 @@ Modules::Change Modules::refresh(bool just_mapped) {
     std::optional<std::uint32_t> earlier;
     for (std::uint32_t other = 0; other < known; ++other) {
       // Without a build-id, what is loaded at the place of an earlier module under its name may be another file.
-      if (is_same(modules_[other], module) && (present_[other] || !module.build_id.empty())) earlier = other;
+      // And what was said of its thread-local variables would be wrong elsewhere.
+      const bool is_back = !module.build_id.empty() && module.thread_storage == modules_[other].thread_storage;
+      if (is_same(modules_[other], module) && (present_[other] || is_back)) earlier = other;
     }
     if (!earlier && modules_.size() == kMaxModules) {
       ++change.left_out;

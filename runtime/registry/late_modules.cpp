@@ -79,7 +79,13 @@ void Registry::arm_module(std::uint64_t id, Registration& registration, std::uin
     say(Level::kWarning,
         fmt::format("{}:{}:{}: {}", source, mistake.position.line, mistake.position.column, mistake.message));
   }
+  const std::size_t found = plan.points().size();
   refuse_unwanted(plan, registration.request);
+  if (plan.points().size() < found && !registration.request.is_for_other_hits) {
+    say(Level::kWarning, fmt::format("{} of {} probepoints in {}, loaded just now, are refused, first {}: {}",
+                                     found - plan.points().size(), found, modules_->all()[module].name,
+                                     place_of(*modules_, plan.refused().back()), plan.refused().back().reason));
+  }
   const std::size_t wanted = plan.points().size(), room = probepoints_.room();
   const std::size_t runs = registration.runs.size(), watched = registration.watched.size();
   take(id, registration);

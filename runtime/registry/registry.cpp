@@ -180,7 +180,7 @@ void Registry::refuse_unwanted(plan::Plan& plan, const Request& request) const {
     if (request.wants_returns && !probed.contains(point)) return std::nullopt;
     const std::uint64_t address = plan.points()[point].address;
     const symbols::Module& module = modules_->all()[modules_->module_at(address).value_or(0)];
-    const auto detail = request.refuse(module.build_id, address - module.bias);
+    const auto detail = request.refuse(module, address - module.bias);
     if (!detail) return std::nullopt;
     return plan::reason_text(plan::Reason::kNoArgument, decoder::Refusal::kNone, *detail);
   });
@@ -216,8 +216,7 @@ void Registry::take(std::uint64_t id, Registration& registration) {
     const std::uint32_t counter =
         registration.returns == nullptr ? registration.counter : registration.calls[known_calls + (i - known)].pair + 1;
     named.push_back({index_of(registration.runs, probe.point), counter, static_cast<std::uint32_t>(probe.item),
-                     module.name, symbol_of(*modules_, probe), module.build_id, address_of(*modules_, probe),
-                     module.bias});
+                     module.name, symbol_of(*modules_, probe), address_of(*modules_, probe), &module});
     const symbols::Mark* const mark = mark_of(*modules_, plan.items()[probe.item], probe);
     if (mark == nullptr) continue;
     named.back().mark = fmt::format("{}:{}", mark->provider, mark->name);

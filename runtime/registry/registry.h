@@ -50,9 +50,8 @@ struct NamedPoint {
   std::uint32_t action;  // runtime::counter_of() its consumer
   std::uint32_t item;
   std::string module, symbol;
-  std::string build_id;           // the module's
-  std::uint64_t address = 0;      // ELF virtual address
-  std::uint64_t module_bias = 0;  // from it to the run-time address
+  std::uint64_t address = 0;             // ELF virtual address
+  const symbols::Module* its = nullptr;  // the module, for the time of the call
   // Of a static mark: "provider:name", and where its arguments are at run time.
   std::string mark{};
   std::vector<symbols::ValuePlace> arguments{};
@@ -74,8 +73,8 @@ struct Request {
   bool wants_returns = false;        // all of its items are of Kind::kReturn or kCall
   bool is_environment = false;       // UBP_PROBES: lives until the process ends
   std::uint64_t mark_arguments = 0;  // that its static marks must have, bit 0 for the first
-  // Why a place, by its module's build-id and its ELF address, is not to be probed; null: nobody asks.
-  std::function<std::optional<std::string>(const std::string& build_id, std::uint64_t address)> refuse{};
+  // Why a place, by its module and its ELF address, is not to be probed; null: nobody asks.
+  std::function<std::optional<std::string>(const symbols::Module& module, std::uint64_t address)> refuse{};
   std::function<void(const std::vector<NamedPoint>&)> name_points{};  // called before they are armed; null: nobody asks
   std::uint64_t handle = 0;  // what consumers are told to be called for; 0: its own
   // Of returns: what is kept of calls from their entries on. family: whose calls are seen as within each other; null:

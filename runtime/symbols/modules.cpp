@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdio>
 #include <exception>
 
@@ -114,8 +115,27 @@ bool has_text_relocations(const Module& module, const dl_phdr_info& info) {
   return false;
 }
 
-int add_module(dl_phdr_info* info, std::size_t, void* data) {
-  auto& modules = *static_cast<std::vector<Module>*>(data);
+// What is known of all modules together: where the calling thread has its thread-local variables.
+struct Listed {
+  std::vector<Module> modules;
+  std::uint64_t storage_bytes = 0;  // of the variables of all
+};
+
+// Variant II of thread-local storage: what is there at the start lies below the thread pointer, at one distance in
+// every thread. What comes later is taken from the heap, unless there was room left. Source: psABI, ELF Handling For
+// Thread-Local Storage, 3.4.6; glibc's csu/libc-tls.c and elf/dl-tls.c.
+void keep_fixed_storage(Listed& listed) {
+  constexpr std::uint64_t kSpare = 4096;  // that the dynamic linker leaves
+  for (Module& module : listed.modules) {
+    const bool is_fixed = module.thread_storage && *module.thread_storage < 0 &&
+                          static_cast<std::uint64_t>(-*module.thread_storage) <= listed.storage_bytes + kSpare;
+    if (!is_fixed) module.thread_storage.reset();
+  }
+}
+
+int add_module(dl_phdr_info* info, std::size_t size, void* data) {
+  auto& listed = *static_cast<Listed*>(data);
+  std::vector<Module>& modules = listed.modules;
   if (!sys::is_readable(reinterpret_cast<std::uint64_t>(info->dlpi_phdr))) {  // the program has unmapped it
     if (!modules.empty()) return 0;
     info->dlpi_phnum = 0;  // the executable stays the first
@@ -128,10 +148,15 @@ int add_module(dl_phdr_info* info, std::size_t, void* data) {
       module.dynamic = header->p_vaddr;
       module.dynamic_bytes = header->p_memsz;
     }
+    if (header->p_type == PT_TLS) listed.storage_bytes += header->p_memsz + header->p_align;
     if (header->p_type == PT_LOAD) module.segments.push_back(segment_of(*header));
   }
   module.build_id = mapped_build_id(module, *info);
   module.has_text_relocations = has_text_relocations(module, *info);
+  const bool has_storage = size >= offsetof(dl_phdr_info, dlpi_tls_data) + sizeof info->dlpi_tls_data;
+  if (has_storage && info->dlpi_tls_data != nullptr)
+    module.thread_storage = static_cast<std::int64_t>(reinterpret_cast<std::uint64_t>(info->dlpi_tls_data) -
+                                                      reinterpret_cast<std::uint64_t>(__builtin_thread_pointer()));
   module.is_executable = modules.empty();
   // Linked into the executable, the runtime is a part of it: plan/modules.h knows which.
   module.is_runtime = !module.is_executable && contains(module, reinterpret_cast<std::uint64_t>(&loaded_modules));
@@ -182,9 +207,10 @@ const std::uint8_t* Module::bytes_at(std::uint64_t elf_address, std::uint64_t si
 }
 
 std::vector<Module> loaded_modules() {
-  std::vector<Module> modules;
-  dl_iterate_phdr(add_module, &modules);
-  return modules;
+  Listed listed;
+  dl_iterate_phdr(add_module, &listed);
+  keep_fixed_storage(listed);
+  return std::move(listed.modules);
 }
 
 void while_modules_stay(const std::function<void()>& body) {

@@ -40,6 +40,9 @@ struct Module {
   bool is_executable = false;                    // the main program
   bool is_runtime = false;                       // libubp itself
   bool is_vdso = false;
+  // From every thread's pointer (%fs:0) to what it has of the module's thread-local variables; none: there are none, or
+  // they lie elsewhere in each thread, as those of libraries that come later do.
+  std::optional<std::int64_t> thread_storage;
   bool is_relocated = true;           // false: just mapped; its code must not run yet, its data not be believed
   bool has_text_relocations = false;  // the dynamic linker writes into its code, too, when it relocates it
 

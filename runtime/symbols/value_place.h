@@ -17,6 +17,7 @@ struct PlaceStep {
   enum class Code : std::uint8_t {
     kNumber,    // pushes the number; with kModuleBase, counted from there
     kRegister,  // pushes a register and the number
+    kThread,    // pushes where the module's thread-local variables begin in the thread, and the number
     kLoad,      // the address on top becomes what is there: so many bytes, extended by zeros
     kKept,      // a frame's address on top becomes what an argument's register held where its function was entered;
                 // number: that entry, in the module's own addresses

@@ -19,8 +19,8 @@ Outcome run_entry(const char* mode, const std::string& probes) {
 }
 
 constexpr const char* kUnknown =
-    "The function was entered before it was probed, or in a way that is not seen, so what it was called with is not "
-    "known. 0 is being used as the result.";
+    "The value is not known: the function was entered before it was probed, or in a way that is not seen, or the thread "
+    "has left libc's storage. 0 is being used as the result.";
 
 }  // namespace
 

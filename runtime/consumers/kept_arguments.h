@@ -4,7 +4,7 @@
 #pragma once
 
 #include "runtime/consumers/call_stack.h"
-#include "runtime/consumers/returns.h"
+#include "runtime/consumers/return_owner.h"
 
 namespace ubp::runtime {
 

@@ -14,27 +14,9 @@
 #include "decoder/exits.h"
 #include "runtime/consumers/call_stack.h"
 #include "runtime/consumers/consumer_list.h"
+#include "runtime/consumers/return_owner.h"
 
 namespace ubp::runtime {
-
-struct CodeSpan {
-  std::uint64_t begin, end;  // run-time addresses
-};
-struct CodeSpans {
-  const CodeSpan* spans;  // ascending
-  std::uint64_t count;
-};
-
-// A registration, as far as its returns go.
-struct ReturnOwner {
-  std::uint16_t generation;        // changes whenever it is enabled or disabled
-  const CodeSpans* followed;       // whose exits it watches
-  const void* family = nullptr;    // of its calls (call_stack.h); null: nothing is kept of them
-  bool keeps_arguments = false;    // likewise
-  ubp_consumer entered = nullptr;  // is called at entries, too, when what is kept of them is known; null: nothing is
-  void* entered_data = nullptr;
-  bool is_for_other_hits = false;  // what is kept is for who is hit within the calls (kept_arguments.h)
-};
 
 struct ReturnFunction {
   const ReturnOwner* owner;

@@ -12,6 +12,8 @@
 // Inline and free of libc: compiled into the trap path. Context: any. Async-signal-safe: yes. Source: sigaction(2).
 #pragma once
 
+#include <initializer_list>
+
 #include "runtime/trap/trap_state.h"
 #include "xol/sys.h"
 

@@ -123,6 +123,7 @@ void Reader::read_places() {
     if (!item.is_by_debug_information()) continue;
     const std::vector<std::string> paths = files_of_item(item);
     debuginfo::Found found;
+    debuginfo::Lack lack;
     bool has_information = false, any = false;
     for (const std::string& path : paths) {
       DebugFile* const its = file(path);
@@ -131,14 +132,22 @@ void Reader::read_places() {
       debuginfo::Found here = find(item, *its);
       found.has_file |= here.has_file;
       if (found.nearest.empty()) found.nearest = std::move(here.nearest);
-      if (here.places.empty()) continue;
+      if (here.places.empty()) {
+        if (lack.what.empty()) lack = its->lack();
+        continue;
+      }
       any = true;
       rows_ += fmt::format("#statement {:x} {}", number, its->build_id());
       for (const debuginfo::Place& place : here.places) rows_ += fmt::format(" {:x}", place.address);
       rows_ += '\n';
       places_[{number, path}] = std::move(here.places);
     }
-    if (!any && !item.exclude) say_missing(item, has_information ? &found : nullptr, paths);
+    if (any || item.exclude) continue;
+    if (lack.what.empty()) {
+      say_missing(item, has_information ? &found : nullptr, paths);
+    } else {
+      diagnostics_.push_back({item_span(item), lack.what, lack.hint, false});
+    }
   }
 }
 
@@ -214,6 +223,10 @@ void Reader::read_arguments(std::uint32_t probe, const std::set<std::string>& na
       DebugFile* const its = file(path);
       if (its == nullptr) continue;
       for (const debuginfo::Place& place : places_of(item, path)) {
+        if (const debuginfo::Lack& lack = its->lack(); !lack.what.empty()) {
+          diagnostics_.push_back({item_span(item), lack.what, lack.hint, false});
+          return;
+        }
         auto known = its->parameters(place, &types_);
         if (!known) continue;
         Here here{its->build_id(), place.address, {}, std::move(*known)};

@@ -62,6 +62,8 @@ bool for_each_file(const Item& item, const SourceOptions& options, Files& known,
       const auto [entry, is_new] = known.try_emplace(path);
       if (is_new) entry->second = DebugFile::open(path, options.debug_directories);
       if (entry->second != nullptr) {
+        if (const debuginfo::Lack& lack = entry->second->lack(); is_new && !lack.what.empty())
+          say_error(lack.what, lack.hint);
         visit(path, *entry->second);
         any = true;
       } else {

@@ -72,6 +72,7 @@ std::unique_ptr<DebugFile> DebugFile::open(const std::string& path, const std::v
     its->dwarf_ = access(candidate.c_str(), R_OK) == 0 ? open_dwarf(candidate, its->file_) : nullptr;
     if (its->dwarf_ == nullptr) continue;
     if (candidate != path && symbols::ElfFile::open(candidate).build_id() != build_id) continue;
+    its->path_ = path;
     its->build_id_ = build_id.empty() ? "-" : build_id;
     for (const symbols::Segment& segment : file.segments()) {
       if (segment.executable) its->text_.emplace_back(segment.address, segment.address + segment.size);

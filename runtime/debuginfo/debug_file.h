@@ -69,6 +69,11 @@ struct Found {
   std::vector<std::uint32_t> nearest{};  // of a line: those with code next to it, one before and one behind
 };
 
+// What a file's debug information refers to and is not there, or cannot be read. what: empty: nothing.
+struct Lack {
+  std::string what, hint;
+};
+
 class DebugFile {
  public:
   // directories: where debug files are looked for first. Null: it has no debug information. Throws std::runtime_error
@@ -79,6 +84,9 @@ class DebugFile {
   DebugFile& operator=(const DebugFile&) = delete;
 
   const std::string& build_id() const { return build_id_; }  // "-": it has none
+
+  // Other files that have a part of it: an alternative one (dwz), or all of its split units (.dwo, .dwp).
+  const Lack& lack();
 
   // The parameters of the function at a place, and where they are there. None: no function is known there.
   // types: receives what their types need; null: only names and spellings are wanted.
@@ -120,12 +128,13 @@ class DebugFile {
   int file_ = -1, elf_file_ = -1;
   Dwarf* dwarf_ = nullptr;  // of the debug file
   void* elf_ = nullptr;     // of the file itself, which has the call frame information
-  std::string build_id_;
+  std::string path_, build_id_;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> text_;  // what is executable; code that was left out is at 0
   std::unique_ptr<Units> units_;                               // made when it is first asked for, as these are
   std::unique_ptr<Globals> globals_;
   void *frames_ = nullptr, *own_frames_ = nullptr;
   bool has_frames_ = false;
+  std::optional<Lack> lack_;
   std::map<const void*, std::string> lives_;  // by variable: at which lines it has a place
 };
 

@@ -29,6 +29,7 @@ constexpr Name kNames[] = {
     {"print_maps_on_exit", nullptr, nullptr, &Config::print_maps_on_exit},
     {"cpp_demangle", nullptr, nullptr, &Config::cpp_demangle},
     {"show_debug_info", nullptr, nullptr, &Config::show_debug_info},
+    {"count_probe_time", nullptr, nullptr, &Config::count_probe_time},
     {"missing_probes"},
     {"license"},
 };

@@ -27,6 +27,7 @@ struct Config {
   bool print_maps_on_exit = true;
   bool cpp_demangle = true;
   bool show_debug_info = true;
+  bool count_probe_time = true;  // what the probes of calls take is in calls' times
 };
 
 // Bounds of what a program may ask for: its memory stays bounded.

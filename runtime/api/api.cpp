@@ -96,9 +96,10 @@ ubp_status check_options(const ubp_options* options, Asked& asked) {
   if (const ubp_status status = check_size(options)) return status;
   constexpr std::uint32_t kKnown = UBP_PROBE_DISABLED | UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_PENDING |
                                    UBP_PROBE_IGNORE_MISSING | UBP_PROBE_SSE_ONLY | UBP_PROBE_NO_REGISTERS |
-                                   UBP_PROBE_RECORD | UBP_PROBE_OVERRIDE | UBP_PROBE_BACKTRACE;
+                                   UBP_PROBE_RECORD | UBP_PROBE_OVERRIDE | UBP_PROBE_BACKTRACE | UBP_PROBE_NET;
   constexpr std::uint32_t kOfConsumers = UBP_PROBE_MODIFY | UBP_PROBE_NO_FP | UBP_PROBE_SSE_ONLY |
-                                         UBP_PROBE_NO_REGISTERS | UBP_PROBE_OVERRIDE | UBP_PROBE_BACKTRACE;
+                                         UBP_PROBE_NO_REGISTERS | UBP_PROBE_OVERRIDE | UBP_PROBE_BACKTRACE |
+                                         UBP_PROBE_NET;
   const bool records = (options->flags & UBP_PROBE_RECORD) != 0;
   if ((options->flags & ~kKnown) != 0 || options->reserved != 0) return UBP_E_INVALID;
   if (options->consumer == nullptr && (options->flags & kOfConsumers) != 0) return UBP_E_INVALID;
@@ -106,6 +107,7 @@ ubp_status check_options(const ubp_options* options, Asked& asked) {
   if (contradicts || (records && options->consumer != nullptr)) return UBP_E_INVALID;
   asked.request.action = action_of(*options);
   asked.request.forgives_missing = (options->flags & UBP_PROBE_IGNORE_MISSING) != 0;
+  asked.request.is_net = (options->flags & UBP_PROBE_NET) != 0;
   asked.flags = options->flags;
   return UBP_OK;
 }

@@ -122,12 +122,14 @@ Request request_of(Program* program, const Group& group, const Request& bare,
     request.wants_returns = group.way != Way::kHits;
     if (keeps) request.family = program;
     request.keeps_calls = request.keeps_arguments = group.way == Way::kCalls && bare.action.kind == ActionKind::kCall;
+    request.is_net &= request.keeps_calls;
     return request;
   }
   Request request;
   request.wants_returns = group.way != Way::kHits;
   if (keeps) request.family = program;
   request.keeps_arguments = keeps && program->analysis().keeps_arguments[probe];
+  request.is_net = keeps && !program->analysis().config.count_probe_time;
   if (keeps) request.entered = program->entered(probe);
   request.entered_data = program->entered_data();
   request.forgives_missing = bare.forgives_missing;

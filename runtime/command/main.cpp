@@ -123,6 +123,7 @@ int run_command(const std::vector<std::string>& arguments, const std::vector<std
   app.add_option("--min", least, "the least time that a call in the tree takes: 10us, 1ms");
   app.add_flag("--functions", has_functions, "at the end, the functions that call: targets without a block have seen");
   app.add_option("--sort", order, "the order of --functions: total, self, calls, avg or max");
+  app.add_flag("--net", options.is_net, "calls' times without what their probes take");
   app.add_flag("--follow", options.follows, "every process that the command leads to, not only the first that fits");
   app.allow_extras();
   app.set_help_flag();  // --help is the program's where there is one

@@ -253,6 +253,7 @@ int run(const RunOptions& options) {
   program::Inputs inputs{options.parameters, program::settings_of_environment()};
   if (!options.tree.empty()) inputs.settings.emplace_back(program::kTreeSetting, options.tree);
   if (!options.functions.empty()) inputs.settings.emplace_back(program::kFunctionsSetting, "1");
+  if (options.is_net) inputs.settings.emplace_back("count_probe_time", "0");
   auto text = whole_text(options.name, options.text, options.sources);
   const auto marks_of = [&](const language::Item& item) {
     return marks_meant_by(item, find_in_path(options.command.front()));

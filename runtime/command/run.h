@@ -23,6 +23,7 @@ struct RunOptions {
   bool says_counts = false;    // at the end, of every probe
   std::string tree;            // bare targets of call: as a tree, of so many calls within each other; empty: none
   std::uint64_t least_ns = 0;  // of what the tree shows
+  bool is_net = false;         // calls' times are without what their probes take
   std::string functions;       // their functions at the end, in this order; empty: none
 };
 

@@ -21,6 +21,9 @@
 // that it was made in, once, when it returns: so what the calls within a call have taken can be taken off, exactly,
 // since each clock reading is used on both sides. Calls on different stacks that run by turns are not within each other
 // (kApart); the time of a call that was left is its caller's own, but for what the calls in it have told.
+//
+// Net times are of a clock that stands still while the task is in probes: probe_ticks is how far that is behind. It
+// never goes back, though what an empty trap takes is a mean of some: so no time is negative, and sums stay exact.
 #pragma once
 
 #include <cstddef>
@@ -54,14 +57,22 @@ struct KeptCall {
   // It may be no new call: control was there again before the one before had returned, which it has left, or which
   // loops to its own entry.
   static constexpr std::uint32_t kDoubtful = 8;
+  static constexpr std::uint32_t kNet = 16;  // its time is without that of probes
 
   const void* family;     // whose calls are seen as within each other; null: nothing is kept of this frame
   std::uint64_t begin;    // of the timestamp counter
+  std::uint64_t before;   // CallStack::probe_ticks at its begin
   std::uint64_t elapsed;  // ns, since it has returned
   std::uint64_t inner;    // ns of elapsed that calls in it have taken
   std::uint32_t depth;    // calls that it was made in
   std::uint32_t flags;
   std::uint64_t arguments[kKeptArguments];  // where they are wanted
+
+  // What it has taken, in ticks. probe_ticks: as they are now.
+  [[gnu::always_inline]] std::uint64_t ticks(std::uint64_t now, std::uint64_t probe_ticks) const {
+    const std::uint64_t all = now > begin ? now - begin : 0;
+    return (flags & kNet) != 0 ? all - (probe_ticks - before) : all;
+  }
 };
 inline constexpr std::uint64_t kKeptCallsBytes = (kMostCalls * sizeof(KeptCall) + 4095) & ~std::uint64_t{4095};
 
@@ -73,7 +84,9 @@ struct CallStack {
   std::uint64_t waits;  // calls without room, until it is looked for again
   std::uint32_t owner;  // TaskState::tid
   std::uint32_t process;
-  KeptCall* kept;  // by frame; null: nothing is kept of any
+  KeptCall* kept;             // by frame; null: nothing is kept of any
+  std::uint64_t probe_ticks;  // that the task has been in probes whose time is not to be counted
+  std::uint64_t net_clock;    // as the last one of them has read it
   alignas(kCallStackHead) CallFrame frames[kMostCalls];
 
   [[gnu::always_inline]] bool is_seam(std::uint64_t at) const {
@@ -153,6 +166,16 @@ struct CallStack {
     push(frame);
   }
 
+  // A probe whose time is not to be counted begins. now: of the timestamp counter.
+  [[gnu::always_inline]] void begin_probe(std::uint64_t now) {
+    if (static_cast<std::int64_t>(now - probe_ticks - net_clock) < 0) probe_ticks = now - net_clock;
+  }
+  // It has begun then, and took so many ticks, what was before and comes behind included.
+  [[gnu::always_inline]] void end_probe(std::uint64_t begin, std::uint64_t ticks) {
+    net_clock = begin - probe_ticks;
+    probe_ticks += ticks;
+  }
+
   // Makes room by what is certainly gone. False: there is none.
   template <typename IsLeft, typename Drop>
   [[gnu::always_inline]] bool make_room(const IsLeft& is_left, const Drop& drop) {
@@ -197,7 +220,7 @@ struct CallStack {
 
   // More is kept of the frame that was pushed last. now: of the timestamp counter. True: it is the first frame of its
   // call, and its arguments are still to be kept.
-  [[gnu::always_inline]] bool keep(const void* family, std::uint64_t now) {
+  [[gnu::always_inline]] bool keep(const void* family, std::uint64_t now, bool is_net) {
     const std::uint64_t at = depth - 1;
     KeptCall& its = kept[at];
     for (std::uint64_t other = at; other-- != 0 && frames[other].place == frames[at].place;) {
@@ -208,8 +231,9 @@ struct CallStack {
     }
     its.family = family;
     its.begin = now;
+    its.before = probe_ticks;
     its.elapsed = its.inner = 0;
-    its.flags = 0;
+    its.flags = is_net ? KeptCall::kNet : 0;
     const std::uint64_t caller = caller_of(at);
     its.depth = caller != kNone ? kept[caller].depth + 1 : 0;
     if (seams != 0) set_apart(family, caller != kNone ? caller + 1 : 0, at, frames[at].place);
@@ -223,7 +247,7 @@ struct CallStack {
       const CallFrame& frame = frames[at];
       if (frame.place == place && frame.returns_to == returns_to && kept[at].family == family &&
           (kept[at].flags & KeptCall::kTold) == 0) {
-        const std::uint64_t took = now > kept[at].begin ? to_ns(now - kept[at].begin) : 0;
+        const std::uint64_t took = to_ns(kept[at].ticks(now, probe_ticks));
         for_each_of_call(at, [&](std::uint64_t same) { kept[same].elapsed = took; });
         tell_caller(at, took);
       }

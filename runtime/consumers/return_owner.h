@@ -22,6 +22,7 @@ struct ReturnOwner {
   const CodeSpans* followed;       // whose exits it watches
   const void* family = nullptr;    // of its calls (call_stack.h); null: nothing is kept of them
   bool keeps_arguments = false;    // likewise
+  bool is_net = false;             // its calls' times are without those of its probes
   ubp_consumer entered = nullptr;  // is called at entries, too, when what is kept of them is known; null: nothing is
   void* entered_data = nullptr;
   bool is_for_other_hits = false;  // what is kept is for who is hit within the calls (kept_arguments.h)

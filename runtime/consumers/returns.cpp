@@ -78,6 +78,8 @@ CallStack* open_call_stack(TaskState* task) {
     stack->depth = from->depth;
     stack->seams = from->seams;
     stack->waits = from->waits;
+    stack->probe_ticks = from->probe_ticks;
+    stack->net_clock = from->net_clock;
     for (std::uint64_t i = 0; i < from->depth; ++i) {
       stack->frames[i] = from->frames[i];
       if (stack->kept != nullptr) {
@@ -158,6 +160,44 @@ bool is_followed(const ReturnOwner& owner, std::uint64_t address) {
   return low != 0 && address < known.spans[low - 1].end;
 }
 
+// Whether a consumer of the hit is the last of those whose calls' times are net: what the trap takes is taken off once.
+bool is_last_net(const ubp_context* context) {
+  for (const Consumer* later = context->consumer->next; later != nullptr; later = later->next) {
+    const void* const data = later->action.data;
+    const bool is_entry = later->action.function == &note_entry, is_exit = later->action.function == &note_exit;
+    if (is_entry && static_cast<const ReturnFunction*>(data)->owner->is_net) return false;
+    if (is_exit && static_cast<const ReturnExit*>(data)->owner->is_net) return false;
+  }
+  return true;
+}
+
+// While it lives the task is in a probe.
+class ProbeTime {
+ public:
+  ProbeTime(const ubp_context* context, const ReturnOwner& owner)
+      : context_(context), is_net_(owner.is_net), begin_(owner.family != nullptr ? __rdtsc() : 0) {
+    if (CallStack* const calls = its_calls(); calls != nullptr) calls->begin_probe(begin_);
+  }
+  ~ProbeTime() {
+    CallStack* const calls = its_calls();
+    if (calls == nullptr) return;
+    const bool has_trapped = context_->registers != nullptr && is_last_net(context_);
+    calls->end_probe(begin_, __rdtsc() - begin_ + (has_trapped ? g_process.tasks.trap_ticks : 0));
+  }
+  ProbeTime(const ProbeTime&) = delete;
+  ProbeTime& operator=(const ProbeTime&) = delete;
+
+  std::uint64_t begin() const { return begin_; }
+
+ private:
+  // Null: nothing is to be noted; the task has noted no call, or is a child that the consumer has forked.
+  CallStack* its_calls() const { return is_net_ ? reinterpret_cast<CallStack*>(context_->task->call_stack) : nullptr; }
+
+  const ubp_context* context_;
+  bool is_net_;
+  std::uint64_t begin_;  // of the timestamp counter
+};
+
 enum class Way : std::uint8_t { kStays, kFollowed, kUnknown };
 
 Way way_of(const ubp_context* context, const ReturnExit& exit) {
@@ -212,9 +252,9 @@ bool tell_return(const ubp_context* context, const CallFrame& frame, const KeptC
 }
 
 // More than a frame is kept of the call that has just been noted.
-void keep_call(const ubp_context* context, const ReturnFunction& function, CallStack& stack) {
+void keep_call(const ubp_context* context, const ReturnFunction& function, CallStack& stack, std::uint64_t now) {
   const ReturnOwner& owner = *function.owner;
-  const bool is_first = stack.keep(owner.family, __rdtsc());
+  const bool is_first = stack.keep(owner.family, now, owner.is_net);
   KeptCall& kept = stack.kept[stack.depth - 1];
   for (unsigned i = 0; is_first && owner.keeps_arguments && i < kKeptArguments; ++i)
     kept.arguments[i] = general_register(*context, kArguments[i]);
@@ -228,6 +268,7 @@ void keep_call(const ubp_context* context, const ReturnFunction& function, CallS
 void note_entry(const ubp_context* context, void* data) {
   const auto& function = *static_cast<const ReturnFunction*>(data);
   const ReturnOwner& owner = *function.owner;
+  const ProbeTime time(context, owner);
   TaskState* const task = context->task;
   if (task->tid.load(std::memory_order_relaxed) == 0) return;  // a child that another consumer forked
   const bool keeps = owner.family != nullptr;
@@ -248,12 +289,13 @@ void note_entry(const ubp_context* context, void* data) {
   const bool is_doubtful =
       before != CallStack::kNone && stack->frames[before].returns_to == returns_to && stack->frames[before].flags == 0;
   stack->enter({place, returns_to, &function, &owner, context->consumer->point, generation, 0}, is_left, gives_up);
-  if (keeps) keep_call(context, function, *stack);
+  if (keeps) keep_call(context, function, *stack, time.begin());
   if (is_doubtful) stack->kept[stack->depth - 1].flags |= KeptCall::kDoubtful;
 }
 
 void note_exit(const ubp_context* context, void* data) {
   const auto& exit = *static_cast<const ReturnExit*>(data);
+  const ProbeTime time(context, *exit.owner);
   TaskState* const task = context->task;
   if (task->call_stack == 0) {  // it has entered nothing, unless it is a forked child
     const bool inherits = task->storage != nullptr && task->storage->call_stack != 0;
@@ -266,7 +308,6 @@ void note_exit(const ubp_context* context, void* data) {
   std::uint64_t at = stack.find(exit.owner, generation, place);
   if (at == CallStack::kNone) return;
   const GivesUp gives_up{task};
-  const std::uint64_t now = exit.owner->family != nullptr ? __rdtsc() : 0;
   std::uint64_t returns_to = 0;
   if (read_word(place, returns_to) != Word::kThere) return;
   if (exit.kind != decoder::Exit::Kind::kReturn) {
@@ -298,7 +339,7 @@ void note_exit(const ubp_context* context, void* data) {
     if (comes_again) {
       stack.frames[at].flags |= CallFrame::kHasReturned;
       const KeptCall* const kept = exit.owner->family != nullptr ? &stack.kept[at] : nullptr;
-      tell(context, *frame.function, kept, kept != nullptr ? ns_of(now - kept->begin) : 0);
+      tell(context, *frame.function, kept, kept != nullptr ? ns_of(kept->ticks(time.begin(), stack.probe_ticks)) : 0);
       return;
     }
     stack.give_up_below(place, is_left, gives_up);
@@ -310,7 +351,7 @@ void note_exit(const ubp_context* context, void* data) {
     }
     const void* const family = exit.owner->family;
     if (at + 1 != stack.depth) stack.set_apart(family, at + 1, stack.depth, place);
-    stack.end_calls(place, returns_to, family, now, &ns_of);
+    stack.end_calls(place, returns_to, family, time.begin(), &ns_of);
     const KeptCall kept = stack.kept[at];
     stack.remove(at);
     if (!tell_return(context, frame, &kept)) return;

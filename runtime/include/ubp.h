@@ -133,7 +133,8 @@ enum {
   UBP_PROBE_NO_REGISTERS = 1u << 6,   /* the consumer reads no register, flags or argument of the hit: they read as 0 */
   UBP_PROBE_RECORD = 1u << 7,         /* no consumer: each hit is recorded with its time, for ubp_drain() */
   UBP_PROBE_OVERRIDE = 1u << 8,       /* the consumer may use ubp_context_return(): only at functions' entries */
-  UBP_PROBE_BACKTRACE = 1u << 9       /* the consumer may use ubp_context_backtrace() */
+  UBP_PROBE_BACKTRACE = 1u << 9,      /* the consumer may use ubp_context_backtrace() */
+  UBP_PROBE_NET = 1u << 10            /* of "call:": times are without what the probes of it have taken meanwhile */
 };
 
 /* One hit of a probe with UBP_PROBE_RECORD. */

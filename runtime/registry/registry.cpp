@@ -304,6 +304,10 @@ std::optional<std::string> Registry::apply(std::span<const Operation> operations
   }
   if (is_used && probepoints_.has_unseen_threads()) leave_segment();
   auto denied = is_used ? probepoints_.arm_own() : std::nullopt;
+  const bool has_net = std::any_of(aims.begin(), aims.end(), [](const auto& entry) {
+    return entry.second.is_enabled && entry.second.registration->request.is_net;
+  });
+  if (has_net && is_used && !denied) measure_traps();
   if (!denied) denied = change_text(first, uses, leaves, last);
   for (auto& [id, aim] : aims) {
     Registration& registration = *aim.registration;

@@ -82,6 +82,7 @@ struct Request {
   const void* family = nullptr;
   bool keeps_calls = false;  // also where it has no family: then its own calls are one
   bool keeps_arguments = false;
+  bool is_net = false;  // times are without those of its probes
   ubp_consumer entered = nullptr;
   void* entered_data = nullptr;
   // It is there for another request's hits, which what it keeps of calls is for: nothing of it is reported.
@@ -262,6 +263,7 @@ class Registry {
   void refuse_unwanted(plan::Plan& plan, const Request& request) const;
   // returns.cpp
   bool want_returns(Registration& registration, Problem& problem);
+  static void measure_traps();
   std::uint32_t take_pair();
   void watch_returns(std::uint64_t id, Registration& registration, std::size_t known);
   void warn_of_go(const Registration& registration, std::size_t known);

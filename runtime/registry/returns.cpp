@@ -14,7 +14,7 @@ using trap::Counter;
 
 // What hits refer to: never freed, for a task's list may hold it for as long as it likes.
 struct Registry::Returns {
-  ReturnOwner owner{1, nullptr, nullptr, false, nullptr, nullptr};
+  ReturnOwner owner{.generation = 1, .followed = nullptr};
   std::deque<ReturnFunction> functions;
   std::deque<ReturnExit> exits;
   std::deque<std::vector<CodeSpan>> spans;
@@ -48,6 +48,7 @@ bool Registry::want_returns(Registration& registration, Problem& problem) {
   ReturnOwner& owner = registration.returns->owner;
   owner.family = request.family != nullptr ? request.family : keeps ? &owner : nullptr;
   owner.keeps_arguments = request.keeps_arguments;
+  owner.is_net = request.is_net;
   owner.entered = request.entered;
   owner.entered_data = request.entered_data;
   owner.is_for_other_hits = request.is_for_other_hits;
@@ -73,6 +74,13 @@ std::optional<std::string> Registry::why_no_calls(std::uint64_t id, const std::s
     if (is_its(refused.module, refused.address)) return refused.reason;
   }
   return "its function's entry is not known";
+}
+
+// What net times are to be without. After arm_own().
+void Registry::measure_traps() {
+  trap::Tasks& tasks = trap::g_process.tasks;
+  if (tasks.trap_ticks == 0)
+    tasks.trap_ticks = static_cast<std::uint64_t>(measure_hit_ns() / static_cast<double>(tasks.ns_per_tick) * 0x1p32);
 }
 
 // The counters of a function: two that stand together. 0: there are none left.

@@ -74,6 +74,35 @@ TEST_CASE("call: a consumer of calls has the entry's arguments, times and depth"
   CHECK(seen.size() == 4);
 }
 
+TEST_CASE("call: net times are without what the consumers take") {
+  struct Least {
+    std::uint64_t outer = ~std::uint64_t{0};
+  };
+  const auto least_of = [](std::uint32_t flags) {
+    Least least;
+    const Scoped probe(add(
+        "call:libfx_target:target_add; call:libfx_target:target_twice",
+        [](const ubp_context* context, void* data) {
+          ubp_call call = sized<ubp_call>();
+          ubp_context_call(context, &call);
+          if (call.depth == 0) {
+            std::uint64_t& least_yet = static_cast<Least*>(data)->outer;
+            least_yet = std::min(least_yet, call.elapsed_ns);
+            return;
+          }
+          for (volatile int i = 0; i < 100000;) i = i + 1;
+        },
+        &least, flags));
+    for (int i = 0; i < 50; ++i) target_twice(1);
+    return least.outer;
+  };
+  CHECK(least_of(UBP_PROBE_NET) < least_of(0) / 2);
+  ubp_probe* probe = nullptr;
+  ubp_options options = sized<ubp_options>();
+  options.flags = UBP_PROBE_NET;
+  CHECK(ubp_register("call:libfx_target:target_add", &options, &probe, nullptr) == UBP_E_INVALID);
+}
+
 TEST_CASE("call: outside of returns nothing is told, and NULL is no place") {
   std::vector<Seen> seen;
   const Scoped probe(add("libfx_target:target_quiet", &see, &seen));

@@ -169,12 +169,13 @@ struct TimedList : List {
   std::vector<KeptCall> room{kMostCalls};
   std::uint64_t clock = 0;
   const void* family = &kOwner;
+  bool is_net = false;
 
   TimedList() { calls->kept = room.data(); }
   void call_timed(std::uint64_t place, std::uint32_t point = 1, const void* owner = &kOwner) {
     memory[place] = kReturn;
     enter(place, point, owner);
-    calls->keep(family, ++clock);
+    calls->keep(family, ++clock, is_net);
   }
   // What is kept of the call that returns at this place.
   KeptCall returns_timed(std::uint64_t place, const void* owner = &kOwner) {
@@ -214,6 +215,40 @@ TEST_CASE("call_stack: times of calls within each other, their depth, and what i
   CHECK(kept.depth == 0);
 }
 
+TEST_CASE("call_stack: net times are without what probes have taken meanwhile, in calls and between them") {
+  TimedList list;
+  const auto probe = [&](std::uint64_t ticks) {
+    list.calls->begin_probe(list.clock);
+    list.calls->end_probe(list.clock, ticks);
+    list.clock += ticks;
+  };
+  probe(1000);
+  list.is_net = true;
+  list.call_timed(kHigh, 1);
+  probe(10);
+  list.call_timed(kHigh - 4000, 2);
+  probe(100);
+  KeptCall kept = list.returns_timed(kHigh - 4000);
+  CHECK(kept.elapsed == 1);
+  probe(30);
+  kept = list.returns_timed(kHigh);
+  CHECK(kept.elapsed == 3);
+  CHECK(kept.inner == 1);
+  // More is taken off than has passed: the clock stands still.
+  list.call_timed(kHigh, 1);
+  list.calls->begin_probe(list.clock);
+  list.calls->end_probe(list.clock, 50);
+  list.clock += 10;
+  list.calls->begin_probe(list.clock + 1);
+  CHECK(list.returns_timed(kHigh).elapsed == 0);
+  list.call_timed(kHigh, 1);
+  CHECK(list.returns_timed(kHigh).elapsed == 1);
+  list.is_net = false;
+  list.call_timed(kHigh, 1);
+  probe(10);
+  CHECK(list.returns_timed(kHigh).elapsed == 11);
+}
+
 TEST_CASE("call_stack: what is kept goes with its frame, and frames of which nothing is kept do not count") {
   TimedList list;
   list.call_timed(kHigh, 1);  // 1
@@ -250,8 +285,8 @@ TEST_CASE("call_stack: a call and one that it has jumped to end at one moment") 
   list.call_timed(kHigh, 1);  // 1
   list.calls->frames[0].flags = CallFrame::kHasJumped;
   list.enter(kHigh, 2, &kOther);
-  list.calls->keep(list.family, ++list.clock);       // 2
-  const KeptCall first = list.returns_timed(kHigh);  // 3: the jump's owner is told first
+  list.calls->keep(list.family, ++list.clock, false);  // 2
+  const KeptCall first = list.returns_timed(kHigh);    // 3: the jump's owner is told first
   CHECK(first.elapsed == 2);
   CHECK(first.inner == 1);
   const KeptCall second = list.returns_timed(kHigh, &kOther);
@@ -295,7 +330,7 @@ TEST_CASE("call_stack: no call that goes on is ever given up, and each return is
     std::uint64_t place, returns_to;
     bool is_noted;
   };
-  for (unsigned seed = 0; seed < 60; ++seed) {
+  for (unsigned seed = 0; seed < 20; ++seed) {
     CAPTURE(seed);
     std::mt19937 random(seed);
     const auto below = [&](std::uint64_t most) { return random() % most; };
@@ -320,7 +355,7 @@ TEST_CASE("call_stack: no call that goes on is ever given up, and each return is
         const bool is_noted = below(4) != 0;
         if (is_noted) {
           list.enter(place, static_cast<std::uint32_t>(1 + below(20)));
-          list.calls->keep(list.family, ++list.clock);
+          list.calls->keep(list.family, ++list.clock, false);
           ++entries;
         }
         stack.push_back({place, returns_to, is_noted});

@@ -80,6 +80,33 @@ TEST_CASE("calls_times: a sleep is in what is elapsed, and not the own time of w
   CHECK(within == got.at("@e[outer, 10]") + got.at("@e[jumps_on, 20]"));
 }
 
+TEST_CASE("calls_net: what the probes take is taken off, and the own times are still the outermost ones'") {
+  struct Times {
+    std::int64_t least, self, outermost;
+  };
+  const auto times_of = [](const std::string& optimize, const std::string& config) {
+    const Outcome probed = run_calls("threads",
+                                     config +
+                                         "call:recurses, call:leaf { @self = sum(self);"
+                                         " if (depth == 0) { @least = min(elapsed); @outermost = sum(elapsed) } }"
+                                         "call:leaf { @leaves = count() }",
+                                     100, {{"UBP_OPTIMIZE", optimize}});
+    CHECK(probed.end() == "exit 0");
+    CHECK(adds_up(probed.summary()));
+    const auto got = numbers_of_maps(probed.err);
+    CHECK(got.at("@leaves") == 4 * 100 * 11);
+    return Times{got.at("@least"), got.at("@self"), got.at("@outermost")};
+  };
+  // recurses(10): 22 calls.
+  for (const std::string optimize : {"never", "always"}) {
+    CAPTURE(optimize);
+    const Times all = times_of(optimize, ""), net = times_of(optimize, "config = { count_probe_time = false }");
+    CHECK(all.self == all.outermost);
+    CHECK(net.self == net.outermost);
+    CHECK(net.least < (optimize == "never" ? all.least / 4 : all.least));
+  }
+}
+
 TEST_CASE("calls_exact: the own times of all calls are the time of the outermost ones, to the nanosecond") {
   const auto check = [](const char* program, const char* mode, long times, const char* outermost = "depth == 0") {
     CAPTURE(program);

@@ -183,6 +183,12 @@ TEST_CASE("tree_functions: calls, and their times; alone and with the tree, sort
   CHECK(both.out.find("  outer\n") < both.out.find("  leaf\n"));  // by the total
 }
 
+TEST_CASE("tree_net: it is the setting") {
+  const std::string program = "begin { print(config().count_probe_time ? \"all\" : \"net\") } call:leaf";
+  CHECK(has_line(run_tree({"--functions"}, program, {fixture("fx_calls"), "tree"}).out, "all"));
+  CHECK(has_line(run_tree({"--functions", "--net"}, program, {fixture("fx_calls"), "tree"}).out, "net"));
+}
+
 TEST_CASE("tree_json: a line for each call") {
   const Outcome outcome = tree_of({"--tree", "--functions", "-f", "json"}, "tree");
   std::map<std::string, int> returned, open, functions;

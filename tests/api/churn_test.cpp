@@ -1,5 +1,5 @@
 // Probes come and go from four threads while four others run through them: every hit is accounted for, nothing
-// deadlocks, nothing is left behind. 1,000,000 operations with UBP_TEST_LONG, 200,000 otherwise.
+// deadlocks, nothing is left behind. 1,000,000 operations with UBP_TEST_LONG, 60,000 otherwise.
 #include <dirent.h>
 #include <dlfcn.h>
 #include <doctest/doctest.h>
@@ -26,7 +26,7 @@ constexpr long kOperations = 6000;
 #elif defined(__SANITIZE_ADDRESS__)
 constexpr long kOperations = 20000;
 #else
-constexpr long kOperations = 200000;
+constexpr long kOperations = 60000;
 #endif
 
 long operations() { return std::getenv("UBP_TEST_LONG") != nullptr ? 1000000 : kOperations; }

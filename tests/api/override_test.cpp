@@ -245,7 +245,7 @@ TEST_CASE("override: from many threads, under signals, every call and no other")
       },
       1'000'000);  // a slow machine has time for more than its handler
   std::atomic<long> wrong{0};
-  constexpr long kCalls = 200'000;
+  constexpr long kCalls = 50'000;
   std::vector<std::thread> threads;
   for (int number = 0; number < 3; ++number) {
     threads.emplace_back([&wrong] {

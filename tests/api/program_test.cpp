@@ -257,18 +257,24 @@ TEST_CASE("what a program prints is taken once, in order") {
 
 TEST_CASE("text that is drained makes room for more") {
   const Scoped probe(
-      add("libfx_target:target_add { printf(\"%d %s\\n\", arg0, \"a text of some length, for room\"); }"));
-  std::size_t bytes = 0;
-  for (int turn = 0; turn < 40; ++turn) {
-    call_add(50'000);
+      add("libfx_target:target_add { $t = str(arg1); printf(\"%d %s%s%s%s\\n\", arg0, $t, $t, $t, $t); }"));
+  // Each takes 2 KiB, and there is room for 64 MiB.
+  const std::string text(500, 'x');
+  constexpr long kTurns = 5, kTexts = 10'000;
+  std::size_t bytes = 0, wanted = 0;
+  const auto print = [&] {
+    for (long i = 0; i < kTexts; ++i) target_add(i, reinterpret_cast<long>(text.c_str()));
+  };
+  for (int turn = 0; turn < kTurns; ++turn) {
+    print();
     bytes += drain(probe.probe).size();
   }
-  const ubp_probe_stats stats = read(probe.probe);
-  CHECK(stats.dropped == 0);
-  CHECK(stats.recorded == 2'000'000);
-  std::size_t wanted = 0;
-  for (long i = 0; i < 50'000; ++i) wanted += std::to_string(i).size() + 33;
-  CHECK(bytes == 40 * wanted);
+  CHECK(read(probe.probe).dropped == 0);
+  CHECK(read(probe.probe).recorded == kTurns * kTexts);
+  for (long i = 0; i < kTexts; ++i) wanted += std::to_string(i).size() + 4 * text.size() + 2;
+  CHECK(bytes == kTurns * wanted);
+  for (int turn = 0; turn < kTurns; ++turn) print();
+  CHECK(read(probe.probe).dropped > 0);
 }
 
 TEST_CASE("an interval's block runs behind the blocks of hits") {

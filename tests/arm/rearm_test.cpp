@@ -55,7 +55,7 @@ std::uint64_t entry_hits() {
   return ubp_probe_read(probes().entry, &stats) == UBP_OK ? stats.hits : ~std::uint64_t{0};
 }
 
-long toggles() { return std::getenv("UBP_TEST_LONG") != nullptr ? 1000000 : 20000; }
+long toggles() { return std::getenv("UBP_TEST_LONG") != nullptr ? 1000000 : 8000; }
 
 }  // namespace
 

@@ -175,7 +175,7 @@ TEST_CASE("control: a shape without any one of its stages is found out") {
         std::copy(without.stages + stage + 1, without.stages + without.count, without.stages + stage);
         --without.count;
         detour.forget();
-        run_all(detour);
+        for (std::size_t i = 0; i < std::size(kScenarios) && detour.wrong() == 0; ++i) detour.run(kScenarios[i]);
         CHECK_MESSAGE(detour.wrong() != 0, kind.name << ", block " << block << ", stage " << stage);
       }
     }

@@ -53,13 +53,13 @@ TEST_CASE("slot_async_cycle fails without the translation of interrupted context
 }
 
 TEST_CASE("fork_refill_race fails when the child keeps its parent's slot pages") {
-  const std::vector<std::string> race = {fixture("fx_fork"), "clone", "10", "100", "30000", "30000", "exit"};
+  const std::vector<std::string> race = {fixture("fx_fork"), "clone", "10", "100", "8000", "8000", "exit"};
   CHECK(failures(library(), race, cycle_probes(10), "4", 1) == 0);
   CHECK(failures(control("shared_after_fork"), race, cycle_probes(10), "4", 5) > 0);
 }
 
 TEST_CASE("clone_vm_no_settls fails when a task is known by its TLS alone") {
-  const std::vector<std::string> race = {fixture("fx_fork"), "clone_vm", "10", "100", "30000", "30000", "exit"};
+  const std::vector<std::string> race = {fixture("fx_fork"), "clone_vm", "10", "100", "8000", "8000", "exit"};
   CHECK(failures(library(), race, cycle_probes(10), "4", 1) == 0);
   CHECK(failures(control("no_task_check"), race, cycle_probes(10), "4", 5) > 0);
 }

@@ -23,8 +23,8 @@ Environment slots_environment(const std::string& slots) {
 
 long largest(int threads) {
   if (long_run() || (threads <= 2 && std::getenv("UBP_TEST_OPTIMIZE") != nullptr)) return 1000000;
-  if (threads <= 2) return 200000;
-  return threads <= 16 ? 60000 : 5000;
+  if (threads <= 2) return 60000;
+  return threads <= 16 ? 20000 : 2000;
 }
 
 void check_function_count(int threads, long calls, const std::string& slots) {
@@ -128,7 +128,7 @@ TEST_CASE("exact_counts: every instruction of mixed, N in {0, 1}") {
 
 TEST_CASE("exact_counts: every instruction of mixed, many calls") {
   for (std::string slots : kSlots) {
-    for (int threads : {1, 2, 16, 200}) check_mixed(threads, long_run() ? 1000000 : 2400 / threads, slots);
+    for (int threads : {1, 2, 16, 200}) check_mixed(threads, long_run() ? 1000000 : 800 / threads, slots);
   }
 }
 
@@ -137,7 +137,7 @@ TEST_CASE("exact_counts: every instruction of mixed, many calls") {
 TEST_CASE("exact_counts: every one of fifty instructions") {
   for (std::string slots : kSlots) {
     for (int threads : {1, 2, 16, 200}) {
-      for (long calls : {0L, 1L, long_run() ? 1000000L : 8000L / threads})
+      for (long calls : {0L, 1L, long_run() ? 1000000L : 3000L / threads})
         check_mixed(threads, calls, slots, "fx_fifty");
     }
   }

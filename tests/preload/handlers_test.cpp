@@ -31,7 +31,7 @@ TEST_CASE("fork_beside_sigaction: a child changes dispositions that another thre
   }
 }
 
-TEST_CASE("a SIGTRAP handler that sets itself again, as System V programs do") { check({"trap_idiom", "3000"}, "f"); }
+TEST_CASE("a SIGTRAP handler that sets itself again, as System V programs do") { check({"trap_idiom", "300"}, "f"); }
 
 TEST_CASE("uc_sigmask_filled: what handlers leave in the mask they return to") {
   CHECK(numbers(run_plain({fixture("fx_handlers"), "uc_sigmask"}).out)["wrong"] == 0);
@@ -41,7 +41,7 @@ TEST_CASE("uc_sigmask_filled: what handlers leave in the mask they return to") {
 
 TEST_CASE("preempt_trampoline_exact: a hit that a handler sends elsewhere, and that comes back, is one") {
   for (std::string probes : {"f", "insn:f", "f; preempted; calls"}) {
-    Outcome probed = check({"preempt", "300000"}, probes);
+    Outcome probed = check({"preempt", "60000"}, probes);
     auto said = numbers(probed.out);
     CHECK(said["preempted"] > 0);
     const nlohmann::json summary = probed.summary();

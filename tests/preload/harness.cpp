@@ -172,6 +172,8 @@ std::string fixture(std::string_view name) { return required_variable("UBP_TEST_
 std::string control(std::string_view name) {
   return required_variable("UBP_TEST_CONTROLS") + "/libubp_" + std::string(name) + ".so";
 }
+Outcome run_shell(const std::string& commands) { return run_plain({"/bin/sh", "-c", commands}); }
+bool has_command(const std::string& name) { return run_shell("command -v " + name).end() == "exit 0"; }
 
 bool long_run() { return std::getenv("UBP_TEST_LONG") != nullptr; }
 void unset_test_variables() {

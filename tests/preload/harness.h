@@ -59,6 +59,10 @@ Outcome run(const Invocation& invocation);
 Outcome run_probed(std::vector<std::string> argv, const std::string& probes, Environment more = {});
 // Runs argv without the library.
 Outcome run_plain(std::vector<std::string> argv);
+// Runs a shell's commands, likewise.
+Outcome run_shell(const std::string& commands);
+// Whether a shell finds a command of this name.
+bool has_command(const std::string& name);
 
 std::string library();                       // UBP_TEST_LIB
 std::string command_path();                  // UBP_TEST_COMMAND: the command

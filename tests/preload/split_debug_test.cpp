@@ -15,23 +15,18 @@ Outcome ubp(std::vector<std::string> words) {
   return run({.argv = std::move(words), .preload = false, .timeout_s = 60});
 }
 
-Outcome shell(const std::string& text) { return run({.argv = {"/bin/sh", "-c", text}, .preload = false}); }
-
-bool has_command(const std::string& name) {
-  const Outcome found = shell("command -v " + name);
-  if (found.end() != "exit 0") MESSAGE("there is no " << name << ": not tested");
-  return found.end() == "exit 0";
-}
-
 // Copies of programs whose common debug information is in another file; false: there is no dwz.
 bool share(const std::string& folder) {
-  if (!has_command("dwz")) return false;
+  if (!has_command("dwz")) {
+    MESSAGE("there is no dwz: not tested");
+    return false;
+  }
   std::string words = "cd " + folder + " && dwz -m common.dwz";
   for (const std::string name : kPrograms) {
     std::filesystem::copy_file(fixture(name), folder + "/" + name);
     words += " " + name;
   }
-  const Outcome made = shell(words);
+  const Outcome made = run_shell(words);
   CAPTURE(made.err);
   REQUIRE(made.end() == "exit 0");
   REQUIRE(std::filesystem::exists(folder + "/common.dwz"));
@@ -83,14 +78,17 @@ TEST_CASE("split_debug_alternative_missing: it is said which file is not there")
 }
 
 TEST_CASE("split_debug_units: split units are read; without them, or in a package, it is said where they are") {
-  if (!has_command("gcc")) return;
+  if (!has_command("gcc")) {
+    MESSAGE("there is no gcc: not tested");
+    return;
+  }
   const ScratchFolder folder;
   const std::string program = folder.path() + "/program", unit = folder.path() + "/program.dwo";
   write_file(folder.path() + "/program.c",
              "__attribute__((noipa)) int f(int number) { return number + 1; }\n"
              "int main(void) { return f(41) - 42; }\n");
   const Outcome made =
-      shell("cd " + folder.path() + " && gcc -g -O1 -gsplit-dwarf -c program.c && gcc program.o -o program");
+      run_shell("cd " + folder.path() + " && gcc -g -O1 -gsplit-dwarf -c program.c && gcc program.o -o program");
   CAPTURE(made.err);
   REQUIRE(made.end() == "exit 0");
   const auto asks = [&] { return ubp({"run", "-e", program + ":f { print(args.number) }", "--", program}); };

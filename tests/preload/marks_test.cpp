@@ -134,6 +134,53 @@ TEST_CASE("mark_semaphore: raised once for each probe that is armed, and nothing
   }
 }
 
+TEST_CASE("mark_threads: by several threads at once, exactly") {
+  constexpr int kTimes = 20'000;
+  const Outcome probed = marks({"threads", times(kTimes)},
+                               "usdt::place:three { @n = count(); @s = sum(arg0); @by[tid] = count() }"
+                               "usdt::guard:guarded { @guarded = count() }");
+  CHECK(probed.end() == "exit 0");
+  CHECK(adds_up(probed.summary()));
+  CHECK(total(probed.summary(), "hits") == 4 * (3 * kTimes + 1));
+  CHECK(total(probed.summary(), "missed") == 0);
+  CHECK(has_line(probed.err, "@n: " + times(4 * 3 * kTimes)));
+  CHECK(has_line(probed.err, "@s: " + times(4 * 111 * kTimes)));
+  CHECK(has_line(probed.err, "@guarded: 4"));
+  int threads = 0;
+  for (const std::string& line : lines(probed.err))
+    threads += line.starts_with("@by[") && line.ends_with("]: " + times(3 * kTimes)) ? 1 : 0;
+  CHECK(threads == 4);
+}
+
+TEST_CASE("mark_semaphore_end: what others have counted is left when the process ends") {
+  for (const std::string probes : {"usdt::guard:guarded", "usdt::guard:guarded; usdt::guard:guarded { @ = count() }"}) {
+    CAPTURE(probes);
+    const Outcome probed = marks({"end", fixture("libfx_mark_plugin.so")}, probes);
+    CHECK(probed.end() == "exit 0");
+    CHECK(numbers(probed.out).at("before") == (probes.find('{') == std::string::npos ? 4 : 5));
+    CHECK(numbers(probed.out).at("end") == 3);
+  }
+}
+
+TEST_CASE("mark_check: ubp check says what is wrong with a mark, and runs nothing") {
+  const std::string program = fixture("fx_marks");
+  const auto check = [&](const std::string& text) {
+    return run({.argv = {command_path(), "check", "-e", text, "--", program, "values"}, .preload = false});
+  };
+  const Outcome good = check("usdt:" + program + ":form:reg_s1 { @ = arg0 }");
+  CAPTURE(good.out);
+  CHECK(good.end() == "exit 0");
+  CHECK(count_prefix(good.out, "int3  fx_marks!forms_global_s1+0x") == 1);
+  CHECK(good.out.find("-16") == std::string::npos);  // it has not run
+  const Outcome absent = check("usdt:" + program + ":form:nothing { @ = arg0 }");
+  CHECK(absent.end() == "exit 1");
+  CHECK(absent.err.find("stdin:1:1-") != std::string::npos);
+  CHECK(absent.err.find("ERROR: No matches for usdt " + program + ":form:nothing.") != std::string::npos);
+  const Outcome floating = check("usdt:" + program + ":float:float { @ = arg0 }");
+  CHECK(floating.end() == "exit 1");
+  CHECK(floating.err.find("arg0 of float:float, '8f@%xmm0', is a floating-point value") != std::string::npos);
+}
+
 TEST_CASE("mark_library: of one that is loaded later, again and again") {
   constexpr int kTimes = 50;
   const std::string library = fixture("libfx_mark_plugin.so");

@@ -118,6 +118,16 @@ TEST_CASE("vars_refused: what is gone, and where it lives") {
   has_part(unknown.err, "Can't find function parameter nothing, nor a variable");
 }
 
+TEST_CASE("vars_returns: where a function returns its parameters are gone, and call: has them") {
+  for (const std::string what : {"args", "args.count", "arg0"}) {
+    const Outcome gone = run_vars("ur:" + fixture("fx_vars2") + ":loops { print(" + what + ") }", fixture("fx_vars2"));
+    CAPTURE(gone.err);
+    CHECK(gone.end() == "exit 1");
+    has_part(gone.err, "ERROR: The " + what.substr(0, 4) + " builtin can not be used with 'uretprobe' probes");
+    has_part(gone.err, "HINT: call: keeps the arguments until the return");
+  }
+}
+
 TEST_CASE("vars_lists: what can be seen, and which lines have code") {
   const auto said = numbers(run_plain({fixture("fx_vars2")}).out);
   const std::string file = fixture("fx_vars2");

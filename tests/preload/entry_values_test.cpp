@@ -106,6 +106,25 @@ TEST_CASE("entry_values_before: a function that was entered before the probe was
   CHECK(outcome.err.find(kUnknown) != std::string::npos);
 }
 
+TEST_CASE("entry_values_fork: a forked child goes on in its parent's calls") {
+  const Outcome outcome = run_entry("fork", at("before") + " { printf(\"number %d\\n\", args.number) }");
+  CAPTURE(outcome.err);
+  CHECK(count_prefix(outcome.err, "number 77") == 2);
+  CHECK(outcome.err.find("not known") == std::string::npos);
+}
+
+TEST_CASE("entry_values_later: in a library that comes and goes") {
+  const std::string library = fixture("libfx_entry_library.so");
+  const Outcome outcome =
+      run_probed({fixture("fx_entry2"), "later", library},
+                 library + "@fx_entry_library.c:15 { @[args.first] = str(args.text); @n = count() }",
+                 {{"UBP_MISSING", "pending"}});
+  CAPTURE(outcome.err);
+  for (long i = 0; i < 5; ++i) CHECK(has_line(outcome.err, "@[1" + std::to_string(i) + "]: text"));
+  CHECK(has_line(outcome.err, "@n: 5"));
+  CHECK(adds_up(outcome.summary()));
+}
+
 TEST_CASE("entry_values_run: under ubp run, and what ubp vars says of them") {
   const std::string program = fixture("fx_entry2");
   const std::string path = program.substr(0, program.rfind('/') + 1);

@@ -1,4 +1,6 @@
 // What generated code does with texts, and whose names it asks the kernel for. See helpers.h.
+#include <initializer_list>
+
 #include "runtime/helpers/helpers.h"
 #include "runtime/helpers/read_memory.h"
 #include "runtime/trap/tls.h"

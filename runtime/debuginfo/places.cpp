@@ -97,8 +97,9 @@ ValuePlace place_in(ValuePlace::Kind kind, std::int8_t base, std::int64_t offset
 
 }  // namespace
 
-PlaceFinder::PlaceFinder(Dwarf_Die& function, std::uint64_t address, bool is_entry, Dwarf_CFI* frames)
-    : function_(function), address_(address), is_entry_(is_entry), frames_(frames) {
+PlaceFinder::PlaceFinder(Dwarf_Die& function, std::uint64_t entry, std::uint64_t address, bool is_entry,
+                         Dwarf_CFI* frames)
+    : function_(function), entry_(entry), address_(address), is_entry_(is_entry), frames_(frames) {
   Dwarf_Die result;
   if (!plain_type_of(function_, result)) return;
   Class classes[2] = {Class::kNone, Class::kNone};
@@ -226,21 +227,20 @@ std::string PlaceFinder::entry_value(const Dwarf_Op& operation, Steps& steps, in
   Dwarf_Attribute inner;
   Dwarf_Op* its = nullptr;
   std::size_t count = 0;
-  Dwarf_Addr entry = 0;
   if (attribute_ == nullptr || dwarf_getlocation_attr(attribute_, &operation, &inner) != 0 ||
-      dwarf_getlocation(&inner, &its, &count) != 0 || count != 1 || dwarf_entrypc(&function_, &entry) != 0)
+      dwarf_getlocation(&inner, &its, &count) != 0 || count != 1)
     return gone("what it was at the function's entry is more than a register");
   const std::uint64_t number = its->atom == DW_OP_regx ? its->number : std::uint64_t{its->atom} - DW_OP_reg0;
   if (number >= kRegisters.size()) return gone("only a vector register had it, at the function's entry");
   const std::int8_t its_register = kRegisters[number];
-  if (address_ == entry) {
+  if (address_ == entry_) {
     steps.push_back({Code::kRegister, its_register, 8, 0});
     return "";
   }
   if (!symbols::is_argument_register(its_register))
     return gone("only a register that is no argument's had it, at the function's entry");
   std::string problem = frame_address(steps, depth);
-  if (problem.empty()) steps.push_back({Code::kKept, its_register, 8, static_cast<std::int64_t>(entry)});
+  if (problem.empty()) steps.push_back({Code::kKept, its_register, 8, static_cast<std::int64_t>(entry_)});
   return problem;
 }
 

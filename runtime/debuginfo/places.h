@@ -20,8 +20,9 @@ inline constexpr const char* kGone = "it is optimised out here";
 
 class PlaceFinder {
  public:
-  // function: out of line. is_entry: it is called there. frames: call frame information; null: there is none.
-  PlaceFinder(Dwarf_Die& function, std::uint64_t address, bool is_entry, Dwarf_CFI* frames);
+  // function: out of line; its entry. is_entry: it is called at the address. frames: call frame information; null:
+  // there is none.
+  PlaceFinder(Dwarf_Die& function, std::uint64_t entry, std::uint64_t address, bool is_entry, Dwarf_CFI* frames);
 
   // The parameters one behind the other, all of them: the convention counts.
   program::ArgumentPlace find(Dwarf_Die& parameter);
@@ -49,7 +50,7 @@ class PlaceFinder {
   std::string frame_address(Steps& steps, int depth);
 
   Dwarf_Die function_;
-  std::uint64_t address_;
+  std::uint64_t entry_, address_;
   bool is_entry_;
   Dwarf_CFI* frames_;
   Dwarf_Attribute* attribute_ = nullptr;  // whose expression is compiled

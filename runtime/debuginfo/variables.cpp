@@ -149,7 +149,8 @@ void DebugFile::find_places(Scope& scope) {
 
 PlaceFinder DebugFile::finder_of(const Scope& scope) {
   const bool is_entry = scope.instance->parent < 0 && scope.instance->entry == scope.address;
-  return {scope.function->die, scope.address, is_entry, static_cast<Dwarf_CFI*>(frames())};
+  return {scope.function->die, instances_of(*scope.function).front().entry, scope.address, is_entry,
+          static_cast<Dwarf_CFI*>(frames())};
 }
 
 // At which lines a variable has a place.

@@ -29,13 +29,15 @@ TEST_CASE("entry_values_parameters: dead ones, whose registers hold something el
       run_entry("values", at("late") +
                               " { printf(\"late %d %s %d\\n\", args.first, str(args.text), args.small); "
                               "@same = sum(reg(\"di\") == args.first ? 1 : 0); @all = args }" +
-                              at("inlined") + " { printf(\"inlined %d\\n\", args.amount) }");
+                              at("inlined") + " { printf(\"inlined %d\\n\", args.amount) }" + at("split") +
+                              " { printf(\"split %d\\n\", args.number) }");
   CAPTURE(outcome.err);
   CHECK(outcome.end() == "exit 0");
   for (long i = 0; i < 3; ++i) {
     const std::string number = std::to_string(i);
     CHECK(has_line(outcome.err, "late 7" + number + " text " + (i == 0 ? "0" : "-" + number)));
     CHECK(has_line(outcome.err, "inlined 4" + std::to_string(i + 1)));
+    CHECK(has_line(outcome.err, "split 2" + number));
   }
   CHECK(has_line(outcome.err, "@same: 0"));
   CHECK(outcome.err.find("@all: { .first = 72, .text = 0x") != std::string::npos);
@@ -43,9 +45,9 @@ TEST_CASE("entry_values_parameters: dead ones, whose registers hold something el
   // The calls that are watched for it are nobody's probes.
   const nlohmann::json summary = outcome.summary();
   CHECK(adds_up(summary));
-  CHECK(total(summary, "probes_requested") == 2);
-  CHECK(total(summary, "hits") == 6);
-  CHECK(summary["probes"].size() == 2);
+  CHECK(total(summary, "probes_requested") == 3);
+  CHECK(total(summary, "hits") == 9);
+  CHECK(summary["probes"].size() == 3);
 }
 
 TEST_CASE("entry_values_recursion: each activation has its own") {

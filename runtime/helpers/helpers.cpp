@@ -38,8 +38,13 @@ void clear_behind(char* to, std::uint64_t from, std::uint64_t bytes) {
   for (; at < end; ++at) *at = 0;
 }
 
+// Eight bytes at a time: it is done at every hit that uses its function's name.
 void copy_name(char* to, const char* from) {
-  for (std::size_t i = 0; i < kNameBytes; ++i) to[i] = from != nullptr ? from[i] : '\0';
+  if (from == nullptr) return clear_behind(to, 0, kNameBytes);
+  for (std::size_t i = 0; i < kNameBytes; i += sizeof(std::uint64_t)) {
+    __builtin_memcpy(to + i, from + i, sizeof(std::uint64_t));
+    asm volatile("" ::: "memory");  // no call of memcpy
+  }
 }
 
 std::uint32_t task_of(const Run* run) { return run->context->task != nullptr ? run->context->task->block : kNoTask; }

@@ -67,7 +67,8 @@ void ArgumentRows::put(const NamedPoint& point, program::Program::NewName& name)
     name.arguments.push_back(moved(argument.place));
     for (const symbols::ValuePlace& piece : argument.pieces) pieces.push_back(moved(piece));
     for (symbols::PlaceStep step : argument.steps) {
-      if (step.base == symbols::kModuleBase) step.number += static_cast<std::int64_t>(point.its->bias);
+      if (step.base == symbols::kModuleBase || step.code == symbols::PlaceStep::Code::kKept)
+        step.number += static_cast<std::int64_t>(point.its->bias);
       if (step.code == symbols::PlaceStep::Code::kThread) step.number += point.its->thread_storage.value_or(0);
       name.steps.push_back(step);
     }

@@ -8,10 +8,11 @@
 
 namespace ubp::runtime {
 
-// Of the owner's call whose frame is there: with this stack pointer at its entry, and this return address. Null: it was
-// not seen to be entered, or how is not certain.
+// Of the owner's call of the function at this entry whose frame is there: with this stack pointer at its entry, and
+// this return address. Null: it was not seen to be entered, or how is not certain.
 [[gnu::always_inline]] inline const KeptCall* kept_call(const ubp_context& hit, const ReturnOwner* owner,
-                                                        std::uint64_t place, std::uint64_t returns_to) {
+                                                        std::uint64_t entry, std::uint64_t place,
+                                                        std::uint64_t returns_to) {
   const trap::TaskState* const task = hit.task;
   if (owner == nullptr || task == nullptr || task->tid.load(std::memory_order_relaxed) == 0) return nullptr;
   // A forked child that has noted no call yet goes on in its parent's.
@@ -20,7 +21,9 @@ namespace ubp::runtime {
   if (list == 0) return nullptr;
   const auto& stack = *reinterpret_cast<const CallStack*>(list);
   const std::uint64_t at = stack.find(owner, __atomic_load_n(&owner->generation, __ATOMIC_RELAXED), place);
-  if (at == CallStack::kNone || stack.frames[at].returns_to != returns_to || stack.kept == nullptr) return nullptr;
+  if (at == CallStack::kNone || stack.kept == nullptr || stack.frames[at].returns_to != returns_to ||
+      stack.frames[at].function->entry != entry)
+    return nullptr;
   const KeptCall& kept = stack.kept[at];
   return kept.family == owner->family && (kept.flags & KeptCall::kDoubtful) == 0 ? &kept : nullptr;
 }

@@ -1,4 +1,4 @@
-// A registration, as far as its returns go: what hits know of it.
+// A registration, as far as its returns go, and its functions: what hits know of them.
 //
 // Plain data, free of libc. What a frame may refer to is never freed.
 #pragma once
@@ -26,6 +26,14 @@ struct ReturnOwner {
   ubp_consumer entered = nullptr;  // is called at entries, too, when what is kept of them is known; null: nothing is
   void* entered_data = nullptr;
   bool is_for_other_hits = false;  // what is kept is for who is hit within the calls (kept_arguments.h)
+};
+
+struct ReturnFunction {
+  const ReturnOwner* owner;
+  Consumer told;          // at a return: what is called, with the entry's probepoint
+  std::uint64_t entry;    // its run-time address
+  std::uint32_t entries;  // its first counter
+  bool returns_twice;     // vfork
 };
 
 }  // namespace ubp::runtime

@@ -18,13 +18,6 @@
 
 namespace ubp::runtime {
 
-struct ReturnFunction {
-  const ReturnOwner* owner;
-  Consumer told;          // at a return: what is called, with the entry's probepoint
-  std::uint32_t entries;  // its first counter
-  bool returns_twice;     // vfork
-};
-
 struct ReturnExit {
   const ReturnOwner* owner;
   decoder::Exit::Kind kind;

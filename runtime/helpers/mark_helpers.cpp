@@ -71,7 +71,8 @@ bool read_kept(const Asked& asked, const PlaceStep& step, std::uint64_t frame, s
   std::uint64_t returns_to = 0;
   const runtime::KeptCall* kept = nullptr;
   if (read_memory(asked.run, place, &returns_to, sizeof returns_to) == sizeof returns_to)
-    kept = runtime::kept_call(*asked.run->context, asked.point.entries, place, returns_to);
+    kept = runtime::kept_call(*asked.run->context, asked.point.entries, static_cast<std::uint64_t>(step.number), place,
+                              returns_to);
   for (unsigned i = 0; kept != nullptr && i < runtime::kKeptArguments; ++i) {
     if (symbols::kArgumentRegisters[i] == step.base) value = kept->arguments[i];
   }

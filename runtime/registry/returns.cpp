@@ -149,7 +149,8 @@ void Registry::watch_returns(std::uint64_t id, Registration& registration, std::
     told.counter_offset = from_jumped(pair + 1);
     told.point = index_of(registration.runs, probe.point);
     const ReturnFunction& function = returns.functions.emplace_back(
-        ReturnFunction{&returns.owner, told, pair, symbol == "vfork" || symbol == "__vfork"});
+        ReturnFunction{&returns.owner, told, address_of(*modules_, probe) + modules_->all()[probe.module].bias, pair,
+                       symbol == "vfork" || symbol == "__vfork"});
     add(entries, probe.point, pair, &note_entry, &function);
     registration.calls.push_back({probe, pair, call_count(pair)});
   }

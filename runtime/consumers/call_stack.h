@@ -70,8 +70,8 @@ struct KeptCall {
 
   // What it has taken, in ticks. probe_ticks: as they are now.
   [[gnu::always_inline]] std::uint64_t ticks(std::uint64_t now, std::uint64_t probe_ticks) const {
-    const std::uint64_t all = now > begin ? now - begin : 0;
-    return (flags & kNet) != 0 ? all - (probe_ticks - before) : all;
+    const std::uint64_t all = now > begin ? now - begin : 0, own = (flags & kNet) != 0 ? probe_ticks - before : 0;
+    return all > own ? all - own : 0;  // a thread may go on where the counter is behind
   }
 };
 inline constexpr std::uint64_t kKeptCallsBytes = (kMostCalls * sizeof(KeptCall) + 4095) & ~std::uint64_t{4095};

@@ -243,6 +243,10 @@ TEST_CASE("call_stack: net times are without what probes have taken meanwhile, i
   CHECK(list.returns_timed(kHigh).elapsed == 0);
   list.call_timed(kHigh, 1);
   CHECK(list.returns_timed(kHigh).elapsed == 1);
+  list.call_timed(kHigh, 1);
+  probe(10);
+  list.clock -= 20;  // another processor's, which is behind
+  CHECK(list.returns_timed(kHigh).elapsed == 0);
   list.is_net = false;
   list.call_timed(kHigh, 1);
   probe(10);

@@ -366,7 +366,7 @@ TEST_CASE("threads: maps are exact when they have been joined") {
 TEST_CASE("programs come and go while threads run through them") {
   const Scoped kept(add("libfx_target:target_add { @n++; }"));
   Callers callers(3);
-  for (int turn = 0; turn < 150; ++turn) {
+  for (int turn = 0; turn < 40; ++turn) {
     ubp_probe* const probe = add("libfx_target:target_add { @n++; @s[\"key\"] = count(); printf(\"%d\", arg0); }");
     CHECK(ubp_disable(probe) == UBP_OK);
     const ubp_probe_stats stats = read(probe);

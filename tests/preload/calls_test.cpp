@@ -56,28 +56,28 @@ TEST_CASE("calls_arguments_recursion: each call has its own") {
 
 TEST_CASE("calls_times: a sleep is in what is elapsed, and not the own time of who calls it") {
   const Outcome probed =
-      run_calls("values",
-                "call:outer, call:sleeps, call:jumps_on, call:inner, call:leaf"
-                " { @e[func, arg0] = sum(elapsed); @s[func, arg0] = sum(self); @d[func, arg0] = max(depth) }");
+      run_probed({fixture("fx_calls"), "values", "1", "400"},  // ms: longer than others may hold the processor
+                 "call:outer, call:sleeps, call:jumps_on, call:inner, call:leaf"
+                 " { @e[func, arg0] = sum(elapsed); @s[func, arg0] = sum(self); @d[func, arg0] = max(depth) }");
   CHECK(probed.end() == "exit 0");
   auto got = numbers_of_maps(probed.err);
-  CHECK(got.at("@e[sleeps, 20]") >= 2 * 20 * kMillisecond);  // called twice
-  CHECK(got.at("@e[sleeps, 20]") == got.at("@s[sleeps, 20]"));
-  CHECK(got.at("@e[outer, 10]") >= 20 * kMillisecond);
-  CHECK(got.at("@s[outer, 10]") < 10 * kMillisecond);
-  CHECK(got.at("@e[jumps_on, 20]") >= 20 * kMillisecond);
-  CHECK(got.at("@s[jumps_on, 20]") < 10 * kMillisecond);
+  CHECK(got.at("@e[sleeps, 400]") >= 2 * 400 * kMillisecond);  // called twice
+  CHECK(got.at("@e[sleeps, 400]") == got.at("@s[sleeps, 400]"));
+  CHECK(got.at("@e[outer, 10]") >= 400 * kMillisecond);
+  CHECK(got.at("@s[outer, 10]") < 200 * kMillisecond);
+  CHECK(got.at("@e[jumps_on, 400]") >= 400 * kMillisecond);
+  CHECK(got.at("@s[jumps_on, 400]") < 200 * kMillisecond);
   CHECK(got.at("@d[outer, 10]") == 0);
   CHECK(got.at("@d[inner, 10]") == 1);
   CHECK(got.at("@d[leaf, 10]") == 2);
   CHECK(got.at("@d[leaf, 77]") == 1);
-  CHECK(got.at("@d[sleeps, 20]") == 1);
+  CHECK(got.at("@d[sleeps, 400]") == 1);
   // To the nanosecond.
   std::int64_t within = 0;
   for (const std::string name :
-       {"inner, 10", "leaf, 10", "leaf, 11", "leaf, 77", "outer, 10", "sleeps, 20", "jumps_on, 20"})
+       {"inner, 10", "leaf, 10", "leaf, 11", "leaf, 77", "outer, 10", "sleeps, 400", "jumps_on, 400"})
     within += got.at("@s[" + name + "]");
-  CHECK(within == got.at("@e[outer, 10]") + got.at("@e[jumps_on, 20]"));
+  CHECK(within == got.at("@e[outer, 10]") + got.at("@e[jumps_on, 400]"));
 }
 
 TEST_CASE("calls_net: what the probes take is taken off, and the own times are still the outermost ones'") {
@@ -85,25 +85,25 @@ TEST_CASE("calls_net: what the probes take is taken off, and the own times are s
     std::int64_t least, self, outermost;
   };
   const auto times_of = [](const std::string& optimize, const std::string& config) {
-    const Outcome probed = run_calls("threads",
+    const Outcome probed = run_calls("again",
                                      config +
                                          "call:recurses, call:leaf { @self = sum(self);"
                                          " if (depth == 0) { @least = min(elapsed); @outermost = sum(elapsed) } }"
                                          "call:leaf { @leaves = count() }",
-                                     100, {{"UBP_OPTIMIZE", optimize}});
+                                     400, {{"UBP_OPTIMIZE", optimize}});
     CHECK(probed.end() == "exit 0");
     CHECK(adds_up(probed.summary()));
     const auto got = numbers_of_maps(probed.err);
-    CHECK(got.at("@leaves") == 4 * 100 * 11);
+    CHECK(got.at("@leaves") == 400 * 11);
     return Times{got.at("@least"), got.at("@self"), got.at("@outermost")};
   };
-  // recurses(10): 22 calls.
+  // recurses(10): 22 calls. In the quickest of 400, whatever else the processor does.
   for (const std::string optimize : {"never", "always"}) {
     CAPTURE(optimize);
     const Times all = times_of(optimize, ""), net = times_of(optimize, "config = { count_probe_time = false }");
     CHECK(all.self == all.outermost);
     CHECK(net.self == net.outermost);
-    CHECK(net.least < (optimize == "never" ? all.least / 4 : all.least));
+    CHECK(net.least < (optimize == "never" ? all.least / 2 : all.least));
   }
 }
 

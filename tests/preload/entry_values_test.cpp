@@ -1,8 +1,6 @@
 // Parameters that are known at their function's entry alone: kept from there, for each activation, or said not to be.
 #include <doctest/doctest.h>
 
-#include <cstdlib>
-
 #include "harness.h"
 
 namespace ubp::test::entry_values_test {
@@ -144,23 +142,7 @@ TEST_CASE("entry_values_run: under ubp run, and what ubp vars says of them") {
 
 // gdb has them from what the callers say that they pass.
 TEST_CASE("entry_values_gdb: the values that gdb reads at the same instructions") {
-  const char* const sources = std::getenv("UBP_TEST_SOURCES");
-  if (sources == nullptr) {
-    MESSAGE("UBP_TEST_SOURCES is not set: variables are not compared with gdb");
-    return;
-  }
-  const Outcome outcome = run({.argv = {std::string(sources) + "/compare_variables", command_path(), "--source",
-                                        "fx_entry.c", "--", fixture("fx_entry2")},
-                               .preload = false,
-                               .timeout_s = 300});
-  CAPTURE(outcome.out);
-  CAPTURE(outcome.err);
-  if (outcome.end() == "exit 77") {
-    MESSAGE("not compared: " << outcome.out);
-    return;
-  }
-  CHECK(outcome.end() == "exit 0");
-  CHECK(outcome.out.find("differ 0, absent 0") != std::string::npos);
+  compare_with_gdb("fx_entry.c", "fx_entry2");
 }
 
 }  // namespace ubp::test::entry_values_test

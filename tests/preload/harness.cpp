@@ -172,6 +172,25 @@ std::string fixture(std::string_view name) { return required_variable("UBP_TEST_
 std::string control(std::string_view name) {
   return required_variable("UBP_TEST_CONTROLS") + "/libubp_" + std::string(name) + ".so";
 }
+void compare_with_gdb(const std::string& source, const std::string& program) {
+  const char* const sources = std::getenv("UBP_TEST_SOURCES");
+  if (sources == nullptr) {
+    MESSAGE("UBP_TEST_SOURCES is not set: variables are not compared with gdb");
+    return;
+  }
+  const Outcome outcome = run({.argv = {std::string(sources) + "/compare_variables", command_path(), "--source", source,
+                                        "--", fixture(program)},
+                               .preload = false,
+                               .timeout_s = 300});
+  CAPTURE(outcome.out);
+  CAPTURE(outcome.err);
+  if (outcome.end() == "exit 77") {
+    MESSAGE("not compared: " << outcome.out);
+    return;
+  }
+  CHECK(outcome.end() == "exit 0");
+  CHECK(outcome.out.find("differ 0, absent 0") != std::string::npos);
+}
 Outcome run_shell(const std::string& commands) { return run_plain({"/bin/sh", "-c", commands}); }
 bool has_command(const std::string& name) { return run_shell("command -v " + name).end() == "exit 0"; }
 

@@ -59,7 +59,10 @@ Outcome run(const Invocation& invocation);
 Outcome run_probed(std::vector<std::string> argv, const std::string& probes, Environment more = {});
 // Runs argv without the library.
 Outcome run_plain(std::vector<std::string> argv);
-// Runs a shell's commands, likewise.
+// Checks that variables have the values that gdb reads at the same instructions, in the lines of one of a fixture's
+// sources (compare_variables). Where that cannot be, a message says why.
+void compare_with_gdb(const std::string& source, const std::string& program);
+// Runs a shell's commands, without the library.
 Outcome run_shell(const std::string& commands);
 // Whether a shell finds a command of this name.
 bool has_command(const std::string& name);

@@ -2,8 +2,6 @@
 // what `ubp vars` and `ubp lines` list.
 #include <doctest/doctest.h>
 
-#include <cstdlib>
-
 #include "harness.h"
 
 namespace ubp::test::vars_test {
@@ -11,12 +9,6 @@ namespace ubp::test::vars_test {
 namespace {
 
 constexpr const char* kVarLevels[] = {"fx_vars0", "fx_vars2"};
-
-// Beside this source; empty: nobody has said where.
-std::string compare_variables() {
-  const char* const sources = std::getenv("UBP_TEST_SOURCES");
-  return sources != nullptr ? std::string(sources) + "/compare_variables" : "";
-}
 
 Outcome run_vars(const std::string& program, const std::string& file) {
   return run(
@@ -86,23 +78,7 @@ TEST_CASE("vars_alone: preloaded without a command") {
 
 // With optimisation alone: without it, variables have places before they have values.
 TEST_CASE("vars_gdb: the values that gdb reads at the same instructions") {
-  if (compare_variables().empty()) {
-    MESSAGE("UBP_TEST_SOURCES is not set: variables are not compared with gdb");
-    return;
-  }
-  const Outcome outcome =
-      run({.argv = {compare_variables(), command_path(), "--source", "fx_vars.cpp", "--", fixture("fx_vars2")},
-           .env = {},
-           .preload = false,
-           .timeout_s = 300});
-  CAPTURE(outcome.out);
-  CAPTURE(outcome.err);
-  if (outcome.end() == "exit 77") {
-    MESSAGE("not compared: " << outcome.out);
-    return;
-  }
-  CHECK(outcome.end() == "exit 0");
-  has_part(outcome.out, "differ 0, absent 0");
+  compare_with_gdb("fx_vars.cpp", "fx_vars2");
 }
 
 TEST_CASE("vars_refused: what is gone, and where it lives") {

@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "runtime/debuginfo/package.h"
 #include "runtime/debuginfo/scopes.h"
 #include "runtime/debuginfo/types.h"
 #include "runtime/debuginfo/variables.h"
@@ -30,20 +31,28 @@ std::string debuginfod_cache() {
   return (folder.empty() ? variable("HOME") + "/.cache" : folder) + "/debuginfod_client";
 }
 
-Dwarf* open_dwarf(const std::string& path, int& file) {
-  file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  Dwarf* const dwarf = file >= 0 ? dwarf_begin(file, DWARF_C_READ) : nullptr;
-  Dwarf_CU* unit = nullptr;
-  if (dwarf != nullptr && dwarf_get_units(dwarf, nullptr, &unit, nullptr, nullptr, nullptr, nullptr) == 0) return dwarf;
-  if (dwarf != nullptr) dwarf_end(dwarf);
-  if (file >= 0) close(file);
-  file = -1;
-  return nullptr;
-}
-
 }  // namespace
 
 DebugFile::DebugFile() = default;
+
+// False: it has no debug information.
+bool DebugFile::open_dwarf(const std::string& path) {
+  file_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  dwarf_elf_ = file_ >= 0 ? elf_begin(file_, ELF_C_READ_MMAP_PRIVATE, nullptr) : nullptr;
+  dwarf_ = dwarf_elf_ != nullptr ? dwarf_begin_elf(dwarf_elf_, DWARF_C_READ, nullptr) : nullptr;
+  Dwarf_CU* unit = nullptr;
+  return dwarf_ != nullptr && dwarf_get_units(dwarf_, nullptr, &unit, nullptr, nullptr, nullptr, nullptr) == 0;
+}
+
+// The split units that are in a package beside the file or its debug file.
+void DebugFile::link_package(const std::string& debug_path) {
+  if (kLibdwReadsPackages) return;
+  package_ = Package::open(path_ + ".dwp");
+  if (package_ == nullptr) package_ = Package::open(debug_path + ".dwp");
+  Dwarf_CU* unit = nullptr;
+  while (package_ != nullptr && dwarf_get_units(dwarf_, unit, &unit, nullptr, nullptr, nullptr, nullptr) == 0)
+    package_->link(unit);
+}
 
 std::unique_ptr<DebugFile> DebugFile::open(const std::string& path, const std::vector<std::string>& directories) {
   const symbols::ElfFile file = symbols::ElfFile::open(path);
@@ -69,10 +78,10 @@ std::unique_ptr<DebugFile> DebugFile::open(const std::string& path, const std::v
   elf_version(EV_CURRENT);
   for (const std::string& candidate : candidates) {
     std::unique_ptr<DebugFile> its(new DebugFile);
-    its->dwarf_ = access(candidate.c_str(), R_OK) == 0 ? open_dwarf(candidate, its->file_) : nullptr;
-    if (its->dwarf_ == nullptr) continue;
+    if (access(candidate.c_str(), R_OK) != 0 || !its->open_dwarf(candidate)) continue;
     if (candidate != path && symbols::ElfFile::open(candidate).build_id() != build_id) continue;
     its->path_ = path;
+    its->link_package(candidate);
     its->build_id_ = build_id.empty() ? "-" : build_id;
     for (const symbols::Segment& segment : file.segments()) {
       if (segment.executable) its->text_.emplace_back(segment.address, segment.address + segment.size);
@@ -87,6 +96,7 @@ std::unique_ptr<DebugFile> DebugFile::open(const std::string& path, const std::v
 DebugFile::~DebugFile() {
   if (own_frames_ != nullptr) dwarf_cfi_end(static_cast<Dwarf_CFI*>(own_frames_));
   if (dwarf_ != nullptr) dwarf_end(dwarf_);
+  if (dwarf_elf_ != nullptr) elf_end(dwarf_elf_);
   if (elf_ != nullptr) elf_end(static_cast<Elf*>(elf_));
   if (file_ >= 0) close(file_);
   if (elf_file_ >= 0) close(elf_file_);

@@ -20,6 +20,7 @@
 
 namespace ubp::debuginfo {
 
+class Package;
 class PlaceFinder;
 class TypeWriter;
 class Units;
@@ -115,6 +116,8 @@ class DebugFile {
   struct Scope;
   struct Globals;
   DebugFile();
+  bool open_dwarf(const std::string& path);
+  void link_package(const std::string& debug_path);
   Units& units();
   bool is_text(std::uint64_t address) const;
   bool find_scope(const Place& place, Scope& scope);
@@ -126,8 +129,10 @@ class DebugFile {
   const std::string& lives(Scope& scope, Dwarf_Die& die);
 
   int file_ = -1, elf_file_ = -1;
-  Dwarf* dwarf_ = nullptr;  // of the debug file
-  void* elf_ = nullptr;     // of the file itself, which has the call frame information
+  Elf* dwarf_elf_ = nullptr;  // of the debug file, as this
+  Dwarf* dwarf_ = nullptr;
+  std::unique_ptr<Package> package_;  // of its split units; null: there is none, or libdw reads it
+  void* elf_ = nullptr;               // of the file itself, which has the call frame information
   std::string path_, build_id_;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> text_;  // what is executable; code that was left out is at 0
   std::unique_ptr<Units> units_;                               // made when it is first asked for, as these are

@@ -1,6 +1,5 @@
 // What is missing of a file's debug information. See debug_file.h.
 #include <dwarf.h>
-#include <elfutils/version.h>
 #include <fmt/format.h>
 #include <gelf.h>
 #include <unistd.h>
@@ -64,18 +63,14 @@ const Lack& DebugFile::lack() {
     if (count++ == 0) first = split_file_of(die);
   }
   if (count == 0) return *lack_;
+  lack_->what = fmt::format("the debug information of {} is in {}{}, which {} not there", path_, first,
+                            count == 1 ? "" : fmt::format(" and {} more files", count - 1), count == 1 ? "is" : "are");
   const std::string package = path_ + ".dwp";
-  if (access(package.c_str(), F_OK) != 0) {
-    lack_->what =
-        fmt::format("the debug information of {} is in {}{}, which {} not there", path_, first,
-                    count == 1 ? "" : fmt::format(" and {} more files", count - 1), count == 1 ? "is" : "are");
-    lack_->hint = "-gsplit-dwarf leaves it in .dwo files, which belong where the compiler has put them";
-  } else {
-    lack_->what =
-        fmt::format("the debug information of {} is in {}, which cannot be read: libdw 0.{} reads no packages", path_,
-                    package, _ELFUTILS_VERSION);
-    lack_->hint = fmt::format("elfutils 0.191 and later do; or keep the .dwo files that it was made of: {}", first);
-  }
+  lack_->hint = access(package.c_str(), F_OK) == 0
+                    ? fmt::format("{} is no package, or one of another build, without these", package)
+                    : "-gsplit-dwarf leaves it in .dwo files, which belong where the compiler has put them; or in a "
+                      "package beside the program: " +
+                          package;
   return *lack_;
 }
 

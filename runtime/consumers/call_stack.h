@@ -11,6 +11,8 @@
 // - it lies below the place of an entry or a return, and no more than kSameStack bytes are between: on one stack, what
 //   is called later lies below. Frames that lie so near each other form a chain, which is given up as a whole. Two
 //   stacks never come that near while there is anything left of the upper one to use.
+// - another task has noted a call at its place since (call_lists.h): it has moved there, or has ended there. Of a call
+//   that moves and comes back only a jump to another function meanwhile looks like that.
 // Other frames stay, with later ones above them: they are of other stacks (coroutines, alternate signal stacks), or
 // left, and given up when their place has been written to. Frames of one stack descend in the list; where they do not
 // ("seams"), another stack begins.

@@ -15,6 +15,7 @@
 #include "runtime/base/cancellation.h"
 #include "runtime/base/moment.h"
 #include "runtime/base/reserve.h"
+#include "runtime/consumers/noted_places.h"
 #include "runtime/consumers/returns.h"
 #include "runtime/trap/task.h"
 #include "runtime/trap/trap_state.h"
@@ -175,9 +176,17 @@ bool make_call_stacks(bool keeps) {
   if (tasks.call_stacks == 0) {
     // Below what records may want.
     const std::uint64_t below = reinterpret_cast<std::uint64_t>(tasks.states) - 2 * tasks.blocks * kCallStackBytes;
-    tasks.call_stacks = reserve_below(below, tasks.blocks * kCallStackBytes);
+    const std::uint64_t bytes = tasks.blocks * kCallStackBytes,
+                        lists = reserve_below(below, bytes + NotedPlaces::kBytes);
+    if (lists == 0) return false;
+    if (mprotect(reinterpret_cast<void*>(lists + bytes), NotedPlaces::kBytes, PROT_READ | PROT_WRITE) != 0) {
+      munmap(reinterpret_cast<void*>(lists), bytes + NotedPlaces::kBytes);
+      return false;
+    }
+    tasks.noted_places = lists + bytes;
+    tasks.call_stacks = lists;
   }
-  if (tasks.call_stacks == 0 || !keeps || tasks.kept_calls != 0) return tasks.call_stacks != 0;
+  if (!keeps || tasks.kept_calls != 0) return true;
   tasks.kept_calls = reserve_below(tasks.call_stacks, tasks.blocks * kKeptCallsBytes);
   if (tasks.ns_per_tick == 0) tasks.ns_per_tick = measure_tick();
   return tasks.kept_calls != 0;

@@ -3,7 +3,7 @@
 // Inline and free of libc. Context: consumers of hits, on the task's own list. Async-signal-safe: signals are put off.
 #pragma once
 
-#include "runtime/consumers/call_stack.h"
+#include "runtime/consumers/call_lists.h"
 #include "runtime/consumers/return_owner.h"
 
 namespace ubp::runtime {
@@ -22,7 +22,7 @@ namespace ubp::runtime {
   const auto& stack = *reinterpret_cast<const CallStack*>(list);
   const std::uint64_t at = stack.find(owner, __atomic_load_n(&owner->generation, __ATOMIC_RELAXED), place);
   if (at == CallStack::kNone || stack.kept == nullptr || stack.frames[at].returns_to != returns_to ||
-      stack.frames[at].function->entry != entry)
+      stack.frames[at].function->entry != entry || is_anothers(stack, place))
     return nullptr;
   const KeptCall& kept = stack.kept[at];
   return kept.family == owner->family && (kept.flags & KeptCall::kDoubtful) == 0 ? &kept : nullptr;

@@ -5,6 +5,7 @@
 
 #include <x86gprintrin.h>
 
+#include "runtime/consumers/call_lists.h"
 #include "runtime/trap/read_memory.h"
 #include "xol/emulate.h"
 
@@ -31,11 +32,20 @@ Word read_word(std::uint64_t address, std::uint64_t& word) {
   return trap::read_by_call(address, &word, sizeof word) == sizeof word ? Word::kThere : Word::kNone;
 }
 
-bool is_left(const CallFrame& frame) {
-  std::uint64_t word = 0;
-  const Word got = read_word(frame.place, word);
-  return got == Word::kNone || (got == Word::kThere && word != frame.returns_to);
-}
+// Whether a frame of a list is certainly of no call that goes on.
+class IsLeft {
+ public:
+  explicit IsLeft(const CallStack& list) : list_(list) {}
+  bool operator()(const CallFrame& frame) const {
+    if (is_anothers(list_, frame.place)) return true;
+    std::uint64_t word = 0;
+    const Word got = read_word(frame.place, word);
+    return got == Word::kNone || (got == Word::kThere && word != frame.returns_to);
+  }
+
+ private:
+  const CallStack& list_;
+};
 
 // Calls that were not seen to return. Those of an owner that has paused since are nobody's.
 class GivesUp {
@@ -73,23 +83,20 @@ CallStack* open_call_stack(TaskState* task) {
   trap::Thread* const thread = task->storage;
   const auto* const from = thread != nullptr ? reinterpret_cast<const CallStack*>(thread->call_stack) : nullptr;
   if (from != nullptr && from != stack) {
-    stack->depth = 0;
+    stack->depth = stack->seams = 0;
     if (from->kept != nullptr && !open_kept_calls(task, *stack)) return nullptr;
-    stack->depth = from->depth;
-    stack->seams = from->seams;
     stack->waits = from->waits;
     stack->probe_ticks = from->probe_ticks;
     stack->net_clock = from->net_clock;
     for (std::uint64_t i = 0; i < from->depth; ++i) {
-      stack->frames[i] = from->frames[i];
-      if (stack->kept != nullptr) {
-        if (from->kept != nullptr) {
-          stack->kept[i] = from->kept[i];
-        } else {
-          stack->kept[i].family = nullptr;
-        }
-      }
+      if (is_anothers(*from, from->frames[i].place)) continue;  // here another task may have that one's number
+      stack->push(from->frames[i]);
+      if (from->kept != nullptr) stack->kept[stack->depth - 1] = from->kept[i];
       asm volatile("" ::: "memory");  // no call of memcpy
+    }
+    for (std::uint64_t i = 0; i < stack->depth; ++i) {  // not before: several may be at one place
+      const std::uint64_t place = stack->frames[i].place;
+      if (noted_places().last(place) == number_of(*from)) noted_places().note(place, number_of(*stack));
     }
   } else if (from == nullptr) {
     const bool is_of_this_process = stack->process == g_process.tasks.pid;
@@ -100,6 +107,29 @@ CallStack* open_call_stack(TaskState* task) {
   if (thread != nullptr) thread->call_stack = at;
   task->call_stack = at;
   return stack;
+}
+
+// A task that has no frame of the call that ends here: it may have begun in another, where its frame is still. That
+// one's list may change meanwhile, or be of a task that is gone.
+void look_for_move(const TaskState* task, const ReturnOwner* owner, std::uint64_t place) {
+  std::atomic<bool>& calls_move = g_process.tasks.calls_move;
+  const std::uint32_t last = noted_places().last(place);
+  if (last < NotedPlaces::kFirstList || last == number_of(task) || sys::is_set(calls_move)) return;
+  std::uint64_t returns_to = 0;
+  if (read_word(place, returns_to) != Word::kThere) return;
+  constexpr std::uint64_t kMostLooks = 256;
+  const CallStack& list = list_of(last);
+  const std::uint64_t depth = __atomic_load_n(&list.depth, __ATOMIC_RELAXED);  // as below: a look, no more
+  for (std::uint64_t at = depth < kMostCalls ? depth : kMostCalls, looks = 0; at-- != 0 && looks < kMostLooks;
+       ++looks) {
+    const CallFrame& frame = list.frames[at];
+    if (__atomic_load_n(&frame.place, __ATOMIC_RELAXED) != place ||
+        __atomic_load_n(&frame.returns_to, __ATOMIC_RELAXED) != returns_to ||
+        __atomic_load_n(&frame.owner, __ATOMIC_RELAXED) != owner)
+      continue;
+    calls_move.store(true, std::memory_order_relaxed);  // a fact on its own
+    return;
+  }
 }
 
 CallStack* call_stack_of(TaskState* task) {
@@ -278,9 +308,10 @@ void note_entry(const ubp_context* context, void* data) {
   CallStack* const stack = call_stack_of(task);
   const GivesUp gives_up{task};
   const bool has_room = stack != nullptr && (!keeps || open_kept_calls(task, *stack)) &&
-                        stack->make_room(is_left, gives_up) && read_word(place, returns_to) == Word::kThere;
-  const std::uint64_t before =
-      owner.is_for_other_hits && stack != nullptr ? stack->find(&owner, generation, place) : CallStack::kNone;
+                        stack->make_room(IsLeft(*stack), gives_up) && read_word(place, returns_to) == Word::kThere;
+  noted_places().note(place, has_room ? number_of(*stack) : NotedPlaces::kNobody);
+  const bool asks = (owner.is_for_other_hits || !has_room) && stack != nullptr;
+  const std::uint64_t before = asks ? stack->find(&owner, generation, place) : CallStack::kNone;
   if (!has_room) {
     if (before != CallStack::kNone) stack->give_up(before, gives_up);  // else it would be taken for this one
     count(task, Counter::kMissed, counter_of(function.told));
@@ -288,7 +319,8 @@ void note_entry(const ubp_context* context, void* data) {
   }
   const bool is_doubtful =
       before != CallStack::kNone && stack->frames[before].returns_to == returns_to && stack->frames[before].flags == 0;
-  stack->enter({place, returns_to, &function, &owner, context->consumer->point, generation, 0}, is_left, gives_up);
+  stack->enter({place, returns_to, &function, &owner, context->consumer->point, generation, 0}, IsLeft(*stack),
+               gives_up);
   if (keeps) keep_call(context, function, *stack, time.begin());
   if (is_doubtful) stack->kept[stack->depth - 1].flags |= KeptCall::kDoubtful;
 }
@@ -297,17 +329,22 @@ void note_exit(const ubp_context* context, void* data) {
   const auto& exit = *static_cast<const ReturnExit*>(data);
   const ProbeTime time(context, *exit.owner);
   TaskState* const task = context->task;
-  if (task->call_stack == 0) {  // it has entered nothing, unless it is a forked child
+  const std::uint64_t place = general_register(*context, UBP_RSP);
+  if (task->call_stack == 0) {                                   // it has entered nothing, unless it is a forked child
+    if (task->tid.load(std::memory_order_relaxed) == 0) return;  // its own
     const bool inherits = task->storage != nullptr && task->storage->call_stack != 0;
-    if (task->tid.load(std::memory_order_relaxed) == 0 || !inherits || open_call_stack(task) == nullptr)
-      return;  // its own
+    if (!inherits) look_for_move(task, exit.owner, place);
+    if (!inherits || open_call_stack(task) == nullptr) return;
   }
   auto& stack = *reinterpret_cast<CallStack*>(task->call_stack);
-  const std::uint64_t place = general_register(*context, UBP_RSP);
   const std::uint16_t generation = __atomic_load_n(&exit.owner->generation, __ATOMIC_RELAXED);
   std::uint64_t at = stack.find(exit.owner, generation, place);
-  if (at == CallStack::kNone) return;
+  if (at == CallStack::kNone) return look_for_move(task, exit.owner, place);
   const GivesUp gives_up{task};
+  if (is_anothers(stack, place)) {
+    for (; at != CallStack::kNone; at = stack.find(exit.owner, generation, place)) stack.give_up(at, gives_up);
+    return;
+  }
   std::uint64_t returns_to = 0;
   if (read_word(place, returns_to) != Word::kThere) return;
   if (exit.kind != decoder::Exit::Kind::kReturn) {
@@ -342,7 +379,7 @@ void note_exit(const ubp_context* context, void* data) {
       tell(context, *frame.function, kept, kept != nullptr ? ns_of(kept->ticks(time.begin(), stack.probe_ticks)) : 0);
       return;
     }
-    stack.give_up_below(place, is_left, gives_up);
+    stack.give_up_below(place, IsLeft(stack), gives_up);
     at = stack.find(exit.owner, generation, place);  // those behind it may be gone
     if (exit.owner->family == nullptr) {
       stack.remove(at);

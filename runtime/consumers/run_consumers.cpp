@@ -2,7 +2,9 @@
 // says that it touches none may call all this.
 //
 // Context: the trap path, and consumers. Calls nothing but the consumers. Async-signal-safe: as they are.
+#include "runtime/consumers/call_lists.h"
 #include "runtime/consumers/consumer_list.h"
+#include "runtime/consumers/returns.h"
 #include "runtime/record/rings.h"
 #include "runtime/stack/walk.h"
 #include "runtime/trap/read_memory.h"
@@ -24,8 +26,10 @@ void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point
     __atomic_store_n(&count, count + 1, __ATOMIC_RELAXED);
   };             // the task's own; read by others at any time
   if (missed) {  // %fs may lead anywhere
-    for (; consumer != nullptr; consumer = consumer->next)
+    for (; consumer != nullptr; consumer = consumer->next) {
       count_in(counters[trap::g_process.tasks.offset_of(Counter::kMissed) + consumer->counter_offset / 8]);
+      if (consumer->action.function == &note_entry) noted_places().note(uc->rsp, NotedPlaces::kNobody);
+    }
     return;
   }
   const auto thread = reinterpret_cast<std::uint64_t>(__builtin_thread_pointer());

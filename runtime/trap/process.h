@@ -75,6 +75,8 @@ struct Tasks {
   std::uint64_t kept_calls = 0;       // blocks x kKeptCallsBytes; 0: no more is kept of calls
   std::uint64_t ns_per_tick = 0;      // of the timestamp counter, as calls are timed: times 2^32
   std::uint64_t trap_ticks = 0;       // that a hit takes by a trap, where times are to be without; 0: not measured
+  std::uint64_t noted_places = 0;     // consumers/noted_places.h; there with call_stacks
+  std::atomic<bool> calls_move{false};  // a call that one task has noted was seen to end in another
   std::atomic<std::uint32_t>* fork_state = nullptr;
   std::atomic<std::uint32_t>* high_water = nullptr;  // blocks ever claimed
   std::atomic<std::uint32_t>* threads_seen = nullptr;

@@ -21,7 +21,7 @@ std::map<std::string, std::int64_t> values(const Outcome& outcome) {
 // An empty object where there is none.
 nlohmann::json row_of(const nlohmann::json& summary, std::string_view symbol) {
   for (const auto& row : summary["probes"]) {
-    if (row["symbol"] == symbol && row["kind"] == "uretprobe") return row;
+    if (row["symbol"] == symbol && (row["kind"] == "uretprobe" || row["kind"] == "call")) return row;
   }
   return nlohmann::json::object();
 }
@@ -235,6 +235,42 @@ TEST_CASE("returns_moved: calls that end in another thread or on another stack w
       CHECK(count_prefix(probed.err, "ubp: warning: fx_moves_go has Go code: ") == (program == "fx_moves_go" ? 1 : 0));
     }
   }
+}
+
+// A frame that is left in the first thread is not taken for that of a later call at its place, which ends there.
+TEST_CASE("returns_wander: a call that ends where an earlier one at its place began has not its arguments and time") {
+  constexpr long kTimes = 5;
+  const std::vector<std::string> argv = {fixture("fx_moves"), "wander", std::to_string(kTimes)};
+  const Outcome plain = run_plain(argv);
+  const std::string by_return = "ur:wanders { @n[retval] = count() } ur:visits { @v[retval] = count() }";
+  const std::string by_call =
+      "call:wanders { @n[retval] = count(); @first[retval - arg0] = count(); @times[elapsed >= 20000000 ? 1 : 0] = "
+      "count() } call:visits { @v[retval] = count(); @home[retval - arg0] = count() }";
+  for (const std::string& probes : {by_return, by_call}) {
+    CAPTURE(probes);
+    const Outcome probed = run_probed(argv, probes);
+    CHECK(probed.end() == "exit 0");
+    CHECK(probed.out == plain.out);
+    const nlohmann::json summary = probed.summary();
+    CHECK(adds_up(summary));
+    const nlohmann::json wanders = row_of(summary, "wanders"), visits = row_of(summary, "visits");
+    CHECK(wanders["entries"] == 2 * kTimes);
+    CHECK(wanders["hits"] == 0);
+    CHECK(wanders["left"] >= kTimes);
+    CHECK(visits["entries"] == kTimes);
+    CHECK(visits["hits"] == kTimes);
+    CHECK(visits["left"] == 0);
+    auto got = values(probed);
+    for (long value = 0; value < kTimes; ++value) CHECK(got["@v[" + std::to_string(value + 4) + "]"] == 1);
+    CHECK(got["@home[4]"] == (probes == by_call ? kTimes : 0));
+  }
+  // Without that, each takes it for its own.
+  Outcome wrong = run(
+      {.argv = argv, .env = {{"LD_PRELOAD", control("no_noted_places")}, {"UBP_PROBES", by_call}}, .preload = false});
+  CHECK(wrong.end() == "exit 0");
+  auto got = values(wrong);
+  CHECK(got["@first[4]"] == kTimes);  // its argument is one less than that of the call that returns
+  CHECK(got["@times[1]"] == kTimes);
 }
 
 }  // namespace ubp::test::returns_test

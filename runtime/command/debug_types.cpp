@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <stdexcept>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "runtime/command/compiled.h"
 #include "runtime/command/debug_packages.h"
 #include "runtime/command/marks.h"
+#include "runtime/command/reading.h"
 #include "runtime/debuginfo/debug_file.h"
 #include "runtime/debuginfo/types.h"
 #include "runtime/symbols/elf_file.h"
@@ -63,6 +65,7 @@ class Reader {
   debuginfo::TypeWriter types_;
   std::map<std::pair<std::uint32_t, std::string>, std::vector<debuginfo::Place>> places_;  // by item and file
   std::string structs_, rows_;
+  std::optional<Reading> reading_;
 };
 
 std::vector<std::string> Reader::files_of_item(const Item& item) const {
@@ -77,6 +80,7 @@ std::vector<std::string> Reader::files_of_item(const Item& item) const {
 
 // Null: it has no debug information, or is no ELF file.
 DebugFile* Reader::file(const std::string& path) {
+  reading_->of(path);
   const auto [entry, is_new] = files_.try_emplace(path);
   if (is_new) try {
       entry->second = DebugFile::open(path, options_.directories);
@@ -273,6 +277,7 @@ void Reader::read_symbols(std::uint32_t probe, const std::set<std::string>& name
 }
 
 std::string Reader::read() {
+  reading_.emplace();
   read_places();
   for (const auto& [probe, names] : wishes_.probes) read_arguments(probe, names);
   for (const auto& [probe, names] : wishes_.symbols) read_symbols(probe, names);
@@ -285,7 +290,9 @@ std::string Reader::read() {
       }
     }
   }
-  return types_.take() + structs_ + rows_;
+  std::string text = types_.take() + structs_ + rows_;
+  reading_.reset();
+  return text;
 }
 
 }  // namespace
@@ -293,6 +300,7 @@ std::string Reader::read() {
 std::size_t inlined_instances(const std::string& path, const debuginfo::FunctionPattern& pattern,
                               const std::vector<std::string>& directories) {
   std::size_t count = 0;
+  const Reading reading(path);
   try {
     if (const auto file = DebugFile::open(path, directories)) file->instances(pattern, &count);
   } catch (const std::runtime_error&) {  // no ELF file

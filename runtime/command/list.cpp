@@ -7,12 +7,14 @@
 #include <cstdlib>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <stdexcept>
 #include <string_view>
 #include <variant>
 
 #include "runtime/command/compiled.h"
 #include "runtime/command/files.h"
+#include "runtime/command/reading.h"
 #include "runtime/debuginfo/debug_file.h"
 #include "runtime/language/spec.h"
 #include "runtime/symbols/elf_file.h"
@@ -26,8 +28,8 @@ using language::glob_match;
 // What can be probed by name, and what is known of it: a line each.
 using Listed = std::map<std::string, std::vector<std::string>>;
 
-// Every function's name, without versions, as it is in the file or its separate debug file.
-Listed functions_in(const std::string& path, const ListOptions& options) {
+// The functions' names, without versions, as they are in the file or its separate debug file.
+Listed functions_in(const std::string& path, const std::string& pattern, const ListOptions& options) {
   std::map<std::string, std::uint64_t> names;
   const auto add = [&](const symbols::ElfFile& file, std::uint32_t table) {
     const auto found = file.symbols(table);
@@ -36,13 +38,15 @@ Listed functions_in(const std::string& path, const ListOptions& options) {
       const unsigned type = ELF64_ST_TYPE(symbol.entry.st_info);
       if ((type != STT_FUNC && type != STT_GNU_IFUNC) || symbol.entry.st_shndx == SHN_UNDEF) continue;
       const std::string_view name = symbols::VersionedName(symbol.name).name;
-      if (!name.empty()) names.emplace(name, symbol.entry.st_value);
+      if (!name.empty() && glob_match(pattern, name)) names.emplace(name, symbol.entry.st_value);
     }
   };
   const symbols::ElfFile file = symbols::ElfFile::open(path);
   add(file, SHT_SYMTAB);
   add(file, SHT_DYNSYM);
   if (const auto debug = symbols::find_debug_file(path, file)) add(*debug, SHT_SYMTAB);
+  std::optional<Reading> reading;
+  if (options.is_verbose) reading.emplace(path);
   const auto information = options.is_verbose ? debuginfo::DebugFile::open(path, options.debug_directories) : nullptr;
   Listed listed;
   for (const auto& [name, address] : names) {
@@ -56,10 +60,12 @@ Listed functions_in(const std::string& path, const ListOptions& options) {
 }
 
 // "provider:name".
-Listed marks_in(const std::string& path, const ListOptions&) {
+Listed marks_in(const std::string& path, const std::string& pattern, const ListOptions&) {
   Listed listed;
   for (const symbols::Mark& mark : symbols::marks_in(symbols::ElfFile::open(path))) {
-    std::vector<std::string>& arguments = listed[fmt::format("{}:{}", mark.provider, mark.name)];
+    const std::string name = fmt::format("{}:{}", mark.provider, mark.name);
+    if (!glob_match(pattern, name)) continue;
+    std::vector<std::string>& arguments = listed[name];
     if (!arguments.empty()) continue;  // another place of it
     for (std::size_t i = 0; i < mark.arguments.size(); ++i) {
       const symbols::ValuePlace& place = mark.arguments[i].place;
@@ -96,8 +102,7 @@ void print(std::string_view kind, const std::string& target, const std::string& 
   for (const std::string& path : files_of(target)) {
     std::string lines;
     try {
-      for (const auto& [name, arguments] : listed_in(path, options)) {
-        if (!glob_match(pattern, name)) continue;
+      for (const auto& [name, arguments] : listed_in(path, pattern, options)) {
         lines += fmt::format("{}:{}:{}\n", kind, path, name);
         for (const std::string& argument : options.is_verbose ? arguments : std::vector<std::string>{})
           lines += fmt::format("    {}\n", argument);

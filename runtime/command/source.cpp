@@ -19,6 +19,7 @@
 #include "runtime/command/debug_packages.h"
 #include "runtime/command/debug_types.h"
 #include "runtime/command/files.h"
+#include "runtime/command/reading.h"
 #include "runtime/debuginfo/debug_file.h"
 #include "runtime/language/spec.h"
 #include "runtime/symbols/elf_file.h"
@@ -52,19 +53,23 @@ std::optional<Item> item_of(std::string text) {
 // By their paths; null: they have no debug information. Several targets may be of one.
 using Files = std::map<std::string, std::unique_ptr<DebugFile>>;
 
-// Calls visit(path, file) for those that a target means and that have debug information. False: none has.
+// Calls visit(path, file, reading) for those that a target means and that have debug information: it ends the reading
+// before it writes anything. False: none has.
 template <typename Visit>
 bool for_each_file(const Item& item, const SourceOptions& options, Files& known, const Visit& visit) {
   std::string without;
   bool any = false;
   const std::vector<std::string> files = files_of(item.module);
   for (const std::string& path : files) try {
+      Reading reading(path);
       const auto [entry, is_new] = known.try_emplace(path);
       if (is_new) entry->second = DebugFile::open(path, options.debug_directories);
       if (entry->second != nullptr) {
-        if (const debuginfo::Lack& lack = entry->second->lack(); is_new && !lack.what.empty())
+        if (const debuginfo::Lack& lack = entry->second->lack(); is_new && !lack.what.empty()) {
+          reading.end();
           say_error(lack.what, lack.hint);
-        visit(path, *entry->second);
+        }
+        visit(path, *entry->second, reading);
         any = true;
       } else {
         without = path;
@@ -121,12 +126,16 @@ bool list_lines(const Item& item, const SourceOptions& options, Files& files) {
     return false;
   }
   bool any = false;
-  const bool is_known = for_each_file(item, options, files, [&](const std::string& path, DebugFile& file) {
-    const auto sources = line != nullptr ? file.sources(debuginfo::LineQuery{line->file})
-                                         : file.sources(debuginfo::FunctionPattern{symbol->pattern, symbol->quoted});
-    for (const debuginfo::SourceLines& source : sources) print_lines(source, path, line != nullptr ? line->line : 0);
-    any |= !sources.empty();
-  });
+  const bool is_known =
+      for_each_file(item, options, files, [&](const std::string& path, DebugFile& file, Reading& reading) {
+        const auto sources = line != nullptr
+                                 ? file.sources(debuginfo::LineQuery{line->file})
+                                 : file.sources(debuginfo::FunctionPattern{symbol->pattern, symbol->quoted});
+        reading.end();
+        for (const debuginfo::SourceLines& source : sources)
+          print_lines(source, path, line != nullptr ? line->line : 0);
+        any |= !sources.empty();
+      });
   if (is_known && !any)
     say_error(line != nullptr ? fmt::format("no source file '{}' is part of {}", line->file, item.module)
                               : fmt::format("no function '{}' is known in {}", symbol->pattern, item.module));
@@ -173,33 +182,37 @@ debuginfo::Found find(const Item& item, DebugFile& file) {
 
 bool list_variables(const Item& item, const SourceOptions& options, Files& files) {
   bool any = false, said = false;
-  const bool is_known = for_each_file(item, options, files, [&](const std::string& path, DebugFile& file) {
-    const debuginfo::Found found = find(item, file);
-    const auto* const target = std::get_if<LineTarget>(&item.target);
-    if (target != nullptr && found.places.empty()) {
-      const auto [message, hint] = missing_line(*target, found, path);
-      say_error(message, hint);
-      said = true;
-    }
-    for (const Place& place : found.places) {
-      const auto visible = file.visible(place);
-      if (!visible) continue;
-      any = true;
-      // Several lines may begin at one address.
-      const std::uint32_t line = target != nullptr && target->line != 0 ? target->line : visible->line;
-      std::string out = fmt::format("{}:0x{:x} {}:{} in {}\n", path, place.address, visible->file, line,
-                                    symbols::demangle(visible->function));
-      std::size_t width = 0;
-      for (const debuginfo::Parameter& one : visible->variables)
-        width = std::max(width, one.spelling.size() + one.name.size() + 1);
-      for (const debuginfo::Parameter& one : visible->variables) {
-        out += fmt::format("    {:<{}}  {}", one.spelling + ' ' + one.name, width, where_of(one.where));
-        if (one.where.problem.empty() && !one.lives.empty()) out += fmt::format("  (lines {})", one.lives);
-        out += '\n';
-      }
-      std::fputs(out.c_str(), stdout);
-    }
-  });
+  const bool is_known =
+      for_each_file(item, options, files, [&](const std::string& path, DebugFile& file, Reading& reading) {
+        const debuginfo::Found found = find(item, file);
+        const auto* const target = std::get_if<LineTarget>(&item.target);
+        if (target != nullptr && found.places.empty()) {
+          reading.end();
+          const auto [message, hint] = missing_line(*target, found, path);
+          say_error(message, hint);
+          said = true;
+        }
+        std::string out;
+        for (const Place& place : found.places) {
+          const auto visible = file.visible(place);
+          if (!visible) continue;
+          any = true;
+          // Several lines may begin at one address.
+          const std::uint32_t line = target != nullptr && target->line != 0 ? target->line : visible->line;
+          out += fmt::format("{}:0x{:x} {}:{} in {}\n", path, place.address, visible->file, line,
+                             symbols::demangle(visible->function));
+          std::size_t width = 0;
+          for (const debuginfo::Parameter& one : visible->variables)
+            width = std::max(width, one.spelling.size() + one.name.size() + 1);
+          for (const debuginfo::Parameter& one : visible->variables) {
+            out += fmt::format("    {:<{}}  {}", one.spelling + ' ' + one.name, width, where_of(one.where));
+            if (one.where.problem.empty() && !one.lives.empty()) out += fmt::format("  (lines {})", one.lives);
+            out += '\n';
+          }
+        }
+        reading.end();
+        std::fputs(out.c_str(), stdout);
+      });
   if (is_known && !any && !said)
     say_error(fmt::format("nothing is known of '{}'", item.text), fmt::format("ubp lines {}", item.text));
   return any;

@@ -114,6 +114,29 @@ void print(std::string_view kind, const std::string& target, const std::string& 
   }
 }
 
+// The lines with code that a target means, by debug information.
+void print_lines(const language::Item& item, const language::LineTarget& target, const ListOptions& options) {
+  for (const std::string& path : files_of(item.module)) {
+    std::string lines;
+    try {
+      const Reading reading(path);
+      const auto information = debuginfo::DebugFile::open(path, options.debug_directories);
+      if (information == nullptr) continue;
+      for (const debuginfo::SourceLines& source : information->sources(debuginfo::LineQuery{target.file})) {
+        const std::string file =
+            language::is_glob(target.file) ? source.file.substr(source.file.rfind('/') + 1) : target.file;
+        for (const std::uint32_t line : source.lines) {
+          if (target.line == 0 || line == target.line)
+            lines += fmt::format("{}:{}@{}:{}\n", language::kind_name(item.kind), path, file, line);
+        }
+      }
+    } catch (const std::runtime_error&) {  // no ELF file
+      continue;
+    }
+    std::fputs(lines.c_str(), stdout);
+  }
+}
+
 bool is_kind(const std::string& pattern, std::string_view kind, std::string_view shorter) {
   return pattern == shorter || glob_match(pattern, kind);
 }
@@ -123,6 +146,14 @@ void list_pattern(const std::string& pattern, const ListOptions& options) {
   if (parts.size() < 2 || parts[1].empty()) {
     say_warning(fmt::format("'{}' names no file: what is probed is a process's own", pattern),
                 "uprobe:PATH:FUNCTION, usdt:PATH:PROVIDER:NAME, with '*' anywhere");
+    return;
+  }
+  if (parts[1].find('@') != std::string::npos) {
+    const auto parsed = language::parse(parts.size() > 2 ? pattern : pattern + ":*");
+    const auto* const items = std::get_if<std::vector<language::Item>>(&parsed);
+    const auto* const line =
+        items != nullptr && !items->empty() ? std::get_if<language::LineTarget>(&items->front().target) : nullptr;
+    if (line != nullptr) print_lines(items->front(), *line, options);
     return;
   }
   const std::string& last = parts.back();
@@ -171,9 +202,14 @@ bool list_program(const std::string& text, const ListOptions& options) {
   for (const language::Item& item : std::get<std::vector<language::Item>>(parsed)) {
     const auto* symbol = std::get_if<language::SymbolTarget>(&item.target);
     const auto* mark = std::get_if<language::MarkTarget>(&item.target);
-    if (item.exclude || (symbol == nullptr && mark == nullptr)) continue;
+    const auto* line = std::get_if<language::LineTarget>(&item.target);
+    if (item.exclude || (symbol == nullptr && mark == nullptr && line == nullptr)) continue;
     if (item.module.empty()) {
       say(compiled, {item_span(item), "the command's own functions are not known here", "name its file", true});
+      continue;
+    }
+    if (line != nullptr) {
+      print_lines(item, *line, options);
       continue;
     }
     if (mark != nullptr) {

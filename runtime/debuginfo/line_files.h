@@ -6,9 +6,9 @@
 
 #include <elfutils/libdw.h>
 
-#include <cstdint>
-#include <span>
 #include <string_view>
+
+#include "runtime/debuginfo/sections.h"
 
 namespace ubp::debuginfo {
 
@@ -22,7 +22,7 @@ class LineFiles {
   bool may_have(Dwarf_Die& unit, std::string_view wanted) const;
 
  private:
-  std::span<const std::uint8_t> lines_, texts_, line_texts_;  // .debug_line, .debug_str, .debug_line_str
+  Bytes lines_, texts_, line_texts_;  // .debug_line, .debug_str, .debug_line_str
 };
 
 }  // namespace ubp::debuginfo

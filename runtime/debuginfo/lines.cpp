@@ -6,9 +6,11 @@
 #include <map>
 #include <set>
 #include <tuple>
+#include <utility>
 
 #include "runtime/debuginfo/debug_file.h"
 #include "runtime/debuginfo/line_files.h"
+#include "runtime/debuginfo/name_filter.h"
 #include "runtime/debuginfo/rows.h"
 #include "runtime/debuginfo/scopes.h"
 #include "runtime/debuginfo/types.h"
@@ -34,10 +36,15 @@ bool is_file(std::string_view path, std::string_view wanted) {
 class Names {
  public:
   explicit Names(const FunctionPattern& pattern) : pattern_(pattern) {}
-  bool has(Dwarf_Die& function) {
-    const auto [known, is_new] = known_.try_emplace(raw_name_of(function));
+  bool has(Dwarf_Die& function) { return fits(raw_name_of(function)); }
+  bool fits(std::string name) {
+    const auto [known, is_new] = known_.try_emplace(std::move(name));
     if (is_new) known->second = symbols::name_fits(pattern_.text, pattern_.is_quoted, known->first);
     return known->second;
+  }
+  // Of the units that may have some.
+  NameFilter filter(Dwarf* dwarf) {
+    return {dwarf, pattern_, [this](std::string_view name) { return fits(std::string(name)); }};
   }
 
  private:
@@ -120,7 +127,9 @@ Found DebugFile::lines(const LineQuery& query) {
 std::vector<Place> DebugFile::statements(const FunctionPattern& pattern) {
   std::vector<Place> places;
   Names names(pattern);
+  NameFilter filter = names.filter(dwarf_);
   for (Units::Unit& unit : units().all()) {
+    if (!filter.may_have(unit.skeleton, unit.whole)) continue;
     std::vector<std::pair<std::uint64_t, std::uint64_t>> wanted;
     for (Function& function : units().functions(unit)) {
       if (is_text(function.ranges.front().first) && names.has(function.die))
@@ -140,9 +149,11 @@ std::vector<Place> DebugFile::statements(const FunctionPattern& pattern) {
 std::vector<Place> DebugFile::instances(const FunctionPattern& pattern, std::size_t* inlined) {
   std::vector<Place> places;
   Names names(pattern);
+  NameFilter filter = names.filter(dwarf_);
   std::map<const void*, bool> known;  // by what the instances are of
   std::size_t count = 0;
   for (Units::Unit& unit : units().all()) {
+    if (!filter.may_have(unit.skeleton, unit.whole)) continue;
     for (Function& function : units().functions(unit)) {
       if (!is_text(function.ranges.front().first)) continue;
       for (const Instance& instance : instances_of(function)) {
@@ -196,13 +207,16 @@ std::vector<SourceLines> DebugFile::sources(const LineQuery& query) {
 std::vector<SourceLines> DebugFile::sources(const FunctionPattern& pattern) {
   Lines all;
   Names names(pattern);
+  NameFilter filter = names.filter(dwarf_);
   for (Units::Unit& unit : units().all()) {
+    if (!filter.may_have(unit.skeleton, unit.whole)) continue;
     struct Wanted {
       std::string path;
       std::uint32_t first;
       std::set<std::uint32_t>* lines;
     };
     std::map<const void*, Wanted> wanted;  // by instance
+    std::set<const Function*> within;      // the functions that these are in
     for (Function& function : units().functions(unit)) {
       if (!is_text(function.ranges.front().first)) continue;
       for (const Instance& instance : instances_of(function)) {
@@ -212,12 +226,13 @@ std::vector<SourceLines> DebugFile::sources(const FunctionPattern& pattern) {
         if (path == nullptr || !names.has(die) || dwarf_decl_line(&die, &declared) != 0) continue;
         const auto line = static_cast<std::uint32_t>(declared);
         wanted[die.addr] = {path, line, &all[{raw_name_of(die), full_path(unit.skeleton, path), line}]};
+        within.insert(&function);
       }
     }
     if (wanted.empty()) continue;
     for_each_row(unit.skeleton, [&](const Row& row) {
       Function* const function = units().function_at(unit, row.address);
-      if (function == nullptr) return;
+      if (!within.contains(function)) return;
       const auto its = wanted.find(instance_at(*function, row.address, row.line).die.addr);
       if (its != wanted.end() && its->second.path == row.path && row.line >= its->second.first)
         its->second.lines->insert(row.line);

@@ -141,6 +141,119 @@ TEST_CASE("lines_cached: a stripped program, by what debuginfod has fetched for 
   CHECK(has_line(outcome.out, "@: " + std::to_string(said.at("twice"))));
 }
 
+namespace {
+
+// Functions whose linkage names spell little of them.
+constexpr const char* kNamedSource = R"(
+#include <map>
+#include <string>
+#include <vector>
+namespace deep {
+namespace { __attribute__((noinline)) int hidden(int n) { return n + 1; } }
+struct Thing {
+  __attribute__((noinline)) explicit Thing(int n) : value(n) {}
+  __attribute__((noinline)) ~Thing() { value = 0; }
+  __attribute__((noinline)) int operator()(int n) const { return value + n; }
+  __attribute__((noinline)) operator long() const { return value; }
+  template <class T> __attribute__((noinline)) T cast(T other) const { return static_cast<T>(value) + other; }
+  int value;
+};
+template <class T> __attribute__((noinline)) T largest(T a, T b) { return a < b ? b : a; }
+static inline int twice(int n) { __asm__ volatile("" : "+r"(n)); return n * 2; }
+static __attribute__((noinline)) int (*pick(int n))(int) { return n > 1 ? hidden : twice; }
+}
+struct string {
+  __attribute__((noinline)) explicit string(int n) : value(n) {}
+  int value;
+};
+static __attribute__((noinline)) int f(int n) { return n + 3; }
+static __attribute__((noinline)) int prefix_f(int n) { return n + 4; }
+template <int N> __attribute__((noinline)) int (*choose())(int) { return N > 1 ? f : prefix_f; }
+int UNIT(int n) {
+  deep::Thing thing(n);
+  std::string text(static_cast<std::size_t>(n), 'a');
+  std::map<std::string, std::vector<long>> all;
+  all[text].push_back(thing.cast(5L));
+  const auto each = [&](int more) __attribute__((noinline)) { return thing(more) + deep::largest(more, n); };
+  return each(deep::pick(n)(n)) + static_cast<int>(thing) + string(n).value + choose<2>()(n) + deep::twice(n);
+}
+)";
+
+// Every function that debug information has, by its names.
+void compare_names(const std::string& compiler) {
+  CAPTURE(compiler);
+  const ScratchFolder folder;
+  const std::string program = folder.path() + "/program";
+  write_file(folder.path() + "/named.cpp", kNamedSource);
+  write_file(
+      folder.path() + "/main.cpp",
+      "int one(int);\nint other(int);\nextern \"C\" __attribute__((noinline)) int go(int n) { return one(n) + other(n); }\n"
+      "int main(int count, char**) { return go(count) & 1; }\n");
+  const Outcome made = run_shell("cd " + folder.path() + " && " + compiler + " -DUNIT=one -c named.cpp -o one.o && " +
+                                 compiler + " -DUNIT=other -c named.cpp -o other.o && " + compiler +
+                                 " main.cpp one.o other.o -o program && nm program > raw && nm -C program > shown");
+  CAPTURE(made.err);
+  REQUIRE(made.end() == "exit 0");
+  const auto names_in = [](const std::string& text) {  // of sections: "name (file:line)"
+    std::set<std::string> names;
+    for (const std::string& line : lines(text)) {
+      if (const std::size_t end = line.rfind(" ("); end != std::string::npos && line.ends_with(')') && line[0] != ' ')
+        names.insert(line.substr(0, end));
+    }
+    return names;
+  };
+  const auto ask = [&](const std::set<std::string>& wanted, const std::string& before, const std::string& behind) {
+    std::vector<std::string> words{command_path(), "lines"};
+    for (const std::string& name : wanted) words.push_back(program + ":" + before + name + behind);
+    return run({.argv = words, .env = {}, .preload = false, .timeout_s = 60});
+  };
+  const std::set<std::string> all = names_in(ask({"*"}, "", "").out);  // every unit is looked at
+  CHECK(all.size() > 40);
+  const Outcome full = ask(all, "\"", "\"");
+  CHECK(full.err.empty());
+  CHECK(names_in(full.out) == all);
+  std::set<std::string> raw, bare, parts;
+  const std::vector<std::string> symbols = lines(read_file(folder.path() + "/raw"));
+  const std::vector<std::string> shown = lines(read_file(folder.path() + "/shown"));
+  REQUIRE(symbols.size() == shown.size());
+  for (std::size_t i = 0; i < symbols.size(); ++i) {
+    constexpr std::size_t kName = 19;  // behind the address and the kind
+    if (shown[i].size() > kName && all.contains(shown[i].substr(kName))) raw.insert(symbols[i].substr(kName));
+  }
+  for (const std::string& name : all) {
+    if (name.find_first_of("({") == 0 || name.find("operator") != std::string::npos) continue;
+    const std::string its = name.substr(0, name.find('('));
+    if (its.find_first_of("<{ ") != std::string::npos) continue;
+    bare.insert(its);
+    parts.insert(its.substr(its.rfind(':') + 1));
+  }
+  CHECK(raw.size() > 5);
+  CHECK(bare.size() > 1);
+  // A glob with a class has every unit looked at.
+  const auto same = [&](const std::set<std::string>& wanted, const std::string& before, const std::string& behind) {
+    std::set<std::string> everywhere;
+    for (const std::string& name : wanted) everywhere.insert('[' + name.substr(0, 1) + ']' + name.substr(1));
+    const std::string out = ask(wanted, before, behind).out;
+    CHECK(!out.empty());
+    CHECK(out == ask(everywhere, before, behind).out);
+  };
+  same(raw, "", "");
+  same(bare, "", "");
+  same(parts, "*", "*");
+}
+
+}  // namespace
+
+TEST_CASE("lines_names: a function is found by each form of its name, as among all of them") {
+  if (!has_command("g++")) {
+    MESSAGE("there is no g++: not tested");
+    return;
+  }
+  compare_names("g++ -std=c++17 -g -O1");
+  compare_names("g++ -std=c++17 -gdwarf-4 -O0 -D_GLIBCXX_USE_CXX11_ABI=0");
+  if (has_command("clang++")) compare_names("clang++ -std=c++17 -gdwarf-5 -O1");
+}
+
 TEST_CASE("lines_refused: what is not there, and what would help") {
   const auto message = [](const std::string& program, const std::string& command) {
     const Outcome outcome = run_lines(program, command);

@@ -55,6 +55,23 @@ TEST_CASE("list_libraries: by the name that the dynamic linker's cache knows; al
   CHECK(found.out.find('@') == std::string::npos);
 }
 
+TEST_CASE("list_lines: of a source file, and one of them") {
+  const std::string program = fixture("fx_lines0");
+  const auto said = numbers(run_plain({program}).out);
+  const std::string times = std::to_string(said.at("times")), at = program + "@fx_lines.c:";
+  const std::string all = ubp_list({"uprobe:" + at + "*"}).out;
+  CHECK(has_line(all, "uprobe:" + at + times));
+  CHECK(lines(all).size() > 10);
+  CHECK(ubp_list({"u:" + program + "@fx_lines.c"}).out == all);
+  CHECK(ubp_list({"uprobe:" + at + times}).out == "uprobe:" + at + times + "\n");
+  CHECK(ubp_list({"-e", "stmt:" + program + "@fx_line?.c:" + times + " { }"}).out == "stmt:" + at + times + "\n");
+  for (const std::string& nothing : {at + "1", program + "@other.c:*", fixture("fx_hello") + "@fx_hello.c:*"}) {
+    const Outcome outcome = ubp_list({"uprobe:" + nothing});
+    CHECK(outcome.out.empty());
+    CHECK(outcome.end() == "exit 0");
+  }
+}
+
 TEST_CASE("list_marks: static marks, by provider and name") {
   const std::string all = ubp_list({"usdt:libstdc++:*"}).out;
   CHECK(count_prefix(all, "usdt:/") == static_cast<int>(lines(all).size()));

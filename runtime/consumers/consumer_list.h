@@ -34,6 +34,7 @@ struct Consumer {
   ubp_probe* probe;
   std::uint32_t point;  // index of the probepoint
   ubp_probe* handle;    // as the C interface has it: one for several probes
+  std::uint32_t needs;  // ActionNeeds::bits(): a detour that lacks some leaves it out, as not there yet
 };
 
 // Consumer::counter_offset of the action with these counters.

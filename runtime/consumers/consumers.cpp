@@ -55,6 +55,12 @@ void watch(Consumer&) {}
 constexpr bool kIsWatched = false;
 #endif
 
+ActionNeeds needs_of(const Consumer& consumer) {
+  ActionNeeds needs = consumer.action.needs;
+  needs.all_fp |= kIsWatched;
+  return needs;
+}
+
 // A copy of the consumers at a probepoint, with one more or one less.
 const Consumer* copy_of(const Consumer* old, const Consumer* added, const ubp_probe* without, std::uint32_t point) {
   std::vector<Consumer> consumers;
@@ -76,6 +82,10 @@ const Consumer* copy_of(const Consumer* old, const Consumer* added, const ubp_pr
   for (std::size_t i = 0; i < consumers.size(); ++i) {
     copy[i].next = i + 1 < consumers.size() ? &copy[i + 1] : nullptr;
     copy[i].point = point;
+    copy[i].needs = needs_of(copy[i]).bits();
+#ifdef UBP_TEST_NO_NEEDS  // tests/api: a detour calls whom it has not saved enough for
+    copy[i].needs = 0;
+#endif
   }
   return copy;
 }
@@ -97,12 +107,6 @@ std::uint64_t measure_tick() {
   }
   const double ns = static_cast<double>(end.ns - begin.ns);
   return static_cast<std::uint64_t>(ns / static_cast<double>(end.ticks - begin.ticks) * 4294967296.0);
-}
-
-ActionNeeds needs_of(const Consumer& consumer) {
-  ActionNeeds needs = consumer.action.needs;
-  needs.all_fp |= kIsWatched;
-  return needs;
 }
 
 }  // namespace

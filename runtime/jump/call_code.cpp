@@ -147,13 +147,19 @@ void DetourAssembler::call_consumers(const DetourConsumers& consumers) {
   }
   save_floating(consumers);
 
-  Label next, none;
+  Label next, skip, none;
   mov(rax, kBlankQuad);
   leave_blank(Blank::kList);
   mov(rax, ptr[rax]);
   test(rax, rax);
   jz(none, T_SHORT);  // taken out since the hit
   L(next);
+  // One that has just come may ask for more than is saved here: until another detour does, its hits are none.
+  const std::uint32_t lacks = ActionNeeds::kAllBits & ~needs.served_bits();
+  if (lacks != 0) {
+    test(byte[rax + offsetof(Consumer, needs)], lacks);
+    jnz(skip, T_SHORT);
+  }
   mov(saved(kConsumerInSave), rax);
   mov(rdx, saved(offsetof(DetourSave, counters)));
   mov(rcx, ptr[rax + offsetof(Consumer, counter_offset)]);
@@ -162,6 +168,7 @@ void DetourAssembler::call_consumers(const DetourConsumers& consumers) {
   mov(rsi, ptr[rax + offsetof(Consumer, action.data)]);
   call(ptr[rax + offsetof(Consumer, action.function)]);
   mov(rax, saved(kConsumerInSave));
+  L(skip);
   mov(rax, ptr[rax + offsetof(Consumer, next)]);
   test(rax, rax);
   jnz(next, T_SHORT);

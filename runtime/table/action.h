@@ -36,11 +36,15 @@ struct ActionNeeds {
   bool has_same_block(const ActionNeeds& other) const {
     return block == other.block && counter == other.counter && shortcut == other.shortcut;
   }
+  // What they ask of whoever calls them, a bit each; and what one who is made for these can call.
+  static constexpr std::uint32_t kAllBits = 0x1f;
+  std::uint32_t bits() const {
+    return (reads ? 1U : 0U) | (modifies ? 2U : 0U) | (xmm ? 4U : 0U) | (all_fp ? 8U : 0U) | (overrides ? 16U : 0U);
+  }
+  std::uint32_t served_bits() const { return bits() | (all_fp ? 4U : 0U); }
   // Whether a detour made for these does for the others.
   bool covers(const ActionNeeds& other) const {
-    return (block == ActionKind::kCall || has_same_block(other)) && reads >= other.reads &&
-           modifies >= other.modifies && overrides >= other.overrides && all_fp >= other.all_fp &&
-           (all_fp || xmm >= other.xmm);
+    return (block == ActionKind::kCall || has_same_block(other)) && (other.bits() & ~served_bits()) == 0;
   }
   ActionNeeds operator|(const ActionNeeds& other) const {
     return {reads || other.reads,   modifies || other.modifies,   xmm || other.xmm,

@@ -104,6 +104,37 @@ TEST_CASE("several consumers at one address run in the order of their registrati
   CHECK(order == "aba");
 }
 
+TEST_CASE("a consumer that joins one that asks for less finds everything saved, or is not there yet") {
+  std::atomic<bool> ends{false};
+  std::atomic<long> calls{0}, wrong{0};
+  static std::atomic<long> joined, strange;
+  joined = strange = 0;
+  const Scoped first(add(
+      "libfx_target:target_scale", [](const ubp_context*, void*) {}, nullptr,
+      UBP_PROBE_NO_FP | UBP_PROBE_NO_REGISTERS));
+  std::thread thread([&] {
+    for (double x = 1; !ends; x += 1) {
+      wrong += target_scale(x, 2.25) != x * 2.25 + 0.5;
+      ++calls;
+    }
+  });
+  const auto joins = [](const ubp_context* context, void*) {
+    ++joined;
+    strange += ubp_context_register(context, UBP_RSP) == 0;
+    asm volatile("pcmpeqd %%xmm0, %%xmm0\n\tpcmpeqd %%xmm1, %%xmm1" : : : "xmm0", "xmm1");
+  };
+  for (int turn = 0; turn < 400; ++turn) {
+    const Scoped second(add("libfx_target:target_scale", joins));
+    if (turn % 4 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
+  ends = true;
+  thread.join();
+  CHECK(calls > 0);
+  CHECK(joined > 0);
+  CHECK(wrong == 0);
+  CHECK(strange == 0);
+}
+
 TEST_CASE("inside a consumer every call is an error and changes nothing") {
   static std::vector<ubp_status> got;
   static ubp_probe* own;

@@ -259,7 +259,8 @@ void Registry::take_counter(Registration& registration) {
 }
 
 Consumer Registry::consumer_of(std::uint64_t id, const Registration& registration) const {
-  Consumer consumer{registration.request.action, nullptr, from_jumped(registration.counter), handle_of(id), 0, nullptr, 0};
+  Consumer consumer{
+      registration.request.action, nullptr, from_jumped(registration.counter), handle_of(id), 0, nullptr, 0};
   consumer.handle = handle_of(registration.request.handle != 0 ? registration.request.handle : id);
   if (registration.returns != nullptr) {
     consumer.action.kind = ActionKind::kCall;

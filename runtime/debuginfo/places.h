@@ -9,20 +9,18 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "runtime/analysis/argument_places.h"
+#include "runtime/debuginfo/calling_convention.h"
+#include "runtime/debuginfo/place_expressions.h"
 
 namespace ubp::debuginfo {
 
-// Begins the problem of a variable that has no place at an address, where it may have one at others.
-inline constexpr const char* kGone = "it is optimised out here";
-
 class PlaceFinder {
  public:
-  // function: out of line; its entry. is_entry: it is called at the address. frames: call frame information; null:
-  // there is none.
-  PlaceFinder(Dwarf_Die& function, std::uint64_t entry, std::uint64_t address, bool is_entry, Dwarf_CFI* frames);
+  // As for PlaceExpressions.
+  PlaceFinder(Dwarf_Die& function, std::uint64_t entry, std::uint64_t address, bool is_entry, Dwarf_CFI* frames)
+      : convention_(function), expressions_(function, entry, address, is_entry, frames) {}
 
   // The parameters one behind the other, all of them: the convention counts.
   program::ArgumentPlace find(Dwarf_Die& parameter);
@@ -32,30 +30,15 @@ class PlaceFinder {
   program::ArgumentPlace behind(const program::ArgumentPlace& pointer, std::int64_t offset, Dwarf_Die& member) const;
 
  private:
-  using Steps = std::vector<symbols::PlaceStep>;
-
-  // What the calling convention gives the next parameter.
-  program::ArgumentPlace by_convention(Dwarf_Die& parameter);
   // None: nothing is known of this address. may_be_rule: since its one place holds behind the function's beginning.
   std::optional<program::ArgumentPlace> by_location(Dwarf_Die& parameter, bool& may_be_rule);
   program::ArgumentPlace of_operations(Dwarf_Attribute& attribute, const Dwarf_Op* operations, std::size_t count);
   // Of one piece, or of the whole. result: receives it; its steps go to `steps`. Returns why it cannot be read.
-  std::string simple(Dwarf_Attribute& attribute, const Dwarf_Op* operations, std::size_t count, Steps& steps,
-                     symbols::ValuePlace& result);
-  std::string compile(const Dwarf_Op* operations, std::size_t count, Steps& steps, int depth);
-  std::string compile_one(const Dwarf_Op& operation, Steps& steps, int depth);
-  std::string compile_typed(Dwarf_Attribute& attribute, const Dwarf_Op& operation, Steps& steps);
-  std::string entry_value(const Dwarf_Op& operation, Steps& steps, int depth);
-  std::string frame_base(Steps& steps, int depth);
-  std::string frame_address(Steps& steps, int depth);
+  std::string simple(Dwarf_Attribute& attribute, const Dwarf_Op* operations, std::size_t count,
+                     PlaceExpressions::Steps& steps, symbols::ValuePlace& result);
 
-  Dwarf_Die function_;
-  std::uint64_t entry_, address_;
-  bool is_entry_;
-  Dwarf_CFI* frames_;
-  Dwarf_Attribute* attribute_ = nullptr;  // whose expression is compiled
-  int integers_ = 0, vectors_ = 0;        // registers that earlier parameters have
-  std::int64_t stack_ = 8;                // of the next parameter there, from rsp
+  CallingConvention convention_;
+  PlaceExpressions expressions_;
 };
 
 }  // namespace ubp::debuginfo

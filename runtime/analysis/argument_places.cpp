@@ -38,16 +38,19 @@ bool take_part(std::string_view& text, std::span<std::int64_t> numbers) {
   return part.empty();
 }
 
-bool is_register(std::int64_t number) { return number >= symbols::kModuleBase && number < 16; }
+bool is_register(std::int64_t number, std::int64_t last = 15) {
+  return number >= symbols::kModuleBase && number <= last;
+}
 bool is_size(std::int64_t bytes) { return bytes == 1 || bytes == 2 || bytes == 4 || bytes == 8; }
 
 bool take_place(std::string_view& text, ValuePlace& place) {
   std::int64_t numbers[10] = {};
   if (!take_part(text, numbers)) return false;
+  const std::int64_t last = numbers[0] == static_cast<int>(ValuePlace::Kind::kRegister) ? symbols::kLastVector : 15;
   const bool is_good = numbers[0] >= 0 && numbers[0] <= static_cast<int>(ValuePlace::Kind::kPieces) &&
                        numbers[1] >= 0 && numbers[1] <= 255 && numbers[3] >= 0 && numbers[3] < 64 &&
-                       is_register(numbers[4]) && is_register(numbers[5]) && numbers[6] >= 0 && numbers[6] <= 8 &&
-                       numbers[8] >= 0 && numbers[9] >= 0 && numbers[8] + numbers[9] <= 1 << 16;
+                       is_register(numbers[4], last) && is_register(numbers[5], last) && numbers[6] >= 0 &&
+                       numbers[6] <= 8 && numbers[8] >= 0 && numbers[9] >= 0 && numbers[8] + numbers[9] <= 1 << 16;
   if (!is_good) return false;
   place = {static_cast<ValuePlace::Kind>(numbers[0]),
            static_cast<std::uint8_t>(numbers[1]),

@@ -10,8 +10,20 @@ namespace ubp::runtime {
 
 std::string row_build_id(const std::string& build_id) { return build_id.empty() ? "-" : build_id; }
 
-ArgumentRows::ArgumentRows(const program::Program& program, std::uint32_t probe)
-    : wanted_(program.analysis().named_arguments[probe]) {
+namespace {
+
+bool is_in_vector(const program::ArgumentPlace& argument) {
+  const auto is_it = [](const symbols::ValuePlace& place) {
+    return place.kind == symbols::ValuePlace::Kind::kRegister &&
+           std::max(place.base, place.index) >= symbols::kFirstVector;
+  };
+  return is_it(argument.place) || std::any_of(argument.pieces.begin(), argument.pieces.end(), is_it);
+}
+
+}  // namespace
+
+ArgumentRows::ArgumentRows(const program::Program& program, std::uint32_t probe, bool are_calls)
+    : wanted_(program.analysis().named_arguments[probe]), are_calls_(are_calls) {
   if (wanted_ == 0) return;
   std::size_t number = 0;
   for (const std::string& name : {program::variables_name(probe), program::arguments_name(probe)}) {
@@ -38,6 +50,7 @@ std::optional<std::string> ArgumentRows::problem(const symbols::Module& module, 
     if (i >= found->second.size()) return "there are not so many";
     const program::ArgumentPlace& its = found->second[i];
     if (!its.problem.empty()) return its.problem;
+    if (are_calls_ && is_in_vector(its)) return "it is in a vector register, and call: keeps general ones";
     const bool is_threads = std::any_of(its.steps.begin(), its.steps.end(), [](const symbols::PlaceStep& step) {
       return step.code == symbols::PlaceStep::Code::kThread;
     });
@@ -46,6 +59,16 @@ std::optional<std::string> ArgumentRows::problem(const symbols::Module& module, 
     if ((in_place_ >> i & 1) != 0 && !its.place.is_memory()) return "it is too large for where it is";
   }
   return std::nullopt;
+}
+
+bool ArgumentRows::has_vectors() const {
+  return std::any_of(rows_.begin(), rows_.end(), [&](const auto& entry) {
+    const Row& row = entry.second;
+    for (std::size_t i = 0; i < row.size() && i < 64; ++i) {
+      if ((wanted_ >> i & 1) != 0 && is_in_vector(row[i])) return true;
+    }
+    return false;
+  });
 }
 
 void ArgumentRows::put(const NamedPoint& point, program::Program::NewName& name) const {

@@ -26,11 +26,13 @@ using Entries = std::set<std::pair<std::string, std::uint64_t>>;
 
 class ArgumentRows {
  public:
-  // probe: of the program's.
-  ArgumentRows(const program::Program& program, std::uint32_t probe);
+  // probe: of the program's. are_calls: it sees calls as they return, with the arguments that are kept of them.
+  ArgumentRows(const program::Program& program, std::uint32_t probe, bool are_calls);
 
   // Whether the probe asks for any.
   bool is_wanted() const { return wanted_ != 0; }
+  // Whether some of that is in vector registers.
+  bool has_vectors() const;
   // Why what it asks for cannot be read at a place, by its module and its ELF address; nothing: it can.
   std::optional<std::string> problem(const symbols::Module& module, std::uint64_t address) const;
   // Where they are at a point: the arguments, their pieces behind them, and the steps of both.
@@ -47,6 +49,7 @@ class ArgumentRows {
   Entries entries_of(const std::string& build_id, const Row& row) const;
 
   std::uint64_t wanted_, in_place_ = 0;  // bit 0 for the first; that are read where they are
+  const bool are_calls_;
   Rows rows_;
 };
 

@@ -136,6 +136,7 @@ Request request_of(Program* program, const Group& group, const Request& bare,
   request.is_environment = bare.is_environment;
   request.action = {ActionKind::kCall, program->function(probe), program, {}};
   request.action.needs.reads = program->reads_registers(probe);
+  request.action.needs.xmm = rows->has_vectors();  // so detours save them
   request.action.needs.overrides = program->overrides(probe);
   // The code of detours is kept for the next ones, and has to outlive no program but the environment's.
   if (bare.is_environment && group.way == Way::kHits) request.action.needs.shortcut = program->shortcut(probe);
@@ -238,7 +239,7 @@ std::optional<std::vector<std::uint64_t>> prepare(const std::vector<Item>& items
     std::shared_ptr<const ArgumentRows> rows;
     KeptCalls kept;
     if (group.probe != language::kBare) {
-      rows = std::make_shared<const ArgumentRows>(*program, group.probe);
+      rows = std::make_shared<const ArgumentRows>(*program, group.probe, group.way == Way::kCalls);
       kept = prepare_kept_calls(rows->entries(), group.items, module, bare.is_environment);
     }
     Request request = request_of(program, group, bare, rows, kept);

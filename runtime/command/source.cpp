@@ -149,7 +149,10 @@ std::string where_of(const program::ArgumentPlace& where) {
   using Kind = symbols::ValuePlace::Kind;
   if (!where.problem.empty()) return where.problem;
   const symbols::ValuePlace& place = where.place;
-  const auto name = [](std::int8_t number) { return number >= 0 && number < 16 ? kRegisterNames[number] : ""; };
+  const auto name = [](std::int8_t number) -> std::string {
+    if (number >= symbols::kFirstVector) return fmt::format("xmm{}", number - symbols::kFirstVector);
+    return number >= 0 ? kRegisterNames[number] : "";
+  };
   switch (place.kind) {
     case Kind::kRegister:
       return place.index >= 0 ? fmt::format("{}, {}", name(place.base), name(place.index)) : name(place.base);

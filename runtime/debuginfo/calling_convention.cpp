@@ -15,13 +15,13 @@ using program::ArgumentPlace;
 using symbols::ValuePlace;
 
 // What a value is made of, eight bytes at a time.
-enum class Class : std::uint8_t { kNone, kInteger, kVector, kMemory };
+enum class Class : std::uint8_t { kNone, kInteger, kVector, kVectorUp, kMemory };  // kVectorUp: of the register before
 
 Class join(Class a, Class b) {
   if (a == b || b == Class::kNone) return a;
   if (a == Class::kNone) return b;
   if (a == Class::kMemory || b == Class::kMemory) return Class::kMemory;
-  return Class::kInteger;
+  return a == Class::kInteger || b == Class::kInteger ? Class::kInteger : Class::kVector;
 }
 
 // Of a type without typedefs, at an offset of what is passed.
@@ -32,14 +32,28 @@ void classify(Dwarf_Die& type, std::uint64_t offset, Class (&classes)[2], int de
   const std::uint64_t size = number_of(type, DW_AT_byte_size, 8);
   switch (dwarf_tag(&type)) {
     case DW_TAG_base_type: {
-      const bool is_float = number_of(type, DW_AT_encoding, 0) == DW_ATE_float;
-      const Class its = !is_float ? Class::kInteger : size <= 8 ? Class::kVector : Class::kMemory;
-      add(offset, its);
-      if (size > 8) add(offset + 8, its);
+      const std::uint64_t encoding = number_of(type, DW_AT_encoding, 0);
+      const bool is_complex = encoding == DW_ATE_complex_float;
+      if (encoding != DW_ATE_float && !is_complex) {
+        add(offset, Class::kInteger);
+        if (size > 8) add(offset + 8, Class::kInteger);
+      } else if (size <= 8 || (is_complex && size <= 16)) {
+        add(offset, Class::kVector);
+        if (size > 8) add(offset + 8, Class::kVector);
+      } else {
+        const bool is_quad = size == 16 && name_of(type).ends_with("loat128");  // else it is long double
+        add(offset, is_quad ? Class::kVector : Class::kMemory);
+        add(offset + 8, is_quad ? Class::kVectorUp : Class::kMemory);
+      }
       return;
     }
     case DW_TAG_array_type: {
       Dwarf_Die element, child;
+      if (dwarf_hasattr(&type, DW_AT_GNU_vector) != 0) {
+        add(offset, Class::kVector);
+        if (size > 8) add(offset + 8, Class::kVectorUp);
+        return;
+      }
       if (!plain_type_of(type, element) || dwarf_child(&type, &child) != 0 || depth > 16) return;
       const std::uint64_t step = number_of(element, DW_AT_byte_size, 8);
       for (std::uint64_t at = offset; step != 0 && at < 16 && at < offset + size; at += step)
@@ -92,10 +106,15 @@ ArgumentPlace CallingConvention::next(Dwarf_Die& parameter) {
       return {{}, "it is passed by reference"};
     }
   }
+  if (classes[1] == Class::kVectorUp && classes[0] != Class::kVector) classes[1] = Class::kVector;
   int integers = 0, vectors = 0;
   for (const Class its : classes) {
     integers += its == Class::kInteger ? 1 : 0;
     vectors += its == Class::kVector ? 1 : 0;
+  }
+  if (size > 16 && classes[1] == Class::kVectorUp) {  // or in memory: that depends on the processor
+    ++vectors_;
+    return {{}, kInWideVector};
   }
   const bool in_registers = size <= 16 && classes[0] != Class::kMemory && classes[1] != Class::kMemory &&
                             integers_ + integers <= static_cast<int>(std::size(symbols::kArgumentRegisters)) &&
@@ -106,13 +125,13 @@ ArgumentPlace CallingConvention::next(Dwarf_Die& parameter) {
     stack_ += static_cast<std::int64_t>((size + 7) / 8 * 8);
     return place;
   }
-  const int first = integers_;
-  integers_ += integers;
-  vectors_ += vectors;
-  if (vectors != 0) return {{}, kInVector};
-  ArgumentPlace place{place_in(ValuePlace::Kind::kRegister, symbols::kArgumentRegisters[first], 0)};
-  if (integers == 2) place.place.index = symbols::kArgumentRegisters[first + 1];
-  if (integers == 0) return {{}, "it has no bytes"};
+  const auto next_of = [&](Class its) {
+    if (its == Class::kInteger) return symbols::kArgumentRegisters[integers_++];
+    return its == Class::kVector ? static_cast<std::int8_t>(symbols::kFirstVector + vectors_++) : symbols::kNoRegister;
+  };
+  ArgumentPlace place{place_in(ValuePlace::Kind::kRegister, next_of(classes[0]), 0)};
+  place.place.index = next_of(classes[1]);
+  if (place.place.base == symbols::kNoRegister) return {{}, "it has no bytes"};
   return place;
 }
 

@@ -21,6 +21,12 @@ std::optional<std::int8_t> general_register(std::uint64_t number) {
   return number < kRegisters.size() ? std::optional(kRegisters[number]) : std::nullopt;
 }
 
+std::optional<std::int8_t> value_register(std::uint64_t number) {
+  constexpr std::uint64_t kFirst = 17, kLast = 32;  // %xmm0 to %xmm15
+  if (number < kFirst || number > kLast) return general_register(number);
+  return static_cast<std::int8_t>(symbols::kFirstVector + static_cast<int>(number - kFirst));
+}
+
 ValuePlace place_in(ValuePlace::Kind kind, std::int8_t base, std::int64_t offset) {
   ValuePlace place;
   place.kind = kind;
@@ -212,7 +218,7 @@ std::string PlaceExpressions::compile_typed(Dwarf_Attribute& attribute, const Dw
   const bool is_conversion = operation.atom == DW_OP_convert || operation.atom == DW_OP_GNU_convert ||
                              operation.atom == DW_OP_reinterpret || operation.atom == DW_OP_GNU_reinterpret;
   const bool is_register = operation.atom == DW_OP_regval_type || operation.atom == DW_OP_GNU_regval_type;
-  if (is_register && !general_register(operation.number)) return kInVector;
+  if (is_register && !general_register(operation.number)) return "it is computed from a vector register";
   const auto extension = extension_of(attribute, operation, is_conversion ? operation.number : operation.number2);
   if (!extension) return "it is computed from a floating-point number";
   if (is_register) steps.push_back({Code::kRegister, *general_register(operation.number), 8, 0});

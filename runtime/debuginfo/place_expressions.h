@@ -18,11 +18,12 @@ namespace ubp::debuginfo {
 
 // Begins the problem of a variable that has no place at an address, where it may have one at others.
 inline constexpr const char* kGone = "it is optimised out here";
-inline constexpr const char* kInVector = "it is in a vector register";
+inline constexpr const char* kInWideVector = "it is in a vector register of more than 16 bytes";
 
 inline constexpr std::int8_t kStackPointer = 4;
-// By DWARF's number. None: it is no general one.
+// By DWARF's number. None: it is no general one; nor one of %xmm0 to %xmm15.
 std::optional<std::int8_t> general_register(std::uint64_t number);
+std::optional<std::int8_t> value_register(std::uint64_t number);
 symbols::ValuePlace place_in(symbols::ValuePlace::Kind kind, std::int8_t base, std::int64_t offset);
 
 class PlaceExpressions {

@@ -26,19 +26,29 @@ bool is_signed(Dwarf_Die& type) {
   return encoding == DW_ATE_signed || encoding == DW_ATE_signed_char;
 }
 
+bool is_too_wide(const ValuePlace& place, std::uint64_t bytes) {
+  return place.kind == ValuePlace::Kind::kRegister && place.base >= symbols::kFirstVector && bytes > 16;
+}
+
+// What the type of something says of its place.
+void set_type(ArgumentPlace& its, Dwarf_Die& declared) {
+  Dwarf_Die type;
+  const bool has_type = plain_type_of(declared, type);
+  const std::uint64_t size = has_type ? number_of(type, DW_AT_byte_size, 8) : 8;
+  its.place.bytes = static_cast<std::uint8_t>(size == 1 || size == 2 || size == 4 ? size : 8);
+  its.place.is_signed = has_type && is_signed(type);
+  if (its.problem.empty() && is_too_wide(its.place, size)) its.problem = kInWideVector;
+}
+
 }  // namespace
 
 ArgumentPlace PlaceFinder::find(Dwarf_Die& parameter) {
-  Dwarf_Die type;
-  const bool has_type = plain_type_of(parameter, type);
-  const std::uint64_t size = has_type ? number_of(type, DW_AT_byte_size, 8) : 8;
   ArgumentPlace by_rule = convention_.next(parameter);
   // A compiler that passes it in another way, or not at all, has no one place for it.
   bool may_be_rule = false;
   const std::optional<ArgumentPlace> known = by_location(parameter, may_be_rule);
   ArgumentPlace its = known ? *known : may_be_rule ? by_rule : ArgumentPlace{{}, kGone};
-  its.place.bytes = static_cast<std::uint8_t>(size == 1 || size == 2 || size == 4 ? size : 8);
-  its.place.is_signed = has_type && is_signed(type);
+  set_type(its, parameter);
   return its;
 }
 
@@ -80,8 +90,9 @@ std::string PlaceFinder::simple(Dwarf_Attribute& attribute, const Dwarf_Op* oper
   const bool is_register = (first.atom >= DW_OP_reg0 && first.atom <= DW_OP_reg31) || first.atom == DW_OP_regx;
   if (is_register && count == 1) {
     const std::uint64_t number = first.atom == DW_OP_regx ? first.number : std::uint64_t{first.atom} - DW_OP_reg0;
-    if (!general_register(number)) return kInVector;
-    result = place_in(ValuePlace::Kind::kRegister, *general_register(number), 0);
+    const auto its = value_register(number);
+    if (!its) return "it is in a register that programs cannot read";
+    result = place_in(ValuePlace::Kind::kRegister, *its, 0);
     return "";
   }
   if (first.atom == DW_OP_implicit_value) {
@@ -128,6 +139,7 @@ ArgumentPlace PlaceFinder::of_operations(Dwarf_Attribute& attribute, const Dwarf
     if (operations[i].atom == DW_OP_bit_piece || size > 255) return {{}, "it is in pieces that programs cannot read"};
     ValuePlace piece;
     std::string problem = i == begin ? kGone : simple(attribute, operations + begin, i - begin, all.steps, piece);
+    if (problem.empty() && is_too_wide(piece, size)) problem = kInWideVector;
     if (!problem.empty()) {
       return {{}, fmt::format("{} (bytes {} to {} of it)", problem, bytes, bytes + size - 1)};
     }
@@ -142,14 +154,10 @@ ArgumentPlace PlaceFinder::of_operations(Dwarf_Attribute& attribute, const Dwarf
 }
 
 ArgumentPlace PlaceFinder::find_variable(Dwarf_Die& variable) {
-  Dwarf_Die type;
-  const bool has_type = plain_type_of(variable, type);
-  const std::uint64_t size = has_type ? number_of(type, DW_AT_byte_size, 8) : 8;
   bool may_be_rule = false;
   ArgumentPlace its = by_location(variable, may_be_rule).value_or(ArgumentPlace{{}, kGone});
   if (may_be_rule) its.problem = "the function has not begun here";
-  its.place.bytes = static_cast<std::uint8_t>(size == 1 || size == 2 || size == 4 ? size : 8);
-  its.place.is_signed = has_type && is_signed(type);
+  set_type(its, variable);
   return its;
 }
 
@@ -172,14 +180,10 @@ ArgumentPlace PlaceFinder::behind(const ArgumentPlace& pointer, std::int64_t off
     case ValuePlace::Kind::kPieces: its.problem = "it is in pieces"; break;
   }
   steps.push_back({Code::kAddNumber, symbols::kNoRegister, 8, offset});
-  Dwarf_Die type;
-  const bool has_type = plain_type_of(member, type);
-  const std::uint64_t size = has_type ? number_of(type, DW_AT_byte_size, 8) : 8;
   its.pieces.clear();
   its.place = place_in(ValuePlace::Kind::kComputedMemory, symbols::kNoRegister, 0);
   its.place.count = static_cast<std::uint32_t>(steps.size());
-  its.place.bytes = static_cast<std::uint8_t>(size == 1 || size == 2 || size == 4 ? size : 8);
-  its.place.is_signed = has_type && is_signed(type);
+  set_type(its, member);
   its.steps = std::move(steps);
   return its;
 }

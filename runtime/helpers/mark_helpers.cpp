@@ -14,9 +14,18 @@ using symbols::PlaceStep;
 using symbols::ValuePlace;
 using Code = PlaceStep::Code;
 
-// By the hardware's number. A detour has saved the registers, or the kernel has.
+// Half of a vector register, likewise.
+std::uint64_t vector_of_hit(const Run* run, int number, unsigned half) {
+  const ubp_context& hit = *run->context;
+  const auto its = static_cast<unsigned>(number - symbols::kFirstVector);
+  if (hit.save != nullptr) return runtime::saved_vector(*hit.save, its, half);
+  return hit.registers != nullptr ? hit.registers->vector(its, half) : 0;
+}
+
+// By the hardware's number. A detour has saved the registers, or the kernel has. Of a vector register: the lower half.
 std::uint64_t register_of_hit(const Run* run, int number) {
   const ubp_context& hit = *run->context;
+  if (number >= symbols::kFirstVector) return vector_of_hit(run, number, 0);
   if (hit.save != nullptr) return hit.save->registers[number];
   if (hit.registers == nullptr) return 0;
   return hit.registers->general(static_cast<unsigned>(number));
@@ -182,7 +191,11 @@ void copy_value(const Asked& asked, const ValuePlace& place, char* to, std::uint
     return;
   }
   std::uint64_t words[2] = {value_at(asked, place), 0};
-  if (place.kind == ValuePlace::Kind::kRegister && place.index >= 0) words[1] = register_of_hit(asked.run, place.index);
+  if (place.kind == ValuePlace::Kind::kRegister && place.index >= 0) {
+    words[1] = register_of_hit(asked.run, place.index);
+  } else if (place.kind == ValuePlace::Kind::kRegister && place.base >= symbols::kFirstVector) {
+    words[1] = vector_of_hit(asked.run, place.base, 1);
+  }
   copy_bytes(to, reinterpret_cast<const char*>(words), bytes < sizeof words ? bytes : sizeof words);
 }
 

@@ -61,7 +61,9 @@ void DetourAssembler::save_floating(const DetourConsumers& consumers) {
   if (needs.all_fp && consumers.floating.save != 0) return call_with_save(consumers.floating.save);
   if (needs.all_fp) {
     xsave(consumers, false);
+    mov(dword[rsp + offsetof(DetourSave, in_use)], kInImage);
   } else {
+    mov(dword[rsp + offsetof(DetourSave, in_use)], 0);
     for (int i = 0; i < 16; ++i)
       movaps(saved(offsetof(DetourSave, vectors) + 16 * static_cast<std::size_t>(i)), Xbyak::Xmm(i));
   }

@@ -145,7 +145,7 @@ std::optional<std::uint64_t> Registry::prepare_beside_modules(std::vector<langua
   refuse_unwanted(plan, request);
   registration.decode_ns = plan.decode_ns();
   registration.resolve_ns = watch.lap_ns() - registration.decode_ns;
-  if (!plan.points().empty() || plan.has_pending()) {
+  if (!plan.probes().empty() || plan.has_pending()) {  // else all are refused, and functions' exits alone are left
     if (plan.has_pending()) probepoints_.watch_modules();
     if (auto denied = start(plan.points().size(), plan.has_pending())) {
       problem.status = UBP_E_SYSTEM;

@@ -11,6 +11,8 @@ namespace ubp::symbols {
 inline constexpr std::int8_t kNoRegister = -1;
 // ValuePlace::base: the address counts from where the module lies.
 inline constexpr std::int8_t kModuleBase = -2;
+// %xmm0; 15 more follow.
+inline constexpr std::int8_t kFirstVector = 16, kLastVector = 31;
 
 // One step of a computation on a stack of 64-bit numbers. Source: DWARF 5, 2.5.1.
 struct PlaceStep {
@@ -84,7 +86,8 @@ struct ValuePlace {
   std::uint8_t bytes = 8;  // 1, 2, 4 or 8; of a piece, any number
   bool is_signed = false;  // extended to 64 bits by its sign; else by zeros
   std::uint8_t shift = 0;  // kRegister: bits below the value (%ah)
-  // By the hardware's numbers. kRegister: base. kMemory: base + index * scale + offset.
+  // By the hardware's numbers. kMemory: base + index * scale + offset. kRegister: base, and the next eight bytes in
+  // index where there is one; or else in the upper half of a vector register.
   std::int8_t base = kNoRegister, index = kNoRegister;
   std::uint8_t scale = 1;
   std::int64_t offset = 0;  // kConstant: the value

@@ -18,7 +18,7 @@ struct DetourSave {
   std::uint32_t cancel;         // the thread's cancellation state
   std::uint64_t rflags;         // not at a function's entry: for the direction flag
   std::uint32_t mxcsr;
-  std::uint32_t in_use;  // XINUSE, of what runtime/jump/floating.S saves
+  std::uint32_t in_use;  // XINUSE, of what runtime/jump/floating.S saves; or kInImage; 0: xmm alone
   std::uint64_t mask;    // the thread's signal mask, when signals were put off (trap/consume.h)
   // What consumers are passed: consumers/consumer_list.h. Only the last word changes: the consumer that runs.
   std::uint64_t context[4];
@@ -29,6 +29,24 @@ struct DetourSave {
   std::uint8_t vectors[2048];  // xmm, ymm or zmm, one behind the other
   std::uint8_t image[4672];    // FXSAVE's, and XSAVE's; its header is never written but by XSAVE, and begins as zeros
 };
+// DetourSave::in_use: XSAVE has saved all.
+inline constexpr std::uint32_t kInImage = std::uint32_t{1} << 31;
+// Half of an %xmm register at the hit, where one of the consumers has it saved (ActionNeeds::xmm).
+[[gnu::always_inline]] inline std::uint64_t saved_vector(const DetourSave& save, unsigned number, unsigned half) {
+  constexpr std::uint32_t kSse = 1u << 1, kYmm = 1u << 2, kZmm = 1u << 6;  // of XINUSE
+  constexpr std::size_t kVectors = 160, kHeader = 512;                     // in an image: SDM volume 1, 13.4
+  std::size_t bytes = 16;
+  if ((save.in_use & kYmm) != 0) bytes = 32;
+  if ((save.in_use & kZmm) != 0) bytes = 64;
+  const std::uint8_t* at = save.vectors + number * bytes;
+  if (save.in_use == kInImage) {
+    if ((save.image[kHeader] & kSse) == 0) return 0;  // in its initial state, which may have been left out
+    at = save.image + kVectors + number * std::size_t{16};
+  }
+  std::uint64_t value;
+  __builtin_memcpy(&value, at + half * sizeof value, sizeof value);
+  return value;
+}
 // The third: the task's state.
 inline constexpr std::size_t kContextTask = 2, kContextConsumer = 3;
 inline constexpr std::uint64_t kDetourSaveBytes = 8192;  // room for it, whole pages

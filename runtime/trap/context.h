@@ -31,6 +31,14 @@ struct Context {
 
   // A general register by its number (0 rax, 1 rcx, ... 15 r15).
   [[gnu::always_inline]] inline std::uint64_t& general(unsigned number) { return (&r8)[kRegisterWords[number]]; }
+  // Half of an %xmm register, as FXSAVE lays them out.
+  [[gnu::always_inline]] inline std::uint64_t vector(unsigned number, unsigned half) const {
+    constexpr std::size_t kVectors = 160;
+    std::uint64_t value = 0;
+    if (fpstate != nullptr)
+      __builtin_memcpy(&value, fpstate + kVectors + number * 16 + half * sizeof value, sizeof value);
+    return value;
+  }
   siginfo_t* info() { return reinterpret_cast<siginfo_t*>(reinterpret_cast<std::uint8_t*>(this) + UBP_UC_SIGINFO); }
   std::uint64_t& return_address() { return *(reinterpret_cast<std::uint64_t*>(this) - 1); }
 };

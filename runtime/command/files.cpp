@@ -64,6 +64,10 @@ std::string find_in_path(const std::string& command) {
   return other;
 }
 
+std::string in_this_folder(const std::string& name) {
+  return name.find('/') == std::string::npos && is_file(name) ? "./" + name : "";
+}
+
 std::string find_library(std::string_view name) {
   std::ifstream stream("/etc/ld.so.cache", std::ios::binary);
   const std::string file{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
@@ -94,6 +98,7 @@ std::vector<std::string> files_of(const std::string& target) {
   std::string file = target;
   if (target.find('/') == std::string::npos) file = target.starts_with("lib") ? find_library(target) : "";
   if (file.empty()) file = find_in_path(target);
+  if (file.empty()) file = in_this_folder(target);
   if (!file.empty() && is_file(file)) files.push_back(file);
   return files;
 }

@@ -185,7 +185,7 @@ int list_command(const std::vector<std::string>& arguments) {
     std::ifstream file;
     if (word.find(':') == std::string::npos && std::filesystem::is_regular_file(word)) file.open(word);
     if (is_elf(word)) {
-      options.patterns.push_back(fmt::format("*:{}:*", word));
+      options.patterns.push_back(fmt::format("*:{}{}:*", word.find('/') == std::string::npos ? "./" : "", word));
     } else if (file.is_open()) {
       options.name = word;
       options.programs.push_back(whole(file));

@@ -79,8 +79,12 @@ bool for_each_file(const Item& item, const SourceOptions& options, Files& known,
       return false;
     }
   if (files.empty()) say_error(fmt::format("there is no file '{}'", item.module));
-  if (!any && !without.empty())
-    say_error(fmt::format("there is no debug information of {}", without), where_to_get_it(without));
+  if (!any && !without.empty()) {
+    const std::string here = in_this_folder(item.module);
+    say_error(fmt::format("there is no debug information of {}", without),
+              here.empty() || here == without ? where_to_get_it(without)
+                                              : fmt::format("the file in this folder is {}", here));
+  }
   return any;
 }
 

@@ -2,6 +2,8 @@
 // what `ubp vars` and `ubp lines` list.
 #include <doctest/doctest.h>
 
+#include <filesystem>
+
 #include "harness.h"
 
 namespace ubp::test::vars_test {
@@ -102,6 +104,31 @@ TEST_CASE("vars_returns: where a function returns its parameters are gone, and c
     has_part(gone.err, "ERROR: The " + what.substr(0, 4) + " builtin can not be used with 'uretprobe' probes");
     has_part(gone.err, "HINT: call: keeps the arguments until the return");
   }
+}
+
+TEST_CASE("vars_names: a library's, a command's, or else a file's in this folder") {
+  const ScratchFolder scratch;
+  const std::string file = fixture("fx_vars2"), folder = file.substr(0, file.rfind('/'));
+  const auto in_folder = [](const std::string& words, const std::string& its_folder, const std::string& path) {
+    return run_shell("cd " + its_folder + " && PATH=" + path + " exec " + command_path() + ' ' + words);
+  };
+  const std::string nowhere = scratch.path();
+  for (const std::string what : {"vars ", "lines "}) {
+    CAPTURE(what);
+    const std::string whole = in_folder(what + "./fx_vars2:loops", folder, nowhere).out;
+    CHECK(!whole.empty());
+    CHECK(in_folder(what + "fx_vars2:loops", folder, nowhere).out == whole);
+    CHECK(in_folder(what + "fx_vars2@fx_vars.cpp:1", folder, nowhere).err.find("no file") == std::string::npos);
+    has_part(in_folder(what + "fx_vars2:loops", nowhere, nowhere).err, "there is no file 'fx_vars2'");
+    CHECK(in_folder(what + "fx_vars2:loops", nowhere, folder).end() == "exit 0");  // of PATH
+  }
+  has_part(in_folder("list uprobe:fx_vars2:main", folder, nowhere).out, "uprobe:./fx_vars2:main\n");
+  // One in PATH comes first, and a file that is named to list it does not.
+  std::filesystem::copy_file(fixture("fx_hello"), scratch.path() + "/fx_vars2");
+  const Outcome other = in_folder("vars fx_vars2:main", folder, nowhere);
+  has_part(other.err, "there is no debug information of " + scratch.path() + "/fx_vars2");
+  has_part(other.err, "HINT: the file in this folder is ./fx_vars2");
+  has_part(in_folder("list fx_vars2", folder, nowhere).out, "uprobe:./fx_vars2:main\n");
 }
 
 TEST_CASE("vars_lists: what can be seen, and which lines have code") {

@@ -47,8 +47,7 @@ std::string where_to_get_it(const std::string& path) {
     build_id = symbols::ElfFile::open(real).build_id();
   } catch (const std::runtime_error&) {  // who opens it says so
   }
-  const std::string by_id = symbols::build_id_file(build_id);
-  const std::string file = by_id.empty() ? "" : "/usr/lib/debug/" + by_id;
+  const std::string file = symbols::system_build_id_file(build_id);
   if (package.empty())
     return fmt::format("compile it with -g{}", file.empty() ? "" : fmt::format(", or put its debug file at {}", file));
   // Debian's C library has had its own for longer than there are others.

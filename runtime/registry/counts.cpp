@@ -33,11 +33,18 @@ Registry::Count Registry::action_count(std::uint32_t counter) const {
   return count;
 }
 
+std::vector<const Registry::Registration*> Registry::reported() const {
+  std::vector<const Registration*> all;
+  for (const auto& [id, registration] : registrations_) {
+    if (is_reported(*registration)) all.push_back(registration.get());
+  }
+  return all;
+}
+
 std::vector<CountedItem> Registry::counted_items() const {
   std::vector<CountedItem> all;
-  for (const auto& [id, registration] : registrations_) {
-    if (!registration->request.is_environment || registration->items.empty() || registration->request.is_for_other_hits)
-      continue;
+  for (const Registration* const registration : reported()) {
+    if (!registration->request.is_environment || registration->items.empty()) continue;
     const auto add = [&](const language::Item& item, CountedItem::Kind kind, std::uint32_t first) {
       all.push_back({item.position, item.probe == language::kBare, kind, first, 1});
     };
@@ -113,7 +120,7 @@ Registry::Count Registry::count_at(const Registration& registration, std::uint32
 }
 
 Registry::Count Registry::total(const Registration& registration, const Standing& standing) const {
-  if (registration.request.is_for_other_hits) return {};
+  if (!is_reported(registration)) return {};
   if (registration.returns != nullptr) return returns_of(registration);
   if (registration.counter != 0) {
     Count count = action_count(registration.counter) - registration.counter_base;

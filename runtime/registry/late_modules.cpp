@@ -73,7 +73,7 @@ void Registry::arm_module(std::uint64_t id, Registration& registration, std::uin
   const std::size_t refused = registration.refused.size();
   std::vector<plan::Mistake> mistakes;
   plan.add_module(module, mistakes);
-  if (registration.request.is_for_other_hits) mistakes.clear();
+  if (!is_reported(registration)) mistakes.clear();
   for (const plan::Mistake& mistake : mistakes) {
     const char* const source = registration.request.is_environment ? "UBP_PROBES" : "a pending probe";
     say(Level::kWarning,
@@ -81,7 +81,7 @@ void Registry::arm_module(std::uint64_t id, Registration& registration, std::uin
   }
   const std::size_t found = plan.points().size();
   refuse_unwanted(plan, registration.request);
-  if (plan.points().size() < found && !registration.request.is_for_other_hits) {
+  if (plan.points().size() < found && is_reported(registration)) {
     say(Level::kWarning, fmt::format("{} of {} probepoints in {}, loaded just now, are refused, first {}: {}",
                                      found - plan.points().size(), found, modules_->all()[module].name,
                                      place_of(*modules_, plan.refused().back()), plan.refused().back().reason));

@@ -223,8 +223,23 @@ class Registry {
     bool is_enabled = false;
     std::vector<Count> base, done;  // by point: counters when enabled, hits before; empty: zeros
     std::int64_t resolve_ns = 0, decode_ns = 0, prepare_ns = 0;  // what it took
+    // Of returns, by the functions' entries: what is armed of them and what is refused, as far as it was looked for.
+    struct Entry {
+      std::uint32_t module;
+      std::optional<std::size_t> refused;  // of `refused`
+    };
+    std::unordered_multimap<std::uint64_t, Entry> entries;
+    std::size_t entered_probes = 0, entered_refused = 0;
   };
 
+  static bool is_reported(const Registration& registration) { return !registration.request.is_for_other_hits; }
+  // Null: nothing of it is reported.
+  const Registration* reported(std::uint64_t id) const {
+    const Registration& registration = *registrations_.at(id);
+    return is_reported(registration) ? &registration : nullptr;
+  }
+  // Those of which something is, in the order in which they were made.
+  std::vector<const Registration*> reported() const;
   // Who made a record; null: it is gone.
   Registration* recorder_of(const record::Record& record, std::uint64_t& id) const;
   using Standing = std::unordered_map<const Registration*, std::uint64_t>;

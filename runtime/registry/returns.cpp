@@ -63,17 +63,24 @@ const ReturnOwner* Registry::owner_of_calls(std::uint64_t id) const {
 
 std::optional<std::string> Registry::why_no_calls(std::uint64_t id, const std::string& build_id,
                                                   std::uint64_t entry) const {
-  const Registration& registration = *registrations_.at(id);
-  const auto is_its = [&](std::uint32_t module, std::uint64_t address) {
-    return address == entry && modules_->is_present(module) && modules_->all()[module].build_id == build_id;
-  };
-  for (const plan::Probe& probe : registration.probes) {
-    if (is_its(probe.module, address_of(*modules_, probe))) return std::nullopt;
+  Registration& registration = *registrations_.at(id);
+  for (std::size_t& i = registration.entered_probes; i < registration.probes.size(); ++i) {
+    const plan::Probe& probe = registration.probes[i];
+    const auto module = static_cast<std::uint32_t>(probe.module);
+    registration.entries.emplace(address_of(*modules_, probe), Registration::Entry{module, std::nullopt});
   }
-  for (const plan::Refused& refused : registration.refused) {
-    if (is_its(refused.module, refused.address)) return refused.reason;
+  for (std::size_t& i = registration.entered_refused; i < registration.refused.size(); ++i)
+    registration.entries.emplace(registration.refused[i].address,
+                                 Registration::Entry{registration.refused[i].module, i});
+  std::optional<std::string> why = "its function's entry is not known";
+  const auto [first, last] = registration.entries.equal_range(entry);
+  for (auto its = first; its != last; ++its) {
+    const auto& [module, refused] = its->second;
+    if (!modules_->is_present(module) || modules_->all()[module].build_id != build_id) continue;
+    if (!refused) return std::nullopt;
+    why = registration.refused[*refused].reason;
   }
-  return "its function's entry is not known";
+  return why;
 }
 
 // What net times are to be without. After arm_own().

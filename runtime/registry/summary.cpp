@@ -59,21 +59,22 @@ std::vector<std::string> aliases_of(const plan::Modules& modules, const plan::Pr
 }  // namespace
 
 std::size_t Registry::attached(std::uint64_t id) const {
-  const Registration& registration = *registrations_.at(id);
+  const Registration* const registration = reported(id);
   std::size_t count = 0;
-  if (registration.request.is_for_other_hits) return 0;
+  if (registration == nullptr) return 0;
   std::set<std::tuple<std::uint32_t, std::uint32_t, std::string, std::string>> marks;
-  for (const plan::Probe& probe : registration.probes) {
+  for (const plan::Probe& probe : registration->probes) {
     const auto item = static_cast<std::uint32_t>(probe.item), module = static_cast<std::uint32_t>(probe.module);
-    const symbols::Mark* const mark = mark_of(*modules_, registration.items[item], probe);
+    const symbols::Mark* const mark = mark_of(*modules_, registration->items[item], probe);
     count += mark == nullptr || marks.emplace(item, module, mark->provider, mark->name).second;
   }
   return count;
 }
 
 void Registry::read(std::uint64_t id, ubp_probe_stats& stats) const {
-  const Registration& registration = *registrations_.at(id);
-  if (registration.request.is_for_other_hits) return;
+  const Registration* const its = reported(id);
+  if (its == nullptr) return;
+  const Registration& registration = *its;
   const Count count = total(registration, registration.records() ? standing() : Standing{});
   stats.recorded = count.recorded;
   stats.missed = count.missed;
@@ -90,13 +91,10 @@ void Registry::read(std::uint64_t id, ubp_probe_stats& stats) const {
 void Registry::read(ubp_stats& stats) const {
   Count all = gone_;
   const Standing records = standing();
-  for (const auto& [id, registration] : registrations_) all += total(*registration, records);
+  for (const Registration* const registration : reported()) all += total(*registration, records);
   report::XolStats xol;
   read_slot_stats(probepoints_.own_points(), xol);
-  stats.probes =
-      static_cast<std::uint64_t>(std::count_if(registrations_.begin(), registrations_.end(), [](const auto& entry) {
-        return !entry.second->request.is_for_other_hits;
-      }));
+  stats.probes = reported().size();
   stats.probepoints = probepoints_.armed_points();
   stats.recorded = all.recorded;
   stats.missed = all.missed + xol.taken_out;
@@ -116,9 +114,8 @@ void Registry::read(ubp_stats& stats) const {
 }
 
 std::size_t Registry::problems(std::uint64_t id) const {
-  const Registration& registration = *registrations_.at(id);
-  if (registration.request.is_for_other_hits) return 0;
-  return registration.forgiven.size() + registration.refused.size();
+  const Registration* const registration = reported(id);
+  return registration != nullptr ? registration->forgiven.size() + registration->refused.size() : 0;
 }
 
 std::optional<Problem> Registry::problem(std::uint64_t id, std::size_t index) const {
@@ -130,9 +127,9 @@ std::optional<Problem> Registry::problem(std::uint64_t id, std::size_t index) co
 
 std::vector<Problem> Registry::waiting(std::uint64_t id) const {
   std::vector<Problem> found;
-  const auto& plan = registrations_.at(id)->plan;
-  if (plan == nullptr || registrations_.at(id)->request.is_for_other_hits) return found;
-  for (const plan::Mistake& mistake : plan->waiting()) found.push_back(problem_of(mistake));
+  const Registration* const registration = reported(id);
+  if (registration == nullptr || registration->plan == nullptr) return found;
+  for (const plan::Mistake& mistake : registration->plan->waiting()) found.push_back(problem_of(mistake));
   return found;
 }
 
@@ -181,10 +178,9 @@ report::Summary Registry::summary(const std::string& program, const Probepoints:
   totals.filtered = gone_.filtered;
   totals.dropped = gone_.dropped;
   std::size_t rows = 0;
-  for (const auto& [id, registration] : registrations_) rows += registration->probes.size();
+  for (const Registration* const registration : reported()) rows += registration->probes.size();
   const bool leaves_out = !lists_all && rows > report::kMaxRowsWithoutHits;
-  for (const auto& [id, registration] : registrations_) {
-    if (registration->request.is_for_other_hits) continue;
+  for (const Registration* const registration : reported()) {
     for (const plan::Refused& refused : registration->refused) {
       summary.refusals.push_back({modules[refused.module].name, refused.symbol, refused.address, refused.reason});
     }

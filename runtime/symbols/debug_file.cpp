@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdlib>
 #include <stdexcept>
+#include <utility>
 
 #include "runtime/symbols/elf_file.h"
 
@@ -53,11 +54,15 @@ std::string build_id_file(std::string_view build_id) {
   return ".build-id/" + std::string(build_id.substr(0, 2)) + "/" + std::string(build_id.substr(2)) + ".debug";
 }
 
+std::string system_build_id_file(std::string_view build_id) {
+  const std::string file = build_id_file(build_id);
+  return file.empty() ? "" : std::string(kDebugRoot) + "/" + file;
+}
+
 std::vector<std::string> debug_file_candidates(const std::string& path, std::string_view build_id,
                                                std::string_view link_name) {
   std::vector<std::string> candidates;
-  if (const std::string file = build_id_file(build_id); !file.empty())
-    candidates.push_back(std::string(kDebugRoot) + "/" + file);
+  if (std::string file = system_build_id_file(build_id); !file.empty()) candidates.push_back(std::move(file));
   if (!link_name.empty()) {
     const std::string name(link_name);
     const std::string directory = path.substr(0, path.rfind('/') + 1);  // with its final slash, or empty

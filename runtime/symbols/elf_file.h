@@ -127,6 +127,8 @@ ElfFile open_module(const Module& module);
 // Where folders of debug files have the one with a build-id, in hexadecimal, as gdb looks for it:
 // ".build-id/ab/cdef.debug". Empty: it is no build-id.
 std::string build_id_file(std::string_view build_id);
+// The same in the system's folder of debug files.
+std::string system_build_id_file(std::string_view build_id);
 
 // Where the debug file of the module at `path` may be, best first. Pure.
 // build_id: hexadecimal, may be empty; link_name: from .gnu_debuglink, may be empty.

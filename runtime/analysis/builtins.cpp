@@ -156,7 +156,8 @@ std::optional<Builtin> find_builtin(std::string_view name) {
                           {"func", string_of(kNameBytes), -1, true},
                           {"retval", number, 0, true},
                           {"self", number, -1, true, false, true},
-                          {"depth", number, -1, true, false, true}};
+                          {"depth", number, -1, true, false, true},
+                          {"outermost", integer(8, false), -1, true, false, true}};
   for (const Builtin& row : rows) {
     if (row.name == name) return row;
   }

@@ -20,9 +20,11 @@ bool add_call_block(const Inputs& inputs, Checked& checked) {
   for (const auto& [name, value] : inputs.settings) {
     if (name == kTreeSetting) statements += fmt::format("tree({});", value);
     if (name != kFunctionsSetting) continue;
-    statements += fmt::format("{}[func] = stats(elapsed); {}[func] = max(elapsed); {}[func] = sum(self);", kElapsedMap,
-                              kLongestMap, kSelfMap);
-    for (const char* const map : {kElapsedMap, kLongestMap, kSelfMap}) {
+    statements += fmt::format(
+        "{}[func] = count(); if (outermost) {{ {}[func] = sum(elapsed); }} "
+        "{}[func] = max(elapsed); {}[func] = sum(self);",
+        kCallsMap, kTotalMap, kLongestMap, kSelfMap);
+    for (const char* const map : kFunctionMaps) {
       constexpr std::uint64_t kMostFunctions = 65536;
       auto capacity = std::make_unique<language::Node>(language::Node{language::NodeKind::kNumber, {}});
       capacity->id = checked.tree.nodes++;

@@ -22,5 +22,7 @@ inline constexpr std::uint64_t kCallEventWords = sizeof(CallEvent) / sizeof(std:
 void tree_entered(const ubp_context* context, void* machine);
 // Where it returns.
 void tree_returned(Run* run);
+// Whether a call that returns was made in no other one of its function.
+std::uint64_t is_outermost(Run* run);
 
 }  // namespace ubp::program

@@ -1,4 +1,5 @@
 // See call_event.h. Compiled without vector registers.
+#include "runtime/consumers/outer_calls.h"
 #include "runtime/helpers/call_event.h"
 #include "runtime/helpers/helpers.h"
 #include "runtime/helpers/point_names.h"
@@ -52,6 +53,11 @@ void tree_returned(Run* run) {
   event->values[2] = register_value(run, 0);
   for (unsigned i = 3; i < 6; ++i) event->values[i] = 0;
   end_event(run, &event->kind);
+}
+
+std::uint64_t is_outermost(Run* run) {
+  constexpr std::uint64_t kStackPointer = 4;
+  return runtime::is_within_another(*run->context, register_value(run, kStackPointer)) ? 0 : 1;
 }
 
 }  // namespace ubp::program

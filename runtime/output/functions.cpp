@@ -21,13 +21,13 @@ std::vector<TimedFunction> read_functions(const Analysis& analysis, const std::v
   std::map<std::string, TimedFunction> functions;
   for (std::size_t i = 0; i < maps.size(); ++i) {
     const std::string& name = analysis.maps[i].name;
-    const bool is_elapsed = name == kElapsedMap, is_longest = name == kLongestMap;
-    if (!is_elapsed && !is_longest && name != kSelfMap) continue;
-    for (const Row& row : read_rows(maps[i])) {
-      TimedFunction& its = functions[key_text(analysis.maps[i], row)];
-      if (is_elapsed) its.calls = row.value[0], its.total = row.value[1];
-      (is_longest ? its.longest : is_elapsed ? its.total : its.self) = row.value[is_elapsed ? 1 : 0];
-    }
+    std::uint64_t TimedFunction::*const member = name == kCallsMap     ? &TimedFunction::calls
+                                                 : name == kTotalMap   ? &TimedFunction::total
+                                                 : name == kLongestMap ? &TimedFunction::longest
+                                                 : name == kSelfMap    ? &TimedFunction::self
+                                                                       : nullptr;
+    if (member == nullptr) continue;
+    for (const Row& row : read_rows(maps[i])) functions[key_text(analysis.maps[i], row)].*member = row.value[0];
   }
   std::vector<TimedFunction> all;
   for (auto& [name, function] : functions) {

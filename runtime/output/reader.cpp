@@ -120,7 +120,7 @@ std::string Reader::all_maps() const {
   std::string all;
   for (const std::size_t index : order) {
     const std::string& name = analysis_.maps[index].name;
-    if (name == kElapsedMap || name == kLongestMap || name == kSelfMap) continue;  // functions.h
+    if (std::find(std::begin(kFunctionMaps), std::end(kFunctionMaps), name) != std::end(kFunctionMaps)) continue;
     all += map_text(analysis_.maps[index], maps_[index], read_rows(maps_[index]), {}, options_.format);
   }
   return all;

@@ -189,6 +189,31 @@ TEST_CASE("tree_functions: calls, and their times; alone and with the tree, sort
   CHECK(both.out.find("  outer\n") < both.out.find("  leaf\n"));  // by the total
 }
 
+TEST_CASE("tree_recursion: what a function takes within its own calls is in its total once") {
+  constexpr int kTimes = 200, kCalls = 11;  // recurses(10), which calls leaf() each time
+  const Outcome outcome = run_tree({"--functions", "-f", "json"}, "call:main; call:recurses; call:leaf",
+                                   {fixture("fx_calls"), "again", std::to_string(kTimes)});
+  CAPTURE(outcome.out);
+  CAPTURE(outcome.err);
+  std::map<std::string, nlohmann::json> functions;
+  for (const std::string& line : lines(outcome.out)) {
+    const nlohmann::json row = nlohmann::json::parse(line);
+    if (row["type"] == "function") functions[row["data"]["func"]] = row["data"];
+  }
+  REQUIRE(functions.size() == 3);
+  nlohmann::json &recurses = functions["recurses"], &leaf = functions["leaf"];
+  CHECK(recurses["calls"] == kTimes * kCalls);
+  CHECK(leaf["calls"] == kTimes * kCalls);
+  CHECK(leaf["total"] == leaf["self"]);
+  // To the nanosecond: clock readings are used on both sides.
+  CHECK(recurses["total"].get<std::uint64_t>() ==
+        recurses["self"].get<std::uint64_t>() + leaf["total"].get<std::uint64_t>());
+  CHECK(recurses["total"] <= functions["main"]["total"]);
+  const Outcome which = run_tree({}, "call:recurses { @[outermost] = count() }", {fixture("fx_calls"), "values"});
+  CHECK(has_line(which.out, "@[1]: 1"));
+  CHECK(has_line(which.out, "@[0]: 5"));
+}
+
 TEST_CASE("tree_net: it is the setting") {
   const std::string program = "begin { print(config().count_probe_time ? \"all\" : \"net\") } call:leaf";
   CHECK(has_line(run_tree({"--functions"}, program, {fixture("fx_calls"), "tree"}).out, "all"));

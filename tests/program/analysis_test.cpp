@@ -73,6 +73,7 @@ TEST_CASE("program: mistakes and their places") {
       {"begin { @ = hist(1, 6) }", 13, 23, "hist() takes 0 to 5 bits, not 6"},
       {"begin { exit(1, 2) }", 9, 19, "exit() takes at most 1 argument, 2 found"},
       {"f { print(self) }", 11, 15, "The self builtin can only be used with 'call' probes"},
+      {"f { print(outermost) }", 11, 20, "The outermost builtin can only be used with 'call' probes"},
       {"ur:f { print(depth) }", 14, 19, "The depth builtin can only be used with 'call' probes"},
       {"call:f, ur:g { print(depth) }", 22, 27, "The depth builtin can only be used with 'call' probes"},
       {"call:f, g { print(elapsed) }", 19, 26,
@@ -103,6 +104,7 @@ TEST_CASE("program: what is to be kept of calls, from their entries on") {
   };
   CHECK(kept("call:f { @ = retval }") == std::pair(false, false));
   CHECK(kept("call:f { @ = elapsed }") == std::pair(true, false));
+  CHECK(kept("call:f { @ = outermost }") == std::pair(true, false));
   CHECK(kept("call:f { @ = self } begin { @x = elapsed }") == std::pair(true, false));
   CHECK(kept("call:f /arg3/ { @ = depth }") == std::pair(true, true));
   CHECK(kept("call:f { @ = reg(\"si\") }") == std::pair(true, true));

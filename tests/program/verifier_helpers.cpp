@@ -59,6 +59,7 @@ std::vector<Helper> make_helpers() {
           helper(&clock_time),
           helper(&boot_time),
           helper(&elapsed_time),
+          helper(&is_outermost),
           helper(&random_number),
           helper(&register_value),
           helper(&instruction_address),

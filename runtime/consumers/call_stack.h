@@ -144,9 +144,11 @@ struct CallStack {
     }
   }
 
-  // A function is entered. There is room.
-  template <typename IsLeft, typename Drop>
-  [[gnu::always_inline]] void enter(const CallFrame& frame, const IsLeft& is_left, const Drop& drop) {
+  // A function is entered. There is room. IsSame: bool(const CallFrame&), whether what another owner has of an entry at
+  // this place was noted at this hit, and not before.
+  template <typename IsLeft, typename IsSame, typename Drop>
+  [[gnu::always_inline]] void enter(const CallFrame& frame, const IsLeft& is_left, const IsSame& is_same,
+                                    const Drop& drop) {
     give_up_below(frame.place, is_left, drop);
     // What lies at the same place; in other stacks' frames too, where there are any.
     constexpr std::uint64_t kMostLooks = 64;
@@ -160,8 +162,7 @@ struct CallStack {
       const bool has_jumped =
           other.flags == CallFrame::kHasJumped && other.returns_to == frame.returns_to && other.point != frame.point;
       const bool comes_again = (other.flags & CallFrame::kHasReturned) != 0;
-      // Entered for another owner just now, or before.
-      const bool is_other_owners = other.owner != frame.owner && other.point == frame.point;
+      const bool is_other_owners = other.owner != frame.owner && other.point == frame.point && is_same(other);
       if (has_jumped || comes_again || is_other_owners) continue;
       give_up(at, drop);
     }

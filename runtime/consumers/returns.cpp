@@ -201,6 +201,17 @@ bool is_last_net(const ubp_context* context) {
   return true;
 }
 
+// Whether a frame of another owner was noted at this hit: all who note a call there do so one after the other.
+bool is_of_hit(const ubp_context* context, const CallFrame& frame) {
+  const auto* const owner = static_cast<const ReturnOwner*>(frame.owner);
+  if (frame.generation != __atomic_load_n(&owner->generation, __ATOMIC_RELAXED)) return false;  // a number
+  for (const Consumer* later = context->consumer->next; later != nullptr; later = later->next) {
+    const bool is_entry = later->action.function == &note_entry;
+    if (is_entry && static_cast<const ReturnFunction*>(later->action.data)->owner == owner) return false;
+  }
+  return true;
+}
+
 // While it lives the task is in a probe.
 class ProbeTime {
  public:
@@ -319,8 +330,9 @@ void note_entry(const ubp_context* context, void* data) {
   }
   const bool is_doubtful =
       before != CallStack::kNone && stack->frames[before].returns_to == returns_to && stack->frames[before].flags == 0;
-  stack->enter({place, returns_to, &function, &owner, context->consumer->point, generation, 0}, IsLeft(*stack),
-               gives_up);
+  stack->enter(
+      {place, returns_to, &function, &owner, context->consumer->point, generation, 0}, IsLeft(*stack),
+      [context](const CallFrame& other) { return is_of_hit(context, other); }, gives_up);
   if (keeps) keep_call(context, function, *stack, time.begin());
   if (is_doubtful) stack->kept[stack->depth - 1].flags |= KeptCall::kDoubtful;
 }

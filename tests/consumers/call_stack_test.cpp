@@ -37,6 +37,7 @@ struct List {
   void enter(std::uint64_t place, std::uint32_t point = 1, const void* owner = &kOwner) {
     calls->enter(
         frame(place, point, owner), [&](const CallFrame& its) { return is_left(its); },
+        [&](const CallFrame& its) { return owner == &kOther && its.owner == &kOwner; },  // that one is the first
         [&](const CallFrame& its) { left.push_back(its); });
   }
   // Whether the return at this place is of a call that was noted.
@@ -282,6 +283,18 @@ TEST_CASE("call_stack: one call that two owners time is one call, and its caller
     CHECK(kept.inner == 2);
     CHECK(kept.depth == 0);
   }
+}
+
+TEST_CASE("call_stack: one call that two owners time, where one was left before, has its own time") {
+  TimedList list;
+  for (const int* owner : {&kOwner, &kOther}) list.call_timed(kHigh, 1, owner);         // 1, 2
+  for (const int* owner : {&kOwner, &kOther}) list.call_timed(kHigh - 3000, 2, owner);  // 3, 4
+  list.clock = 100;                                                                     // longjmp
+  for (const int* owner : {&kOwner, &kOther}) list.call_timed(kHigh - 3000, 2, owner);  // 101, 102
+  CHECK(list.left.size() == 2);
+  list.clock = 110;
+  for (const int* owner : {&kOwner, &kOther}) CHECK(list.returns_timed(kHigh - 3000, owner).elapsed == 10);  // 111
+  CHECK(list.returns_timed(kHigh).inner == 10);
 }
 
 TEST_CASE("call_stack: a call and one that it has jumped to end at one moment") {

@@ -16,6 +16,7 @@
 #include "runtime/arm/threads.h"
 #include "runtime/consumers/consumers.h"
 #include "runtime/patch/poke.h"
+#include "runtime/symbols/goroutines.h"
 #include "runtime/trap/segment.h"
 #include "runtime/trap/tls.h"
 #include "xol/assert.h"
@@ -32,28 +33,6 @@ std::optional<std::string> permanent_slots_denied(const xol::Displaced& point) {
 }
 
 }  // namespace
-
-// Its linker puts a mark near the start of a data segment, 0xff and this
-// text, 16-byte aligned; in libraries it is the writable one, as debug/buildinfo has it (and their read-only ones are
-// large). (Compared word by word: the application's memchr may be a sanitizer's, which checks what it reads.)
-bool Probepoints::has_go_code(const symbols::Module& module) {
-#ifdef __SANITIZE_ADDRESS__
-  return false;  // what lies between variables is not to be read
-#endif
-  constexpr std::uint64_t kNearStart = 65536, kAlignment = 16;
-  constexpr std::uint64_t kFirst = 0x697562206f4720ff, kSecond = 0x3a666e69646c;  // "\xff Go bui", "ldinf:"
-  return std::any_of(module.segments.begin(), module.segments.end(), [&](const symbols::Segment& segment) {
-    const bool may_hold_it = !segment.executable && (segment.writable || module.is_executable);
-    if (!may_hold_it || !segment.readable) return false;
-    const std::uint64_t start = module.bias + segment.address, begin = (start + kAlignment - 1) & ~(kAlignment - 1);
-    const std::uint64_t end = symbols::Readable().end_of(start, start + std::min(segment.file_size, kNearStart));
-    for (std::uint64_t at = begin; at + kAlignment <= end; at += kAlignment) {
-      const auto* const words = reinterpret_cast<const std::uint64_t*>(at);
-      if (words[0] == kFirst && (words[1] & 0xffffffffffff) == kSecond) return true;
-    }
-    return false;
-  });
-}
 
 std::optional<std::string> Probepoints::start(const ProbepointsConfig& config, plan::Modules& modules) {
   const std::size_t capacity = config.probepoints + kOwnPoints;
@@ -83,7 +62,7 @@ std::optional<std::string> Probepoints::start(const ProbepointsConfig& config, p
   g_process.tasks.loading_tls = trap::fs_base();
   set_return_mode();
   trap::ubp_trap_text(&g_process.text.low, &g_process.text.high);
-  g_process.tasks.keeps_stacks = std::any_of(modules.all().begin(), modules.all().end(), has_go_code);
+  g_process.tasks.keeps_stacks = std::any_of(modules.all().begin(), modules.all().end(), symbols::has_go_code);
   const bool may_jump =
       !g_process.tasks.keeps_stacks && !sys::is_set(trap::ubp_moves_fs);  // Go takes its signals from the kernel itself
   if (config.counts_by_segment && sees_threads && has_libc && may_jump) enter_segment();

@@ -73,8 +73,6 @@ class Probepoints {
   std::uint32_t first_consumer_counter() const { return first_consumer_counter_; }
   // libubp's code, where it is part of the executable.
   static std::vector<plan::CodeRange> own_text();
-  // Whether a module was made by the Go compiler.
-  static bool has_go_code(const symbols::Module& module);
   static bool is_in_program();
 
   // Writes what the edit comes to, all of it or nothing, with one synchronisation of all threads. Returns why not.

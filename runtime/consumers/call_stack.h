@@ -39,7 +39,7 @@ struct CallFrame {
   static constexpr std::uint16_t kHasJumped = 1;    // to a function whose returns are seen too
   static constexpr std::uint16_t kHasReturned = 2;  // once, and will again: vfork
 
-  std::uint64_t place;       // the stack pointer at the entry
+  std::uint64_t place;       // the stack pointer at the entry, less CallStack::base
   std::uint64_t returns_to;  // what lies there
   const ReturnFunction* function;
   const void* owner;         // whose returns these are
@@ -47,8 +47,9 @@ struct CallFrame {
   std::uint16_t generation;  // of the owner; another one: what was noted before it paused
   std::uint16_t flags;
 };
-inline constexpr std::uint64_t kCallStackBytes = std::uint64_t{2} << 20, kCallStackHead = 64;
-inline constexpr std::uint64_t kMostCalls = (kCallStackBytes - kCallStackHead) / sizeof(CallFrame);
+inline constexpr std::uint64_t kCallStackBytes = std::uint64_t{2} << 20, kCallStackHead = 128;
+inline constexpr std::uint64_t calls_in(std::uint64_t bytes) { return (bytes - kCallStackHead) / sizeof(CallFrame); }
+inline constexpr std::uint64_t kMostCalls = calls_in(kCallStackBytes);
 inline constexpr std::uint64_t kSameStack = 1024;
 
 inline constexpr unsigned kKeptArguments = 6;
@@ -76,7 +77,10 @@ struct KeptCall {
     return all > own ? all - own : 0;  // a thread may go on where the counter is behind
   }
 };
-inline constexpr std::uint64_t kKeptCallsBytes = (kMostCalls * sizeof(KeptCall) + 4095) & ~std::uint64_t{4095};
+inline constexpr std::uint64_t kept_bytes(std::uint64_t calls) {
+  return (calls * sizeof(KeptCall) + 4095) & ~std::uint64_t{4095};
+}
+inline constexpr std::uint64_t kKeptCallsBytes = kept_bytes(kMostCalls);
 
 struct CallStack {
   static constexpr std::uint64_t kNone = ~std::uint64_t{0};
@@ -84,11 +88,14 @@ struct CallStack {
   std::uint64_t depth;
   std::uint64_t seams;  // frames that do not lie below the one before
   std::uint64_t waits;  // calls without room, until it is looked for again
-  std::uint32_t owner;  // TaskState::tid
+  std::uint32_t slot;   // of a goroutine's list: where its owner stands (call_lists.h)
   std::uint32_t process;
-  KeptCall* kept;             // by frame; null: nothing is kept of any
-  std::uint64_t probe_ticks;  // that the task has been in probes whose time is not to be counted
-  std::uint64_t net_clock;    // as the last one of them has read it
+  KeptCall* kept;                   // by frame; null: nothing is kept of any
+  std::uint64_t probe_ticks;        // that the task has been in probes whose time is not to be counted
+  std::uint64_t net_clock;          // as the last one of them has read it
+  std::uint64_t room = kMostCalls;  // frames that it has room for
+  // 0: places are addresses. Else all frames are of one stack, which ends here, and is copied elsewhere now and then.
+  std::uint64_t base;
   alignas(kCallStackHead) CallFrame frames[kMostCalls];
 
   [[gnu::always_inline]] bool is_seam(std::uint64_t at) const {
@@ -182,7 +189,7 @@ struct CallStack {
   // Makes room by what is certainly gone. False: there is none.
   template <typename IsLeft, typename Drop>
   [[gnu::always_inline]] bool make_room(const IsLeft& is_left, const Drop& drop) {
-    if (depth < kMostCalls) return true;
+    if (depth < room) return true;
     if (waits != 0) {  // it was in vain not long ago
       --waits;
       return false;
@@ -217,8 +224,8 @@ struct CallStack {
       asm volatile("" ::: "memory");
       seams += at != 0 && frames[at].place > frames[at - 1].place;
     }
-    if (depth == kMostCalls) waits = kMostCalls;
-    return depth < kMostCalls;
+    if (depth == room) waits = room;
+    return depth < room;
   }
 
   // More is kept of the frame that was pushed last. now: of the timestamp counter. True: it is the first frame of its

@@ -53,9 +53,9 @@ extern std::int64_t g_errno_offset;               // of errno, from %fs:0
 extern std::int32_t g_cancel_offset;              // of the thread's cancellation state (cancellation.h); 0: not known
 extern const stack::FrameTables* g_frame_tables;  // for consumers that walk stacks; null: there never was one
 
-// Called by the trap path with the task marked (trap/consume.h). Detours do the same in machine code
-// (runtime/jump/call_code.cpp).
-void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed);
+// Called by the trap path with the task marked (trap/consume.h). consumed: trap::Consumed. Detours do the same in
+// machine code (runtime/jump/call_code.cpp).
+void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, std::uint64_t consumed);
 // Performs ActionKind::kRecord. What it writes: record/rings.h.
 void record_hit(const ubp_context* context, void* data);
 

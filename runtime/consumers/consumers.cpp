@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cerrno>
 #include <ctime>
 #include <memory>
@@ -15,7 +16,7 @@
 #include "runtime/base/cancellation.h"
 #include "runtime/base/moment.h"
 #include "runtime/base/reserve.h"
-#include "runtime/consumers/noted_places.h"
+#include "runtime/consumers/call_lists.h"
 #include "runtime/consumers/returns.h"
 #include "runtime/trap/task.h"
 #include "runtime/trap/trap_state.h"
@@ -194,6 +195,32 @@ bool make_call_stacks(bool keeps) {
   tasks.kept_calls = reserve_below(tasks.call_stacks, tasks.blocks * kKeptCallsBytes);
   if (tasks.ns_per_tick == 0) tasks.ns_per_tick = measure_tick();
   return tasks.kept_calls != 0;
+}
+
+bool make_goroutine_lists(std::int64_t word, bool keeps) {
+  trap::Goroutines& goroutines = g_process.goroutines;
+  if (goroutines.memory == 0) {
+    goroutines.lists = std::bit_floor(g_process.tasks.blocks);
+    const std::uint64_t owners = goroutines.lists * (sizeof(std::uint64_t) + sizeof(std::uint32_t));
+    const std::uint64_t beside = (owners + sys::kPageBytes - 1) & ~(sys::kPageBytes - 1);
+    const std::uint64_t bytes = goroutines.lists * kGoroutineListBytes;
+    // Below what kept calls may want.
+    const std::uint64_t below = g_process.tasks.call_stacks - 2 * g_process.tasks.blocks * kKeptCallsBytes;
+    const std::uint64_t memory = reserve_below(below, beside + bytes);
+    if (memory == 0) return false;
+    if (mprotect(reinterpret_cast<void*>(memory), beside, PROT_READ | PROT_WRITE) != 0) {
+      munmap(reinterpret_cast<void*>(memory), beside + bytes);
+      return false;
+    }
+    goroutines.word = word;
+    goroutines.owners = memory;
+    goroutines.numbers = memory + goroutines.lists * sizeof(std::uint64_t);
+    goroutines.memory = memory + beside;
+    goroutines.are_found.store(true, std::memory_order_release);  // no call has been noted yet
+  }
+  if (!keeps || goroutines.kept_calls != 0) return true;
+  goroutines.kept_calls = reserve_below(goroutines.owners, goroutines.lists * kGoroutineKeptBytes);
+  return goroutines.kept_calls != 0;
 }
 
 void Consumers::wait() {

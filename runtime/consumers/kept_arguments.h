@@ -11,15 +11,14 @@ namespace ubp::runtime {
 // Of the owner's call of the function at this entry whose frame is there: with this stack pointer at its entry, and
 // this return address. Null: it was not seen to be entered, or how is not certain.
 [[gnu::always_inline]] inline const KeptCall* kept_call(const ubp_context& hit, const ReturnOwner* owner,
-                                                        std::uint64_t entry, std::uint64_t place,
+                                                        std::uint64_t entry, std::uint64_t address,
                                                         std::uint64_t returns_to) {
   const trap::TaskState* const task = hit.task;
   if (owner == nullptr || task == nullptr || task->tid.load(std::memory_order_relaxed) == 0) return nullptr;
-  // A forked child that has noted no call yet goes on in its parent's.
-  const std::uint64_t inherited = task->storage != nullptr ? task->storage->call_stack : 0;
-  const std::uint64_t list = task->call_stack != 0 ? task->call_stack : inherited;
-  if (list == 0) return nullptr;
-  const auto& stack = *reinterpret_cast<const CallStack*>(list);
+  const CallStack* const list = known_list(task, address);
+  if (list == nullptr) return nullptr;
+  const CallStack& stack = *list;
+  const std::uint64_t place = address - stack.base;
   const std::uint64_t at = stack.find(owner, __atomic_load_n(&owner->generation, __ATOMIC_RELAXED), place);
   if (at == CallStack::kNone || stack.kept == nullptr || stack.frames[at].returns_to != returns_to ||
       stack.frames[at].function->entry != entry || is_anothers(stack, place))

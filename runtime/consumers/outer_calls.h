@@ -9,15 +9,16 @@
 
 namespace ubp::runtime {
 
-// hit: of a call that returns and is in the list no more. place: the stack pointer at its return. The frames of a
+// hit: of a call that returns and is in the list no more. address: the stack pointer at its return. The frames of a
 // function's calls have one consumer for all.
-[[gnu::always_inline]] inline bool is_within_another(const ubp_context& hit, std::uint64_t place) {
-  const std::uint64_t list = hit.task != nullptr ? hit.task->call_stack : 0;
-  if (list == 0) return false;
-  const auto& stack = *reinterpret_cast<const CallStack*>(list);
+[[gnu::always_inline]] inline bool is_within_another(const ubp_context& hit, std::uint64_t address) {
+  const CallStack* const list = known_list(hit.task, address);
+  if (list == nullptr) return false;
+  const CallStack& stack = *list;
   for (std::uint64_t at = stack.depth; at-- != 0;) {
     const CallFrame& frame = stack.frames[at];
-    if (&frame.function->told != hit.consumer || frame.place <= place) continue;
+    if (&frame.function->told != hit.consumer || frame.place <= address - stack.base) continue;
+    if (is_anothers(stack, frame.place)) continue;
     if (frame.generation == __atomic_load_n(&frame.function->owner->generation, __ATOMIC_RELAXED)) return true;
   }
   return false;

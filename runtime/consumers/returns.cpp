@@ -6,7 +6,6 @@
 #include <x86gprintrin.h>
 
 #include "runtime/consumers/call_lists.h"
-#include "runtime/trap/read_memory.h"
 #include "xol/emulate.h"
 
 namespace ubp::runtime {
@@ -15,128 +14,6 @@ namespace {
 using trap::Counter;
 using trap::g_process;
 using trap::TaskState;
-
-// In the task's counters, which others read at any time.
-void count(TaskState* task, Counter name, std::uint64_t counter) {
-  std::uint64_t& value = task->counters[g_process.tasks.offset_of(name) + counter];
-  __atomic_store_n(&value, value + 1, __ATOMIC_RELAXED);
-}
-
-enum class Word : std::uint8_t { kThere, kNone, kUnknown };
-
-// A word that may be of a stack that is gone. kUnknown: nothing may be asked.
-Word read_word(std::uint64_t address, std::uint64_t& word) {
-  if (trap::reads_by_loads(true, address, sizeof word))
-    return trap::ubp_read_bytes(&word, address, sizeof word).bytes == sizeof word ? Word::kThere : Word::kNone;
-  if (!trap::may_ask()) return Word::kUnknown;
-  return trap::read_by_call(address, &word, sizeof word) == sizeof word ? Word::kThere : Word::kNone;
-}
-
-// Whether a frame of a list is certainly of no call that goes on.
-class IsLeft {
- public:
-  explicit IsLeft(const CallStack& list) : list_(list) {}
-  bool operator()(const CallFrame& frame) const {
-    if (is_anothers(list_, frame.place)) return true;
-    std::uint64_t word = 0;
-    const Word got = read_word(frame.place, word);
-    return got == Word::kNone || (got == Word::kThere && word != frame.returns_to);
-  }
-
- private:
-  const CallStack& list_;
-};
-
-// Calls that were not seen to return. Those of an owner that has paused since are nobody's.
-class GivesUp {
- public:
-  explicit GivesUp(TaskState* task) : task_(task) {}
-  void operator()(const CallFrame& frame) const {
-    if (frame.generation == __atomic_load_n(&frame.function->owner->generation, __ATOMIC_RELAXED))  // a number
-      count(task_, Counter::kLeft, frame.function->entries);
-  }
-
- private:
-  TaskState* task_;
-};
-
-// Where more is kept of the task's calls. False: memory is denied.
-bool open_kept_calls(TaskState* task, CallStack& stack) {
-  if (stack.kept != nullptr) return true;
-  if (g_process.tasks.kept_calls == 0 || !trap::may_ask()) return false;
-  const std::uint64_t at = g_process.tasks.kept_calls + task->block * kKeptCallsBytes;
-  if (sys::failed(sys::call4(SYS_mprotect, static_cast<long>(at), kKeptCallsBytes, PROT_READ | PROT_WRITE)))
-    return false;
-  stack.kept = reinterpret_cast<KeptCall*>(at);
-  for (std::uint64_t i = 0; i < stack.depth; ++i) stack.kept[i].family = nullptr;
-  return true;
-}
-
-// The calling task's list; null: memory is denied.
-CallStack* open_call_stack(TaskState* task) {
-  if (g_process.tasks.call_stacks == 0 || !trap::may_ask()) return nullptr;
-  const std::uint64_t at = g_process.tasks.call_stacks + task->block * kCallStackBytes;
-  if (sys::failed(sys::call4(SYS_mprotect, static_cast<long>(at), kCallStackBytes, PROT_READ | PROT_WRITE)))
-    return nullptr;
-  auto* const stack = reinterpret_cast<CallStack*>(at);
-  // A forked child goes on in the calls that its parent's thread was in. It is alone: that one's list does not change.
-  trap::Thread* const thread = task->storage;
-  const auto* const from = thread != nullptr ? reinterpret_cast<const CallStack*>(thread->call_stack) : nullptr;
-  if (from != nullptr && from != stack) {
-    stack->depth = stack->seams = 0;
-    if (from->kept != nullptr && !open_kept_calls(task, *stack)) return nullptr;
-    stack->waits = from->waits;
-    stack->probe_ticks = from->probe_ticks;
-    stack->net_clock = from->net_clock;
-    for (std::uint64_t i = 0; i < from->depth; ++i) {
-      if (is_anothers(*from, from->frames[i].place)) continue;  // here another task may have that one's number
-      stack->push(from->frames[i]);
-      if (from->kept != nullptr) stack->kept[stack->depth - 1] = from->kept[i];
-      asm volatile("" ::: "memory");  // no call of memcpy
-    }
-    for (std::uint64_t i = 0; i < stack->depth; ++i) {  // not before: several may be at one place
-      const std::uint64_t place = stack->frames[i].place;
-      if (noted_places().last(place) == number_of(*from)) noted_places().note(place, number_of(*stack));
-    }
-  } else if (from == nullptr) {
-    const bool is_of_this_process = stack->process == g_process.tasks.pid;
-    for (std::uint64_t i = 0; is_of_this_process && i < stack->depth; ++i) GivesUp{task}(stack->frames[i]);
-    stack->depth = stack->seams = stack->waits = 0;
-  }
-  stack->process = g_process.tasks.pid;
-  if (thread != nullptr) thread->call_stack = at;
-  task->call_stack = at;
-  return stack;
-}
-
-// A task that has no frame of the call that ends here: it may have begun in another, where its frame is still. That
-// one's list may change meanwhile, or be of a task that is gone.
-void look_for_move(const TaskState* task, const ReturnOwner* owner, std::uint64_t place) {
-  std::atomic<bool>& calls_move = g_process.tasks.calls_move;
-  const std::uint32_t last = noted_places().last(place);
-  if (last < NotedPlaces::kFirstList || last == number_of(task) || sys::is_set(calls_move)) return;
-  std::uint64_t returns_to = 0;
-  if (read_word(place, returns_to) != Word::kThere) return;
-  constexpr std::uint64_t kMostLooks = 256;
-  const CallStack& list = list_of(last);
-  const std::uint64_t depth = __atomic_load_n(&list.depth, __ATOMIC_RELAXED);  // as below: a look, no more
-  for (std::uint64_t at = depth < kMostCalls ? depth : kMostCalls, looks = 0; at-- != 0 && looks < kMostLooks;
-       ++looks) {
-    const CallFrame& frame = list.frames[at];
-    if (__atomic_load_n(&frame.place, __ATOMIC_RELAXED) != place ||
-        __atomic_load_n(&frame.returns_to, __ATOMIC_RELAXED) != returns_to ||
-        __atomic_load_n(&frame.owner, __ATOMIC_RELAXED) != owner)
-      continue;
-    calls_move.store(true, std::memory_order_relaxed);  // a fact on its own
-    return;
-  }
-}
-
-CallStack* call_stack_of(TaskState* task) {
-  if (task->call_stack != 0) [[likely]]
-    return reinterpret_cast<CallStack*>(task->call_stack);
-  return open_call_stack(task);
-}
 
 std::uint64_t& general_register(const ubp_context& hit, unsigned number) {
   return hit.save != nullptr ? hit.save->registers[number] : hit.registers->general(number);
@@ -216,25 +93,28 @@ bool is_of_hit(const ubp_context* context, const CallFrame& frame) {
 class ProbeTime {
  public:
   ProbeTime(const ubp_context* context, const ReturnOwner& owner)
-      : context_(context), is_net_(owner.is_net), begin_(owner.family != nullptr ? __rdtsc() : 0) {
-    if (CallStack* const calls = its_calls(); calls != nullptr) calls->begin_probe(begin_);
-  }
+      : context_(context), is_net_(owner.is_net), begin_(owner.family != nullptr ? __rdtsc() : 0) {}
   ~ProbeTime() {
-    CallStack* const calls = its_calls();
-    if (calls == nullptr) return;
-    const bool has_trapped = context_->registers != nullptr && is_last_net(context_);
-    calls->end_probe(begin_, __rdtsc() - begin_ + (has_trapped ? g_process.tasks.trap_ticks : 0));
+    if (list_ == nullptr) return;
+    if (is_net_) {
+      const bool has_trapped = context_->registers != nullptr && is_last_net(context_);
+      list_->end_probe(begin_, __rdtsc() - begin_ + (has_trapped ? g_process.tasks.trap_ticks : 0));
+    }
+    if (list_->base != 0 && list_->depth == 0) let_go(*list_);
   }
   ProbeTime(const ProbeTime&) = delete;
   ProbeTime& operator=(const ProbeTime&) = delete;
 
+  // The probe works on this list. Null: on none.
+  void spend_on(CallStack* list) {
+    list_ = list;
+    if (is_net_ && list != nullptr) list->begin_probe(begin_);
+  }
   std::uint64_t begin() const { return begin_; }
 
  private:
-  // Null: nothing is to be noted; the task has noted no call, or is a child that the consumer has forked.
-  CallStack* its_calls() const { return is_net_ ? reinterpret_cast<CallStack*>(context_->task->call_stack) : nullptr; }
-
   const ubp_context* context_;
+  CallStack* list_ = nullptr;
   bool is_net_;
   std::uint64_t begin_;  // of the timestamp counter
 };
@@ -309,18 +189,21 @@ void keep_call(const ubp_context* context, const ReturnFunction& function, CallS
 void note_entry(const ubp_context* context, void* data) {
   const auto& function = *static_cast<const ReturnFunction*>(data);
   const ReturnOwner& owner = *function.owner;
-  const ProbeTime time(context, owner);
+  ProbeTime time(context, owner);
   TaskState* const task = context->task;
   if (task->tid.load(std::memory_order_relaxed) == 0) return;  // a child that another consumer forked
   const bool keeps = owner.family != nullptr;
-  const std::uint64_t place = general_register(*context, UBP_RSP);
+  const std::uint64_t address = general_register(*context, UBP_RSP);
   const std::uint16_t generation = __atomic_load_n(&owner.generation, __ATOMIC_RELAXED);
   std::uint64_t returns_to = 0;
-  CallStack* const stack = call_stack_of(task);
+  CallStack* const stack = list_to_note(task, address);
+  time.spend_on(stack);
+  const std::uint64_t place = stack != nullptr ? address - stack->base : 0;
   const GivesUp gives_up{task};
-  const bool has_room = stack != nullptr && (!keeps || open_kept_calls(task, *stack)) &&
-                        stack->make_room(IsLeft(*stack), gives_up) && read_word(place, returns_to) == Word::kThere;
-  noted_places().note(place, has_room ? number_of(*stack) : NotedPlaces::kNobody);
+  const bool has_room = stack != nullptr && (!keeps || open_kept_calls(*stack)) &&
+                        stack->make_room(IsLeft(*stack, place), gives_up) &&
+                        read_return_address(*stack, address, returns_to) == Word::kThere;
+  noted_places().note(address, has_room ? number_of(*stack) : NotedPlaces::kNobody);
   const bool asks = (owner.is_for_other_hits || !has_room) && stack != nullptr;
   const std::uint64_t before = asks ? stack->find(&owner, generation, place) : CallStack::kNone;
   if (!has_room) {
@@ -331,7 +214,7 @@ void note_entry(const ubp_context* context, void* data) {
   const bool is_doubtful =
       before != CallStack::kNone && stack->frames[before].returns_to == returns_to && stack->frames[before].flags == 0;
   stack->enter(
-      {place, returns_to, &function, &owner, context->consumer->point, generation, 0}, IsLeft(*stack),
+      {place, returns_to, &function, &owner, context->consumer->point, generation, 0}, IsLeft(*stack, place),
       [context](const CallFrame& other) { return is_of_hit(context, other); }, gives_up);
   if (keeps) keep_call(context, function, *stack, time.begin());
   if (is_doubtful) stack->kept[stack->depth - 1].flags |= KeptCall::kDoubtful;
@@ -339,26 +222,18 @@ void note_entry(const ubp_context* context, void* data) {
 
 void note_exit(const ubp_context* context, void* data) {
   const auto& exit = *static_cast<const ReturnExit*>(data);
-  const ProbeTime time(context, *exit.owner);
+  ProbeTime time(context, *exit.owner);
   TaskState* const task = context->task;
-  const std::uint64_t place = general_register(*context, UBP_RSP);
-  if (task->call_stack == 0) {                                   // it has entered nothing, unless it is a forked child
-    if (task->tid.load(std::memory_order_relaxed) == 0) return;  // its own
-    const bool inherits = task->storage != nullptr && task->storage->call_stack != 0;
-    if (!inherits) look_for_move(task, exit.owner, place);
-    if (!inherits || open_call_stack(task) == nullptr) return;
-  }
-  auto& stack = *reinterpret_cast<CallStack*>(task->call_stack);
+  const std::uint64_t address = general_register(*context, UBP_RSP);
   const std::uint16_t generation = __atomic_load_n(&exit.owner->generation, __ATOMIC_RELAXED);
-  std::uint64_t at = stack.find(exit.owner, generation, place);
-  if (at == CallStack::kNone) return look_for_move(task, exit.owner, place);
+  const FoundCall found = find_call(task, address, exit.owner, generation);
+  time.spend_on(found.list);
+  std::uint64_t at = found.at, returns_to = 0;
+  if (found.list == nullptr || at == CallStack::kNone) return;
+  CallStack& stack = *found.list;
+  if (read_return_address(stack, address, returns_to) != Word::kThere) return;
+  const std::uint64_t place = address - stack.base;
   const GivesUp gives_up{task};
-  if (is_anothers(stack, place)) {
-    for (; at != CallStack::kNone; at = stack.find(exit.owner, generation, place)) stack.give_up(at, gives_up);
-    return;
-  }
-  std::uint64_t returns_to = 0;
-  if (read_word(place, returns_to) != Word::kThere) return;
   if (exit.kind != decoder::Exit::Kind::kReturn) {
     const Way way = way_of(context, exit);
     if (way == Way::kStays) return;
@@ -391,7 +266,7 @@ void note_exit(const ubp_context* context, void* data) {
       tell(context, *frame.function, kept, kept != nullptr ? ns_of(kept->ticks(time.begin(), stack.probe_ticks)) : 0);
       return;
     }
-    stack.give_up_below(place, IsLeft(stack), gives_up);
+    stack.give_up_below(place, IsLeft(stack, place), gives_up);
     at = stack.find(exit.owner, generation, place);  // those behind it may be gone
     if (exit.owner->family == nullptr) {
       stack.remove(at);

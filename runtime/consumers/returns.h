@@ -35,5 +35,7 @@ void note_exit(const ubp_context* context, void* data);
 // Reserves the lists of all tasks there can be; they become memory when they are written. keeps: also what is kept
 // beside them. False: it is denied.
 bool make_call_stacks(bool keeps);
+// The same for goroutines. word: from %fs:0, symbols/goroutines.h.
+bool make_goroutine_lists(std::int64_t word, bool keeps);
 
 }  // namespace ubp::runtime

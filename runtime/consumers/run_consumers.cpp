@@ -18,14 +18,14 @@ std::int64_t g_errno_offset = 0;
 std::int32_t g_cancel_offset = 0;
 const stack::FrameTables* g_frame_tables = nullptr;
 
-void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, bool missed) {
+void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point, std::uint64_t consumed) {
   std::uint64_t* const counters = task->jumped;  // a forked child's state is wiped
   const Consumer* consumer =
       __atomic_load_n(&g_consumers[point], __ATOMIC_ACQUIRE);  // pairs with Consumers; null: taken out since the hit
   const auto count_in = [](std::uint64_t& count) {
     __atomic_store_n(&count, count + 1, __ATOMIC_RELAXED);
-  };             // the task's own; read by others at any time
-  if (missed) {  // %fs may lead anywhere
+  };                                // the task's own; read by others at any time
+  if (consumed == trap::kMissed) {  // %fs may lead anywhere
     for (; consumer != nullptr; consumer = consumer->next) {
       count_in(counters[trap::g_process.tasks.offset_of(Counter::kMissed) + consumer->counter_offset / 8]);
       if (consumer->action.function == &note_entry) noted_places().note(uc->rsp, NotedPlaces::kNobody);
@@ -42,6 +42,8 @@ void run_consumers(trap::Context* uc, trap::TaskState* task, std::uint32_t point
   const bool disables = g_cancel_offset != 0 && (__atomic_load_n(cancel, __ATOMIC_RELAXED) & 1) == 0;
   if (disables) __atomic_fetch_or(cancel, 1, __ATOMIC_RELAXED);
   for (; consumer != nullptr; consumer = consumer->next) {
+    const bool is_of_calls = consumer->action.function == &note_entry || consumer->action.function == &note_exit;
+    if (consumed == trap::kAgain && !is_of_calls) continue;
     count_in(counters[consumer->counter_offset / 8]);
     const ubp_context context{uc, nullptr, task, consumer};
     consumer->action.function(&context, consumer->action.data);

@@ -63,6 +63,8 @@ bool Exits::is_part(std::uint32_t module, std::uint64_t address) const {
 std::optional<std::string> Exits::want(std::uint32_t module, const Function& function) {
   if (is_part(module, function.address) || !may_be_at_entry(module, function.address))
     return reason_text(Reason::kNoEntry, Refusal::kNone, "");
+  const bool knows_goroutines = modules_.all()[module].is_executable && modules_.goroutine_word().has_value();
+  if (modules_.has_go_code(module) && !knows_goroutines) return reason_text(Reason::kGoroutines, Refusal::kNone, "");
   Body& body = body_at(module, function);
   if (!body.problem.empty()) return body.problem;
   // Where it jumps with a frame of its own, or to a part of its own, it goes on there: what that does has to be known.

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "runtime/symbols/goroutines.h"
+
 namespace ubp::plan {
 
 using symbols::FunctionTable;
@@ -98,6 +100,20 @@ const std::vector<symbols::Mark>& Modules::marks_of(std::uint32_t module) const 
   auto found = marks_.find(module);
   if (found == marks_.end()) found = marks_.emplace(module, symbols::marks_of(modules_[module])).first;
   return found->second;
+}
+
+bool Modules::has_go_code(std::uint32_t module) const {
+  const auto [found, is_new] = go_code_.try_emplace(module);
+  if (is_new) found->second = symbols::has_go_code(modules_[module]);
+  return found->second;
+}
+
+std::optional<std::int64_t> Modules::goroutine_word() const {
+  if (!goroutine_word_) {
+    const bool has_any = !modules_.empty() && has_go_code(0);
+    goroutine_word_ = has_any ? symbols::goroutine_word(modules_[0]) : std::nullopt;
+  }
+  return *goroutine_word_;
 }
 
 const FunctionTable* Modules::known_table_of(std::uint32_t module) const {

@@ -81,6 +81,10 @@ class Modules {
   const symbols::FunctionTable* known_table_of(std::uint32_t module) const;
   // Its static marks, likewise. Throws as symbols::marks_of does.
   const std::vector<symbols::Mark>& marks_of(std::uint32_t module) const;
+  // Whether it was made by Go's compiler; and if it is the executable, where that one's runtime has the running
+  // goroutine (symbols/goroutines.h).
+  bool has_go_code(std::uint32_t module) const;
+  std::optional<std::int64_t> goroutine_word() const;
   bool is_in_rseq(std::uint32_t module, std::uint64_t address) const;
   // Where the first restartable sequence in [begin, end) begins; `end`: there is none.
   std::uint64_t next_rseq(std::uint32_t module, std::uint64_t begin, std::uint64_t end) const;
@@ -108,6 +112,8 @@ class Modules {
   mutable std::map<std::uint32_t, std::vector<symbols::Mark>> marks_;
   const std::vector<CodeRange>& rseq_of(std::uint32_t module) const;
   mutable std::map<std::uint32_t, std::vector<CodeRange>> rseq_;
+  mutable std::map<std::uint32_t, bool> go_code_;
+  mutable std::optional<std::optional<std::int64_t>> goroutine_word_;
   std::vector<CodeRange> own_text_;
   runtime::TableView armed_;
   const runtime::DetourView* detours_ = nullptr;

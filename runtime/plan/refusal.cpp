@@ -57,6 +57,11 @@ std::string reason_text(Reason reason, decoder::Refusal instruction, std::string
       code = "exits";
       sentence = "not all places are known where this function returns";
       break;
+    case Reason::kGoroutines:
+      code = "goroutines";
+      sentence =
+          "a call of Go code is its goroutine's, and where this module's runtime has the running one is not known";
+      break;
     case Reason::kNotCalled:
       code = "not-called";
       sentence = "a call can be overridden only where a function's symbol says that it is called";

@@ -22,6 +22,7 @@ enum class Reason : std::uint8_t {
   kNoArgument,       // an argument that is wanted is not there
   kNoEntry,          // returns: not a function's entry
   kExits,            // returns: the function may be left where nobody looks
+  kGoroutines,       // returns: of Go code whose goroutines cannot be told apart
   kNotCalled,        // no function's entry, where a probe wants to end the call
   kNoRoom,           // of a module loaded later: the table is full
   kOutOfReach,       // no room for XOL slots within rel32 of the code, or memory denied

@@ -38,7 +38,8 @@ bool Registry::want_returns(Registration& registration, Problem& problem) {
   }
   const Request& request = registration.request;
   const bool keeps = request.family != nullptr || request.keeps_calls;
-  if (!make_call_stacks(keeps)) {
+  const auto goroutine_word = modules_->goroutine_word();
+  if (!make_call_stacks(keeps) || (goroutine_word && !make_goroutine_lists(*goroutine_word, keeps))) {
     problem.status = UBP_E_NO_MEMORY;
     problem.message = "cannot get address space for calls";
     return false;
@@ -102,19 +103,16 @@ std::uint32_t Registry::take_pair() {
   return next_counter_ - 2;
 }
 
-// Go copies goroutines' stacks elsewhere when they grow, and lets other threads go on with them.
+// A function that finds too little stack asks for more, and begins again.
 void Registry::warn_of_go(const Registration& registration, std::size_t known) {
   std::uint32_t last = ~std::uint32_t{0};
   for (std::size_t i = known; i < registration.probes.size(); ++i) {
     const auto module = static_cast<std::uint32_t>(registration.probes[i].module);
     if (std::exchange(last, module) == module || !looked_for_go_.insert(module).second) continue;
-    const symbols::Module& its = modules_->all()[module];
-    if (!Probepoints::has_go_code(its)) continue;
-    report::say(
-        report::Level::kWarning,
-        fmt::format("{} has Go code: a call whose stack grows meanwhile, or that ends in another thread than it "
-                    "began, is not seen to return",
-                    its.name));
+    if (!modules_->has_go_code(module)) continue;
+    report::say(report::Level::kWarning,
+                fmt::format("{} has Go code: a call that asks for more stack counts as one more, which was left",
+                            modules_->all()[module].name));
   }
 }
 

@@ -148,7 +148,10 @@ int add_module(dl_phdr_info* info, std::size_t size, void* data) {
       module.dynamic = header->p_vaddr;
       module.dynamic_bytes = header->p_memsz;
     }
-    if (header->p_type == PT_TLS) listed.storage_bytes += header->p_memsz + header->p_align;
+    if (header->p_type == PT_TLS) {
+      module.thread_storage_bytes = header->p_memsz;
+      listed.storage_bytes += header->p_memsz + header->p_align;
+    }
     if (header->p_type == PT_LOAD) module.segments.push_back(segment_of(*header));
   }
   module.build_id = mapped_build_id(module, *info);

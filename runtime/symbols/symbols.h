@@ -43,6 +43,7 @@ struct Module {
   // From every thread's pointer (%fs:0) to what it has of the module's thread-local variables; none: there are none, or
   // they lie elsewhere in each thread, as those of libraries that come later do.
   std::optional<std::int64_t> thread_storage;
+  std::uint64_t thread_storage_bytes = 0;
   bool is_relocated = true;           // false: just mapped; its code must not run yet, its data not be believed
   bool has_text_relocations = false;  // the dynamic linker writes into its code, too, when it relocates it
 

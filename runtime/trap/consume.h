@@ -71,7 +71,7 @@ namespace ubp::trap {
   TaskState* const task = next.task;
   const std::uint32_t point = next.index;
   if (next.consumed == kMissed) {
-    g_process.upcalls.run_consumers(uc, task, point, true);
+    g_process.upcalls.run_consumers(uc, task, point, kMissed);
     next.consumed = kConsumed;
     return;
   }
@@ -82,7 +82,7 @@ namespace ubp::trap {
   task->consumer.store(task->counters[point] << runtime::kMarkBits | kTrapMark, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the one in consumers/consumers.cpp
   next.is_overridden = 0;
-  g_process.upcalls.run_consumers(uc, task, point, false);
+  g_process.upcalls.run_consumers(uc, task, point, next.consumed);
   next.consumed = kConsumed;
   if (next.is_overridden != 0) end_call(uc, next);
   if (task->tid.load(std::memory_order_relaxed) == 0) [[unlikely]] {  // a forked child, whose states are wiped

@@ -18,8 +18,9 @@ enum class TrapKind : std::uint8_t {
   kBorn,        // a new thread's first instruction, where it gets its own %gs (segment.h)
 };
 
-// kMissed: they must not run (the hit is made by a consumer), only be told.
-enum Consumed : std::uint8_t { kNotConsumed, kConsumed, kMissed };
+// Whether consumers have run. kMissed: they must not (the hit is made by a consumer), only be told. kAgain: they have,
+// as far as anybody knows, but it may be another hit: those of calls are to run once more, for which that does no harm.
+enum Consumed : std::uint8_t { kNotConsumed, kConsumed, kMissed, kAgain };
 
 // The hit under way: how the thread goes on. Lies at uc + UBP_CONT_OFFSET.
 struct Continuation {

@@ -112,6 +112,18 @@ struct Tasks {
   }
 };
 
+// The lists of calls of goroutines (consumers/call_lists.h), where the process has Go code and what runs is known.
+struct Goroutines {
+  std::atomic<bool> are_found{false};
+  std::int64_t word = 0;         // from %fs:0, where Go's runtime has the address of what it knows of the running one
+  std::uint64_t owners = 0;      // `lists` words: whose list it is; 0: nobody's
+  std::uint64_t numbers = 0;     // beside them, of the lists, from 1; 0: it has none yet
+  std::uint64_t memory = 0;      // lists x kGoroutineListBytes; they are given out in order
+  std::uint64_t kept_calls = 0;  // lists x kGoroutineKeptBytes; 0: no more is kept of calls
+  std::uint32_t lists = 0;       // a power of two
+  std::atomic<std::uint32_t> used{0};  // of them
+};
+
 // Between the main thread's stack and what is mapped below: a read there would make the stack grow.
 struct StackGap {
   std::uint64_t low = 0;
@@ -135,11 +147,11 @@ struct Processor {
 // What the trap path calls of the rooms above it. null: nobody asks.
 struct Upcalls {
   void (*run_consumers)(Context*, TaskState*, std::uint32_t point,
-                        bool missed) = nullptr;  // consumers/run_consumers.cpp
-  std::uint64_t on_modules_changed = 0;          // the function called in place of the dynamic linker's r_brk; 0: none
-  void (*on_exit)(int status) = nullptr;         // preload/entry.cpp: called in place of an exit_group outside libc
-  bool (*report_death)() = nullptr;  // preload/exit_report.cpp: a signal ends the process; returns whether the
-                                     // text is as it was
+                        std::uint64_t consumed) = nullptr;  // consumers/run_consumers.cpp
+  std::uint64_t on_modules_changed = 0;   // the function called in place of the dynamic linker's r_brk; 0: none
+  void (*on_exit)(int status) = nullptr;  // preload/entry.cpp: called in place of an exit_group outside libc
+  bool (*report_death)() = nullptr;       // preload/exit_report.cpp: a signal ends the process; returns whether the
+                                          // text is as it was
   void (*before_exec)(const char* path) = nullptr;  // preload/entry.cpp: a program is about to be executed. path: may
                                                     // be null itself
   void (*leave_segment)() = nullptr;                // called before a task sets its %gs, or forbids itself to
@@ -174,6 +186,7 @@ struct CodeMap {
 
 struct Process : CodeMap {
   Tasks tasks;
+  Goroutines goroutines;
   Segment segment;
   Upcalls upcalls;
   Processor processor;

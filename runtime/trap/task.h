@@ -121,6 +121,7 @@ inline constexpr std::uint32_t kAnyBlock = ~0U;
 [[gnu::always_inline]] inline void start_over(TaskState* task) {
   task->stack_tries = 0;
   task->call_stack = 0;
+  task->goroutine = 0;
   task->moved_origin = 0;
   task->fast = nullptr;
 }

@@ -117,6 +117,7 @@ struct TaskState {
   Thread own;                  // and then this is (tls.h)
   std::uint64_t call_stack;    // the calls that it is in (consumers/returns.h); 0: it has noted none yet
   std::uint64_t signal_stack;  // where the kernel puts its signal frames, as it was seen last (task.h); 0: not known
+  std::uint64_t goroutine;     // whose g it could read last (consumers/call_lists.h); 0: none yet
   // Then, per area: geometry.slots tags and geometry.sets hands (see caches()).
 };
 

@@ -107,7 +107,9 @@ extern "C" UBP_RANGE(uncounted) void ubp_trap_left_consumer(TaskState* task) {
   }
   if (task->moved_origin == next.origin && task->moved_rsp == uc->rsp) [[unlikely]] {  // the same hit: ubp_trap_resume
     task->moved_origin = 0;
-    next.consumed = kConsumed;
+    // A goroutine may have come back in another thread before, and call again from there.
+    const bool may_differ = storage != nullptr && sys::is_set(g_process.goroutines.are_found);
+    next.consumed = may_differ ? kAgain : kConsumed;
     return &next.scratch;
   }
   if (storage == nullptr && g_process.table.points[next.index].has_consumers) [[unlikely]] {

@@ -96,7 +96,9 @@ uint64_t ubp_context_flags(const ubp_context* context) {
   std::uint64_t flags;
   asm volatile("pushfq; popq %0" : "=r"(flags)::"memory");
   const ubp::runtime::DetourInfo* const detour = ubp::trap::g_process.detours.of(context->consumer->point);
-  const bool is_inside = detour != nullptr && detour->shape->saves_direction;
+  // One that covers the probepoint is another's: this one's own is of no function's entry, and saves it.
+  const bool is_inside =
+      detour != nullptr && (detour->point != context->consumer->point || detour->shape->saves_direction);
   if (is_inside) flags |= context->save->rflags & ubp::runtime::kDirectionFlag;
   return ubp::runtime::with_status(flags, context->save->status);
 }

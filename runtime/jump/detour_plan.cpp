@@ -31,6 +31,7 @@ bool reaches(const DetourPlan& plan, std::uint64_t origin, std::uint64_t entry, 
   return std::all_of(plan.parts.begin(), plan.parts.end(), [&](const DetourPlan::Part& part) {
     const std::uint64_t address = origin + part.offset;
     std::uint64_t target = address;
+    if (part.chain != nullptr) return xol::in_reach(entry, 0, address, part.chain->entry);
     if (part.instruction.has_target) target += static_cast<std::uint64_t>(part.instruction.target);
     if (part.instruction.route == decoder::Route::kSlot && part.instruction.rip_disp_offset != 0) {
       const std::uint32_t field = xol::load32(&code[part.offset + part.instruction.rip_disp_offset]);

@@ -22,8 +22,9 @@ struct DetourPlan {
     std::uint8_t offset = 0;  // from the origin
     decoder::Instruction instruction;
     bool is_counted = false;
-    bool by_segment = false;    // in one instruction: nobody reads the flags there
-    std::uint32_t counter = 0;  // bytes from TaskState::fast to its counter
+    bool by_segment = false;            // in one instruction: nobody reads the flags there
+    std::uint32_t counter = 0;          // bytes from TaskState::fast to its counter
+    const DetourInfo* chain = nullptr;  // what leads on instead of a copy
   };
   std::vector<Part> parts;   // at most kMostParts; those of the window, and what follows
   std::uint32_t length = 0;  // of the original instructions

@@ -61,7 +61,7 @@ DetourSize DetourWriter::size_of(const DetourPlan& plan, const DetourConsumers* 
   if (!plan.parts.back().instruction.ends_block) bytes += decoder::kJumpBytes;
   for (const DetourPlan::Part& part : plan.parts) {
     if (part.is_counted && part.offset != 0) bytes += (part.by_segment ? by_segment_ : later_)->block.bytes;
-    bytes += DetourAssembler::copy_bytes(part.instruction);
+    bytes += part.chain != nullptr ? decoder::kJumpBytes : DetourAssembler::copy_bytes(part.instruction);
   }
   return {shape.head_bytes(), bytes};
 }
@@ -118,7 +118,13 @@ void DetourWriter::write(std::span<std::uint8_t> out, DetourInfo& info, const De
     }
     info.starts[number] = part.offset;
     info.copies[number] = behind_entry();
-    assembler.copy_of(part.instruction, info.origin + part.offset, code.subspan(part.offset));
+    if (part.chain != nullptr) {
+      info.chain = part.chain;
+      info.chain_part = static_cast<std::uint8_t>(number);
+      assembler.jump_to(part.chain->entry);
+    } else {
+      assembler.copy_of(part.instruction, info.origin + part.offset, code.subspan(part.offset));
+    }
   }
   if (!plan.parts.back().instruction.ends_block) assembler.jump_to(info.origin + plan.length);
   if (!shape.late.bytes.empty()) {

@@ -37,14 +37,8 @@ std::string_view tier_reason(JumpState state) {
 
 // The detour that does for the consumers that a probepoint has now; null: none was made.
 const DetourInfo* Detours::with_consumers(std::uint32_t index) const {
-  const auto [first, last] = for_consumers_.equal_range(index);
-  const ActionNeeds needs = callbacks_.needs(index);
-  const DetourInfo* best = nullptr;
-  for (auto made = first; made != last; ++made) {
-    const auto& [its_needs, info] = made->second;
-    if (its_needs.covers(needs) && (best == nullptr || its_needs.has_same_block(needs))) best = info;
-  }
-  return best;
+  return best_of(index, callbacks_.needs(index),
+                 [this](const ForConsumers& made) { return made.info->jump_bytes != 0 && !is_outdated(*made.info); });
 }
 
 // The detour that the probepoint needs now; null: it has none that does.
@@ -61,15 +55,24 @@ void Detours::choose(std::uint32_t index) {
   __atomic_store_n(&g_process.detours.infos[index], chosen(index), __ATOMIC_RELEASE);  // pairs with DetourView::of
 }
 
+// A jump is in, or out: its detour leads to another probepoint's.
+void Detours::lead(std::uint32_t index, int change) {
+  const DetourInfo* const info = g_process.detours.of(index);
+  if (info == nullptr || info->chain == nullptr) return;
+  const auto led = led_.try_emplace(info->chain->point, 0).first;
+  led->second += change;
+  if (led->second == 0) led_.erase(led);
+}
+
 JumpState Detours::reason(std::uint32_t index) const {
   const JumpState now = state(index);
   if (now == JumpState::kCovered) {
     const std::uint32_t first = covered_by_.at(index);
-    return is_jump(first)                                ? JumpState::kCovered
+    return is_jump(first) || led_.contains(index)        ? JumpState::kCovered
            : g_process.table.points[index].has_consumers ? JumpState::kConsumer
                                                          : reason(first);
   }
-  if (now != JumpState::kReady) return now;
+  if (now != JumpState::kReady) return led_.contains(index) ? JumpState::kCovered : now;
   if (is_stopped_) return JumpState::kUnsupported;
   for (std::uint64_t back = 1; back < kMostJumpBytes; ++back) {  // it may lie in a jump that came later
     const std::uint32_t before = g_process.table.find(g_process.table.points[index].address - back);
@@ -80,6 +83,7 @@ JumpState Detours::reason(std::uint32_t index) const {
   const DetourInfo* const needed = chosen(index);
   if (needed == nullptr) return JumpState::kConsumer;
   const DetourInfo& info = *needed;
+  if (is_outdated(info)) return JumpState::kConsumer;
   const std::uint64_t origin = g_process.table.points[index].address;
   for (std::uint32_t part = has_consumers ? 1 : 0; part < info.count; ++part) {
     if (!info.is_counted(part)) continue;
@@ -89,7 +93,8 @@ JumpState Detours::reason(std::uint32_t index) const {
   std::uint32_t part = 0;
   for (std::uint64_t offset = 1; offset < std::max<std::uint64_t>(info.jump_bytes, info.length); ++offset) {
     if (g_process.table.find(origin + offset) == kNotFound) continue;
-    if (!info.find_part(offset, part) || !info.is_counted(part)) return JumpState::kNeighbour;
+    if (!info.find_part(offset, part) || !(info.is_counted(part) || info.is_chained(part)))
+      return JumpState::kNeighbour;
   }
   return JumpState::kReady;
 }
@@ -232,6 +237,7 @@ std::optional<std::string> Detours::insert(std::span<const std::uint32_t> indexe
   for (const std::uint32_t index : indexes) {
     states_[index] = JumpState::kJump;
     set_active(index, true);
+    lead(index, 1);
   }
   jumps_ += indexes.size();
   has_jumped_ = true;
@@ -259,7 +265,10 @@ std::optional<std::string> Detours::remove(std::span<const std::uint32_t> indexe
   } else if (auto denied = write_bytes(indexes, *writer_, first, has_written)) {
     return denied;
   }
-  for (const std::uint32_t index : indexes) states_[index] = JumpState::kReady;
+  for (const std::uint32_t index : indexes) {
+    states_[index] = JumpState::kReady;
+    lead(index, -1);
+  }
   jumps_ -= indexes.size();
   callbacks_.synchronise();
   if (is_alone) return std::nullopt;
@@ -325,7 +334,10 @@ std::vector<patch::Swap> Detours::restore(bool is_alone) {
 
 void Detours::forget(std::uint32_t index) {
   if (state(index) == JumpState::kUnseen) return;
-  jumps_ -= is_jump(index) ? 1 : 0;
+  if (is_jump(index)) {
+    --jumps_;
+    lead(index, -1);
+  }
   discard(index);  // when it is back, and hot, it may have one again
   for_consumers_.erase(index);
   counting_.erase(index);

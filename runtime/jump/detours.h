@@ -44,7 +44,7 @@ enum class JumpState : std::uint8_t {
   kUnseen,  // nobody asked
   kReady,   // its detour waits
   kJump,
-  kCovered,   // counted in the detour of one before it, when that is a jump
+  kCovered,   // counted in the detour of one before it, when that is a jump; or such a one leads to its own
   kNotEntry,  // kAuto optimises entries only
   kTooShort,  // as decoder::WindowProblem
   kInstruction,
@@ -109,16 +109,22 @@ class Detours {
   void keep_int3(std::uint32_t index);
   // Makes the detour of a probepoint that has none. For those of one function, in the order of their addresses.
   void make(std::uint32_t index, DetouredFunction& function, std::uint32_t offset);
-  // Makes the detour that a probepoint needs for consumers, where it has none that does.
+  // Makes the detour that a probepoint needs for consumers, where it has none that does. For those of one function,
+  // the last one first: detours lead to those of exits that they meet.
   void make_for_consumers(std::uint32_t index, DetouredFunction& function, std::uint32_t offset,
                           const ActionNeeds& needs);
+  // Makes the detour of a probepoint that is to lead to an exit's, once that is made. Without one it has no use.
+  void make_approach(std::uint32_t index, DetouredFunction& function, std::uint32_t offset);
   // These are about to have consumers: detours that are made until forget_expected() leave them where they are, unless
   // they lie in the window.
   void expect_consumers(std::uint32_t index) {
     if (expected_.size() <= index) expected_.resize(index + 1);
     expected_[index] = true;
   }
-  void forget_expected() { expected_.clear(); }
+  void forget_expected() {
+    expected_.clear();
+    expected_needs_.clear();
+  }
   // Writes what was made.
   void flush();
 
@@ -169,9 +175,28 @@ class Detours {
   std::optional<std::uint8_t> original_at(const DetourJump& jump, std::uint32_t offset) const;
   JumpState place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset,
                   const DetourConsumers* consumers);
+  void place_alone(std::uint32_t index, const DetouredFunction& function, std::uint32_t offset,
+                   const DetourConsumers& consumers);
+  void make_at(std::uint64_t entry, std::uint32_t index, std::uint64_t origin, std::uint32_t jump_bytes,
+               const DetourPlan& plan, DetourSize size, std::span<const std::uint8_t> code,
+               const DetourConsumers* consumers);
   const DetourInfo* with_consumers(std::uint32_t index) const;
+  const DetourInfo* chain_of(std::uint32_t index, bool is_in_window) const;
+  bool is_outdated(const DetourInfo& info) const;
+  // Of those for consumers, one that does for these; null: none was made.
+  template <typename Fits>
+  const DetourInfo* best_of(std::uint32_t index, const ActionNeeds& needs, const Fits& fits) const {
+    const auto [first, last] = for_consumers_.equal_range(index);
+    const DetourInfo* best = nullptr;
+    for (auto made = first; made != last; ++made) {
+      const ForConsumers& its = made->second;
+      if (its.needs.covers(needs) && (best == nullptr || its.needs.has_same_block(needs)) && fits(its)) best = its.info;
+    }
+    return best;
+  }
   const DetourInfo* chosen(std::uint32_t index) const;
   void choose(std::uint32_t index);
+  void lead(std::uint32_t index, int change);
   std::optional<std::uint64_t> find_place(std::uint64_t origin, std::uint32_t jump_bytes, const DetourPlan& plan,
                                           DetourSize size, Pattern pattern, std::span<const std::uint8_t> code);
   void stage(std::uint64_t address, std::span<const std::uint8_t> bytes);
@@ -190,14 +215,17 @@ class Detours {
   DetourSpace space_;
   std::deque<DetourInfo> infos_;  // never moved or freed: the trap path may look
   std::vector<JumpState> states_;
-  std::vector<bool> expected_;  // see expect_consumers()
+  std::vector<bool> expected_;                                     // see expect_consumers()
+  std::unordered_map<std::uint32_t, ActionNeeds> expected_needs_;  // of them, where that is known already
   struct ForConsumers {
     ActionNeeds needs;
     const DetourInfo* info;
+    bool ends_block;
   };
   std::unordered_multimap<std::uint32_t, ForConsumers> for_consumers_;  // by probepoint
   std::unordered_map<std::uint32_t, const DetourInfo*> counting_;       // of those: their other detour
   std::unordered_map<std::uint32_t, std::uint32_t> covered_by_;         // of JumpState::kCovered: whose detour
+  std::unordered_map<std::uint32_t, int> led_;                          // by probepoint: how many jumps lead to it
   std::map<std::uint64_t, Page> pages_;                                 // staged, by address
   std::unordered_set<std::uint64_t> written_;                           // pages that ever were
   std::vector<const DetourInfo*> made_;                                 // staged

@@ -115,10 +115,11 @@ void Detours::stage(std::uint64_t address, std::span<const std::uint8_t> bytes) 
 namespace {
 
 // What the detour of a jump is to execute and count: the window, which ends at `cut` or behind, then what follows as
-// far as it pays.
-template <typename IsConsumed>
+// far as it pays. chain_of: where a probepoint's detour, in the window or behind it, is to be led to; null: nowhere.
+template <typename IsConsumed, typename ChainOf>
 DetourPlan plan_detour(const DetouredFunction& function, std::uint32_t offset, const decoder::Straight& straight,
-                       std::uint32_t jump_bytes, std::uint32_t cut, const IsConsumed& is_consumed) {
+                       std::uint32_t jump_bytes, std::uint32_t cut, const IsConsumed& is_consumed,
+                       const ChainOf& chain_of) {
   const std::uint64_t origin = function.entry + offset;
   DetourPlan plan;
   std::size_t wanted = 0;  // parts that are needed, or worth having
@@ -127,6 +128,12 @@ DetourPlan plan_detour(const DetouredFunction& function, std::uint32_t offset, c
     if (!is_window && (cut < jump_bytes || part.offset + part.instruction.length > kMostDetourLength)) break;
     const std::uint32_t point = g_process.table.find(origin + part.offset);
     const bool is_point = point != kNotFound;
+    const DetourInfo* const chain = is_point && part.offset != 0 ? chain_of(point, part.offset < jump_bytes) : nullptr;
+    if (chain != nullptr) {
+      plan.parts.push_back({static_cast<std::uint8_t>(part.offset), part.instruction, false, false, 0, chain});
+      wanted = plan.parts.size();
+      continue;  // what aligns the next instruction may be in the window still
+    }
     if (!is_window && is_point && is_consumed(point)) break;
     const bool by_segment = is_point && trap::counts_by_segment() &&
                             decoder::has_dead_flags(function.code, offset + part.offset, function.elsewhere);
@@ -160,6 +167,28 @@ bool Detours::is_consumed(std::uint32_t index) const {
   return g_process.table.points[index].has_consumers || (index < expected_.size() && expected_[index]);
 }
 
+// Where a detour is to lead to for the consumers of a probepoint that it meets; null: nowhere. Its int3 may have to be
+// taken out (ubp_trap_without_state) if it needs a slot, and not be part of a jump's window then.
+const DetourInfo* Detours::chain_of(std::uint32_t index, bool is_in_window) const {
+  if (!is_consumed(index)) return nullptr;
+  if (is_in_window && g_process.table.points[index].route != decoder::Route::kEmulate) return nullptr;
+  const auto expected = expected_needs_.find(index);
+  const bool is_expected = expected != expected_needs_.end();
+  return best_of(index, is_expected ? expected->second : callbacks_.needs(index),
+                 [](const ForConsumers& made) { return made.ends_block; });
+}
+
+// Whether it would be made otherwise now, and better, for what has consumers and what has not.
+bool Detours::is_outdated(const DetourInfo& info) const {
+  for (std::uint32_t part = 1; part < info.count; ++part) {
+    if (!info.is_counted(part) && !info.is_chained(part)) continue;
+    const std::uint32_t point = g_process.table.find(info.origin + info.starts[part]);
+    const DetourInfo* const chain = point != kNotFound ? chain_of(point, info.starts[part] < info.jump_bytes) : nullptr;
+    if (chain != (info.is_chained(part) ? info.chain : nullptr)) return true;
+  }
+  return false;
+}
+
 JumpState Detours::place(std::uint32_t index, DetouredFunction& function, std::uint32_t offset,
                          const DetourConsumers* consumers) {
   const std::uint64_t origin = function.entry + offset;
@@ -180,22 +209,15 @@ JumpState Detours::place(std::uint32_t index, DetouredFunction& function, std::u
         note(JumpState::kTarget);
         continue;
       }
-      const DetourPlan plan = plan_detour(function, offset, straight, jump_bytes, cut,
-                                          [this](std::uint32_t point) { return is_consumed(point); });
+      const DetourPlan plan = plan_detour(
+          function, offset, straight, jump_bytes, cut, [this](std::uint32_t point) { return is_consumed(point); },
+          [this](std::uint32_t point, bool is_in_window) { return chain_of(point, is_in_window); });
       Pattern pattern;
       if (!boundary_pattern(plan, prefixes, cut, code, pattern)) continue;
       const DetourSize size = writer_->size_of(plan, consumers);
       if (size.head + size.code > kMostDetourBytes) continue;  // nobody would find it from its end
       if (const auto entry = find_place(origin, jump_bytes, plan, size, pattern, code)) {
-        DetourInfo& info = infos_.emplace_back();
-        info.entry = *entry;
-        info.origin = origin;
-        info.point = index;
-        info.jump_bytes = static_cast<std::uint8_t>(jump_bytes);
-        std::vector<std::uint8_t> image(size.head + size.code);
-        writer_->write(image, info, plan, code, consumers);
-        stage(info.head(), image);
-        made_.push_back(&info);
+        make_at(*entry, index, origin, jump_bytes, plan, size, code, consumers);
         function.latest = index;
         function.window_end = offset + jump_bytes;
         function.covered_end = offset + plan.length;
@@ -204,6 +226,47 @@ JumpState Detours::place(std::uint32_t index, DetouredFunction& function, std::u
     }
   }
   return problem == JumpState::kReady ? JumpState::kNoAddress : problem;
+}
+
+namespace {
+
+// Whether another detour may lead to one of the instruction there: nothing comes behind it.
+bool ends_block(const DetouredFunction& function, std::uint32_t offset) {
+  const decoder::Straight straight = decoder::follow(function.code, offset, 1, 1);
+  return !straight.parts.empty() && straight.parts.front().instruction.ends_block;
+}
+
+}  // namespace
+
+// One without a jump.
+void Detours::place_alone(std::uint32_t index, const DetouredFunction& function, std::uint32_t offset,
+                          const DetourConsumers& consumers) {
+  if (!ends_block(function, offset)) return;
+  const decoder::Straight straight = decoder::follow(function.code, offset, 1, 1);
+  const auto code = function.code.bytes.subspan(offset);
+  DetourPlan plan;
+  plan.parts.push_back({0, straight.parts.front().instruction, true, false,
+                        static_cast<std::uint32_t>(index * sizeof(std::uint64_t)), nullptr});
+  plan.length = straight.length;
+  const DetourSize size = writer_->size_of(plan, &consumers);
+  if (size.head + size.code > kMostDetourBytes) return;
+  const std::uint64_t origin = function.entry + offset;
+  if (const auto entry = find_place(origin, kJumpBytes, plan, size, {}, code))
+    make_at(*entry, index, origin, 0, plan, size, code, &consumers);
+}
+
+void Detours::make_at(std::uint64_t entry, std::uint32_t index, std::uint64_t origin, std::uint32_t jump_bytes,
+                      const DetourPlan& plan, DetourSize size, std::span<const std::uint8_t> code,
+                      const DetourConsumers* consumers) {
+  DetourInfo& info = infos_.emplace_back();
+  info.entry = entry;
+  info.origin = origin;
+  info.point = index;
+  info.jump_bytes = static_cast<std::uint8_t>(jump_bytes);
+  std::vector<std::uint8_t> image(size.head + size.code);
+  writer_->write(image, info, plan, code, consumers);
+  stage(info.head(), image);
+  made_.push_back(&info);
 }
 
 std::optional<std::uint64_t> Detours::find_place(std::uint64_t origin, std::uint32_t jump_bytes, const DetourPlan& plan,
@@ -249,11 +312,22 @@ void Detours::make(std::uint32_t index, DetouredFunction& function, std::uint32_
   if (pages_.size() >= kMostPages) flush();
 }
 
+void Detours::make_approach(std::uint32_t index, DetouredFunction& function, std::uint32_t offset) {
+  const bool may_be_made = state(index) == JumpState::kUnseen || state(index) == JumpState::kNotEntry;
+  if (!may_be_made || is_stopped_ || used_bytes() >= budget_) return;
+  const std::size_t made = made_.size();
+  place(index, function, offset, nullptr);
+  const bool leads = made_.size() != made && made_.back()->chain != nullptr;
+  set(index, leads ? JumpState::kReady : JumpState::kNotEntry);
+}
+
 void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function, std::uint32_t offset,
                                  const ActionNeeds& needs) {
+  expected_needs_.insert_or_assign(index, needs);
   const auto [first, last] = for_consumers_.equal_range(index);
   const bool has_one = std::any_of(first, last, [&](const auto& made) {
-    return made.second.needs.has_same_block(needs) && made.second.needs.covers(needs);
+    return made.second.needs.has_same_block(needs) && made.second.needs.covers(needs) &&
+           !is_outdated(*made.second.info);
   });
   if (has_one || is_stopped_ || used_bytes() >= budget_ || state(index) == JumpState::kUnseen) return;
   DetourConsumers consumers;
@@ -276,8 +350,9 @@ void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function
   }
   const std::size_t made = made_.size();
   place(index, function, offset, &consumers);
+  if (made_.size() == made) place_alone(index, function, offset, consumers);
   if (made_.size() == made) return;
-  for_consumers_.emplace(index, ForConsumers{needs, made_.back()});
+  for_consumers_.emplace(index, ForConsumers{needs, made_.back(), ends_block(function, offset)});
 }
 
 void Detours::flush() {
@@ -300,7 +375,7 @@ void Detours::flush() {
     }
     if (info->shape->is_for_consumers) {
       counting_.try_emplace(info->point, present);
-      continue;
+      if (info->jump_bytes != 0 || present != nullptr) continue;
     }
     if (const auto other = counting_.find(info->point); other != counting_.end()) other->second = info;
     __atomic_store_n(&g_process.detours.infos[info->point], info, __ATOMIC_RELEASE);  // pairs with DetourView::of

@@ -13,6 +13,9 @@
 //                    ... of the next one, with its own count before it if it is a probepoint too
 //                    jmp back behind the last one, unless that leaves by itself
 //
+// A return or jump that has consumers of its own is not copied: there a detour leads to that one's (chain), which may
+// stand for nothing else, and have no jump. So it costs no trap where it is too short for one, or lies in the window.
+//
 // It stands for the instructions in the window (decoder/window.h) and for those behind it up to a jump or return, if
 // that is near: a taken jump less, and jumps are what a detour costs.
 //
@@ -52,12 +55,14 @@ struct DetourInfo {
   const DetourInfo* previous =
       nullptr;  // another detour of the same probepoint: all of them, in a circle; null: there is none
   const DetourShape* shape = nullptr;  // what its blocks hold; it stays
+  const DetourInfo* chain = nullptr;   // another probepoint's detour that it leads to; null: to none
   std::uint32_t point = 0;             // the probepoint's index
   std::uint16_t bytes = 0;             // of code, from the entry on
   std::uint16_t late = 0;              // where shape->late stands, likewise; 0: nowhere
   std::uint16_t counted = 0;           // a bit for each part: it is a probepoint, and counted here
   std::uint16_t by_segment = 0;        // likewise: by one instruction
-  std::uint8_t jump_bytes = 0;         // prefixes and all
+  std::uint8_t chain_part = 0;         // in the place of which instruction
+  std::uint8_t jump_bytes = 0;         // prefixes and all; 0: only other detours lead here
   std::uint8_t count = 0;              // parts
   std::uint8_t length = 0;             // of the original instructions, together
   std::uint8_t is_active = 0;  // the jump is in: it counts all that is to be counted (relaxed: both ways are right)
@@ -71,6 +76,9 @@ struct DetourInfo {
     return next != first ? next : nullptr;
   }
   [[gnu::always_inline]] inline bool is_counted(std::uint32_t part) const { return (counted >> part & 1) != 0; }
+  [[gnu::always_inline]] inline bool is_chained(std::uint32_t part) const {
+    return chain != nullptr && part == chain_part;
+  }
   // What stands right before a part's copy; null: nothing.
   [[gnu::always_inline]] inline const DetourBlock* block_before(std::uint32_t part) const {
     if (part == 0) return &shape->first;

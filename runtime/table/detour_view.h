@@ -74,7 +74,8 @@ struct DetourView {
     std::uint32_t part = 0;
     if (info == nullptr || info->origin == address || __atomic_load_n(&info->is_active, __ATOMIC_RELAXED) == 0)
       return 0;
-    return info->find_part(address - info->origin, part) ? info->entry + info->copies[part] : 0;
+    return info->find_part(address - info->origin, part) && !info->is_chained(part) ? info->entry + info->copies[part]
+                                                                                    : 0;
   }
 };
 

@@ -9,6 +9,7 @@
 #include "decoder/classify.h"
 #include "runtime/jump/detour_assembler.h"
 #include "runtime/jump/detour_writer.h"
+#include "runtime/table/detour_view.h"
 
 using namespace ubp::runtime;
 using Bytes = std::vector<std::uint8_t>;
@@ -29,13 +30,14 @@ struct Written {
   struct Part {
     Bytes code;
     bool is_counted = false, by_segment = false;
+    const DetourInfo* chain = nullptr;
   };
   explicit Written(const std::vector<Part>& parts) {
     Bytes code;
     for (const Part& part : parts) {
       const auto offset = static_cast<std::uint8_t>(code.size());
       plan.parts.push_back({offset, ubp::decoder::classify(part.code), part.is_counted, part.by_segment,
-                            static_cast<std::uint32_t>(8 * (plan.parts.size() + 1))});
+                            static_cast<std::uint32_t>(8 * (plan.parts.size() + 1)), part.chain});
       code.insert(code.end(), part.code.begin(), part.code.end());
     }
     plan.length = static_cast<std::uint32_t>(code.size());
@@ -128,6 +130,33 @@ TEST_CASE("detour writer: the jump back") {
   CHECK(back.rip == detour.info.origin + 8);
   CHECK(back.holds == 0);
   CHECK(detour.info.bytes == detour.info.copies[1] + 4 + 5);
+}
+
+TEST_CASE("detour writer: a return that has a detour of its own is led to") {
+  const Written others({{{0xc3}, true}});
+  const Written detour({{kLea, true}, {{0xc3}, false, false, &others.info}, {{0x90}}});
+  REQUIRE(detour.info.is_chained(1));
+  CHECK_FALSE(detour.info.is_chained(0));
+  CHECK_FALSE(detour.info.is_chained(2));
+  const std::int64_t jump = detour.info.copies[1];
+  REQUIRE(detour.bytes(detour.info.copies[1], 1) == Bytes{0xe9});
+  const auto displacement =
+      static_cast<std::int32_t>(ubp::xol::load32(&detour.image[detour.size.head + detour.info.copies[1] + 1]));
+  CHECK(detour.info.entry + static_cast<std::uint64_t>(jump + 5 + displacement) == others.info.entry);
+  CHECK(detour.info.copies[2] == jump + 5);
+  CHECK(detour.at(jump).rip == detour.info.origin + 4);  // at the return, which nobody has counted
+  CHECK(detour.at(jump).holds == 0);
+  CHECK_FALSE(detour.at(jump).is_before);
+  CHECK(detour.at(jump + 5).rip == detour.info.origin + 5);
+  // A thread that traps at the return is not sent there, where it would be counted again.
+  DetourView view;
+  std::vector<const DetourInfo*> infos = {&detour.info, &detour.info};
+  view.infos = infos.data();
+  DetourInfo active = detour.info;
+  active.is_active = 1;
+  infos[1] = &active;
+  CHECK(view.covered_copy(1, active.origin + 4) == 0);
+  CHECK(view.covered_copy(1, active.origin + 5) == active.entry + active.copies[2]);
 }
 
 TEST_CASE("detour writer: the jump there, behind prefixes that mean nothing") {

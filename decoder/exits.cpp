@@ -43,6 +43,22 @@ bool add_exit(const Decoded& decoded, std::span<const std::uint8_t> code, std::u
   return true;
 }
 
+// all, exits: by offset.
+void find_runs(std::span<const Decoded> all, std::vector<Exit>& exits) {
+  auto decoded = all.begin();
+  std::uint32_t begin = 0, next = 0;  // of the run so far, and behind it
+  for (Exit& exit : exits) {
+    for (; decoded->offset < exit.offset; ++decoded) {
+      const Instruction& instruction = decoded->instruction;
+      if (decoded->offset != next) begin = decoded->offset;
+      next = decoded->offset + instruction.length;
+      if (instruction.is_call || instruction.ends_block || instruction.route == Route::kRefused) begin = next;
+    }
+    exit.run = exit.offset == next ? begin : exit.offset;
+    begin = exit.offset + exit.instruction.length;
+  }
+}
+
 }  // namespace
 
 std::optional<EmulateOp> operand_of_jump(std::span<const std::uint8_t> code) {
@@ -86,7 +102,10 @@ std::optional<std::vector<Exit>> find_exits(std::span<const std::uint8_t> code, 
   for (const Decoded& decoded : all) {
     if (!add_exit(decoded, code, address, exits)) return std::nullopt;
   }
-  std::sort(exits.begin(), exits.end(), [](const Exit& a, const Exit& b) { return a.offset < b.offset; });
+  const auto before = [](const auto& a, const auto& b) { return a.offset < b.offset; };
+  std::sort(all.begin(), all.end(), before);
+  std::sort(exits.begin(), exits.end(), before);
+  find_runs(all, exits);
   return exits;
 }
 

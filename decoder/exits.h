@@ -26,6 +26,7 @@ struct Exit {
   std::uint8_t condition = kAlways;  // kJump: the low nibble of a jcc's opcode
   std::uint32_t offset = 0;          // from the function's entry
   Instruction instruction{};
+  std::uint32_t run = 0;     // where the instructions begin that lead straight here, and are neither calls nor exits
   std::uint64_t target = 0;  // kJump: in the terms of find_exits()'s address
   // kIndirect: `base` alone where the register is the target; else the memory that holds it (is_memory).
   EmulateOp operand{};

@@ -127,13 +127,38 @@ WindowProblem window_problem(const FunctionCode& function, std::uint32_t offset,
   return is_at_end && is_padding(function.bytes, end, offset + bytes) ? WindowProblem::kNone : WindowProblem::kTooShort;
 }
 
+std::optional<std::uint32_t> approach_of(const FunctionCode& function, BranchTargets& targets, std::uint32_t begin,
+                                         std::uint32_t offset) {
+  constexpr std::uint32_t kFurthest = 64, kEntryBytes = kJumpBytes + kMostPrefixes;
+  constexpr std::size_t kMostParts = 12;
+  const auto has_room = [&](std::uint32_t at) {
+    const Straight straight = follow(function, at, kMostParts, kJumpBytes);
+    const bool is_led_to = std::any_of(straight.parts.begin(), straight.parts.end(),
+                                       [&](const Straight::Part& part) { return at + part.offset == offset; });
+    return is_led_to && window_problem(function, at, straight, kJumpBytes) == WindowProblem::kNone &&
+           !targets.lead_into(at + 1, at + kJumpBytes);
+  };
+  if (begin >= offset || has_room(offset)) return std::nullopt;
+  std::vector<std::uint32_t> starts;
+  for (std::uint32_t at = begin; at < offset;) {
+    if (at >= kEntryBytes) starts.push_back(at);
+    const Instruction instruction = instruction_at(function.bytes, at);
+    if (instruction.length == 0) return std::nullopt;
+    at += instruction.length;
+  }
+  for (auto at = starts.rbegin(); at != starts.rend() && offset - *at <= kFurthest; ++at) {
+    if (has_room(*at)) return *at;
+  }
+  return std::nullopt;
+}
+
 std::vector<JumpInto> jumps_behind_entry(std::span<const std::uint8_t> code, std::uint32_t most) {
   std::vector<JumpInto> found;
   for (std::uint32_t at = 0; at + 2 <= code.size(); ++at) {
     std::int64_t displacement = 0;
     std::uint32_t length = 2;
     if (code[at] == 0xeb) {
-      displacement = static_cast<std::int8_t>(code[at + 1]);
+      displacement += static_cast<std::int8_t>(code[at + 1]);
     } else if (code[at] == 0xe9 && at + 5 <= code.size()) {
       std::int32_t wide = 0;
       std::memcpy(&wide, code.data() + at + 1, sizeof wide);

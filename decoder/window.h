@@ -15,6 +15,8 @@
 
 namespace ubp::decoder {
 
+class BranchTargets;
+
 enum class WindowProblem : std::uint8_t {
   kNone,
   kTooShort,     // an unconditional transfer or the function's end comes before the jump's
@@ -48,6 +50,12 @@ Straight follow(const FunctionCode& function, std::uint32_t offset, std::size_t 
 // for branches (BranchTargets).
 WindowProblem window_problem(const FunctionCode& function, std::uint32_t offset, const Straight& straight,
                              std::uint32_t bytes);
+
+// Where a jump has room that an instruction has not which is never passed: the last one in [begin, offset), where
+// control comes straight from, over code that can all be moved, and that a jump at the function's entry leaves alone.
+// Nothing: it has room itself, or there is none.
+std::optional<std::uint32_t> approach_of(const FunctionCode& function, BranchTargets& targets, std::uint32_t begin,
+                                         std::uint32_t offset);
 
 // Where an unconditional jump in `code`, which is the code before a function, leads behind its first byte, within
 // `most` bytes: where the jumps are, if they are instructions at all, and their targets from the function's entry on.

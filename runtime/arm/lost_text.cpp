@@ -44,7 +44,7 @@ std::vector<std::uint32_t> Probepoints::find_lost(std::vector<std::uint32_t> ind
 
 void Probepoints::lose(const std::vector<std::uint32_t>& indexes) {
   for (const std::uint32_t index : indexes) {
-    if ((users_[index] & kArmed) != 0) --armed_points_;
+    if ((users_[index] & kArmed) != 0 && !is_approach(index)) --armed_points_;
     users_[index] &= static_cast<std::uint16_t>(~kArmed);
     detours_.forget(index);
     table_->retire(index);

@@ -35,7 +35,7 @@ void Probepoints::prepare_detours(plan::Plan& plan, const Runs& runs, const plan
     if (is_own(index)) continue;
     if (detours_.wants(probe.offset)) {
       const auto module = static_cast<std::uint32_t>(probe.module);
-      wanted.push_back({index, module, probe.offset, &modules.table_of(module).functions()[probe.function]});
+      wanted.push_back({index, module, probe.offset, &modules.table_of(module).functions()[probe.function], false});
     } else {
       detours_.keep_int3(index);
     }
@@ -53,6 +53,12 @@ void Probepoints::prepare_detours(plan::Plan& plan, const Runs& runs, const plan
       detours_.keep_int3(index);
     }
   }
+  note_approaches(plan, runs, first_new);
+  for (const plan::Exit& exit : plan.exits()) {
+    const std::uint32_t index = exit.approach ? index_of(runs, exit.approach_number) : kNotFound;
+    const auto its = index != kNotFound && is_approach(index) ? wanted_at(index, modules) : std::nullopt;
+    if (its) wanted.push_back(*its);
+  }
   std::vector<std::uint32_t> stale;
   for (std::uint32_t index = first_new; detours_.has_any() && index < g_process.table.count; ++index) {
     detours_.take_stale(g_process.table.points[index].address, stale);
@@ -68,6 +74,22 @@ void Probepoints::prepare_detours(plan::Plan& plan, const Runs& runs, const plan
   detours_.forget_expected();
 }
 
+// The plan's probepoints that are new, and nothing else than approaches; what was one may now be more.
+void Probepoints::note_approaches(plan::Plan& plan, const Runs& runs, std::uint32_t first_new) {
+  for (const plan::Exit& exit : plan.exits()) {
+    const std::uint32_t index = exit.approach ? index_of(runs, exit.approach_number) : kNotFound;
+    if (index != kNotFound && index >= first_new && !is_own(index)) approaches_.insert(index);
+  }
+  const auto is_more = [&](std::uint32_t point) {
+    const std::uint32_t index = index_of(runs, point);
+    if (approaches_.erase(index) != 0 && (users_[index] & kArmed) != 0) ++armed_points_;
+  };
+  for (const plan::Probe& probe : plan.probes()) {
+    if (probe.point >= plan.first_point()) is_more(probe.point);
+  }
+  for (const plan::Exit& exit : plan.exits()) is_more(exit.number);
+}
+
 std::optional<Probepoints::Wanted> Probepoints::wanted_at(std::uint32_t index, const plan::Modules& modules) const {
   const std::uint64_t address = g_process.table.points[index].address;
   const auto module = modules.module_at(address);
@@ -75,7 +97,8 @@ std::optional<Probepoints::Wanted> Probepoints::wanted_at(std::uint32_t index, c
   const std::uint64_t elf_address = address - modules.all()[*module].bias;
   const symbols::Function* const function = modules.table_of(*module).containing(elf_address);
   if (function == nullptr) return std::nullopt;
-  return Wanted{index, *module, static_cast<std::uint32_t>(elf_address - function->address), function};
+  return Wanted{index, *module, static_cast<std::uint32_t>(elf_address - function->address), function,
+                is_approach(index)};
 }
 
 void Probepoints::promote(std::uint32_t index, const plan::Modules& modules) {
@@ -92,13 +115,14 @@ void Probepoints::promote(std::uint32_t index, const plan::Modules& modules) {
   for (std::uint64_t at = begin; at < address + kFurthest && at - begin < hot->function->end - hot->function->address;
        ++at) {
     const std::uint32_t point = g_process.table.find(at);
-    if (point == kNotFound || is_own(point) || !wants(point)) continue;
+    if (point == kNotFound || is_own(point) || is_approach(point) || !wants(point)) continue;
     std::uint64_t count = 0;
     for (std::uint32_t block = 0; block < g_process.tasks.used_blocks(); ++block) {
       count += __atomic_load_n(&g_process.tasks.counters_of(block)[point], __ATOMIC_RELAXED);  // its owner counts on
     }
     if (count >= kWarm)
-      wanted.push_back({point, hot->module, static_cast<std::uint32_t>(hot->offset + (at - address)), hot->function});
+      wanted.push_back(
+          {point, hot->module, static_cast<std::uint32_t>(hot->offset + (at - address)), hot->function, false});
   }
   make_wanted(wanted, modules, nullptr);
   for (const Wanted& one : wanted) cleared_.push_back(one.index);
@@ -131,6 +155,25 @@ std::vector<std::uint32_t> led_into(const plan::Modules& modules, std::uint32_t 
   return targets;
 }
 
+DetouredFunction detoured_at(const plan::Modules& modules, std::uint32_t module_index,
+                             const symbols::Function* function, symbols::Readable& readable) {
+  const symbols::Module& module = modules.all()[module_index];
+  const std::vector<symbols::Function>& functions = modules.table_of(module_index).functions();
+  const symbols::Function *next = function, *const end = functions.data() + functions.size();
+  while (next != end && next->address <= function->address) ++next;
+  const std::uint64_t own =
+      (function->size != 0 ? function->address + function->size : function->end) - function->address;
+  const std::uint64_t code_end =
+      modules.next_rseq(module_index, function->address, next == end ? function->end : next->address);
+  const auto elsewhere = [&modules, &readable, module_index, entry = function->address](std::int64_t at, auto into) {
+    const std::uint64_t address = entry + static_cast<std::uint64_t>(at);
+    const plan::Code code = modules.code_from(module_index, address, address + into.size(), readable);
+    return static_cast<std::size_t>(std::ranges::copy(code, into.begin()).out - into.begin());
+  };
+  return {modules.code_from(module_index, function->address, code_end, readable), own, function->address + module.bias,
+          elsewhere, led_into(modules, module_index, function, readable)};
+}
+
 }  // namespace
 
 void Probepoints::make_wanted(std::vector<Wanted>& wanted, const plan::Modules& modules, const Consumer* consumer) {
@@ -139,31 +182,20 @@ void Probepoints::make_wanted(std::vector<Wanted>& wanted, const plan::Modules& 
   };
   if (!std::is_sorted(wanted.begin(), wanted.end(), before)) std::sort(wanted.begin(), wanted.end(), before);
   symbols::Readable readable;
-  std::optional<DetouredFunction> detoured;
-  const symbols::Function* present = nullptr;
-  for (const auto& [index, module_index, offset, function] : wanted) {
-    if (present != function) {
-      present = function;
-      const symbols::Module& module = modules.all()[module_index];
-      const std::vector<symbols::Function>& functions = modules.table_of(module_index).functions();
-      const symbols::Function *next = function, *const end = functions.data() + functions.size();
-      while (next != end && next->address <= function->address) ++next;
-      const std::uint64_t own =
-          (function->size != 0 ? function->address + function->size : function->end) - function->address;
-      const std::uint64_t code_end =
-          modules.next_rseq(module_index, function->address, next == end ? function->end : next->address);
-      const auto elsewhere = [&modules, &readable, number = module_index, entry = function->address](std::int64_t at,
-                                                                                                     auto into) {
-        const std::uint64_t address = entry + static_cast<std::uint64_t>(at);
-        const plan::Code code = modules.code_from(number, address, address + into.size(), readable);
-        return static_cast<std::size_t>(std::ranges::copy(code, into.begin()).out - into.begin());
-      };
-      detoured.emplace(modules.code_from(module_index, function->address, code_end, readable), own,
-                       function->address + module.bias, elsewhere, led_into(modules, module_index, function, readable));
+  for (auto first = wanted.begin(), behind = first; first != wanted.end(); first = behind) {
+    behind = std::find_if(first, wanted.end(), [&](const Wanted& its) { return its.function != first->function; });
+    DetouredFunction detoured = detoured_at(modules, first->module, first->function, readable);
+    for (auto its = first; its != behind; ++its) {
+      if (!its->is_approach) detours_.make(its->index, detoured, its->offset);
     }
-    detours_.make(index, *detoured, offset);
-    const bool has_consumers = consumer != nullptr || g_process.table.points[index].has_consumers;
-    if (has_consumers) detours_.make_for_consumers(index, *detoured, offset, Consumers::needs(index, consumer));
+    for (auto its = behind; its-- != first;) {
+      const bool has_consumers = consumer != nullptr || g_process.table.points[its->index].has_consumers;
+      if (has_consumers && !its->is_approach)
+        detours_.make_for_consumers(its->index, detoured, its->offset, Consumers::needs(its->index, consumer));
+    }
+    for (auto its = first; its != behind; ++its) {
+      if (its->is_approach) detours_.make_approach(its->index, detoured, its->offset);
+    }
   }
   detours_.flush();
 }

@@ -265,7 +265,12 @@ std::optional<std::string> Probepoints::commit(const Edit& edit, bool may_be_alo
   sort_by_address(jumps);
   std::erase_if(jumps,
                 [&](std::uint32_t index) { return (users_[index] & kMostUsers) == 0 || !detours_.is_ready(index); });
+  const auto has_no_int3 = [&](std::uint32_t index) { return is_approach(index) && (users_[index] & kArmed) == 0; };
+  const std::unordered_set<std::uint32_t> changes(edit.uses.begin(), edit.uses.end());
+  std::erase_if(jumps, [&](std::uint32_t index) { return has_no_int3(index) && !changes.contains(index); });
   detours_.drop_overlapping(jumps);
+  const std::unordered_set<std::uint32_t> jumping(jumps.begin(), jumps.end());
+  std::erase_if(indexes, [&](std::uint32_t index) { return has_no_int3(index) && !jumping.contains(index); });
   if (!denied) denied = write(indexes, is_alone ? jumps : std::span<const std::uint32_t>(), memory);
   if (!denied) {
     const bool has_jumps = !detours_.insert(jumps, is_alone);  // denied: they stay int3s, and the report says so
@@ -305,7 +310,7 @@ std::optional<std::string> Probepoints::write(std::vector<std::uint32_t>& indexe
   if (auto denied = bytes.empty() ? std::nullopt : patch::write_text(bytes, memory)) return denied;
   for (const std::uint32_t index : indexes) {
     users_[index] = static_cast<std::uint16_t>((users_[index] ^ kArmed) | kWasArmed);
-    if (!is_own(index)) armed_points_ += (users_[index] & kArmed) != 0 ? 1 : -1;
+    if (!is_own(index) && !is_approach(index)) armed_points_ += (users_[index] & kArmed) != 0 ? 1 : -1;
   }
   synchronise();
   return std::nullopt;
@@ -326,7 +331,7 @@ void Probepoints::retire_module(std::uint32_t module, const symbols::Module& whe
     retired.push_back({index, address});
     table_->retire(index);
     detours_.forget(index);
-    if ((users_[index] & kArmed) != 0 && !is_own(index)) --armed_points_;
+    if ((users_[index] & kArmed) != 0 && !is_own(index) && !is_approach(index)) --armed_points_;
     users_[index] &= static_cast<std::uint16_t>(~kArmed);
   }
 }
@@ -335,7 +340,7 @@ std::optional<std::string> Probepoints::revive_module(std::uint32_t module) {
   std::vector<std::uint32_t> indexes;
   for (const Retired& retired : retired_[module]) {
     table_->revive(retired.index, retired.address);
-    indexes.push_back(retired.index);
+    if (!is_approach(retired.index)) indexes.push_back(retired.index);
   }
   retired_.erase(module);
   return write(indexes);

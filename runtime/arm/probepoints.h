@@ -13,6 +13,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -120,6 +121,7 @@ class Probepoints {
   struct Wanted {
     std::uint32_t index, module, offset;
     const symbols::Function* function;
+    bool is_approach;
   };
   // may_be_alone: where it is, one step does instead of six.
   std::optional<std::string> commit(const Edit& edit, bool may_be_alone);
@@ -137,6 +139,9 @@ class Probepoints {
   std::optional<Wanted> wanted_at(std::uint32_t index, const plan::Modules& modules) const;
   void make_wanted(std::vector<Wanted>& wanted, const plan::Modules& modules, const Consumer* consumer);
   void sort_by_address(std::vector<std::uint32_t>& indexes) const;
+  void note_approaches(plan::Plan& plan, const Runs& runs, std::uint32_t first_new);
+  // Whether it is there for its jump alone (plan::Exit): an int3 would do nothing.
+  bool is_approach(std::uint32_t index) const { return approaches_.contains(index); }
   void count_users(std::span<const std::uint32_t> indexes, int change);
   void register_membarrier();
   static constexpr std::size_t kOwnPoints = 256;  // libc has 60 gate sites
@@ -161,6 +166,7 @@ class Probepoints {
   bool own_armed_ = false, was_disarmed_ = false, watches_modules_ = false, leaves_blocked_threads_ = false;
   bool has_membarrier_ = false;
   Detours detours_;
+  std::unordered_set<std::uint32_t> approaches_;
   std::vector<std::uint32_t> cleared_;  // jumps that came out for new probepoints, and may go in again
   std::uint32_t most_points_ = 0, armed_points_ = 0;
   std::uint64_t synchronisations_ = 0;

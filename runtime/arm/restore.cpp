@@ -31,7 +31,7 @@ Probepoints::Standing Probepoints::standing() const {
   for (std::uint32_t index = 0; index < g_process.table.count; ++index)
     standing.by_point.push_back(detours_.reason(index));
   for (std::uint32_t index = own_end_; index < g_process.table.count; ++index) {
-    if ((users_[index] & kArmed) != 0 && !is_own(index))
+    if ((users_[index] & kArmed) != 0 && !is_own(index) && !is_approach(index))
       ++standing.states[static_cast<std::size_t>(standing.by_point[index])];
   }
   return standing;

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "decoder/window.h"
 #include "runtime/plan/refusal.h"
 #include "runtime/symbols/imports.h"
 
@@ -148,7 +149,29 @@ bool Exits::follow(std::uint32_t module, std::uint64_t target) {
   return is_known;
 }
 
-std::vector<Exit> Exits::find() {
+// Of the exits of one function. What the detour of a jump at its entry can hold needs none.
+void Exits::find_approaches(std::uint32_t module, std::uint64_t entry, std::span<Exit> exits) {
+  const Function* const function = modules_.table_of(module).containing(entry);
+  if (function == nullptr || exits.empty()) return;
+  const std::uint64_t bias = modules_.all()[module].bias;
+  const Code code = modules_.code_from(module, function->address, function->end, readable_);
+  const std::uint64_t own = function->size != 0 ? function->size : function->end - function->address;
+  const decoder::FunctionCode its{code, static_cast<std::uint32_t>(std::min<std::uint64_t>(own, code.size()))};
+  decoder::BranchTargets targets(its);
+  const decoder::Straight from_entry = decoder::follow(its, 0, runtime::kMostParts, decoder::kJumpBytes);
+  for (Exit& exit : exits) {
+    const std::uint32_t offset = exit.exit.offset;
+    if (!exit.exit.instruction.ends_block || offset < from_entry.length || offset >= code.size()) continue;
+    const auto at = decoder::approach_of(its, targets, exit.exit.run, offset);
+    if (!at) continue;
+    const std::span<const std::uint8_t> there = std::span<const std::uint8_t>(code).subspan(*at);
+    const decoder::Instruction instruction =
+        decoder::classify(there.first(std::min(there.size(), decoder::kMaxInstructionBytes)));
+    exit.approach.emplace(function->address + *at + bias, instruction, there.data());
+  }
+}
+
+std::vector<Exit> Exits::find(bool approaches) {
   std::vector<Exit> found;
   for (std::size_t next = 0; next < queue_.size(); ++next) {  // grows
     const Key key = queue_[next];
@@ -156,6 +179,7 @@ std::vector<Exit> Exits::find() {
     const symbols::Module& its = modules_.all()[module];
     const Body& body = bodies_.at(key);  // as above
     followed_.push_back({entry + its.bias, body.end + its.bias});
+    const std::size_t first = found.size();
     for (const decoder::Exit& exit : body.exits) {
       const std::uint64_t address = entry + exit.offset;
       const bool may_leave = exit.kind == decoder::Exit::Kind::kReturn || may_be_at_entry(module, address);
@@ -171,6 +195,7 @@ std::vector<Exit> Exits::find() {
                        entry + its.bias, body.end + its.bias});
       found.back().exit.target += its.bias;
     }
+    if (approaches) find_approaches(module, entry, std::span(found).subspan(first));
   }
   const auto before = [](const Exit& a, const Exit& b) { return a.point.address < b.point.address; };
   std::sort(found.begin(), found.end(), before);

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,6 +29,9 @@ struct Exit {
   bool is_followed = true;   // kJump: all exits of the target are known
   std::uint64_t low, high;   // run-time: the function in which it is
   std::uint32_t number = 0;  // of its point in the plan
+  // Where a jump has room that the exit has not: a probepoint that nobody asks for, and is nothing without its jump.
+  std::optional<xol::Displaced> approach{};
+  std::uint32_t approach_number = 0;
 };
 
 class Exits {
@@ -38,7 +42,8 @@ class Exits {
   // The returns of this function are wanted. Returns why they cannot all be seen, or nothing.
   std::optional<std::string> want(std::uint32_t module, const symbols::Function& function);
   // Once all are wanted: their exits, by address, and those of where they jump to.
-  std::vector<Exit> find();
+  // approaches: they are wanted.
+  std::vector<Exit> find(bool approaches);
   // After find(): the code whose exits are among them: run-time ranges, ascending.
   const std::vector<CodeRange>& followed() const { return followed_; }
 
@@ -58,6 +63,7 @@ class Exits {
   // The functions whose code a jump leads into, through the linkage table too. Empty: not known.
   std::vector<Key> targets_of(std::uint32_t module, std::uint64_t target);
   std::optional<std::uint64_t> word_of_stub(std::uint32_t module, std::uint64_t address);
+  void find_approaches(std::uint32_t module, std::uint64_t entry, std::span<Exit> exits);
   // Whether everything is known of the exits of what the jump leads to.
   bool follow(std::uint32_t module, std::uint64_t target);
 

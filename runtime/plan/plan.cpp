@@ -347,7 +347,18 @@ void Plan::number_points() {
   candidates_.erase(std::unique(candidates_.begin(), candidates_.end(), same), candidates_.end());
   find_exits();
   probes_.reserve(probes_.size() + candidates_.size());
-  std::size_t distinct = exits_.size();
+  struct Other {
+    const xol::Displaced* point;
+    std::uint32_t* number;
+  };
+  std::vector<Other> others;
+  for (Exit& exit : exits_) {
+    others.push_back({&exit.point, &exit.number});
+    if (exit.approach) others.push_back({&*exit.approach, &exit.approach_number});
+  }
+  std::sort(others.begin(), others.end(),
+            [](const Other& a, const Other& b) { return a.point->address < b.point->address; });
+  std::size_t distinct = others.size();
   for (std::size_t i = 0; i < candidates_.size(); ++i) {
     distinct += i == 0 || candidates_[i].point.address != candidates_[i - 1].point.address;
   }
@@ -356,14 +367,14 @@ void Plan::number_points() {
     if (points_.empty() || points_.back().address != point.address) points_.push_back(point);
     return first_point_ + static_cast<std::uint32_t>(points_.size() - 1);
   };
-  auto exit = exits_.begin();
+  auto other = others.begin();
   for (Candidate& candidate : candidates_) {
-    for (; exit != exits_.end() && exit->point.address < candidate.point.address; ++exit)
-      exit->number = number_of(exit->point);
+    for (; other != others.end() && other->point->address < candidate.point.address; ++other)
+      *other->number = number_of(*other->point);
     candidate.probe.point = number_of(candidate.point);
     probes_.push_back(candidate.probe);
   }
-  for (; exit != exits_.end(); ++exit) exit->number = number_of(exit->point);
+  for (; other != others.end(); ++other) *other->number = number_of(*other->point);
   std::vector<Candidate>().swap(candidates_);
 }
 

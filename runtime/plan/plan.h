@@ -87,6 +87,8 @@ class Plan {
 
   // From here on only the entries of functions are found, named as such; all else is refused.
   void want_calls() { wants_calls_ = true; }
+  // From here on exits that have no room for a jump get a probepoint before them that has (Exit::approach).
+  void want_approaches() { wants_approaches_ = true; }
   // From here on only static marks that have these arguments are found, bit 0 for the first; others are refused.
   void want_arguments(std::uint64_t arguments) { wanted_arguments_ = arguments; }
 
@@ -155,7 +157,7 @@ class Plan {
   std::vector<bool> matched_;  // by item: it has found something
   std::vector<Mistake> waiting_;
   std::optional<std::uint32_t> only_module_;  // where resolving looks
-  bool wants_calls_ = false;
+  bool wants_calls_ = false, wants_approaches_ = false;
   std::uint64_t wanted_arguments_ = 0;
   std::uint32_t first_point_ = 0;  // number of points_[0]
   std::int64_t decode_ns_ = 0;

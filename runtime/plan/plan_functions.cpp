@@ -217,7 +217,7 @@ void Plan::find_exits() {
                         false, symbol == nullptr || !language::is_glob(symbol->pattern)});
     return true;
   });
-  exits_ = exits.find();
+  exits_ = exits.find(wants_approaches_);
   followed_ = exits.followed();
   decode_ns_ += std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
 }
@@ -228,6 +228,8 @@ void Plan::refuse_exits(const std::map<std::uint32_t, std::string>& reasons, con
   std::map<std::uint64_t, const std::string*> functions;  // by their entries
   std::erase_if(exits_, [&](Exit& exit) {
     const auto reason = reasons.find(exit.number - first_point_);
+    if (exit.approach && reasons.contains(exit.approach_number - first_point_)) exit.approach.reset();
+    if (exit.approach) exit.approach_number = first_point_ + number[exit.approach_number - first_point_];
     if (reason == reasons.end()) {
       exit.number = first_point_ + number[exit.number - first_point_];
       return false;

@@ -138,6 +138,7 @@ std::optional<std::uint64_t> Registry::prepare_beside_modules(std::vector<langua
     plan.want_calls();
   }
   plan.want_arguments(request.mark_arguments);
+  if (config_.optimize != Optimize::kNever) plan.want_approaches();
   if (auto wrong = judge(plan, registration, plan.resolve(progress))) {
     problem = std::move(*wrong);
     return std::nullopt;

@@ -64,6 +64,31 @@ TEST_CASE("window: branches into it") {
   CHECK_FALSE(none.lead_into(0, 6));
 }
 
+TEST_CASE("window: where a jump has room for what leaves, and has none itself") {
+  const auto approach = [](const Bytes& code, std::uint32_t begin, std::uint32_t offset) {
+    const FunctionCode function{code, static_cast<std::uint32_t>(code.size())};
+    BranchTargets targets(function);
+    return approach_of(function, targets, begin, offset).value_or(0);
+  };
+  // seven nops; 7: xor %eax,%eax; 9: pop %rbx; 10: pop %r12; 12: ret; 13: cmp %edi,%esi; 15: ret
+  Bytes code = {0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x31, 0xc0, 0x5b, 0x41, 0x5c, 0xc3, 0x39, 0xfe, 0xc3};
+  CHECK(approach(code, 0, 12) == 7);   // four bytes from 9 on, six from here
+  CHECK(approach(code, 9, 12) == 0);   // control comes from elsewhere before that
+  CHECK(approach(code, 12, 12) == 0);  // and here it always does
+  code[6] = 0x50;
+  code[4] = 0xeb;  // 4: jmp 9 + ...: into the window of 7
+  code[5] = 0x03;
+  CHECK(approach(code, 6, 12) == 0);
+  code[5] = 0x01;  // to 7 itself, which is where the jump stands
+  CHECK(approach(code, 6, 12) == 7);
+  // What a jump at the entry takes is left alone; and with room behind it, an exit needs nothing.
+  CHECK(approach({0x31, 0xc0, 0x5b, 0x41, 0x5c, 0xc3, 0x39, 0xfe, 0xc3}, 0, 5) == 0);
+  Bytes padded = code;
+  padded[13] = padded[14] = padded[15] = 0x90;
+  padded.insert(padded.end(), {0x90, 0xc3});
+  CHECK(approach(padded, 6, 12) == 0);
+}
+
 TEST_CASE("window: what jumps behind a function's entry, from the code before it") {
   const Bytes near = {0x90, 0xeb, 0x05, 0x90, 0x90, 0x90, 0x90}, wide = {0xe9, 0x03, 0x00, 0x00, 0x00, 0x90};
   const auto found = jumps_behind_entry(near, 20), other = jumps_behind_entry(wide, 20);

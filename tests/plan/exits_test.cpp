@@ -31,7 +31,8 @@ TEST_CASE("exits: a function's returns are instructions that return, each once, 
     REQUIRE(functions.size() == 1);
     const auto problem = exits.want(libc, *functions.front());
     CHECK_MESSAGE(!problem, problem.value_or(""));
-    const std::vector<Exit> found = exits.find();
+    const std::vector<Exit> found = exits.find(false);
+    CHECK(std::none_of(found.begin(), found.end(), [](const Exit& exit) { return exit.approach.has_value(); }));
     CHECK(std::any_of(found.begin(), found.end(),
                       [](const Exit& exit) { return exit.exit.kind == decoder::Exit::Kind::kReturn; }));
     std::set<std::uint64_t> seen;
@@ -69,7 +70,7 @@ TEST_CASE("exits: nearly all functions of libc can be seen to return") {
     const auto problem = exits.want(libc, function);
     refused += problem && !problem->starts_with("no-entry");  // parts of functions have names, too
   }
-  const std::vector<Exit> found = exits.find();
+  const std::vector<Exit> found = exits.find(true);
   CHECK(wanted > 1500);
   CHECK(refused * 200 < wanted);
   const auto of_kind = [&](decoder::Exit::Kind kind) {
@@ -79,6 +80,28 @@ TEST_CASE("exits: nearly all functions of libc can be seen to return") {
                        << ", jumps " << of_kind(decoder::Exit::Kind::kJump) << ", indirect "
                        << of_kind(decoder::Exit::Kind::kIndirect));
   CHECK(of_kind(decoder::Exit::Kind::kReturn) > 2000);
+
+  // Whatever leads to an exit from before it runs straight there, and has room for a jump.
+  std::size_t approaches = 0;
+  for (const Exit& exit : found) {
+    if (!exit.approach) continue;
+    ++approaches;
+    const std::uint64_t address = exit.point.address, begin = exit.approach->address;
+    REQUIRE(begin < address);
+    REQUIRE(begin >= exit.low + decoder::kJumpBytes);
+    std::uint64_t at = begin;
+    while (at < address) {
+      const decoder::Instruction instruction =
+          decoder::classify({reinterpret_cast<const std::uint8_t*>(at), decoder::kMaxInstructionBytes});
+      REQUIRE(instruction.length != 0);
+      CHECK_FALSE(instruction.is_call);
+      CHECK_FALSE(instruction.ends_block);
+      at += instruction.length;
+    }
+    CHECK(at == address);
+  }
+  MESSAGE("exits that have no room for a jump, and are led to from before: " << approaches);
+  CHECK(approaches > 500);
 }
 
 TEST_CASE("imports: what a module calls of others, by the words that lead there") {

@@ -74,6 +74,29 @@ TEST_CASE("returns_straight: an entry that runs straight to the return, both by 
   CHECK(summary["optimised"]["probepoints"] == 2);
   CHECK(summary["optimised"]["hits"].get<std::int64_t>() >= 2 * kTimes - 2);  // the first hit may be by a trap
 }
+TEST_CASE("returns_short: returns that have no room for a jump are led to from before") {
+  constexpr std::int64_t kTimes = 200;
+  for (const std::string optimize : {"always", "auto", "never"}) {
+    CAPTURE(optimize);
+    const Outcome probed = run_probed({fixture("fx_returns"), "assembler", std::to_string(kTimes)},
+                                      "ur:no_room { @ = sum(retval); @n = count() }", {{"UBP_OPTIMIZE", optimize}});
+    CHECK(probed.end() == "exit 0");
+    CHECK(probed.out == run_plain({fixture("fx_returns"), "assembler", std::to_string(kTimes)}).out);
+    CHECK(has_line(probed.err, "@: " + std::to_string(numbers(probed.out).at("s_no_room"))));
+    CHECK(has_line(probed.err, "@n: " + std::to_string(kTimes)));
+    const nlohmann::json summary = probed.summary();
+    CHECK(adds_up(summary));
+    CHECK(row_of(summary, "no_room")["hits"] == kTimes);
+    CHECK(summary["totals"]["probepoints_armed"] == 4);  // what leads to a return is none
+    const auto trapped = summary["traps"]["hits"].get<std::int64_t>();
+    if (optimize == "never") {  // control: so many there are
+      CHECK(trapped == 2 * kTimes);
+    } else {
+      CHECK(trapped <= 2);  // the first hit may be by a trap
+      CHECK(summary["optimised"]["probepoints"] == 4);
+    }
+  }
+}
 TEST_CASE("returns_exception: ten frames that an exception passes through, again and again") {
   check_mode("exceptions", 2000);
 }

@@ -9,10 +9,11 @@
 
 namespace ubp::symbols {
 
-// Its linker puts a mark near the start of a data segment, 0xff and this
-// text, 16-byte aligned; in libraries it is the writable one, as debug/buildinfo has it (and their read-only ones are
-// large). (Compared word by word: the application's memchr may be a sanitizer's, which checks what it reads.)
+// Its linker leaves a note, unless it is told to leave no build-id; and a mark near the start of a data segment, 0xff
+// and this text, 16-byte aligned; in libraries it is the writable one, as debug/buildinfo has it (and their read-only
+// ones are large). (Compared word by word: the application's memchr may be a sanitizer's, which checks what it reads.)
 bool has_go_code(const Module& module) {
+  if (module.has_go_note) return true;
 #ifdef __SANITIZE_ADDRESS__
   return false;  // what lies between variables is not to be read
 #endif

@@ -87,7 +87,8 @@ bool contains(const Module& module, std::uint64_t run_time_address) {
   return module.segment_at(run_time_address - module.bias) != nullptr;
 }
 
-std::string mapped_build_id(const Module& module, const dl_phdr_info& info) {
+// What the mapped notes say.
+void read_notes(Module& module, const dl_phdr_info& info) {
   for (const ElfW(Phdr)* header = info.dlpi_phdr; header != info.dlpi_phdr + info.dlpi_phnum; ++header) {
     if (header->p_type != PT_NOTE) continue;
     const Segment* segment = module.segment_at(header->p_vaddr);
@@ -95,10 +96,9 @@ std::string mapped_build_id(const Module& module, const dl_phdr_info& info) {
     const std::uint64_t size = std::min(segment->address + segment->size - header->p_vaddr, header->p_memsz);
     const std::uint8_t* notes = module.bytes_at(header->p_vaddr, size);
     if (notes == nullptr) continue;
-    std::string build_id = build_id_in_notes(notes, size, header->p_align);
-    if (!build_id.empty()) return build_id;
+    if (module.build_id.empty()) module.build_id = build_id_in_notes(notes, size, header->p_align);
+    module.has_go_note = module.has_go_note || is_go_in_notes(notes, size, header->p_align);
   }
-  return {};
 }
 
 // Source: the gABI's dynamic section.
@@ -154,7 +154,7 @@ int add_module(dl_phdr_info* info, std::size_t size, void* data) {
     }
     if (header->p_type == PT_LOAD) module.segments.push_back(segment_of(*header));
   }
-  module.build_id = mapped_build_id(module, *info);
+  read_notes(module, *info);
   module.has_text_relocations = has_text_relocations(module, *info);
   const bool has_storage = size >= offsetof(dl_phdr_info, dlpi_tls_data) + sizeof info->dlpi_tls_data;
   if (has_storage && info->dlpi_tls_data != nullptr)

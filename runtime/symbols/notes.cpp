@@ -59,6 +59,16 @@ std::string build_id_in_notes(const std::uint8_t* data, std::size_t size, std::s
   return build_id;
 }
 
+bool is_go_in_notes(const std::uint8_t* data, std::size_t size, std::size_t alignment) {
+  constexpr std::uint32_t kGoBuildId = 4;
+  bool is_go = false;
+  visit_notes(data, size, alignment, [&](std::uint32_t type, std::string_view name, std::string_view) {
+    is_go = type == kGoBuildId && name == std::string_view("Go\0\0", 4);
+    return !is_go;
+  });
+  return is_go;
+}
+
 std::vector<StaticMark> static_marks(const std::uint8_t* data, std::size_t size) {
   constexpr std::uint32_t kMark = 3;
   std::vector<StaticMark> marks;

@@ -15,6 +15,9 @@ namespace ubp::symbols {
 // Source: gABI "Note Section"; Linux ABI for 8-byte padding of NT_GNU_PROPERTY_TYPE_0 notes.
 std::string build_id_in_notes(const std::uint8_t* data, std::size_t size, std::size_t alignment);
 
+// Whether Go's linker has left its build-id in a note segment. Source: Go's cmd/link/internal/ld/elf.go.
+bool is_go_in_notes(const std::uint8_t* data, std::size_t size, std::size_t alignment);
+
 // A static mark ("USDT"), one for each place where the compiler left it. Valid as long as the notes.
 struct StaticMark {
   std::uint64_t address = 0, base = 0, semaphore = 0;  // as noted; the linker moves base, not the others

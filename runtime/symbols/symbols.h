@@ -44,6 +44,7 @@ struct Module {
   // they lie elsewhere in each thread, as those of libraries that come later do.
   std::optional<std::int64_t> thread_storage;
   std::uint64_t thread_storage_bytes = 0;
+  bool has_go_note = false;           // Go's linker has left its build-id
   bool is_relocated = true;           // false: just mapped; its code must not run yet, its data not be believed
   bool has_text_relocations = false;  // the dynamic linker writes into its code, too, when it relocates it
 

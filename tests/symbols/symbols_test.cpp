@@ -415,6 +415,11 @@ TEST_CASE("build-id notes") {
     const std::vector<std::uint8_t> cut(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(size));
     CHECK(build_id_in_notes(cut.data(), cut.size(), 4).empty());
   }
+  CHECK_FALSE(is_go_in_notes(bytes.data(), bytes.size(), 4));
+  std::vector<std::uint8_t> go = bytes;
+  go.insert(go.end(), {4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 'G', 'o', 0, 0, 'n', 'o', 'n', 'e'});
+  CHECK(is_go_in_notes(go.data(), go.size(), 4));
+  CHECK(build_id_in_notes(go.data(), go.size(), 4) == "ab0cef");
   std::vector<std::uint8_t> huge = bytes;
   std::fill(huge.begin(), huge.begin() + 8, std::uint8_t{0xFF});
   CHECK(build_id_in_notes(huge.data(), huge.size(), 8).empty());

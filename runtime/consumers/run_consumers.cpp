@@ -8,6 +8,7 @@
 #include "runtime/record/rings.h"
 #include "runtime/stack/walk.h"
 #include "runtime/trap/read_memory.h"
+#include "runtime/trap/read_stack.h"
 
 namespace ubp::runtime {
 
@@ -153,9 +154,7 @@ size_t ubp_context_backtrace(const ubp_context* context, uint64_t* addresses, si
   stack::Start start;
   start.address = ubp_context_ip(context);
   for (unsigned i = 0; i < stack::kRegisters; ++i) start.registers[i] = value_of(*context, i);
-  const auto read = [](std::uint64_t address, std::uint64_t* to, std::uint64_t words) {
-    return ubp::trap::read_memory(true, address, to, words * sizeof *to) == words * sizeof *to;
-  };
+  const ubp::trap::StackReader read(true, start.registers[stack::kRsp]);
   std::uint64_t count = stack::Walk(*tables, start, read).run(addresses, limit);
   if (count != 0 && addresses[count - 1] == stack::kNotFound) --count;
   for (std::uint64_t i = 0; i < count; ++i) addresses[i] &= ~stack::kInterrupted;

@@ -4,6 +4,7 @@
 #include "runtime/helpers/helpers.h"
 #include "runtime/helpers/read_memory.h"
 #include "runtime/stack/walk.h"
+#include "runtime/trap/read_stack.h"
 
 namespace ubp::program {
 
@@ -14,9 +15,7 @@ std::uint64_t take_stack(Run* run, std::uint64_t* room, std::uint64_t frames) {
   stack::Start start;
   start.address = instruction_address(run);
   for (std::size_t i = 0; i < stack::kRegisters; ++i) start.registers[i] = register_value(run, i);
-  const auto read = [run](std::uint64_t address, std::uint64_t* to, std::uint64_t words) {
-    return read_memory(run, address, to, words * sizeof *to) == words * sizeof *to;
-  };
+  const trap::StackReader read(is_at_hit(run), start.registers[stack::kRsp]);
   const std::uint64_t count = stack::Walk(*tables, start, read).run(room, frames);
   return stack::number_of_stack(machine.stacks, machine.image, room, count);
 }

@@ -138,10 +138,7 @@ class Walk {
   }
 
   Step by_frame_pointer() {
-    // mov $15, %rax; syscall: where a handler returns to.
-    constexpr std::uint64_t kRestorer = 0x0f0000000fc0c748, kThen = 0x05;
-    std::uint64_t code[2];
-    if (read_(pc_, code, 2) && code[0] == kRestorer && (code[1] & 0xff) == kThen) return to_interrupted();
+    if (is_at_restorer()) return to_interrupted();
     const std::uint64_t frame = values_[kRbp];
     std::uint64_t pair[2];
     constexpr std::uint64_t kWord = sizeof(std::uint64_t);
@@ -149,10 +146,17 @@ class Walk {
       return Step::kEnd;
     values_[kRbp] = pair[0];
     values_[kRsp] = frame + 2 * kWord;
-    for (std::uint8_t number = kRbx; number < kRegisters; ++number) {  // nobody knows where they are
-      if (number != kRsp && number != kRbp) known_ &= ~(1U << number);
-    }
+    known_ &= 1U << kRsp | 1U << kRbp;  // nobody knows where the others are
     return leave_to(pair[1]);
+  }
+
+  // Whether a signal's handler returns there: mov $15, %rax; syscall. At the stack pointer is then what the kernel has
+  // put there: some flags, and no link. That says it of nearly all others. Source: arch/x86/kernel/signal_64.c.
+  bool is_at_restorer() {
+    constexpr std::uint64_t kRestorer = 0x0f0000000fc0c748, kThen = 0x05, kMostFlags = 0xff;
+    std::uint64_t words[2];
+    if (!read_(values_[kRsp], words, 2) || words[0] > kMostFlags || words[1] != 0) return false;
+    return read_(pc_, words, 2) && words[0] == kRestorer && (words[1] & 0xff) == kThen;
   }
 
   // The kernel's ucontext is at the stack pointer. Source: uapi/asm/ucontext.h, uapi/asm/sigcontext.h.

@@ -292,4 +292,37 @@ TEST_CASE("returns_wander: a call that ends where an earlier one at its place be
   CHECK(got["@times[1]"] == kTimes);
 }
 
+// The words of the table that say so are all overwritten meanwhile.
+TEST_CASE("returns_forget: where calls have been seen to move, what is not known to be a call's own is not") {
+  for (const std::string kind : {"ur", "call"}) {
+    const Outcome probed =
+        run_probed({fixture("fx_moves"), "forget", "1"}, kind + ":wanders; ur:stays", {{"UBP_OPTIMIZE", "auto"}});
+    CHECK(probed.end() == "exit 0");
+    const nlohmann::json summary = probed.summary();
+    CHECK(adds_up(summary));
+    CHECK(row_of(summary, "wanders")["entries"] == 2);
+    CHECK(row_of(summary, "wanders")["hits"] == 0);
+    CHECK(row_of(summary, "stays")["hits"] == 1 << 20);
+  }
+}
+
+// What a child inherits is told apart by its parent's table, in which another task, here main's, has the child's
+// number.
+TEST_CASE("returns_wander_fork: a child returns from no call that another thread has noted") {
+  constexpr long kTimes = 3;
+  const std::vector<std::string> argv = {fixture("fx_moves"), "fork", std::to_string(kTimes)};
+  const std::string probes = "call:forks { @[retval - arg0] = count() }";
+  const Outcome probed = run_probed(argv, probes, {{"UBP_OPTIMIZE", "never"}});
+  CHECK(probed.end() == "exit 0");
+  CHECK(probed.summaries.size() == 1 + kTimes);
+  for (const auto& [pid, summary] : probed.summaries) {
+    CHECK(adds_up(summary));
+    CHECK(row_of(summary, "forks")["hits"] == 0);
+  }
+  const Outcome wrong = run(
+      {.argv = argv, .env = {{"LD_PRELOAD", control("no_noted_places")}, {"UBP_PROBES", probes}}, .preload = false});
+  CHECK(wrong.end() == "exit 0");
+  CHECK(has_line(wrong.err, "@[6]: 1"));  // a child's: its argument is one less than that of the call that returns
+}
+
 }  // namespace ubp::test::returns_test

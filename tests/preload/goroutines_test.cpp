@@ -2,8 +2,6 @@
 // told with its own time and arguments. By a program that imitates Go's runtime, and by programs of Go.
 #include <doctest/doctest.h>
 
-#include <filesystem>
-
 #include "harness.h"
 
 namespace ubp::test::goroutines_test {
@@ -108,12 +106,8 @@ TEST_CASE("goroutines_unknown: where what runs cannot be found, calls of Go code
 }
 
 TEST_CASE("goroutines_go: a program of Go's, with panics, Goexit, deep recursion and naps of known length") {
-  if (!std::filesystem::exists("/usr/bin/go")) {
-    MESSAGE("skipped: no /usr/bin/go");
-    return;
-  }
   ScratchFolder folder;
-  write_file(folder.path() + "/main.go", R"(package main
+  const std::string program = build_go(folder.path(), R"(package main
 
 // static int twice(int x) { return 2 * x; }
 import "C"
@@ -172,15 +166,7 @@ func main() {
 	fmt.Println(sums, C.twice(21))
 }
 )");
-  const std::string program = folder.path() + "/program";
-  const Outcome built =
-      run({.argv = {"/usr/bin/go", "build", "-o", program, folder.path() + "/main.go"},
-           .env = {{"GOCACHE", folder.path() + "/cache"}, {"GO111MODULE", "off"}, {"GOFLAGS", "-p=1"}},
-           .preload = false});
-  if (built.end() != "exit 0") {
-    MESSAGE("skipped: go cannot build here: " << built.err);
-    return;
-  }
+  if (program.empty()) return;
   const Outcome plain = run_plain({program});
   REQUIRE(plain.end() == "exit 0");
   for (const std::string all : {"main.*", "*"}) {

@@ -194,6 +194,21 @@ void compare_with_gdb(const std::string& source, const std::string& program) {
 Outcome run_shell(const std::string& commands) { return run_plain({"/bin/sh", "-c", commands}); }
 bool has_command(const std::string& name) { return run_shell("command -v " + name).end() == "exit 0"; }
 
+std::string build_go(const std::string& folder, std::string_view source) {
+  const std::string program = folder + "/program", main = folder + "/main.go";
+  if (!std::filesystem::exists("/usr/bin/go")) {
+    MESSAGE("skipped: no /usr/bin/go");
+    return "";
+  }
+  write_file(main, source);
+  const Outcome built = run({.argv = {"/usr/bin/go", "build", "-o", program, main},
+                             .env = {{"GOCACHE", folder + "/cache"}, {"GO111MODULE", "off"}, {"GOFLAGS", "-p=1"}},
+                             .preload = false});
+  if (built.end() == "exit 0") return program;
+  MESSAGE("skipped: go cannot build here: " << built.err);
+  return "";
+}
+
 bool long_run() { return std::getenv("UBP_TEST_LONG") != nullptr; }
 void unset_test_variables() {
   std::vector<std::string> names;

@@ -66,6 +66,8 @@ void compare_with_gdb(const std::string& source, const std::string& program);
 Outcome run_shell(const std::string& commands);
 // Whether a shell finds a command of this name.
 bool has_command(const std::string& name);
+// Builds a program of Go's in a folder. Its path; empty: it cannot be built here, which is said.
+std::string build_go(const std::string& folder, std::string_view source);
 
 std::string library();                       // UBP_TEST_LIB
 std::string command_path();                  // UBP_TEST_COMMAND: the command

@@ -145,6 +145,13 @@ Way way_of(const ubp_context* context, const ReturnExit& exit) {
   return is_followed(*exit.owner, target) ? Way::kFollowed : Way::kUnknown;
 }
 
+// Whether a frame's call may be there: in its own function, or where that has jumped. Else another call has the place
+// of one that was left, and nobody has noted its entry.
+bool may_be_at(const ReturnExit& exit, const CallFrame& frame) {
+  return frame.function->entry - exit.low < exit.high - exit.low || exit.is_in_part ||
+         (frame.flags & CallFrame::kHasJumped) != 0;
+}
+
 // Tells the owner that a call has returned. kept: what is kept of it, if its owner has a family. False: the task is
 // another one now, a child that the consumer has forked.
 bool tell(const ubp_context* context, const ReturnFunction& function, const KeptCall* kept, std::uint64_t elapsed) {
@@ -240,7 +247,8 @@ void note_exit(const ubp_context* context, void* data) {
     for (; at != CallStack::kNone; --at) {
       CallFrame& frame = stack.frames[at];
       if (frame.place != place) return;
-      if (frame.owner == exit.owner && frame.generation == generation && frame.returns_to == returns_to) {
+      if (frame.owner == exit.owner && frame.generation == generation && frame.returns_to == returns_to &&
+          may_be_at(exit, frame)) {
         if (way == Way::kFollowed) {
           frame.flags |= CallFrame::kHasJumped;
         } else {
@@ -254,7 +262,7 @@ void note_exit(const ubp_context* context, void* data) {
   }
   for (; at != CallStack::kNone; at = stack.find(exit.owner, generation, place)) {
     const CallFrame frame = stack.frames[at];
-    if (frame.returns_to != returns_to) {
+    if (frame.returns_to != returns_to || !may_be_at(exit, frame)) {
       stack.give_up(at, gives_up);
       continue;
     }

@@ -26,6 +26,7 @@ struct ReturnExit {
   decoder::EmulateOp operand;  // kIndirect
   std::uint64_t next;          // behind the instruction
   std::uint64_t low, high;     // of the function that it is in
+  bool is_in_part;             // which is one of several functions' code
 };
 
 // Actions' functions. data: the ReturnFunction whose entry, the ReturnExit that was hit.

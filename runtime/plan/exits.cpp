@@ -173,6 +173,7 @@ void Exits::find_approaches(std::uint32_t module, std::uint64_t entry, std::span
 
 std::vector<Exit> Exits::find(bool approaches) {
   std::vector<Exit> found;
+  std::vector<std::size_t> counts;                            // behind each of the queue: how many were found
   for (std::size_t next = 0; next < queue_.size(); ++next) {  // grows
     const Key key = queue_[next];
     const auto [module, entry] = key;
@@ -186,6 +187,10 @@ std::vector<Exit> Exits::find(bool approaches) {
       bool is_followed = true;
       if (exit.kind == decoder::Exit::Kind::kJump) {
         is_followed = follow(module, exit.target);
+        for (const Key& target : may_leave ? std::vector<Key>{} : targets_of(module, exit.target)) {
+          const Function* const function = modules_.table_of(target.first).containing(target.second);
+          if (function != nullptr) body_at(target.first, *function).is_gone_on_in = true;
+        }
         if (!body.is_wanted && is_followed) continue;  // nothing is to be told there
       }
       if (!may_leave || (exit.kind == decoder::Exit::Kind::kJump && is_part(module, exit.target))) continue;
@@ -196,10 +201,24 @@ std::vector<Exit> Exits::find(bool approaches) {
       found.back().exit.target += its.bias;
     }
     if (approaches) find_approaches(module, entry, std::span(found).subspan(first));
+    counts.push_back(found.size());
+  }
+  std::size_t at = 0;
+  for (std::size_t next = 0; next < queue_.size(); ++next) {
+    const auto [module, entry] = queue_[next];
+    const bool is_part_of_others = bodies_.at(queue_[next]).is_gone_on_in || is_part(module, entry);
+    for (; at < counts[next]; ++at) found[at].is_in_part = is_part_of_others;
   }
   const auto before = [](const Exit& a, const Exit& b) { return a.point.address < b.point.address; };
   std::sort(found.begin(), found.end(), before);
   const auto same = [](const Exit& a, const Exit& b) { return a.point.address == b.point.address; };
+  for (auto exit = found.begin(), first = exit; exit != found.end(); ++exit) {
+    if (!same(*first, *exit)) first = exit;
+    first->is_in_part |= exit->is_in_part;
+    if (exit->exit.kind != decoder::Exit::Kind::kReturn) continue;
+    first->low = std::min(first->low, exit->low);
+    first->high = std::max(first->high, exit->high);
+  }
   found.erase(std::unique(found.begin(), found.end(), same), found.end());
   std::sort(followed_.begin(), followed_.end(),
             [](const CodeRange& a, const CodeRange& b) { return a.begin < b.begin; });

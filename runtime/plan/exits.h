@@ -27,7 +27,8 @@ struct Exit {
   xol::Displaced point;
   decoder::Exit exit;        // target: a run-time address
   bool is_followed = true;   // kJump: all exits of the target are known
-  std::uint64_t low, high;   // run-time: the function in which it is
+  std::uint64_t low, high;   // run-time: the function in which it is; of a return that is in several, all of them
+  bool is_in_part = false;   // that function is a part of others, who go on there
   std::uint32_t number = 0;  // of its point in the plan
   // Where a jump has room that the exit has not: a probepoint that nobody asks for, and is nothing without its jump.
   std::optional<xol::Displaced> approach{};
@@ -54,6 +55,7 @@ class Exits {
     std::uint64_t end = 0;             // ELF address
     std::string problem;               // why they are not known; empty: they are
     bool is_wanted = false, is_queued = false;
+    bool is_gone_on_in = false;  // who jumps here has a frame of its own
   };
 
   Body& body_at(std::uint32_t module, const symbols::Function& function);

@@ -167,9 +167,9 @@ void Registry::watch_returns(std::uint64_t id, Registration& registration, std::
                                    });
   registration.probes.erase(kept, registration.probes.end());
   for (const plan::Exit& exit : registration.plan->exits()) {
-    const ReturnExit& its =
-        returns.exits.emplace_back(ReturnExit{&returns.owner, exit.exit.kind, exit.exit.condition, exit.is_followed,
-                                              exit.exit.operand, exit.point.next(), exit.low, exit.high});
+    const ReturnExit& its = returns.exits.emplace_back(
+        ReturnExit{&returns.owner, exit.exit.kind, exit.exit.condition, exit.is_followed, exit.exit.operand,
+                   exit.point.next(), exit.low, exit.high, exit.is_in_part});
     add(exits, exit.number, registration.counter, &note_exit, &its);
   }
   // An entry that is an exit too: the call is noted first.

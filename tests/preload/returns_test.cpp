@@ -101,6 +101,23 @@ TEST_CASE("returns_exception: ten frames that an exception passes through, again
   check_mode("exceptions", 2000);
 }
 TEST_CASE("returns_longjmp: ten frames that longjmp leaves") { check_mode("longjmp", 2000); }
+TEST_CASE("returns_places: a return of another call, from the place of one that was left, is not that one's") {
+  constexpr std::int64_t kTimes = 50;
+  for (const std::string kind : {"ur", "call"}) {
+    CAPTURE(kind);
+    const Outcome probed = run_probed({fixture("fx_returns"), "places", std::to_string(kTimes)},
+                                      kind + ":leaves_or_jumps { @n = count(); @s = sum(retval) }");
+    CHECK(probed.end() == "exit 0");
+    const auto said = numbers(probed.out);
+    CHECK(said.at("n_leaves_or_jumps") == kTimes);
+    CHECK(has_line(probed.err, "@n: " + std::to_string(kTimes)));
+    CHECK(has_line(probed.err, "@s: " + std::to_string(said.at("s_leaves_or_jumps"))));
+    const nlohmann::json summary = probed.summary(), row = summary["probes"][0];
+    CHECK(adds_up(summary));
+    CHECK(row["entries"] == 2 * kTimes);
+    CHECK(row["left"] == kTimes);
+  }
+}
 TEST_CASE("returns_handler: a handler that leaves by siglongjmp, on both stacks") { check_mode("handlers", 500); }
 TEST_CASE("returns_coroutine: twenty coroutines, each in the middle of a call") { check_mode("coroutines", 100); }
 TEST_CASE("returns_threads: recursion and exceptions in four threads") { check_mode("threads", 1000); }

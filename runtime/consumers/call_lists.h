@@ -16,6 +16,8 @@
 // Source: Go's runtime/runtime2.go (g begins with its stack's bounds), runtime/stack.go.
 #pragma once
 
+#include <initializer_list>
+
 #include "runtime/consumers/call_stack.h"
 #include "runtime/consumers/consumer_list.h"
 #include "runtime/consumers/noted_places.h"

@@ -80,6 +80,7 @@ void Probepoints::note_approaches(plan::Plan& plan, const Runs& runs, std::uint3
     const std::uint32_t index = exit.approach ? index_of(runs, exit.approach_number) : kNotFound;
     if (index != kNotFound && index >= first_new && !is_own(index)) approaches_.insert(index);
   }
+  if (approaches_.empty()) return;
   const auto is_more = [&](std::uint32_t point) {
     const std::uint32_t index = index_of(runs, point);
     if (approaches_.erase(index) != 0 && (users_[index] & kArmed) != 0) ++armed_points_;

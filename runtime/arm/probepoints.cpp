@@ -266,11 +266,15 @@ std::optional<std::string> Probepoints::commit(const Edit& edit, bool may_be_alo
   std::erase_if(jumps,
                 [&](std::uint32_t index) { return (users_[index] & kMostUsers) == 0 || !detours_.is_ready(index); });
   const auto has_no_int3 = [&](std::uint32_t index) { return is_approach(index) && (users_[index] & kArmed) == 0; };
-  const std::unordered_set<std::uint32_t> changes(edit.uses.begin(), edit.uses.end());
-  std::erase_if(jumps, [&](std::uint32_t index) { return has_no_int3(index) && !changes.contains(index); });
+  if (!approaches_.empty()) {
+    const std::unordered_set<std::uint32_t> changes(edit.uses.begin(), edit.uses.end());
+    std::erase_if(jumps, [&](std::uint32_t index) { return has_no_int3(index) && !changes.contains(index); });
+  }
   detours_.drop_overlapping(jumps);
-  const std::unordered_set<std::uint32_t> jumping(jumps.begin(), jumps.end());
-  std::erase_if(indexes, [&](std::uint32_t index) { return has_no_int3(index) && !jumping.contains(index); });
+  if (!approaches_.empty()) {
+    const std::unordered_set<std::uint32_t> jumping(jumps.begin(), jumps.end());
+    std::erase_if(indexes, [&](std::uint32_t index) { return has_no_int3(index) && !jumping.contains(index); });
+  }
   if (!denied) denied = write(indexes, is_alone ? jumps : std::span<const std::uint32_t>(), memory);
   if (!denied) {
     const bool has_jumps = !detours_.insert(jumps, is_alone);  // denied: they stay int3s, and the report says so

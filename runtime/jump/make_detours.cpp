@@ -238,10 +238,9 @@ bool ends_block(const DetouredFunction& function, std::uint32_t offset) {
 
 }  // namespace
 
-// One without a jump.
+// One without a jump, of an instruction that ends its block.
 void Detours::place_alone(std::uint32_t index, const DetouredFunction& function, std::uint32_t offset,
                           const DetourConsumers& consumers) {
-  if (!ends_block(function, offset)) return;
   const decoder::Straight straight = decoder::follow(function.code, offset, 1, 1);
   const auto code = function.code.bytes.subspan(offset);
   DetourPlan plan;
@@ -350,9 +349,10 @@ void Detours::make_for_consumers(std::uint32_t index, DetouredFunction& function
   }
   const std::size_t made = made_.size();
   place(index, function, offset, &consumers);
-  if (made_.size() == made) place_alone(index, function, offset, consumers);
+  const bool is_last = ends_block(function, offset);
+  if (made_.size() == made && is_last) place_alone(index, function, offset, consumers);
   if (made_.size() == made) return;
-  for_consumers_.emplace(index, ForConsumers{needs, made_.back(), ends_block(function, offset)});
+  for_consumers_.emplace(index, ForConsumers{needs, made_.back(), is_last});
 }
 
 void Detours::flush() {
